@@ -1,0 +1,11 @@
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace clarion {
+
+void bind_residency(nanobind::module_& m);  // Mapping, string_offsets
+void bind_machine(nanobind::module_& m);    // Machine, Program, KvCache, formats, dequantize, linear
+void bind_sampling(nanobind::module_& m);   // sample
+
+}  // namespace clarion

@@ -1,0 +1,14 @@
+// The extension module. Bindings only convert; each room binds itself in a file of its own.
+#include <nanobind/nanobind.h>
+
+#include "bind/bind.h"
+
+namespace nb = nanobind;
+
+
+NB_MODULE(CLARION_MODULE, m) {
+    m.attr("ISA") = CLARION_ISA_NAME;
+    clarion::bind_residency(m);
+    clarion::bind_machine(m);
+    clarion::bind_sampling(m);
+}

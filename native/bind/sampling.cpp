@@ -1,0 +1,9 @@
+#include "bind/bind.h"
+
+namespace nb = nanobind;
+
+namespace clarion {
+
+void bind_sampling(nb::module_& m) { (void)m; }
+
+}  // namespace clarion

@@ -1,0 +1,116 @@
+// What a plan is made of, seen from the machine: buffers, weights, operations, and one batch to run them on.
+//
+// The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op: it reads
+// its specification once, when the program is built, and refuses there what it cannot do (std::invalid_argument).
+// During a run it may not allocate, lock or throw.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace clarion {
+
+class KvCache;
+
+// How the elements of a buffer are stored.
+enum class Kind {
+    f32,   // plain rows of float
+    fast,  // activations encoded in 8-bit blocks of 32 (kernels/activations.h)
+    high,  // activations encoded in 16-bit blocks of 32
+    i32,
+};
+
+// How many rows a buffer has in a run.
+enum class Rows {
+    tokens,   // one for each token of the batch
+    outputs,  // one for each token whose logits are wanted
+    slots,    // tokens x experts used
+};
+
+struct Buffer {
+    std::string name;
+    Kind kind;
+    Rows rows;
+    int64_t width;            // elements in a row
+    int64_t row_bytes;        // encoded_row_bytes(kind, width)
+    std::byte* data;          // in the arena
+    int64_t slots_per_token;  // for Rows::slots
+};
+
+// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such matrices.
+struct Weight {
+    std::string name;
+    int format;  // GGUF type id
+    int64_t rows, cols, experts;
+    int64_t row_bytes;
+    const std::byte* data;
+};
+
+// One call of the model: tokens with (sequence, position), and where each sequence's pages lie.
+struct Batch {
+    int64_t n_tokens;
+    int64_t n_outputs;
+    const int32_t* tokens;     // [n_tokens]
+    const int32_t* positions;  // [n_tokens]
+    const int32_t* sequences;  // [n_tokens], rows of `pages`
+    const int32_t* pages;      // [n_sequences, pages_per_sequence]: page of positions page_size*i ...
+    int64_t n_sequences;
+    int64_t pages_per_sequence;
+    const int32_t* outputs;  // [n_outputs], indices into tokens
+    KvCache* cache;
+
+    int64_t rows(const Buffer& b) const {
+        switch (b.rows) {
+            case Rows::tokens: return n_tokens;
+            case Rows::outputs: return n_outputs;
+            case Rows::slots: return n_tokens * b.slots_per_token;
+        }
+        return 0;
+    }
+};
+
+// Memory that one thread may use within one item; nothing survives the item.
+struct Scratch {
+    std::byte* data;
+    size_t size;
+    int thread;
+};
+
+// The specification as the plan gives it. Absent entries of inputs, outputs and weights are null.
+struct OpSpec {
+    std::string op;
+    std::vector<const Buffer*> inputs, outputs;
+    std::vector<const Weight*> weights;
+    std::map<std::string, int64_t> ints;
+    std::map<std::string, double> floats;
+    std::map<std::string, std::vector<double>> arrays;
+    int64_t max_tokens;  // the largest batch this program will run
+
+    int64_t integer(const std::string& name) const;              // throws when absent
+    int64_t integer(const std::string& name, int64_t otherwise) const;
+    double number(const std::string& name) const;
+    double number(const std::string& name, double otherwise) const;
+};
+
+class Op {
+  public:
+    virtual ~Op() = default;
+    // Scratch that one item needs at most, in bytes, for batches of up to spec.max_tokens.
+    virtual size_t scratch_bytes() const { return 0; }
+    // How many independent items this batch splits into; runs on one thread, before any item of this op.
+    virtual int64_t begin(const Batch& batch) = 0;
+    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op touches.
+    virtual void run(const Batch& batch, int64_t item, const Scratch& scratch) = 0;
+};
+
+using OpFactory = std::unique_ptr<Op> (*)(const OpSpec&);
+
+// The operation table (machine/operations.cpp): every name a plan may use. Throws std::invalid_argument.
+std::unique_ptr<Op> make_op(const OpSpec& spec);
+std::vector<std::string> op_names();
+
+}  // namespace clarion

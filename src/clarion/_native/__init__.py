@@ -1,0 +1,1 @@
+"""The native core, one module for each instruction set. `clarion.devices.native` picks one."""

@@ -1,0 +1,109 @@
+"""Which native module this process uses: the best one that the processor has and the package holds.
+
+The choice is made once, at the first call of `native`. `CLARION_ISA` overrides it.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from types import ModuleType
+
+from clarion.errors import DeviceError
+
+# Best first. The features are the names that Linux gives them in /proc/cpuinfo.
+MODULES: dict[str, frozenset[str]] = {
+    "avx512vnni": frozenset(
+        {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
+    ),
+    "avx2": frozenset({"avx2", "fma", "f16c", "bmi2"}),
+    "generic": frozenset(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One module: whether the processor can run it, whether it is installed, and if not, what is missing."""
+
+    name: str
+    missing_features: tuple[str, ...]
+    installed: bool
+
+    @property
+    def usable(self) -> bool:
+        return self.installed and not self.missing_features
+
+
+@functools.cache
+def processor_features() -> frozenset[str]:
+    """The feature flags of the first processor, as the kernel lists them; empty where it lists none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() in ("flags", "Features"):
+                    return frozenset(value.split())
+    except OSError:
+        return frozenset()
+    return frozenset()
+
+
+def processor_name() -> str:
+    """The processor's own name, or the machine type where it has none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name":
+                    return value.strip()
+    except OSError:
+        return platform.machine()
+    return platform.machine()
+
+
+def choices() -> list[Choice]:
+    """Every module of the package's table, best first."""
+    features = processor_features()
+    return [
+        Choice(name, tuple(sorted(needed - features)), _installed(name)) for name, needed in MODULES.items()
+    ]
+
+
+def choose(name: str | None = None) -> Choice:
+    """The module to use: `name`, else `CLARION_ISA`, else the best usable one.
+
+    Raises:
+        DeviceError: the name is unknown, not installed, or needs features that the processor lacks.
+    """
+    wanted = name or os.environ.get("CLARION_ISA") or None
+    table = {choice.name: choice for choice in choices()}
+    if wanted is None:
+        for choice in table.values():
+            if choice.usable:
+                return choice
+        raise DeviceError("no native module is installed: found none of " + ", ".join(MODULES))
+    if wanted not in table:
+        raise DeviceError(f"instruction set {wanted!r} is unknown; known: {', '.join(MODULES)}")
+    choice = table[wanted]
+    if not choice.installed:
+        raise DeviceError(f"instruction set {wanted!r} is not part of this installation")
+    if choice.missing_features:
+        raise DeviceError(
+            f"instruction set {wanted!r} needs {', '.join(choice.missing_features)}, "
+            f"which this processor ({processor_name()}) lacks"
+        )
+    return choice
+
+
+@functools.cache
+def native(name: str | None = None) -> ModuleType:
+    """The native module that `choose` picks, imported."""
+    return importlib.import_module(f"clarion._native.{choose(name).name}")
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(f"clarion._native.{name}") is not None
