@@ -36,7 +36,7 @@ struct Buffer {
     Kind kind;
     Rows rows;
     int64_t width;            // elements in a row
-    int64_t row_bytes;        // encoded_row_bytes(kind, width)
+    int64_t row_bytes;        // kernels/activations.h: row_bytes(kind, width)
     std::byte* data;          // in the arena
     int64_t slots_per_token;  // for Rows::slots
 };
