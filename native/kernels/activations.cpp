@@ -36,9 +36,11 @@ float quantize_block(const float* x, int32_t limit, int32_t a[32]) {
 int64_t row_bytes(Kind kind, int64_t width) {
     switch (kind) {
         case Kind::f32:
-        case Kind::i32: return (4 * width + 63) / 64 * 64;
+        case Kind::i32:
+            return (4 * width + 63) / 64 * 64;
         case Kind::fast:
-        case Kind::high: return EncodedLayout(kind, width).bytes;
+        case Kind::high:
+            return EncodedLayout(kind, width).bytes;
     }
     return 0;
 }

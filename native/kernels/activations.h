@@ -1,9 +1,10 @@
 // Activations as the products read them.
 //
-// An encoded row of K activations (K a multiple of 32, or padded to one with zeros) holds, for blocks of 32 columns
-// x = scale * a with integer a:
+// An encoded row of K activations (K a multiple of 32, or padded to one with zeros) holds, for blocks of 32
+// columns x = scale * a with integer a:
 //
-//     quads    K/4 quads of four activations: 4 bytes each (fast, |a| <= 127), 8 bytes (high, |a| <= 32639; the order
+//     quads    K/4 quads of four activations: 4 bytes each (fast, |a| <= 127), 8 bytes (high, |a| <= 32639;
+//     the order
 //              of the bytes within a quad is the instruction set's own, simd::encode_quad)
 //     scale    float [K/32]
 //     fsum     float [K/32]   scale * sum of a: what a weight's minimum is multiplied with
@@ -25,7 +26,7 @@ namespace clarion {
 inline constexpr int64_t activation_block = 32;
 
 struct EncodedLayout {
-    int64_t padded;  // columns, rounded up to whole blocks
+    int64_t padded;                            // columns, rounded up to whole blocks
     int64_t scale, fsum, sum32, sum16, bytes;  // offsets from the row's start, and its size
 
     EncodedLayout(Kind kind, int64_t width)
@@ -40,7 +41,8 @@ struct EncodedLayout {
 // Bytes from one row of a buffer to the next; a multiple of 64.
 int64_t row_bytes(Kind kind, int64_t width);
 
-// Writes x [width] as one row; Kind::f32 copies. For Kind::fast and Kind::high, columns past width read as zero.
+// Writes x [width] as one row; Kind::f32 copies. For Kind::fast and Kind::high, columns past width read as
+// zero.
 void encode_row(Kind kind, const float* x, int64_t width, std::byte* row);
 
 }  // namespace clarion
