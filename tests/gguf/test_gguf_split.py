@@ -226,7 +226,7 @@ def test_part_that_changes_after_loading(folder: Path) -> None:
             changed.seek(-1, os.SEEK_END)
             changed.write(b"\xff")
         os.utime(path_of(folder, 2), ns=(0, 1))
-        with pytest.raises(FileError, match="model-00003-of-00003.gguf: cut, changed or unreadable since"):
+        with pytest.raises(FileError, match=r"model-00003-of-00003\.gguf: cut, changed or unreadable since"):
             file.check()
 
 
