@@ -16,7 +16,7 @@ from gguf_bytes import ARCHITECTURE, gguf, row
 
 from clarion.devices import choices, native
 from clarion.errors import ClosedError, FileError
-from clarion.gguf import File
+from clarion.gguf import File, part
 
 PAGE = mmap.PAGESIZE
 SIZE = 64 * PAGE
@@ -60,6 +60,20 @@ def test_file_that_was_restored_is_still_reported(path: Path) -> None:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         with pytest.raises(FileError):
             file.check()
+
+
+def test_file_that_is_cut_while_it_is_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cut:
+        def __init__(self, path: Path) -> None:
+            self.mapping = native().Mapping(path)
+            os.truncate(path, 8)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.mapping, name)
+
+    monkeypatch.setattr(part, "_map", Cut)
+    with pytest.raises(FileError, match=f"^{path}: (changed while it was read|cut, changed or unreadable)"):
+        File.open(path)
 
 
 def test_other_mappings_are_not_touched(path: Path, tmp_path: Path) -> None:

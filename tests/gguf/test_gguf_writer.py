@@ -27,14 +27,16 @@ def test_round_trip(tmp_path: Path) -> None:
     with Writer(path, {"general.architecture": "llama", "x": 3}) as writer:
         writer.add("w", weights.shape, "F32", weights)
         writer.add("q", (2, 32), "Q8_0", (blocks[i : i + 5] for i in range(0, 68, 5)))
-        writer.add("none", (0, 7), "F16", b"")
+        writer.add("none", (0, 7), "F16", np.zeros((0, 7), "<f2"))
+        writer.add("column", (3,), "F32", weights[:, 1])
     with File.open(path) as file:
         assert dict(file.metadata) == {"general.architecture": "llama", "x": 3}
         assert [(t.name, t.shape, t.format.name) for t in file.tensors.values()] == [
-            *(("w", (3, 4), "F32"), ("q", (2, 32), "Q8_0"), ("none", (0, 7), "F16"))
+            *(("w", (3, 4), "F32"), ("q", (2, 32), "Q8_0"), ("none", (0, 7), "F16"), ("column", (3,), "F32"))
         ]
         assert np.array_equal(file.tensors["w"].data.view("<f4").reshape(3, 4), weights)
         assert bytes(file.tensors["q"].data) == blocks
+        assert file.tensors["column"].data.view("<f4").tolist() == [1, 5, 9]
     assert os.listdir(tmp_path) == ["model.gguf"]
 
 
@@ -121,7 +123,7 @@ def test_alignment(tmp_path: Path) -> None:
         with pytest.raises(
             ParameterError, match=r"'general\.alignment' is 4096, but the file is aligned to 32"
         ):
-            Writer(tmp_path / "o", file.metadata.exact())
+            Writer(tmp_path / "o", dict(file.metadata))
     with pytest.raises(ParameterError, match="alignment is 48, allowed: a power of two"):
         Writer(tmp_path / "o", {}, alignment=48)
 

@@ -30,7 +30,7 @@ DTYPES: Final[Mapping[int, np.dtype[Any]]] = {
     11: np.dtype("<i8"),
     12: np.dtype("<f8"),
 }
-MAX_PAIRS = 65_536  # real files have some hundred; this many are read in a second
+MAX_PAIRS = 65_536  # real files have some dozen; this many are read in about half a second
 MAX_KEY_BYTES = 65_535  # the format's own limit
 LEAST_PAIR_BYTES = 8 + 1 + 4 + 1  # key length, key, value type, value
 
@@ -152,8 +152,15 @@ class Metadata(Mapping[str, Value]):
         return format_error(self._path, entry.offset, f"metadata {key!r}", found, allowed)
 
     def exact(self) -> dict[builtins.str, Any]:
-        """All pairs with their types: numbers as numpy scalars, which `Writer` writes back as they were."""
-        return {key: self._stored(key, entry) for key, entry in self._entries.items()}
+        """The pairs with their types, numbers as numpy scalars, as `Writer` takes them for a copy.
+
+        Without `general.alignment` and `split.*`, which describe this file and not the model.
+        """
+        return {
+            key: self._stored(key, entry)
+            for key, entry in self._entries.items()
+            if key != "general.alignment" and not key.startswith("split.")
+        }
 
     @overload
     def str(self, key: builtins.str) -> builtins.str: ...

@@ -172,9 +172,10 @@ def _chunks(data: Chunk | Iterable[Chunk]) -> Iterator[memoryview]:
     if isinstance(data, bytes | bytearray | memoryview | np.ndarray):
         data = (data,)
     for chunk in data:
-        yield memoryview(np.ascontiguousarray(chunk).data if isinstance(chunk, np.ndarray) else chunk).cast(
-            "B"
-        )
+        if isinstance(chunk, np.ndarray):
+            yield np.ascontiguousarray(chunk).reshape(-1).view(np.uint8).data
+        else:
+            yield memoryview(chunk).cast("B")
 
 
 def _pad(file: BinaryIO, alignment: int) -> None:
