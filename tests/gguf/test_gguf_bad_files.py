@@ -340,7 +340,6 @@ import resource, sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[2])
-import conftest  # noqa: F401
 from gguf_bytes import sample
 from clarion.errors import ClarionError
 from clarion.gguf import File

@@ -217,8 +217,6 @@ def test_error_in_the_block(old: Path) -> None:
 
 WRITE_4_MIB = """
 import sys
-sys.path.insert(0, sys.argv[2])
-import conftest  # noqa: F401
 from clarion.errors import FileError
 from clarion.gguf import Writer
 
@@ -232,16 +230,16 @@ except FileError as error:
 
 def test_no_room_for_the_file(old: Path) -> None:
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))"
-    command = [sys.executable, "-c", limited + WRITE_4_MIB, old, Path(__file__).parent]
+    command = [sys.executable, "-c", limited + WRITE_4_MIB, old]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout == f"{old}: cannot be written: File too large\n"
 
 
 def test_disk_full(tmp_path: Path) -> None:
     """On a file system of 64 KiB, which only this process sees."""
-    script = 'mount -t tmpfs -o size=64k tmpfs "$1" && "$2" -c "$3" "$1/m.gguf" "$4" && ls -A "$1"'
+    script = 'mount -t tmpfs -o size=64k tmpfs "$1" && "$2" -c "$3" "$1/m.gguf" && ls -A "$1"'
     command = ["unshare", "-rm", "sh", "-c", script, "sh"]
-    arguments = [tmp_path, sys.executable, WRITE_4_MIB, Path(__file__).parent]
+    arguments = [tmp_path, sys.executable, WRITE_4_MIB]
     if shutil.which("unshare") is None or subprocess.run([*command[:2], "true"], check=False).returncode:
         pytest.skip("no private file system can be mounted here; test_no_room_for_the_file covers the path")
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=60)
