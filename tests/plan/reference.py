@@ -90,7 +90,7 @@ class Reference:
 
     def rope_table(self, inputs, weights, inv_freq, magnitude):
         angles = self.positions[:, None] * np.asarray(inv_freq)
-        return [np.stack([np.cos(angles), np.sin(angles)], -1).reshape(len(angles), -1) * magnitude]
+        return [np.concatenate([np.cos(angles), np.sin(angles)], -1) * magnitude]
 
     def norm(self, inputs, weights, eps):
         return [rms_norm(inputs[0], eps) * weights[0].ravel()]
@@ -184,9 +184,9 @@ def silu(x):
 
 
 def rotate(x, table, n_rot, neox):
-    """x [T, H, D], table [T, n_rot] of (cos, sin) pairs."""
-    cos, sin = table[:, None, 0::2], table[:, None, 1::2]
+    """x [T, H, D], table [T, n_rot]: cosines, then sines."""
     half = n_rot // 2
+    cos, sin = table[:, None, :half], table[:, None, half:]
     first = slice(0, half) if neox else slice(0, n_rot, 2)
     second = slice(half, n_rot) if neox else slice(1, n_rot, 2)
     y = x.copy()
