@@ -6,6 +6,7 @@ Nothing is guessed: a key that no family reads is refused, unless its value mean
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import overload
 
@@ -44,6 +45,9 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
+shown = reprlib.repr  # values come from the file: at most a line of them
+
+
 class Keys:
     """The metadata below `architecture.`; remembers what was read."""
 
@@ -70,11 +74,13 @@ class Keys:
         if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0:
             if any(item != value[0] for item in value):
                 raise UnsupportedError(
-                    f"{self.name(key)} is {list(value)}: layers that differ are not supported"
+                    f"{self.name(key)} is {shown(list(value))}: layers that differ are not supported"
                 )
             value = value[0]
         if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ModelError(f"{self.name(key)} is {value!r}, expected a whole number of at least {minimum}")
+            raise ModelError(
+                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
+            )
         return value
 
     def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
@@ -85,9 +91,9 @@ class Keys:
         """
         value = self._get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise ModelError(f"{self.name(key)} is {value!r}, expected a finite number")
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a finite number")
         if value < 0 or (positive and value == 0):
-            raise ModelError(f"{self.name(key)} is {value!r}, expected a positive number")
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a positive number")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:
@@ -98,7 +104,7 @@ class Keys:
         """
         value = self._get(key, default)
         if not isinstance(value, bool):
-            raise ModelError(f"{self.name(key)} is {value!r}, expected true or false")
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected true or false")
         return value
 
     @overload
@@ -114,7 +120,7 @@ class Keys:
         value = self._metadata.get(self.name(key), default)
         self._read.add(key)
         if value is not None and not isinstance(value, str):
-            raise ModelError(f"{self.name(key)} is {value!r}, expected a string")
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a string")
         return value
 
     def n_tokens(self) -> int | None:
@@ -132,7 +138,7 @@ class Keys:
                 continue
             value = self._metadata[name]
             if key not in _NEUTRAL or value not in _NEUTRAL[key]:
-                raise UnsupportedError(f"{name} = {value!r} is not implemented for {self.architecture}")
+                raise UnsupportedError(f"{name} = {shown(value)} is not implemented for {self.architecture}")
 
     def _get(self, key: str, default: object) -> object:
         self._read.add(key)

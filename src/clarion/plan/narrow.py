@@ -28,6 +28,8 @@ def narrow(nodes: Sequence[Node]) -> list[Node]:
             and all(reader.op == "select" or reader in narrowed for reader in readers)
         ):
             narrowed.add(node)
+    if not any(node.op == "linear" for node in narrowed):  # sums alone are not worth the selections
+        return list(nodes)
 
     few = {value: _few(value) for node in narrowed for value in (*node.inputs, *node.outputs)}
     few |= {

@@ -107,21 +107,22 @@ class _Contents:
 
     def __init__(self, plan: Plan) -> None:
         self._buffers = plan.buffers
-        self._lost = dict.fromkeys(range(len(plan.buffers)), "nothing wrote it")
+        self._whole: set[int] = set()
+        self._ended_by: dict[int, str] = {}
 
     def run(self, op: Op, where: str) -> None:
         for i in op.inputs:
             self.read(i, where)
         for i in op.outputs:
-            for other, buffer in enumerate(self._buffers):
-                if _overlap(buffer, self._buffers[i]):
-                    self._lost[other] = f"{where} overwrote it"
-        for i in op.outputs:
-            del self._lost[i]
+            ended = {other for other in self._whole if _overlap(self._buffers[other], self._buffers[i])}
+            self._ended_by |= dict.fromkeys(ended, where)
+            self._whole -= ended
+        self._whole |= set(op.outputs)
 
     def read(self, i: int, where: str) -> None:
-        if i in self._lost:
-            raise PlanError(f"{where} reads {self._buffers[i].name}: {self._lost[i]}")
+        if i not in self._whole:
+            cause = f"{self._ended_by[i]} overwrote it" if i in self._ended_by else "nothing wrote it"
+            raise PlanError(f"{where} reads {self._buffers[i].name}: {cause}")
 
 
 class _Cache:
