@@ -37,7 +37,7 @@ def compile(
             float32 (`exact`).
         kv: what the cache holds; None: f32 where `exact`, else f16.
         max_tokens: tokens in the largest batch.
-        max_outputs: logits wanted of one batch at most.
+        max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
         fuse: False leaves operations apart; the results are the same.
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
@@ -54,6 +54,8 @@ def compile(
     for name, value in (("max_tokens", max_tokens), ("max_outputs", max_outputs), ("context", context)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, expected at least 1")
+    if max_outputs > max_tokens:
+        raise ParameterError(f"max_outputs is {max_outputs}, expected at most max_tokens, {max_tokens}")
     if graph.logits is None:
         raise PlanError("the graph has no output")
     if row_bytes is None:
