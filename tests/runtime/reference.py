@@ -30,7 +30,7 @@ DEFAULTS: dict[str, Any] = {
 EDGE = 1e-9
 
 
-class Ambiguous(Exception):
+class AmbiguousError(Exception):
     """Two numbers are so near that rounding decides between them: nothing to compare."""
 
 
@@ -100,7 +100,7 @@ def reaching(order: list[int], probability: np.ndarray, share: float) -> list[in
     """The smallest prefix of `order`, at least one, whose probabilities reach `share`."""
     sums = list(itertools.accumulate(probability[i] for i in order))
     if any(abs(s - share) < EDGE for s in sums[:-1]):
-        raise Ambiguous
+        raise AmbiguousError
     n = next((i + 1 for i, s in enumerate(sums) if s >= share), len(order))
     return order[:n]
 
@@ -128,7 +128,7 @@ def distribution(logits: np.ndarray, history: list[int], p: dict[str, Any]) -> d
         score = {i: abs(information[i] - entropy) for i in ranked}
         order = sorted(ranked, key=lambda i: (score[i], -x[i], i))
         if any(score[b] - score[a] < EDGE and x[a] != x[b] for a, b in itertools.pairwise(order)):
-            raise Ambiguous
+            raise AmbiguousError
         kept = set(reaching(order, q, p["typical_p"]))
         ranked = [i for i in ranked if i in kept]
     if p["top_p"] < 1.0:
@@ -137,7 +137,7 @@ def distribution(logits: np.ndarray, history: list[int], p: dict[str, Any]) -> d
         q = probabilities()
         least = p["min_p"] * q.max()
         if any(0.0 < abs(q[i] - least) < EDGE * least for i in ranked):
-            raise Ambiguous
+            raise AmbiguousError
         ranked = [i for i in ranked if q[i] >= least]
     ids = sorted(ranked)
     return dict(zip(ids, softmax(x[ids] / p["temperature"]).tolist(), strict=True))
@@ -148,7 +148,7 @@ def draw(kept: dict[int, float], u: float) -> int:
     for token, probability in kept.items():
         total += probability
         if abs(total - u) < EDGE:
-            raise Ambiguous
+            raise AmbiguousError
         if total > u:
             return token
     return max(kept)

@@ -1,4 +1,4 @@
-"""The native sampler against the float64 reference: which tokens survive, with what probability, and which is drawn."""
+"""The native sampler against the float64 reference: who survives, with what probability, and who is drawn."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check(logits: np.ndarray, history: list[int], **changes: Any) -> None:
     try:
         expected = reference.distribution(logits, history, parameters)
         token = reference.draw(expected, reference.uniform(parameters["seed"], 0))
-    except reference.Ambiguous:
+    except reference.AmbiguousError:
         assume(False)
     for module in MODULES:
         drawn, survivors = run(module, logits, history, **changes)
@@ -132,7 +132,7 @@ def test_no_token_left_is_an_error() -> None:
 
 
 def test_random_numbers_are_philox() -> None:
-    # Known answers published with Random123, for the all-zero and all-one keys and counters of this construction.
+    # The known answer that Random123 publishes for key and counter zero.
     assert reference.philox(0, 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     for module in MODULES:
         core, n = native(module), 4096

@@ -1,7 +1,7 @@
 """How a token is chosen: the parameters, checked, and the native sampler behind them.
 
-The order is fixed: logit bias, repetition, presence and frequency penalties, DRY, top-k, typical-p, top-p, min-p,
-temperature, draw. docs/sampling.md defines each step.
+The order is fixed: logit bias, repetition, presence and frequency penalties, DRY, top-k, typical-p, top-p,
+min-p, temperature, draw. docs/sampling.md defines each step.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Parameters:
         dry_window: the latest tokens that DRY looks at; -1: all.
         dry_breakers: no repetition reaches across a token whose text contains one of these.
         logit_bias: added to the logit of a token; -inf excludes it.
-        seed: 0 to 2**64 - 1, the same seed draws the same tokens; None: a new one (`Completion.seed` holds it).
+        seed: 0 to 2**64 - 1, the same seed draws the same tokens; without one, `Completion.seed` says which.
     """
 
     max_tokens: int | None = None
@@ -105,8 +105,8 @@ class Parameters:
         """Checks every option.
 
         Raises:
-            ParameterError: an option is unknown, of the wrong kind or out of range; the message names it, what was
-                found and what is allowed.
+            ParameterError: an option is unknown, of the wrong kind or out of range; the message names it,
+                what was found and what is allowed.
         """
         known = {f.name for f in fields(cls)}
         for name in options:
@@ -143,11 +143,7 @@ class Parameters:
 
     def native(self, breakers: Iterable[int] = ()) -> dict[str, object]:
         """The native sampler's parameters. `breakers`: the tokens that stand for `dry_breakers`."""
-        names = (
-            "repeat_penalty presence_penalty frequency_penalty penalty_window dry_multiplier dry_base "
-            "dry_allowed_length dry_window top_k typical_p top_p min_p temperature seed"
-        ).split()
-        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        values: dict[str, object] = {name: getattr(self, name) for name in _NATIVE}
         if self.greedy:
             values["temperature"] = 0.0
         return {**values, "logit_bias": dict(self.logit_bias), "dry_breakers": breakers}
@@ -175,18 +171,35 @@ _NUMBERS = {
     "dry_multiplier": (0.0, 1000.0),
     "dry_base": (1.0, 1000.0),
 }
+# What the native sampler takes as it stands.
+_NATIVE = (
+    "repeat_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "penalty_window",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "dry_window",
+    "top_k",
+    "typical_p",
+    "top_p",
+    "min_p",
+    "temperature",
+    "seed",
+)
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:
     """`value` as an integer between `low` and `high`, else a ParameterError about `name`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise ParameterError(f"{name}: found {value!r}, expected an integer from {low} to {high}")
     return int(value)
 
 
 def number(name: str, value: object, low: float, high: float) -> float:
     """`value` as a number between `low` and `high`, else a ParameterError about `name`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low <= float(value) <= high:
         raise ParameterError(f"{name}: found {value!r}, expected a number from {low:g} to {high:g}")
     return float(value)
 
