@@ -40,7 +40,7 @@ async def wait_async(engine: Engine, make_job: MakeJob) -> Result:
 
 
 class TextStream(Iterator[str]):
-    """Iterates over pieces of text. Leaving it early ends the job: `close`, a `with` block, the last reference.
+    """Iterates over pieces of text. `close`, leaving a `with` block and the last reference end the job early.
 
     Attributes:
         completion: the whole result, once the iteration has ended.
