@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from clarion.devices import native
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-FORMATS = {name: (type_id, block, size) for type_id, name, block, size in native("generic").formats()}
+from clarion.devices import native
+
+FORMATS = {
+    name: (type_id, block, size)  # weights and bytes of a block
+    for type_id, name, block, size in native("generic").formats()
+}
 INTEGER_FORMATS = [name for name, (_, block, _) in FORMATS.items() if block > 1]
 FLOAT_FORMATS = [name for name, (_, block, _) in FORMATS.items() if block == 1]
 

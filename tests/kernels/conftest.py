@@ -4,6 +4,7 @@ import importlib
 from types import ModuleType
 
 import pytest
+
 from clarion.devices import choices
 
 USABLE = [choice.name for choice in choices() if choice.usable]

@@ -1,13 +1,14 @@
 """Every format on every instruction set, against float64.
 
-Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x the activations of one row:
+Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x the activations of a row:
 
-  f32         Sums of 32 products, then sums of those; an instruction set without fused multiply-add rounds twice:
-              (2 * 32 + K/32 + 4) u  sum |w x|. The four are for dequantising.
-  fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error beyond
-              that: s/2 sum |w|. Integer sums are exact; each group of 16 or 32 columns adds at most four rounded
-              operations: (4 K/16 + 8) u times the terms' magnitude. Where a format has minima, scale * q and the
-              minimum partly cancel: in groups of random q both stay below 4 max|w| of the group.
+  f32         Sums of 32 products, then sums of those; an instruction set without fused multiply-add
+              rounds twice: (2 * 32 + K/32 + 4) u  sum |w x|. The four are for dequantising.
+  fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error
+              beyond that: s/2 sum |w|. Integer sums are exact; each group of 16 or 32 columns adds at
+              most four rounded operations: (4 K/16 + 8) u times the terms' magnitude. Where a format has
+              minima, scale * q and the minimum partly cancel: in groups of random q both stay below
+              4 max|w| of the group.
 """
 
 from __future__ import annotations
