@@ -46,7 +46,7 @@ struct OneToken {
     Accumulator acc[F::live];
 
     [[gnu::always_inline]] void begin() {
-        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+        unrolled<F::live>([&]<int g>() CLARION_INLINE {
             acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[g]);
         });
     }
@@ -55,7 +55,7 @@ struct OneToken {
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {
-        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+        unrolled<F::live>([&]<int g>() CLARION_INLINE {
             constexpr int block = g * F::group / 32;
             const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[block]));
             total = simd::fma(simd::to_f32(acc[g].total()), s, total);
