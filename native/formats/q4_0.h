@@ -4,38 +4,42 @@
 
 #include "formats/format.h"
 
-namespace clarion::q4_0 {
+namespace clarion {
 
-inline void decode(const uint8_t* const rows[16], int64_t blocks, const Tile& tile) {
-    gather_f16(rows, 0, 18, blocks, tile.scale);
-    const simd::u8x64 nibble = simd::set1_u8(15);
-    for (int64_t b = 0; b < blocks; ++b) {
+struct Q4_0 {
+    static constexpr int id = 2;
+    static constexpr const char* name = "Q4_0";
+    static constexpr int block = 32, bytes = 18;
+    static constexpr int group = 32, live = 1;
+    static constexpr int32_t offset = 8;
+    static constexpr bool has_min = false, wide = false;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, 18, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        sink.begin();
+        const simd::u8x64 nibble = simd::set1_u8(15);
         simd::u8x64 q[4];
-        simd::transpose_16(rows, 18 * b + 2, q);
-        for (int c = 0; c < 4; ++c) {
-            simd::store_bytes(tile.u + 64 * (8 * b + c), simd::bit_and(q[c], nibble));
-            simd::store_bytes(tile.u + 64 * (8 * b + 4 + c), simd::shift_right_u8<4>(q[c]));
+        simd::transpose_16(panel, at + 2, q);
+        sink.template put2<0>(simd::bit_and(q[0], nibble), simd::bit_and(q[1], nibble));
+        sink.template put2<2>(simd::bit_and(q[2], nibble), simd::bit_and(q[3], nibble));
+        sink.template put2<4>(simd::shift_right_u8<4>(q[0]), simd::shift_right_u8<4>(q[1]));
+        sink.template put2<6>(simd::shift_right_u8<4>(q[2]), simd::shift_right_u8<4>(q[3]));
+        sink.finish();
+    }
+
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 32; ++b, row += 18) {
+            const float d = f16_at(row);
+            for (int j = 0; j < 16; ++j) {
+                x[32 * b + j] = d * static_cast<float>((row[2 + j] & 15) - 8);
+                x[32 * b + 16 + j] = d * static_cast<float>((row[2 + j] >> 4) - 8);
+            }
         }
     }
-}
+};
 
-inline void dequantize(const uint8_t* row, int64_t n, float* x) {
-    for (int64_t b = 0; b < n / 32; ++b, row += 18) {
-        const float d = f16_at(row);
-        for (int j = 0; j < 16; ++j) {
-            x[32 * b + j] = d * static_cast<float>((row[2 + j] & 15) - 8);
-            x[32 * b + 16 + j] = d * static_cast<float>((row[2 + j] >> 4) - 8);
-        }
-    }
-}
-
-inline constexpr Format format{.id = 2,
-                               .name = "Q4_0",
-                               .block = 32,
-                               .bytes = 18,
-                               .group = 32,
-                               .offset = 8,
-                               .decode = decode,
-                               .dequantize = dequantize};
-
-}  // namespace clarion::q4_0
+}  // namespace clarion

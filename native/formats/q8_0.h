@@ -3,35 +3,40 @@
 
 #include "formats/format.h"
 
-namespace clarion::q8_0 {
+namespace clarion {
 
-inline void decode(const uint8_t* const rows[16], int64_t blocks, const Tile& tile) {
-    gather_f16(rows, 0, 34, blocks, tile.scale);
-    const simd::u8x64 sign = simd::set1_u8(0x80);
-    for (int64_t b = 0; b < blocks; ++b)
-        for (int h = 0; h < 2; ++h) {
-            simd::u8x64 q[4];
-            simd::transpose_16(rows, 34 * b + 2 + 16 * h, q);
-            for (int c = 0; c < 4; ++c)
-                simd::store_bytes(tile.u + 64 * (8 * b + 4 * h + c), simd::bit_xor(q[c], sign));
-        }
-}
+struct Q8_0 {
+    static constexpr int id = 8;
+    static constexpr const char* name = "Q8_0";
+    static constexpr int block = 32, bytes = 34;
+    static constexpr int group = 32, live = 1;
+    static constexpr int32_t offset = 128;
+    static constexpr bool has_min = false, wide = true;
 
-inline void dequantize(const uint8_t* row, int64_t n, float* x) {
-    for (int64_t b = 0; b < n / 32; ++b, row += 34) {
-        const float d = f16_at(row);
-        for (int j = 0; j < 32; ++j) x[32 * b + j] = d * static_cast<float>(static_cast<int8_t>(row[2 + j]));
+    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, 34, blocks, scale);
     }
-}
 
-inline constexpr Format format{.id = 8,
-                               .name = "Q8_0",
-                               .block = 32,
-                               .bytes = 34,
-                               .group = 32,
-                               .offset = 128,
-                               .wide = true,
-                               .decode = decode,
-                               .dequantize = dequantize};
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        sink.begin();
+        const simd::u8x64 sign = simd::set1_u8(0x80);
+        unrolled<2>([&]<int half>() {
+            simd::u8x64 q[4];
+            simd::transpose_16(panel, at + 2 + 16 * half, q);
+            sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
+            sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
+        });
+        sink.finish();
+    }
 
-}  // namespace clarion::q8_0
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 32; ++b, row += 34) {
+            const float d = f16_at(row);
+            for (int j = 0; j < 32; ++j)
+                x[32 * b + j] = d * static_cast<float>(static_cast<int8_t>(row[2 + j]));
+        }
+    }
+};
+
+}  // namespace clarion

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "formats/format.h"
 #include "kernels/activations.h"
+#include "kernels/format_table.h"
 #include "kernels/ops.h"
 #include "simd/simd.h"
 

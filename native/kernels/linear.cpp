@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "formats/format.h"
 #include "kernels/activations.h"
+#include "kernels/format_table.h"
 #include "kernels/ops.h"
 #include "kernels/product.h"
 #include "simd/simd.h"
@@ -39,7 +39,7 @@ const Format& checked_format(const Weight& weight, const Buffer& input, const st
         throw std::invalid_argument(op + ": weight '" + weight.name + "' has " + std::to_string(weight.cols) +
                                     " columns, its input '" + input.name + "' is " +
                                     std::to_string(input.width) + " wide");
-    if (format->decode_f32 != nullptr && input.kind != Kind::f32)
+    if (!format->integer() && input.kind != Kind::f32)
         throw std::invalid_argument(op + ": weight '" + weight.name + "' is " + format->name +
                                     " and needs an f32 input, '" + input.name + "' is encoded");
     return *format;

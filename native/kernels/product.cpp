@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "formats/format.h"
 #include "kernels/activations.h"
 #include "simd/simd.h"
 
@@ -119,43 +120,35 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
     }
 }
 
-}  // namespace
-
-size_t product_scratch_bytes() { return sizeof(Scratch16); }
-
-float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
-
-void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
-                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
-                   float* sums) {
-    auto& local = *reinterpret_cast<Scratch16*>(scratch);
+// Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
+void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
+                 int64_t n_tokens, Scratch16& local, float* sums) {
+    const bool floats = activations.kind == Kind::f32;
+    if (simd::one_token_direct && n_tokens == 1 && !floats) {
+        (activations.kind == Kind::high ? format.one_high : format.one_fast)(panel, n_cols,
+                                                                             activations.row(0), sums);
+        return;
+    }
     const Tile tile{local.u, local.scale, local.neg_min};
-    const int64_t row_bytes = format.row_bytes(n_cols);
-    const uint8_t* rows[16];
-    for (int r = 0; r < 16; ++r) rows[r] = weight + std::min(first_row + r, n_rows - 1) * row_bytes;
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     std::fill_n(sums, 16 * n_tokens, 0.0f);
-
-    const bool floats = activations.kind == Kind::f32;
     const EncodedLayout layout(activations.kind, n_cols);
     const int64_t step = floats ? tile_columns_f32 : tile_columns;
-    // While this panel is computed, the next one is fetched: a slice for every block of columns. Sixteen rows
-    // are sixteen streams, more than the hardware follows.
-    const uint8_t* ahead = rows[0] + 16 * row_bytes;
-    const uint8_t* end = weight + n_rows * row_bytes;
-    const int64_t slice = 16 * format.row_bytes(std::min(step, n_cols) / format.block * format.block);
-
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        for (const uint8_t* p = ahead; p < std::min(ahead + slice, end); p += 64) simd::prefetch(p);
-        ahead += slice;
-        if (format.decode_f32 != nullptr)
-            format.decode_f32(rows, n, local.weights);
+        const int64_t bytes = format.row_bytes(n);
+        // The same columns of the next panel, one row at a time.
+        const uint8_t* ahead = panel.base + 16 * panel.stride;
+        for (int r = 0; r < 16; ++r, ahead += panel.stride)
+            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
+        if (format.integer())
+            format.decode(panel, n / format.block, tile);
         else
-            format.decode(rows, n / format.block, tile);
+            format.decode_f32(panel, 0, n, local.weights);
+        panel.base += bytes;
         if (floats) {
-            if (format.decode != nullptr) tile_to_f32(format, tile, n, local.weights);
+            if (format.integer()) tile_to_f32(format, tile, n, local.weights);
             over_tokens<simd::tile_f32>(n_tokens, 0, [&]<int N>(int64_t t) {
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
@@ -169,9 +162,35 @@ void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, 
             dot_any_group<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
                                                                           n_tokens, sums);
         }
-        const int64_t bytes = format.row_bytes(n);
-        for (auto& row : rows) row += bytes;
     }
+}
+
+}  // namespace
+
+size_t product_scratch_bytes() { return sizeof(Scratch16); }
+
+float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
+
+void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
+                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
+                   float* sums) {
+    auto& local = *reinterpret_cast<Scratch16*>(scratch);
+    const int64_t row_bytes = format.row_bytes(n_cols);
+    if (n_rows < 16) {  // each row on its own, in all lanes
+        float one[16 * most_tokens];
+        for (int64_t r = 0; r < n_rows; ++r) {
+            whole_panel(format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local, one);
+            for (int64_t t = 0; t < n_tokens; ++t) sums[16 * t + r] = one[16 * t];
+        }
+        return;
+    }
+    // The last panel begins early enough to be whole; its lanes move down afterwards.
+    const int64_t early = std::max<int64_t>(0, first_row + 16 - n_rows);
+    whole_panel(format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations, n_tokens,
+                local, sums);
+    if (early != 0)
+        for (int64_t t = 0; t < n_tokens; ++t)
+            std::copy(sums + 16 * t + early, sums + 16 * t + 16, sums + 16 * t);
 }
 
 }  // namespace clarion

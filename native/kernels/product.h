@@ -4,7 +4,7 @@
 // and small batches are all this call, so each sum is formed by the same instructions in the same order
 // whatever ran beside it.
 //
-// A block of columns is decoded into a tile that stays in L1 (formats/format.h) and multiplied with all
+// A block of columns is decoded into a tile that stays in L1 (kernels/format_table.h) and multiplied with all
 // tokens before the next block. Sums of a token are one vector, a row in each lane:
 //
 //     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
@@ -17,7 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "formats/format.h"
+#include "kernels/format_table.h"
 #include "machine/op.h"
 
 namespace clarion {
@@ -39,7 +39,7 @@ inline constexpr int64_t most_tokens = 256;
 size_t product_scratch_bytes();
 
 // sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
-// Lanes past the matrix's last row repeat that row. `weight` is the first row of the matrix.
+// Lanes past the matrix's last row are undefined. `weight` is the first row of the matrix.
 void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
                    int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
                    float* sums);

@@ -5,8 +5,8 @@
 #include <new>
 #include <stdexcept>
 
-#include "formats/format.h"
 #include "kernels/activations.h"
+#include "kernels/format_table.h"
 #include "kernels/product.h"
 
 namespace clarion {
@@ -51,7 +51,7 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
     const Format& format = known_format(type_id);
     if (rows < 1 || cols < 1 || cols % format.block != 0 || n_bytes < rows * format.row_bytes(cols))
         throw std::invalid_argument("rows and cols must be positive, whole blocks, and within the data");
-    if (kind == Kind::i32 || (format.decode_f32 != nullptr && kind != Kind::f32))
+    if (kind == Kind::i32 || (!format.integer() && kind != Kind::f32))
         throw std::invalid_argument("this format multiplies f32 activations only");
     const int64_t stride = row_bytes(kind, cols);
     const auto encoded = aligned_bytes(static_cast<size_t>(stride * std::max<int64_t>(n_tokens, 1)));

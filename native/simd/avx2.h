@@ -170,15 +170,21 @@ inline f32x16 f16_high(u8x64 x) {
     return {low_halves_to_f32(_mm256_srli_epi32(x.a, 16)), low_halves_to_f32(_mm256_srli_epi32(x.b, 16))};
 }
 
+// 16 rows of a matrix, `stride` bytes apart.
+struct Panel {
+    const uint8_t* base;
+    int64_t stride;
+};
+
 // As in avx512vnni.h, for eight rows: register i takes rows i and 4+i, one in each 128-bit lane.
-inline void transpose_16_of_8(const uint8_t* const rows[8], int64_t offset, __m256i out[4]) {
-    const auto row = [&](int r) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + offset));
+inline void transpose_16_of_8(const uint8_t* p, int64_t s, __m256i out[4]) {
+    const auto two = [s](const uint8_t* q) {
+        const auto row = [q](int64_t at) {
+            return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + at));
+        };
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(4 * s), 1);
     };
-    const auto two = [&](int i) {
-        return _mm256_inserti128_si256(_mm256_castsi128_si256(row(i)), row(4 + i), 1);
-    };
-    const __m256i v0 = two(0), v1 = two(1), v2 = two(2), v3 = two(3);
+    const __m256i v0 = two(p), v1 = two(p + s), v2 = two(p + 2 * s), v3 = two(p + 3 * s);
     const __m256i low01 = _mm256_unpacklo_epi32(v0, v1), high01 = _mm256_unpackhi_epi32(v0, v1);
     const __m256i low23 = _mm256_unpacklo_epi32(v2, v3), high23 = _mm256_unpackhi_epi32(v2, v3);
     out[0] = _mm256_unpacklo_epi64(low01, low23);
@@ -186,12 +192,15 @@ inline void transpose_16_of_8(const uint8_t* const rows[8], int64_t offset, __m2
     out[2] = _mm256_unpacklo_epi64(high01, high23);
     out[3] = _mm256_unpackhi_epi64(high01, high23);
 }
-inline void transpose_16(const uint8_t* const rows[16], int64_t offset, u8x64 out[4]) {
+inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
     __m256i a[4], b[4];
-    transpose_16_of_8(rows, offset, a);
-    transpose_16_of_8(rows + 8, offset, b);
+    transpose_16_of_8(panel.base + offset, panel.stride, a);
+    transpose_16_of_8(panel.base + 8 * panel.stride + offset, panel.stride, b);
     for (int c = 0; c < 4; ++c) out[c] = {a[c], b[c]};
 }
+
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = true;
 
 // ---- products
 // -------------------------------------------------------------------------------------------------
@@ -303,7 +312,7 @@ inline double multiply_burst(int rounds, int32_t* keep) {
     return 6.0 * 64.0 * rounds;
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 inline void pause() { _mm_pause(); }
 
 }  // namespace clarion::simd

@@ -130,19 +130,28 @@ inline f32x16 f16_high(u8x64 a) {
     return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a.v, 16)))};
 }
 
+// 16 rows of a matrix, `stride` bytes apart.
+struct Panel {
+    const uint8_t* base;
+    int64_t stride;
+};
+
 // Register i takes rows i, 4+i, 8+i, 12+i, one in each 128-bit lane; a 4 x 4 transposition of 32-bit elements
-// within the lanes then leaves the rows in order.
-inline void transpose_16(const uint8_t* const rows[16], int64_t offset, u8x64 out[4]) {
-    const auto row = [&](int r) {
-        return _mm_loadu_si128(reinterpret_cast<const __m128i*>(rows[r] + offset));
+// within the lanes then leaves the rows in order. A lane is filled by a masked broadcast, a load and a blend:
+// an insertion would take the port that the transposition needs.
+inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+    const int64_t s = panel.stride;
+    const auto four = [s](const uint8_t* p) {
+        const auto row = [p](int64_t at) {
+            return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + at));
+        };
+        __m512i v = _mm512_castsi128_si512(row(0));
+        v = _mm512_mask_broadcast_i32x4(v, 0x00f0, row(4 * s));
+        v = _mm512_mask_broadcast_i32x4(v, 0x0f00, row(8 * s));
+        return _mm512_mask_broadcast_i32x4(v, 0xf000, row(12 * s));
     };
-    const auto four = [&](int i) {
-        __m512i v = _mm512_castsi128_si512(row(i));
-        v = _mm512_inserti32x4(v, row(4 + i), 1);
-        v = _mm512_inserti32x4(v, row(8 + i), 2);
-        return _mm512_inserti32x4(v, row(12 + i), 3);
-    };
-    const __m512i v0 = four(0), v1 = four(1), v2 = four(2), v3 = four(3);
+    const uint8_t* p = panel.base + offset;
+    const __m512i v0 = four(p), v1 = four(p + s), v2 = four(p + 2 * s), v3 = four(p + 3 * s);
     const __m512i low01 = _mm512_unpacklo_epi32(v0, v1), high01 = _mm512_unpackhi_epi32(v0, v1);
     const __m512i low23 = _mm512_unpacklo_epi32(v2, v3), high23 = _mm512_unpackhi_epi32(v2, v3);
     out[0].v = _mm512_unpacklo_epi64(low01, low23);
@@ -150,6 +159,9 @@ inline void transpose_16(const uint8_t* const rows[16], int64_t offset, u8x64 ou
     out[2].v = _mm512_unpacklo_epi64(high01, high23);
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
+
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = true;
 
 // ---- products
 // -------------------------------------------------------------------------------------------------
@@ -251,7 +263,7 @@ inline double multiply_burst(int rounds, int32_t* keep) {
     return products;
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
 inline void pause() { _mm_pause(); }
 
 }  // namespace clarion::simd

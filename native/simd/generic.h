@@ -247,11 +247,21 @@ inline f32x16 f16_high(u8x64 a) {
     return r;
 }
 
-// 16 bytes of each of 16 rows, from rows[r] + offset: out[c] holds bytes 4c .. 4c+3 of every row.
-inline void transpose_16(const uint8_t* const rows[16], int64_t offset, u8x64 out[4]) {
+// 16 rows of a matrix, `stride` bytes apart.
+struct Panel {
+    const uint8_t* base;
+    int64_t stride;
+};
+
+// 16 bytes of each row, from `offset`: out[c] holds bytes 4c .. 4c+3 of every row.
+inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
     for (int c = 0; c < 4; ++c)
-        for (int r = 0; r < 16; ++r) std::memcpy(out[c].v + 4 * r, rows[r] + offset + 4 * c, 4);
+        for (int r = 0; r < 16; ++r)
+            std::memcpy(out[c].v + 4 * r, panel.base + r * panel.stride + offset + 4 * c, 4);
 }
+
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = false;
 
 // ---- products of weights (u8) with activations
 // -----------------------------------------------------------------
@@ -317,7 +327,7 @@ inline double multiply_burst(int rounds, int32_t* keep) {
     return 128.0 * rounds;
 }
 
-inline void prefetch(const void*) {}
+inline void prefetch(const void*) {}  // into the second-level cache
 inline void pause() {}
 
 }  // namespace clarion::simd
