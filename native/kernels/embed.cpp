@@ -26,6 +26,11 @@ class Embed final : public Op {
             throw std::invalid_argument(
                 "embed: needs a table of a known format and an f32 output as wide as its rows");
     }
+    void validate(const Batch& batch) const override {
+        for (int64_t t = 0; t < batch.n_tokens; ++t)
+            if (batch.tokens[t] < 0 || batch.tokens[t] >= table_->rows)
+                refuse({"tokens[", t, "]: found ", batch.tokens[t], ", expected 0 to ", table_->rows - 1});
+    }
     int64_t begin(const Batch& batch) override { return items(batch.n_tokens); }
     void run(const Batch& batch, int64_t item, const Scratch&) override {
         const int64_t end = std::min(batch.n_tokens, (item + 1) * rows_per_item);

@@ -9,8 +9,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
+
+#include "machine/message.h"
 
 namespace clarion {
 
@@ -94,15 +97,38 @@ struct OpSpec {
     std::map<std::string, std::vector<double>> arrays;
     int64_t max_tokens;  // the largest batch this program will run
 
+    // Throws unless the plan gives this many; optional entries may be null or missing at the end.
+    struct Count {
+        size_t least, most;
+        Count(size_t n) : least(n), most(n) {}
+        Count(size_t least, size_t most) : least(least), most(most) {}
+    };
+    void expect(Count inputs, Count outputs, Count weights) const;
+    const Buffer& input(size_t i) const;  // throws when absent
+    const Buffer& output(size_t i) const;
+    const Weight* weight(size_t i) const;  // null when absent
+
     int64_t integer(const std::string& name) const;  // throws when absent
     int64_t integer(const std::string& name, int64_t otherwise) const;
     double number(const std::string& name) const;
     double number(const std::string& name, double otherwise) const;
+    const std::vector<double>& array(const std::string& name) const;
+
+    [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation
+    // Throws if the plan gives a parameter that nobody has asked for: an option that would be ignored
+    // silently.
+    void refuse_unread() const;
+
+  private:
+    mutable std::set<std::string> read_;
 };
 
 class Op {
   public:
     virtual ~Op() = default;
+    // Throws std::invalid_argument if this operation cannot run the batch: every index that it follows and
+    // that the program has not checked itself. Called for all operations before the first one begins.
+    virtual void validate(const Batch&) const {}
     // Scratch that one item needs at most, in bytes, for batches of up to spec.max_tokens.
     virtual size_t scratch_bytes() const { return 0; }
     // How many independent items this batch splits into; runs on one thread, before any item of this op.
