@@ -1,4 +1,4 @@
-"""Plans on the native machine: near the reference, and the same bits fused and unfused, whole and in steps."""
+"""Plans on the native machine: near the reference, and the same bits whole or in steps, fused or not."""
 
 from __future__ import annotations
 
