@@ -12,13 +12,13 @@
 //     int32_t offset  what unsigned storage added to each weight
 //     bool has_min    whether a group has a minimum
 //     bool wide       whether u may exceed 63
-//     int live        groups that weights() leaves unfinished at a time
+//     int live        groups in a unit: the columns that weights() delivers together
 //     static void scales(Panel, int64_t blocks, float* scale, float* neg_min);    [blocks * block/group][16
 //     rows] static void weights(Panel, int64_t offset of the block in a row, Sink&);
 //
-// weights() hands vectors of 16 rows x 4 columns to sink.template put2<quad>(w0, w1), quads counted within
-// the block, and says sink.template finish<first, n>() once groups first .. first+n-1 are complete, in
-// ascending order. A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/product.cpp).
+// weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
+// of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
+// sink.finish(). A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/sinks.h).
 //
 // Float formats have instead: static f32x16 read(const uint8_t* row, int64_t k, int n): n columns from k,
 // zeros behind.

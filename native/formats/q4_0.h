@@ -20,6 +20,7 @@ struct Q4_0 {
 
     template <typename Sink>
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        sink.begin();
         const simd::u8x64 nibble = simd::set1_u8(15);
         simd::u8x64 q[4];
         simd::transpose_16(panel, at + 2, q);
@@ -27,7 +28,7 @@ struct Q4_0 {
         sink.template put2<2>(simd::bit_and(q[2], nibble), simd::bit_and(q[3], nibble));
         sink.template put2<4>(simd::shift_right_u8<4>(q[0]), simd::shift_right_u8<4>(q[1]));
         sink.template put2<6>(simd::shift_right_u8<4>(q[2]), simd::shift_right_u8<4>(q[3]));
-        sink.template finish<0, 1>();
+        sink.finish();
     }
 
     static void dequantize(const uint8_t* row, int64_t n, float* x) {

@@ -22,19 +22,20 @@ struct Q4_K {
     template <typename Sink>
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
         const simd::u8x64 nibble = simd::set1_u8(15);
-        unrolled<4>([&]<int pair>() {
+        for (int pair = 0; pair < 4; ++pair) {
+            sink.begin();
             unrolled<2>([&]<int half>() {
                 simd::u8x64 q[4];
                 simd::transpose_16(panel, at + 16 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() {
-                    constexpr int quad = 16 * pair + 4 * half + 2 * c;
+                    constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
                     sink.template put2<quad>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));
                     sink.template put2<quad + 8>(simd::shift_right_u8<4>(q0), simd::shift_right_u8<4>(q1));
                 });
             });
-            sink.template finish<2 * pair, 2>();
-        });
+            sink.finish();
+        }
     }
 
     static void dequantize(const uint8_t* row, int64_t n, float* x) {

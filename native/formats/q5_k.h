@@ -23,20 +23,23 @@ struct Q5_K {
         simd::u8x64 h[8];
         simd::transpose_16(panel, at + 16, h);
         simd::transpose_16(panel, at + 32, h + 4);
-        unrolled<4>([&]<int pair>() {
+        for (int pair = 0; pair < 4; ++pair) {
+            sink.begin();
             unrolled<2>([&]<int half>() {
                 simd::u8x64 q[4];
                 simd::transpose_16(panel, at + 48 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() {
-                    constexpr int quad = 16 * pair + 4 * half + 2 * c;
+                    constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
-                    const simd::u8x64 h0 = h[4 * half + 2 * c], h1 = h[4 * half + 2 * c + 1];
-                    sink.template put2<quad>(low<2 * pair>(q0, h0), low<2 * pair>(q1, h1));
-                    sink.template put2<quad + 8>(high<2 * pair + 1>(q0, h0), high<2 * pair + 1>(q1, h1));
+                    simd::u8x64 &h0 = h[4 * half + 2 * c], &h1 = h[4 * half + 2 * c + 1];
+                    sink.template put2<quad>(low(q0, h0), low(q1, h1));
+                    sink.template put2<quad + 8>(high(q0, h0), high(q1, h1));
+                    h0 = simd::shift_right_u8<2>(h0);
+                    h1 = simd::shift_right_u8<2>(h1);
                 });
             });
-            sink.template finish<2 * pair, 2>();
-        });
+            sink.finish();
+        }
     }
 
     static void dequantize(const uint8_t* row, int64_t n, float* x) {
@@ -52,22 +55,14 @@ struct Q5_K {
     }
 
   private:
-    // Bit j of h, moved to bit 4.
-    template <int j>
-    static simd::u8x64 fifth(simd::u8x64 h) {
-        const simd::u8x64 bit = simd::set1_u8(16);
-        if constexpr (j < 4)
-            return simd::bit_and(simd::shift_left_u8<4 - j>(h), bit);
-        else
-            return simd::bit_and(simd::shift_right_u8<j - 4>(h), bit);
-    }
-    template <int j>
+    // Bit 0 of h becomes the fifth bit of the low nibbles, bit 1 that of the high ones.
     static simd::u8x64 low(simd::u8x64 q, simd::u8x64 h) {
-        return simd::bit_or(simd::bit_and(q, simd::set1_u8(15)), fifth<j>(h));
+        return simd::bit_or(simd::bit_and(q, simd::set1_u8(15)),
+                            simd::bit_and(simd::shift_left_u8<4>(h), simd::set1_u8(16)));
     }
-    template <int j>
     static simd::u8x64 high(simd::u8x64 q, simd::u8x64 h) {
-        return simd::bit_or(simd::shift_right_u8<4>(q), fifth<j>(h));
+        return simd::bit_or(simd::shift_right_u8<4>(q),
+                            simd::bit_and(simd::shift_left_u8<3>(h), simd::set1_u8(16)));
     }
 };
 

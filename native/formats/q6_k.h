@@ -34,22 +34,23 @@ struct Q6_K {
 
     template <typename Sink>
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
-        unrolled<2>([&]<int half>() {
+        for (int half = 0; half < 2; ++half) {
+            sink.begin();
             unrolled<2>([&]<int i>() {  // columns 16 * i .. of each run
                 simd::u8x64 l0[4], l1[4], h[4];
                 simd::transpose_16(panel, at + 64 * half + 16 * i, l0);
                 simd::transpose_16(panel, at + 64 * half + 32 + 16 * i, l1);
                 simd::transpose_16(panel, at + 128 + 32 * half + 16 * i, h);
                 unrolled<2>([&]<int c>() {
-                    constexpr int quad = 32 * half + 4 * i + 2 * c, a = 2 * c, b = 2 * c + 1;
+                    constexpr int quad = 4 * i + 2 * c, a = 2 * c, b = 2 * c + 1;
                     sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
                     sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
                     sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));
                     sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
                 });
             });
-            sink.template finish<8 * half, 8>();
-        });
+            sink.finish();
+        }
     }
 
     static void dequantize(const uint8_t* row, int64_t n, float* x) {

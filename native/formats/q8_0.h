@@ -19,6 +19,7 @@ struct Q8_0 {
 
     template <typename Sink>
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        sink.begin();
         const simd::u8x64 sign = simd::set1_u8(0x80);
         unrolled<2>([&]<int half>() {
             simd::u8x64 q[4];
@@ -26,7 +27,7 @@ struct Q8_0 {
             sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
             sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
         });
-        sink.template finish<0, 1>();
+        sink.finish();
     }
 
     static void dequantize(const uint8_t* row, int64_t n, float* x) {

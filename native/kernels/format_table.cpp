@@ -23,8 +23,10 @@ constexpr Format row() {
         f.has_min = F::has_min;
         f.wide = F::wide;
         f.decode = decode_tile<F>;
-        f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
-        f.one_high = multiply_one<F, simd::high_accumulator>;
+        if constexpr (simd::one_token_direct) {
+            f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
+            f.one_high = multiply_one<F, simd::high_accumulator>;
+        }
     } else {
         f.decode_f32 = decode_floats<F>;
     }

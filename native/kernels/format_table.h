@@ -31,7 +31,8 @@ struct Format {
     bool has_min;
     bool wide;
     void (*decode)(simd::Panel panel, int64_t blocks, const Tile& tile);
-    // The whole product with one token, its weights never leaving registers.
+    // The whole product with one token, its weights never leaving registers; null unless
+    // simd::one_token_direct.
     void (*one_fast)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
     void (*one_high)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
 

@@ -11,33 +11,32 @@
 namespace clarion {
 
 // Keeps them as a tile, for many tokens.
+template <typename F>
 struct TileSink {
     uint8_t* u;
 
+    void begin() const {}
     template <int quad>
     void put2(simd::u8x64 w0, simd::u8x64 w1) const {
         simd::store_bytes(u + 64 * quad, w0);
         simd::store_bytes(u + 64 * quad + 64, w1);
     }
-    template <int first, int n>
-    void finish() const {}
+    void finish() { u += 16 * F::live * F::group; }
 };
 
 template <typename F>
 void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
     F::scales(panel, blocks, tile.scale, tile.neg_min);
-    for (int64_t b = 0; b < blocks; ++b) {
-        TileSink sink{tile.u + b * F::block * 16};
-        F::weights(panel, b * F::bytes, sink);
-    }
+    TileSink<F> sink{tile.u};
+    for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// Multiplies them with one token at once. Integer sums of F::live groups are under way; complete groups are
-// added to `total` in column order, exactly as the product over tiles does it.
+// Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
+// column order, exactly as the product over tiles does it.
 template <typename F, typename Accumulator>
 struct OneToken {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
-    static constexpr int groups = F::block / F::group;
+    static constexpr int columns = F::live * F::group;
 
     const uint8_t* quads;
     const float *a_scale, *a_fsum;
@@ -46,35 +45,29 @@ struct OneToken {
     simd::f32x16 total = simd::zero();
     Accumulator acc[F::live];
 
-    [[gnu::always_inline]] void begin_block() {
-        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) { start<g>(); });
-    }
-    template <int g>
-    [[gnu::always_inline]] void start() {
-        acc[g % F::live] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[g]);
+    [[gnu::always_inline]] void begin() {
+        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+            acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[g]);
+        });
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
-        acc[4 * quad / F::group % F::live].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+        acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
-    template <int first, int n>
     [[gnu::always_inline]] void finish() {
-        unrolled<n>([&]<int i>() __attribute__((always_inline)) {
-            constexpr int g = first + i, block32 = g * F::group / 32;
-            const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[block32]));
-            total = simd::fma(simd::to_f32(acc[g % F::live].total()), s, total);
+        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+            constexpr int block = g * F::group / 32;
+            const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[block]));
+            total = simd::fma(simd::to_f32(acc[g].total()), s, total);
             if constexpr (F::has_min)
-                total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block32]), total);
-            if constexpr (g + F::live < groups) start<g + F::live>();
+                total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block]), total);
         });
-    }
-    void next_block() {
-        quads += F::block / 4 * Accumulator::quad_bytes;
-        a_scale += F::block / 32;
-        a_fsum += F::block / 32;
-        a_sum += groups;
-        scale += 16 * groups;
-        neg_min += 16 * groups;
+        quads += columns / 4 * Accumulator::quad_bytes;
+        a_scale += columns / 32;
+        a_fsum += columns / 32;
+        a_sum += F::live;
+        scale += 16 * F::live;
+        neg_min += 16 * F::live;
     }
 };
 
@@ -102,9 +95,7 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
         for (int64_t i = 0; i < n; ++i) {
             for (int64_t line = 0; line < 16 * F::bytes; line += 64) simd::prefetch(ahead + line);
             ahead += 16 * F::bytes;
-            sink.begin_block();
             F::weights(panel, i * F::bytes, sink);
-            sink.next_block();
         }
         panel.base += n * F::bytes;
     }

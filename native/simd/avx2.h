@@ -199,6 +199,9 @@ inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
     for (int c = 0; c < 4; ++c) out[c] = {a[c], b[c]};
 }
 
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = true;
+
 // ---- products
 // -------------------------------------------------------------------------------------------------
 

@@ -160,6 +160,9 @@ inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
 
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = true;
+
 // ---- products
 // -------------------------------------------------------------------------------------------------
 

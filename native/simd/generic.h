@@ -260,6 +260,9 @@ inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
             std::memcpy(out[c].v + 4 * r, panel.base + r * panel.stride + offset + 4 * c, 4);
 }
 
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = false;
+
 // ---- products of weights (u8) with activations
 // -----------------------------------------------------------------
 
