@@ -101,8 +101,10 @@ def _rates(model: Model, turn: int, n_prompt: int, n_generated: int) -> tuple[fl
     # Other tokens in every turn: nothing of an earlier prompt can be reused.
     tokens = np.random.default_rng(turn).integers(0, model.n_vocab, n_prompt)
     fixed: Options = {"greedy": True, "ignore_eos": True, "detokenize": False}
-    prompt = model.generate(tokens, max_tokens=1, **fixed)
-    generation = model.generate(tokens[:1], max_tokens=n_generated + 1, **fixed)
+    one: Options = {**fixed, "max_tokens": 1}
+    many: Options = {**fixed, "max_tokens": n_generated + 1}
+    prompt = model.generate(tokens, **one)
+    generation = model.generate(tokens[:1], **many)
     return prompt.timings.prompt_rate, generation.timings.generation_rate
 
 
