@@ -5,10 +5,10 @@
 
 namespace nb = nanobind;
 
-
 NB_MODULE(CLARION_MODULE, m) {
     m.attr("ISA") = CLARION_ISA_NAME;
     clarion::bind_residency(m);
+    clarion::bind_formats(m);
     clarion::bind_machine(m);
     clarion::bind_sampling(m);
 }

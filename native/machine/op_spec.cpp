@@ -9,7 +9,8 @@ namespace {
 template <typename T>
 T required(const std::map<std::string, T>& values, const std::string& name, const std::string& op) {
     const auto found = values.find(name);
-    if (found == values.end()) throw std::invalid_argument("operation '" + op + "' lacks the parameter '" + name + "'");
+    if (found == values.end())
+        throw std::invalid_argument("operation '" + op + "' lacks the parameter '" + name + "'");
     return found->second;
 }
 
@@ -22,8 +23,12 @@ T optional(const std::map<std::string, T>& values, const std::string& name, T ot
 }  // namespace
 
 int64_t OpSpec::integer(const std::string& name) const { return required(ints, name, op); }
-int64_t OpSpec::integer(const std::string& name, int64_t otherwise) const { return optional(ints, name, otherwise); }
+int64_t OpSpec::integer(const std::string& name, int64_t otherwise) const {
+    return optional(ints, name, otherwise);
+}
 double OpSpec::number(const std::string& name) const { return required(floats, name, op); }
-double OpSpec::number(const std::string& name, double otherwise) const { return optional(floats, name, otherwise); }
+double OpSpec::number(const std::string& name, double otherwise) const {
+    return optional(floats, name, otherwise);
+}
 
 }  // namespace clarion
