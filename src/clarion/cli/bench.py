@@ -129,7 +129,8 @@ def _result(model: Model, rates: list[tuple[float, float]]) -> dict[str, Any]:
 def _table(report: dict[str, Any], results: list[dict[str, Any]]) -> str:
     rows = [("threads", "prompt tokens/s", "of products", "generation tokens/s", "of bandwidth")]
     for result in results:
-        products = f"{result['multiply_share']:.0%} of {result['multiply'] / 1e9:.0f} G/s"
+        share = f"{result['multiply_share']:.0%}" if result["multiply_share"] else "none"  # all in float
+        products = f"{share} of {result['multiply'] / 1e9:.0f} G/s"
         bandwidth = f"{result['bandwidth_share']:.0%} of {result['bandwidth'] / 1e9:.1f} GB/s"
         prompt, generation = _spread(result["prompt"]), _spread(result["generation"])
         rows.append((str(result["threads"]), prompt, products, generation, bandwidth))

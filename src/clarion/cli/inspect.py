@@ -58,9 +58,7 @@ def _print_metadata(metadata: Mapping[str, object]) -> None:
 def _show(value: object) -> str:
     if isinstance(value, str):
         return repr(value[:SHOWN_CHARACTERS]) + ("…" if len(value) > SHOWN_CHARACTERS else "")
-    if isinstance(value, bool | int | float):
+    if not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
         return str(value)
-    assert hasattr(value, "__len__")
-    assert hasattr(value, "__getitem__")
     shown = [_show(value[i]) for i in range(min(len(value), SHOWN_ITEMS))]
     return f"[{', '.join(shown)}{', …' if len(value) > SHOWN_ITEMS else ''}] ({len(value):,} items)"
