@@ -65,7 +65,7 @@ class Engine:
         self._running: list[Job] = []  # likewise
         self._retained: list[Sequence] = []  # finished, for their prefixes; the latest last
 
-        # Guards the rest. Reentrant: the garbage collector may find a forgotten stream, and cancel it, anywhere.
+        # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
         self._arrivals: deque[Job] = deque()
