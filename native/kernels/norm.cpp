@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "formats/format.h"
 #include "kernels/activations.h"
+#include "kernels/format_table.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
 #include "simd/simd.h"

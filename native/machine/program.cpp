@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "formats/format.h"
 #include "kernels/activations.h"
+#include "kernels/format_table.h"
 #include "machine/checked.h"
 #include "machine/kv_cache.h"
 
