@@ -1,9 +1,71 @@
+#include <nanobind/ndarray.h>
+
+#include <cerrno>
+#include <memory>
+#include <system_error>
+#include <utility>
+
 #include "bind/bind.h"
+#include "residency/mapping.h"
+#include "residency/strings.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace clarion {
 
-void bind_residency(nb::module_& m) { (void)m; }
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Offsets = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+
+Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
+    int64_t* data = values.get();
+    nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<int64_t*>(p); });
+    values.release();
+    return Offsets(data, {count}, owner);
+}
+
+}  // namespace
+
+void bind_residency(nb::module_& m) {
+    nb::class_<Mapping>(m, "Mapping",
+                        "A file mapped read-only; a page that is gone reads as zeros and sets `damaged`.")
+        .def(
+            "__init__",
+            [](Mapping* self, nb::object path) {
+                PyObject* encoded = nullptr;
+                if (PyUnicode_FSConverter(path.ptr(), &encoded) == 0) throw nb::python_error();
+                const auto name = nb::steal<nb::bytes>(encoded);
+                try {
+                    new (self) Mapping(name.c_str());
+                } catch (const std::system_error& error) {
+                    errno = error.code().value();
+                    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path.ptr());
+                    throw nb::python_error();
+                }
+            },
+            "path"_a)
+        .def_prop_ro("size", &Mapping::size)
+        .def_prop_ro("damaged", &Mapping::damaged)
+        .def_prop_ro(
+            "bytes",
+            [](nb::handle self) {
+                const auto& mapping = nb::cast<const Mapping&>(self);
+                return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
+                                                                          self);
+            },
+            "u8[size], read-only; keeps the mapping alive.");
+
+    m.def(
+        "string_offsets",
+        [](const Bytes& bytes, uint64_t start, uint64_t count) {
+            StringOffsets found = string_offsets(bytes.data(), bytes.size(), start, count);
+            return nb::make_tuple(take(std::move(found.starts), count), take(std::move(found.lengths), count),
+                                  found.end);
+        },
+        "bytes"_a, "start"_a, "count"_a,
+        "Where `count` strings from `start` on lie: (starts i64[count], lengths i64[count], end).");
+}
 
 }  // namespace clarion

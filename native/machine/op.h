@@ -1,16 +1,19 @@
 // What a plan is made of, seen from the machine: buffers, weights, operations, and one batch to run them on.
 //
-// The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op: it reads
-// its specification once, when the program is built, and refuses there what it cannot do (std::invalid_argument).
-// During a run it may not allocate, lock or throw.
+// The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op: it
+// reads its specification once, when the program is built, and refuses there what it cannot do
+// (std::invalid_argument). During a run it may not allocate, lock or throw.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
+
+#include "machine/message.h"
 
 namespace clarion {
 
@@ -36,12 +39,13 @@ struct Buffer {
     Kind kind;
     Rows rows;
     int64_t width;            // elements in a row
-    int64_t row_bytes;        // encoded_row_bytes(kind, width)
+    int64_t row_bytes;        // kernels/activations.h: row_bytes(kind, width)
     std::byte* data;          // in the arena
     int64_t slots_per_token;  // for Rows::slots
 };
 
-// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such matrices.
+// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such
+// matrices.
 struct Weight {
     std::string name;
     int format;  // GGUF type id
@@ -65,9 +69,12 @@ struct Batch {
 
     int64_t rows(const Buffer& b) const {
         switch (b.rows) {
-            case Rows::tokens: return n_tokens;
-            case Rows::outputs: return n_outputs;
-            case Rows::slots: return n_tokens * b.slots_per_token;
+            case Rows::tokens:
+                return n_tokens;
+            case Rows::outputs:
+                return n_outputs;
+            case Rows::slots:
+                return n_tokens * b.slots_per_token;
         }
         return 0;
     }
@@ -90,20 +97,44 @@ struct OpSpec {
     std::map<std::string, std::vector<double>> arrays;
     int64_t max_tokens;  // the largest batch this program will run
 
-    int64_t integer(const std::string& name) const;              // throws when absent
+    // Throws unless the plan gives this many; optional entries may be null or missing at the end.
+    struct Count {
+        size_t least, most;
+        Count(size_t n) : least(n), most(n) {}
+        Count(size_t least, size_t most) : least(least), most(most) {}
+    };
+    void expect(Count inputs, Count outputs, Count weights) const;
+    const Buffer& input(size_t i) const;  // throws when absent
+    const Buffer& output(size_t i) const;
+    const Weight* weight(size_t i) const;  // null when absent
+
+    int64_t integer(const std::string& name) const;  // throws when absent
     int64_t integer(const std::string& name, int64_t otherwise) const;
     double number(const std::string& name) const;
     double number(const std::string& name, double otherwise) const;
+    const std::vector<double>& array(const std::string& name) const;
+
+    [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation
+    // Throws if the plan gives a parameter that nobody has asked for: an option that would be ignored
+    // silently.
+    void refuse_unread() const;
+
+  private:
+    mutable std::set<std::string> read_;
 };
 
 class Op {
   public:
     virtual ~Op() = default;
+    // Throws std::invalid_argument if this operation cannot run the batch: every index that it follows and
+    // that the program has not checked itself. Called for all operations before the first one begins.
+    virtual void validate(const Batch&) const {}
     // Scratch that one item needs at most, in bytes, for batches of up to spec.max_tokens.
     virtual size_t scratch_bytes() const { return 0; }
     // How many independent items this batch splits into; runs on one thread, before any item of this op.
     virtual int64_t begin(const Batch& batch) = 0;
-    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op touches.
+    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op
+    // touches.
     virtual void run(const Batch& batch, int64_t item, const Scratch& scratch) = 0;
 };
 

@@ -20,7 +20,8 @@ struct u8x64 {
     uint8_t v[64];
 };
 
-// ---- f32x16 -------------------------------------------------------------------------------------------------
+// ---- f32x16
+// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) {
     f32x16 r;
@@ -88,7 +89,8 @@ inline float reduce_max(f32x16 a) {
     return a.v[0];
 }
 
-// ---- i32x16 -------------------------------------------------------------------------------------------------
+// ---- i32x16
+// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) {
     i32x16 r;
@@ -102,11 +104,13 @@ inline i32x16 set1(int32_t x) {
     return r;
 }
 inline i32x16 add(i32x16 a, i32x16 b) {
-    for (int i = 0; i < 16; ++i) a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
+    for (int i = 0; i < 16; ++i)
+        a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) + static_cast<uint32_t>(b.v[i]));
     return a;
 }
 inline i32x16 sub(i32x16 a, i32x16 b) {
-    for (int i = 0; i < 16; ++i) a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) - static_cast<uint32_t>(b.v[i]));
+    for (int i = 0; i < 16; ++i)
+        a.v[i] = static_cast<int32_t>(static_cast<uint32_t>(a.v[i]) - static_cast<uint32_t>(b.v[i]));
     return a;
 }
 inline i32x16 bit_and(i32x16 a, i32x16 b) {
@@ -127,6 +131,11 @@ i32x16 shift_right(i32x16 a) {  // logical
     for (int32_t& e : a.v) e = static_cast<int32_t>(static_cast<uint32_t>(e) >> n);
     return a;
 }
+template <int n>
+i32x16 shift_right_signed(i32x16 a) {
+    for (int32_t& e : a.v) e >>= n;
+    return a;
+}
 inline f32x16 to_f32(i32x16 a) {
     f32x16 r;
     for (int i = 0; i < 16; ++i) r.v[i] = static_cast<float>(a.v[i]);
@@ -141,21 +150,12 @@ inline i32x16 to_i32(f32x16 a) {
 }
 inline f32x16 as_f32(i32x16 a) { return std::bit_cast<f32x16>(a); }
 inline i32x16 as_i32(f32x16 a) { return std::bit_cast<i32x16>(a); }
-inline i32x16 load_i8(const int8_t* p) {  // 16 signed bytes, widened
-    i32x16 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = p[i];
-    return r;
-}
-inline i32x16 load_u8(const uint8_t* p) {
-    i32x16 r;
-    for (int i = 0; i < 16; ++i) r.v[i] = p[i];
-    return r;
-}
 inline void store_i8(int8_t* p, i32x16 a) {  // the low byte of each lane
     for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
 }
 
-// ---- 16-bit floats in memory ----------------------------------------------------------------------------------
+// ---- 16-bit floats in memory
+// ----------------------------------------------------------------------------------
 
 inline float f16_to_f32(uint16_t h) {
     const uint32_t sign = static_cast<uint32_t>(h & 0x8000u) << 16;
@@ -170,7 +170,8 @@ inline uint16_t f32_to_f16(float f) {  // to nearest even
     const uint32_t magnitude = bits & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u);
     if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
-    if (magnitude < 0x38800000u)  // subnormal: adding 0.5 aligns the last bit kept with the last bit of the sum
+    if (magnitude <
+        0x38800000u)  // subnormal: adding 0.5 aligns the last bit kept with the last bit of the sum
         return static_cast<uint16_t>(
             sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000u));
     const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
@@ -192,7 +193,8 @@ inline f32x16 load_bf16(const uint16_t* p) {
     return r;
 }
 
-// ---- u8x64: 16 rows of 4 bytes, in row order --------------------------------------------------------------------
+// ---- u8x64: 16 rows of 4 bytes, in row order
+// --------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) {
     u8x64 r;
@@ -229,51 +231,104 @@ u8x64 shift_right_u8(u8x64 a) {
     return a;
 }
 
-// Column c of 16 rows: out[c] holds, for each row r, the four bytes at rows[r] + 4c. N columns, 8 or 16.
-template <int N>
-void transpose_4(const uint8_t* const rows[16], u8x64 out[N]) {
-    for (int c = 0; c < N; ++c)
-        for (int r = 0; r < 16; ++r) std::memcpy(out[c].v + 4 * r, rows[r] + 4 * c, 4);
+inline i32x16 as_i32(u8x64 a) { return std::bit_cast<i32x16>(a); }
+inline u8x64 as_u8(i32x16 a) { return std::bit_cast<u8x64>(a); }
+
+// The low and the high half of each row's four bytes, read as a 16-bit float.
+inline f32x16 f16_low(u8x64 a) {
+    f32x16 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = f16_to_f32(static_cast<uint16_t>(a.v[4 * i] | a.v[4 * i + 1] << 8));
+    return r;
+}
+inline f32x16 f16_high(u8x64 a) {
+    f32x16 r;
+    for (int i = 0; i < 16; ++i)
+        r.v[i] = f16_to_f32(static_cast<uint16_t>(a.v[4 * i + 2] | a.v[4 * i + 3] << 8));
+    return r;
 }
 
-// ---- products of weights (u8) with activations --------------------------------------------------------------------
+// 16 rows of a matrix, `stride` bytes apart.
+struct Panel {
+    const uint8_t* base;
+    int64_t stride;
+};
 
-// A quad of 8-bit activations: four signed bytes, [-127, 127].
-// acc[r] += sum over j of w[r][j] * a[j].
-inline i32x16 dot_fast(i32x16 acc, u8x64 w, const uint8_t* quad) {
-    for (int r = 0; r < 16; ++r)
-        for (int j = 0; j < 4; ++j) acc.v[r] += static_cast<int32_t>(w.v[4 * r + j]) * static_cast<int8_t>(quad[j]);
-    return acc;
+// 16 bytes of each row, from `offset`: out[c] holds bytes 4c .. 4c+3 of every row.
+inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+    for (int c = 0; c < 4; ++c)
+        for (int r = 0; r < 16; ++r)
+            std::memcpy(out[c].v + 4 * r, panel.base + r * panel.stride + offset + 4 * c, 4);
 }
 
-// A quad of 16-bit activations takes 8 bytes, whose order is this header's own affair: encode_quad writes it,
-// high_accumulator::dot reads it. |a| <= high_limit.
-inline constexpr int32_t high_limit = 32639;
+// Whether one token is multiplied straight from the decoder, or from a tile as many are.
+inline constexpr bool one_token_direct = false;
+
+// ---- products of weights (u8) with activations
+// -----------------------------------------------------------------
+
+// Sums of w * a over columns, for 16 rows. `wide` says that w may need all eight bits; otherwise w <= 63.
+// bias: what the accumulator subtracts from each weight on its own, for the caller to put back.
+// dot2 takes two vectors of weights and two quads of activations (kernels/activations.h).
+
+template <bool wide>
+struct fast_accumulator {
+    static constexpr int32_t bias = 0;
+    static constexpr int quad_bytes = 4;
+    i32x16 sum;
+
+    static fast_accumulator start(int32_t initial) { return {set1(initial)}; }
+    void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
+        for (int r = 0; r < 16; ++r)
+            for (int j = 0; j < 4; ++j)
+                sum.v[r] += w0.v[4 * r + j] * static_cast<int8_t>(quads[j]) +
+                            w1.v[4 * r + j] * static_cast<int8_t>(quads[4 + j]);
+    }
+    i32x16 total() const { return sum; }
+};
+
+inline constexpr int32_t high_limit =
+    32639;  // 127 * 256 + 127: the largest that splits into two signed bytes
+
+// Writes four activations, |a| <= high_limit, as the 8 bytes that high_accumulator reads.
 inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
     for (int j = 0; j < 4; ++j) {
         const auto s = static_cast<int16_t>(a[j]);
         std::memcpy(quad + 2 * j, &s, 2);
     }
 }
+
 struct high_accumulator {
+    static constexpr int32_t bias = 0;
+    static constexpr int quad_bytes = 8;
     i32x16 sum;
-    static high_accumulator start(i32x16 initial) { return {initial}; }
-    void dot(u8x64 w, const uint8_t* quad) {
-        int16_t a[4];
-        std::memcpy(a, quad, 8);
+
+    static high_accumulator start(int32_t initial) { return {set1(initial)}; }
+    void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
+        int16_t a[8];
+        std::memcpy(a, quads, 16);
         for (int r = 0; r < 16; ++r)
-            for (int j = 0; j < 4; ++j) sum.v[r] += static_cast<int32_t>(w.v[4 * r + j]) * a[j];
+            for (int j = 0; j < 4; ++j) sum.v[r] += w0.v[4 * r + j] * a[j] + w1.v[4 * r + j] * a[4 + j];
     }
     i32x16 total() const { return sum; }
 };
-struct fast_accumulator {
-    i32x16 sum;
-    static fast_accumulator start(i32x16 initial) { return {initial}; }
-    void dot(u8x64 w, const uint8_t* quad) { sum = dot_fast(sum, w, quad); }
-    i32x16 total() const { return sum; }
-};
 
-inline void prefetch(const void*) {}
+// Tokens that the product's inner loop takes at once: as many as registers hold, and these are arrays in
+// memory.
+inline constexpr int tile_fast = 1, tile_high = 1, tile_f32 = 1;
+
+// Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: `rounds` rounds
+// of them. Returns how many; *keep depends on them all.
+inline double multiply_burst(int rounds, int32_t* keep) {
+    u8x64 w;
+    for (int i = 0; i < 64; ++i) w.v[i] = static_cast<uint8_t>(i);
+    const uint8_t quads[8] = {1, 2, 3, 4, 5, 6, 7, 8};
+    auto acc = fast_accumulator<false>::start(0);
+    for (int i = 0; i < rounds; ++i) acc.dot2(w, w, quads);
+    *keep = acc.sum.v[0];
+    return 128.0 * rounds;
+}
+
+inline void prefetch(const void*) {}  // into the second-level cache
 inline void pause() {}
 
 }  // namespace clarion::simd

@@ -1,0 +1,75 @@
+// Weight formats and activations, for the tests of their arithmetic and for tools.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <tuple>
+
+#include "bind/bind.h"
+#include "kernels/reference.h"
+
+namespace nb = nanobind;
+
+namespace clarion {
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Rows2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+Kind kind_of(const std::string& name) {
+    if (name == "f32") return Kind::f32;
+    if (name == "fast") return Kind::fast;
+    if (name == "high") return Kind::high;
+    if (name == "i32") return Kind::i32;
+    throw std::invalid_argument("kind '" + name + "' is unknown; known: f32, fast, high, i32");
+}
+
+auto owned(std::unique_ptr<float[]> data, std::vector<size_t> shape) {
+    float* p = data.release();
+    nb::capsule owner(p, [](void* q) noexcept { delete[] static_cast<float*>(q); });
+    return nb::ndarray<nb::numpy, float>(p, shape.size(), shape.data(), owner);
+}
+
+}  // namespace
+
+void bind_formats(nb::module_& m) {
+    m.def(
+        "formats", [] { return list_formats(); },
+        "(type id, name, weights in a block, bytes in a block) of each format");
+    m.def(
+        "encoded_row_bytes",
+        [](const std::string& kind, int64_t width) { return buffer_row_bytes(kind_of(kind), width); },
+        nb::arg("kind"), nb::arg("width"));
+    m.def(
+        "dequantize",
+        [](int type_id, Bytes data, int64_t n) {
+            auto x = std::make_unique<float[]>(static_cast<size_t>(n));
+            dequantize(type_id, data.data(), static_cast<int64_t>(data.size()), n, x.get());
+            return owned(std::move(x), {static_cast<size_t>(n)});
+        },
+        nb::arg("type_id"), nb::arg("data"), nb::arg("n"), "n weights as float32");
+    m.def(
+        "linear",
+        [](int type_id, Bytes data, int64_t rows, int64_t cols, Rows2 x, const std::string& kind) {
+            if (static_cast<int64_t>(x.shape(1)) != cols) throw std::invalid_argument("x must be [T, cols]");
+            const auto n_tokens = static_cast<int64_t>(x.shape(0));
+            auto y = std::make_unique<float[]>(static_cast<size_t>(n_tokens * rows));
+            linear(type_id, data.data(), static_cast<int64_t>(data.size()), rows, cols, x.data(), n_tokens,
+                   kind_of(kind), y.get());
+            return owned(std::move(y), {static_cast<size_t>(n_tokens), static_cast<size_t>(rows)});
+        },
+        nb::arg("type_id"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("x"), nb::arg("kind"),
+        "x [T, cols] times the transpose of a matrix [rows, cols], on this thread: float32 [T, rows]");
+    m.def("measure_bandwidth", &measure_bandwidth, nb::arg("threads"), nb::arg("seconds"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "bytes a second that `threads` threads read from memory together");
+    m.def("measure_multiply", &measure_multiply, nb::arg("threads"), nb::arg("seconds"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "products of 8-bit integers, added to 32-bit sums, that `threads` threads do in a second");
+}
+
+}  // namespace clarion

@@ -1,0 +1,78 @@
+// A weight format is a decoder: it knows its block's bytes and nothing of the products made with them.
+//
+// Weights are taken as panels of 16 rows, so that the lanes of a vector are rows. A format is a struct:
+//
+//     static constexpr int id; const char* name; int block (weights), bytes (of a block)
+//     static void dequantize(const uint8_t* row, int64_t n, float* x);      plain C++: the format's
+//     definition
+//
+// and, where weight = scale * (u - offset) + neg_min with u an unsigned byte (integer formats):
+//
+//     int group       columns that share a scale: 16 or 32
+//     int32_t offset  what unsigned storage added to each weight
+//     bool has_min    whether a group has a minimum
+//     bool wide       whether u may exceed 63
+//     int live        groups in a unit: the columns that weights() delivers together
+//     static void scales(Panel, int64_t blocks, float* scale, float* neg_min);    [blocks * block/group][16
+//     rows] static void weights(Panel, int64_t offset of the block in a row, Sink&);
+//
+// weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
+// of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
+// sink.finish(). A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/sinks.h).
+//
+// Float formats have instead: static f32x16 read(const uint8_t* row, int64_t k, int n): n columns from k,
+// zeros behind.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "simd/simd.h"
+
+namespace clarion {
+
+using simd::Panel;
+
+// For lambdas that unrolled() calls: registers do not survive a call.
+#define CLARION_INLINE __attribute__((always_inline))
+
+// body.template operator()<i>() for i = 0 .. n-1, unrolled: register arrays need constant indices.
+template <int n, typename Body>
+[[gnu::always_inline]] inline void unrolled(Body&& body) {
+    [&]<int... i>(std::integer_sequence<int, i...>)
+        CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
+}
+
+inline uint16_t load_u16(const uint8_t* p) {
+    uint16_t h;
+    std::memcpy(&h, p, 2);
+    return h;
+}
+inline float f16_at(const uint8_t* p) { return simd::f16_to_f32(load_u16(p)); }
+
+// The 16-bit float at `offset + b * stride` of every row: out[b][r]. All halves are stored before any vector
+// is loaded, since a load that spans several recent narrow stores waits for them.
+inline void gather_f16(Panel panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
+    constexpr int64_t most = 16;
+    alignas(64) uint16_t halves[most * 16];
+    for (int64_t first = 0; first < blocks; first += most) {
+        const int64_t n = blocks - first < most ? blocks - first : most;
+        for (int r = 0; r < 16; ++r) {
+            const uint8_t* p = panel.base + r * panel.stride + offset + first * stride;
+            for (int64_t b = 0; b < n; ++b) halves[b * 16 + r] = load_u16(p + b * stride);
+        }
+        for (int64_t b = 0; b < n; ++b) simd::store(out + (first + b) * 16, simd::load_f16(halves + b * 16));
+    }
+}
+
+// Byte j of each row's four, unsigned or signed.
+template <int j>
+simd::i32x16 byte_of(simd::i32x16 v) {
+    return simd::bit_and(simd::shift_right<8 * j>(v), simd::set1(int32_t{0xff}));
+}
+template <int j>
+simd::i32x16 signed_byte_of(simd::i32x16 v) {
+    return simd::shift_right_signed<24>(simd::shift_left<24 - 8 * j>(v));
+}
+
+}  // namespace clarion

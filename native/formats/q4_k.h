@@ -1,0 +1,53 @@
+// Q4_K: 256 weights in 144 bytes.  d, dmin, 8 scales and minima: 16 bytes (k_scales.h) | q: 128 bytes; of
+// each 32 bytes the low nibbles are one group of 32 columns and the high nibbles the next.  weight = d * s *
+// q - dmin * m
+#pragma once
+
+#include "formats/k_scales.h"
+
+namespace clarion {
+
+struct Q4_K {
+    static constexpr int id = 12;
+    static constexpr const char* name = "Q4_K";
+    static constexpr int block = 256, bytes = 144;
+    static constexpr int group = 32, live = 2;
+    static constexpr int32_t offset = 0;
+    static constexpr bool has_min = true, wide = false;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+        k_scales::decode(panel, blocks, bytes, scale, neg_min);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        const simd::u8x64 nibble = simd::set1_u8(15);
+        for (int pair = 0; pair < 4; ++pair) {
+            sink.begin();
+            unrolled<2>([&]<int half>() CLARION_INLINE {
+                simd::u8x64 q[4];
+                simd::transpose_16(panel, at + 16 + 32 * pair + 16 * half, q);
+                unrolled<2>([&]<int c>() CLARION_INLINE {
+                    constexpr int quad = 4 * half + 2 * c;
+                    const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
+                    sink.template put2<quad>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));
+                    sink.template put2<quad + 8>(simd::shift_right_u8<4>(q0), simd::shift_right_u8<4>(q1));
+                });
+            });
+            sink.finish();
+        }
+    }
+
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 256; ++b, row += 144)
+            for (int j = 0; j < 8; ++j, x += 32) {
+                float scale, min;
+                k_scales::scale_and_min(row, j, scale, min);
+                const uint8_t* q = row + 16 + 32 * (j / 2);
+                for (int i = 0; i < 32; ++i)
+                    x[i] = scale * static_cast<float>(q[i] >> 4 * (j % 2) & 15) - min;
+            }
+    }
+};
+
+}  // namespace clarion

@@ -1,0 +1,69 @@
+// Q5_K: 256 weights in 176 bytes.  d, dmin, 8 scales and minima: 16 bytes (k_scales.h) | h: 32 bytes | q: 128
+// bytes. q as in Q4_K; bit j of h[i] is the fifth bit of column i of group j.  weight = d * s * u - dmin * m
+#pragma once
+
+#include "formats/k_scales.h"
+
+namespace clarion {
+
+struct Q5_K {
+    static constexpr int id = 13;
+    static constexpr const char* name = "Q5_K";
+    static constexpr int block = 256, bytes = 176;
+    static constexpr int group = 32, live = 2;
+    static constexpr int32_t offset = 0;
+    static constexpr bool has_min = true, wide = false;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+        k_scales::decode(panel, blocks, bytes, scale, neg_min);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        simd::u8x64 h[8];
+        simd::transpose_16(panel, at + 16, h);
+        simd::transpose_16(panel, at + 32, h + 4);
+        for (int pair = 0; pair < 4; ++pair) {
+            sink.begin();
+            unrolled<2>([&]<int half>() CLARION_INLINE {
+                simd::u8x64 q[4];
+                simd::transpose_16(panel, at + 48 + 32 * pair + 16 * half, q);
+                unrolled<2>([&]<int c>() CLARION_INLINE {
+                    constexpr int quad = 4 * half + 2 * c;
+                    const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
+                    simd::u8x64 &h0 = h[4 * half + 2 * c], &h1 = h[4 * half + 2 * c + 1];
+                    sink.template put2<quad>(low(q0, h0), low(q1, h1));
+                    sink.template put2<quad + 8>(high(q0, h0), high(q1, h1));
+                    h0 = simd::shift_right_u8<2>(h0);
+                    h1 = simd::shift_right_u8<2>(h1);
+                });
+            });
+            sink.finish();
+        }
+    }
+
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 256; ++b, row += 176)
+            for (int j = 0; j < 8; ++j, x += 32) {
+                float scale, min;
+                k_scales::scale_and_min(row, j, scale, min);
+                const uint8_t *h = row + 16, *q = row + 48 + 32 * (j / 2);
+                for (int i = 0; i < 32; ++i)
+                    x[i] =
+                        scale * static_cast<float>((q[i] >> 4 * (j % 2) & 15) | (h[i] >> j & 1) << 4) - min;
+            }
+    }
+
+  private:
+    // Bit 0 of h becomes the fifth bit of the low nibbles, bit 1 that of the high ones.
+    static simd::u8x64 low(simd::u8x64 q, simd::u8x64 h) {
+        return simd::bit_or(simd::bit_and(q, simd::set1_u8(15)),
+                            simd::bit_and(simd::shift_left_u8<4>(h), simd::set1_u8(16)));
+    }
+    static simd::u8x64 high(simd::u8x64 q, simd::u8x64 h) {
+        return simd::bit_or(simd::shift_right_u8<4>(q),
+                            simd::bit_and(simd::shift_left_u8<3>(h), simd::set1_u8(16)));
+    }
+};
+
+}  // namespace clarion

@@ -1,0 +1,81 @@
+// Q6_K: 256 weights in 210 bytes.  l: 128 bytes | h: 64 bytes | s: 16 signed bytes | d: f16.
+// Each half of the block (128 columns, 64 bytes of l, 32 of h) holds four runs of 32 columns: run k takes its
+// low four bits from l[32 * (k % 2) + i], the low nibble for k < 2 and the high one else, and its high two
+// from bits 2k of h[i]. Each 16 columns share a scale.  weight = d * s * (u - 32)
+#pragma once
+
+#include "formats/format.h"
+
+namespace clarion {
+
+struct Q6_K {
+    static constexpr int id = 14;
+    static constexpr const char* name = "Q6_K";
+    static constexpr int block = 256, bytes = 210;
+    static constexpr int group = 16, live = 8;
+    static constexpr int32_t offset = 32;
+    static constexpr bool has_min = false, wide = false;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+        for (int64_t b = 0; b < blocks; ++b, scale += 256) {
+            simd::u8x64 s[4], end[4];
+            simd::transpose_16(panel, bytes * b + 192, s);
+            simd::transpose_16(panel, bytes * b + 194, end);  // its last two bytes are d
+            const simd::f32x16 d = simd::f16_high(end[3]);
+            for (int c = 0; c < 4; ++c) {
+                const simd::i32x16 v = simd::as_i32(s[c]);
+                simd::store(scale + 64 * c, simd::mul(simd::to_f32(signed_byte_of<0>(v)), d));
+                simd::store(scale + 64 * c + 16, simd::mul(simd::to_f32(signed_byte_of<1>(v)), d));
+                simd::store(scale + 64 * c + 32, simd::mul(simd::to_f32(signed_byte_of<2>(v)), d));
+                simd::store(scale + 64 * c + 48, simd::mul(simd::to_f32(signed_byte_of<3>(v)), d));
+            }
+        }
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        for (int half = 0; half < 2; ++half) {
+            sink.begin();
+            unrolled<2>([&]<int i>() CLARION_INLINE {  // columns 16 * i .. of each run
+                simd::u8x64 l0[4], l1[4], h[4];
+                simd::transpose_16(panel, at + 64 * half + 16 * i, l0);
+                simd::transpose_16(panel, at + 64 * half + 32 + 16 * i, l1);
+                simd::transpose_16(panel, at + 128 + 32 * half + 16 * i, h);
+                unrolled<2>([&]<int c>() CLARION_INLINE {
+                    constexpr int quad = 4 * i + 2 * c, a = 2 * c, b = 2 * c + 1;
+                    sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
+                    sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
+                    sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));
+                    sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
+                });
+            });
+            sink.finish();
+        }
+    }
+
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 256; ++b, row += 210, x += 256) {
+            const float d = f16_at(row + 208);
+            for (int col = 0; col < 256; ++col) {
+                const int half = col / 128, k = col % 128 / 32, i = col % 32;
+                const int low = row[64 * half + 32 * (k % 2) + i] >> 4 * (k / 2) & 15;
+                const int high = row[128 + 32 * half + i] >> 2 * k & 3;
+                const float scale = d * static_cast<float>(static_cast<int8_t>(row[192 + col / 16]));
+                x[col] = scale * static_cast<float>((low | high << 4) - 32);
+            }
+        }
+    }
+
+  private:
+    template <int k>
+    static simd::u8x64 run(simd::u8x64 l, simd::u8x64 h) {
+        const simd::u8x64 low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);
+        const simd::u8x64 high2 = simd::set1_u8(0x30);
+        if constexpr (k == 3)
+            return simd::bit_or(low, simd::bit_and(simd::shift_right_u8<2>(h), high2));
+        else
+            return simd::bit_or(low, simd::bit_and(simd::shift_left_u8<4 - 2 * k>(h), high2));
+    }
+};
+
+}  // namespace clarion

@@ -1,0 +1,42 @@
+// Q8_0: 32 weights in 34 bytes.  d: f16 | q: 32 signed bytes.  weight = d * q
+#pragma once
+
+#include "formats/format.h"
+
+namespace clarion {
+
+struct Q8_0 {
+    static constexpr int id = 8;
+    static constexpr const char* name = "Q8_0";
+    static constexpr int block = 32, bytes = 34;
+    static constexpr int group = 32, live = 1;
+    static constexpr int32_t offset = 128;
+    static constexpr bool has_min = false, wide = true;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, 34, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        sink.begin();
+        const simd::u8x64 sign = simd::set1_u8(0x80);
+        unrolled<2>([&]<int half>() CLARION_INLINE {
+            simd::u8x64 q[4];
+            simd::transpose_16(panel, at + 2 + 16 * half, q);
+            sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
+            sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
+        });
+        sink.finish();
+    }
+
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t b = 0; b < n / 32; ++b, row += 34) {
+            const float d = f16_at(row);
+            for (int j = 0; j < 32; ++j)
+                x[32 * b + j] = d * static_cast<float>(static_cast<int8_t>(row[2 + j]));
+        }
+    }
+};
+
+}  // namespace clarion

@@ -1,0 +1,48 @@
+// Activations as the products read them.
+//
+// An encoded row of K activations (K a multiple of 32, or padded to one with zeros) holds, for blocks of 32
+// columns x = scale * a with integer a:
+//
+//     quads    K/4 quads of four activations: 4 bytes each (fast, |a| <= 127), 8 bytes (high, |a| <= 32639;
+//     the order
+//              of the bytes within a quad is the instruction set's own, simd::encode_quad)
+//     scale    float [K/32]
+//     fsum     float [K/32]   scale * sum of a: what a weight's minimum is multiplied with
+//     sum32    int32 [K/32]   sum of a: removes the offset of weights that are stored unsigned
+//     sum16    int32 [K/16]   the same for formats whose scales cover 16 columns
+//
+// A block that holds an infinity or a NaN has a NaN scale, so whatever it touches is NaN and nothing else is.
+// Kind::f32 is the row itself.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "machine/op.h"
+
+namespace clarion {
+
+// Columns that share one activation scale, in every encoding.
+inline constexpr int64_t activation_block = 32;
+
+struct EncodedLayout {
+    int64_t padded;                            // columns, rounded up to whole blocks
+    int64_t scale, fsum, sum32, sum16, bytes;  // offsets from the row's start, and its size
+
+    EncodedLayout(Kind kind, int64_t width)
+        : padded((width + 31) / 32 * 32),
+          scale(kind == Kind::high ? 2 * padded : padded),
+          fsum(scale + padded / 8),
+          sum32(fsum + padded / 8),
+          sum16(sum32 + padded / 8),
+          bytes((sum16 + padded / 4 + 63) / 64 * 64) {}
+};
+
+// Bytes from one row of a buffer to the next; a multiple of 64.
+int64_t row_bytes(Kind kind, int64_t width);
+
+// Writes x [width] as one row; Kind::f32 copies. For Kind::fast and Kind::high, columns past width read as
+// zero.
+void encode_row(Kind kind, const float* x, int64_t width, std::byte* row);
+
+}  // namespace clarion

@@ -1,0 +1,77 @@
+// embed: row of a table for each token.  encode: activations ready to be multiplied.
+#include <algorithm>
+#include <stdexcept>
+
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "kernels/ops.h"
+#include "simd/simd.h"
+
+namespace clarion {
+
+namespace {
+
+constexpr int64_t rows_per_item = 8;
+
+int64_t items(int64_t rows) { return (rows + rows_per_item - 1) / rows_per_item; }
+
+class Embed final : public Op {
+  public:
+    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(spec.number("scale", 1.0))) {
+        table_ = spec.weights.at(0);
+        output_ = spec.outputs.at(0);
+        format_ = table_ == nullptr ? nullptr : find_format(table_->format);
+        if (format_ == nullptr || output_ == nullptr || output_->kind != Kind::f32 ||
+            output_->width != table_->cols || table_->cols % format_->block != 0)
+            throw std::invalid_argument(
+                "embed: needs a table of a known format and an f32 output as wide as its rows");
+    }
+    void validate(const Batch& batch) const override {
+        for (int64_t t = 0; t < batch.n_tokens; ++t)
+            if (batch.tokens[t] < 0 || batch.tokens[t] >= table_->rows)
+                refuse({"tokens[", t, "]: found ", batch.tokens[t], ", expected 0 to ", table_->rows - 1});
+    }
+    int64_t begin(const Batch& batch) override { return items(batch.n_tokens); }
+    void run(const Batch& batch, int64_t item, const Scratch&) override {
+        const int64_t end = std::min(batch.n_tokens, (item + 1) * rows_per_item);
+        for (int64_t t = item * rows_per_item; t < end; ++t) {
+            auto* x = reinterpret_cast<float*>(output_->data + t * output_->row_bytes);
+            const std::byte* row = table_->data + batch.tokens[t] * table_->row_bytes;
+            format_->dequantize(reinterpret_cast<const uint8_t*>(row), table_->cols, x);
+            if (scale_ != 1.0f)
+                for (int64_t i = 0; i < table_->cols; ++i) x[i] *= scale_;
+        }
+    }
+
+  private:
+    const Weight* table_;
+    const Buffer* output_;
+    const Format* format_;
+    float scale_;
+};
+
+class Encode final : public Op {
+  public:
+    explicit Encode(const OpSpec& spec) : input_(spec.inputs.at(0)), output_(spec.outputs.at(0)) {
+        if (input_ == nullptr || output_ == nullptr || input_->kind != Kind::f32 ||
+            input_->width != output_->width || input_->rows != output_->rows)
+            throw std::invalid_argument("encode: needs an f32 input and an output of the same shape");
+    }
+    int64_t begin(const Batch& batch) override { return items(batch.rows(*input_)); }
+    void run(const Batch& batch, int64_t item, const Scratch&) override {
+        const int64_t end = std::min(batch.rows(*input_), (item + 1) * rows_per_item);
+        for (int64_t t = item * rows_per_item; t < end; ++t)
+            encode_row(output_->kind, reinterpret_cast<const float*>(input_->data + t * input_->row_bytes),
+                       input_->width, output_->data + t * output_->row_bytes);
+    }
+
+  private:
+    const Buffer *input_, *output_;
+};
+
+}  // namespace
+
+std::unique_ptr<Op> make_embed(const OpSpec& spec) { return std::make_unique<Embed>(spec); }
+std::unique_ptr<Op> make_encode(const OpSpec& spec) { return std::make_unique<Encode>(spec); }
+
+}  // namespace clarion

@@ -1,0 +1,50 @@
+// The formats as the machine sees them at run time: a row of this table for each format of formats/table.h.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "simd/simd.h"
+
+namespace clarion {
+
+struct EncodedLayout;
+
+// A block of columns of a panel, decoded, in L1.
+struct Tile {
+    uint8_t* u;      // [cols/4][16 rows][4]
+    float* scale;    // [cols/group][16]
+    float* neg_min;  // [cols/group][16], where the format has minima
+};
+
+struct Format {
+    int id;  // GGUF type id
+    const char* name;
+    int64_t block;  // weights in a block
+    int64_t bytes;  // bytes in a block
+    void (*dequantize)(const uint8_t* row, int64_t n,
+                       float* x);  // n weights from a block's start, n a multiple of block
+
+    // Integer formats (formats/format.h); group is 0 in the others.
+    int group;
+    int32_t offset;
+    bool has_min;
+    bool wide;
+    void (*decode)(simd::Panel panel, int64_t blocks, const Tile& tile);
+    // The whole product with one token, its weights never leaving registers; null unless
+    // simd::one_token_direct.
+    void (*one_fast)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
+    void (*one_high)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
+
+    // Float formats: columns k .. k+n-1 as weight [n][16 rows].
+    void (*decode_f32)(simd::Panel panel, int64_t k, int64_t n, float* weights);
+
+    bool integer() const { return group != 0; }
+    int64_t row_bytes(int64_t cols) const { return cols / block * bytes; }
+};
+
+const Format* find_format(int id);  // null when unknown
+const Format* formats_begin();
+const Format* formats_end();
+
+}  // namespace clarion

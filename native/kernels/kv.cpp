@@ -1,0 +1,168 @@
+// Keys and values on their way into the cache.
+#include "kernels/kv.h"
+
+#include "kernels/ops.h"
+#include "kernels/rope.h"
+#include "kernels/rows.h"
+#include "machine/kv_cache.h"
+#include "simd/simd.h"
+
+namespace clarion {
+
+void CacheUse::check(const Batch& batch) const {
+    if (!batch.cache) refuse({"operation '", op, "' needs a cache"});
+    const auto& layers = batch.cache->layers();
+    if (layer >= static_cast<int64_t>(layers.size()))
+        refuse({"operation '", op, "', layer ", layer, ": the cache has ", layers.size(), " layers"});
+    const KvCache::Layer& found = layers[static_cast<size_t>(layer)];
+    if ((n_head != 0 && found.n_head != n_head) || found.n_head * found.dim_k != width_k ||
+        found.n_head * found.dim_v != width_v)
+        refuse({"operation '", op, "', layer ", layer, ": the cache has ", found.n_head, " heads of ",
+                found.dim_k, " and ", found.dim_v, ", which do not fit rows of ", width_k, " and ", width_v});
+}
+
+namespace {
+
+constexpr int64_t lanes = KvCache::lanes;
+
+void store_lanes(uint16_t* p, simd::f32x16 x) { simd::store_f16(p, x); }
+void store_lanes(float* p, simd::f32x16 x) { simd::store(p, x); }
+
+// x [n] in vectors of 16 lanes, zeros beyond n: put(first lane, vector).
+template <typename Put>
+void in_vectors(const float* x, int64_t n, Put put) {
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes) put(i, simd::load(x + i));
+    if (i < n) put(i, simd::load_first(x + i, static_cast<int>(n - i)));
+}
+
+// Where token t goes: its page and its slot there.
+struct Place {
+    int64_t page, slot;
+
+    Place(const Batch& batch, int64_t t) {
+        const int64_t position = batch.positions[t];
+        page = batch.pages[batch.sequences[t] * batch.pages_per_sequence + position / KvCache::page_size];
+        slot = position % KvCache::page_size;
+    }
+};
+
+// k [dim_k] and v [dim_v] of one head, to one place.
+template <typename T>
+void write_as(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k,
+              const float* v) {
+    const auto& [n_head, dim_k, dim_v] = cache.layers()[static_cast<size_t>(layer)];
+    const int64_t slot = place.slot;
+    T* column = cache.keys<T>(layer, place.page, head) + slot / lanes * dim_k * lanes + slot % lanes;
+    T* values = cache.values<T>(layer, place.page, head);
+    in_vectors(k, dim_k, [&](int64_t d, simd::f32x16 x) {
+        alignas(64) T row[lanes];
+        store_lanes(row, x);
+        for (int64_t i = 0; i < lanes && d + i < dim_k; ++i) column[(d + i) * lanes] = row[i];
+    });
+    in_vectors(v, dim_v, [&](int64_t d, simd::f32x16 x) {
+        store_lanes(values + d * KvCache::page_size + slot * lanes, x);
+    });
+}
+
+void write(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k, const float* v) {
+    if (cache.store() == KvCache::Store::f16)
+        write_as<uint16_t>(cache, layer, place, head, k, v);
+    else
+        write_as<float>(cache, layer, place, head, k, v);
+}
+
+class KvWrite final : public RowOp {
+  public:
+    KvWrite(const Buffer& k, const Buffer& v, CacheUse use)
+        : RowOp(k, k.width + v.width), k_(k), v_(v), use_(std::move(use)) {}
+
+    void validate(const Batch& batch) const override { use_.check(batch); }
+
+  private:
+    void run_row(const Batch& batch, int64_t row, const Scratch&) override {
+        const KvCache::Layer& layer = batch.cache->layers()[static_cast<size_t>(use_.layer)];
+        const Place place(batch, row);
+        for (int64_t h = 0; h < layer.n_head; ++h)
+            write(*batch.cache, use_.layer, place, h, f32_row(k_, row) + h * layer.dim_k,
+                  f32_row(v_, row) + h * layer.dim_v);
+    }
+
+    const Buffer &k_, &v_;
+    CacheUse use_;
+};
+
+class RopeKv final : public RowOp {
+  public:
+    RopeKv(const OpSpec& spec, CacheUse use, int64_t n_head)
+        : RowOp(spec.input(0), spec.input(0).width + spec.input(1).width + spec.input(2).width),
+          q_(spec.input(0)),
+          k_(spec.input(1)),
+          v_(spec.input(2)),
+          table_(spec.input(3)),
+          n_head_(n_head),
+          q_head_(spec, table_, spec.weight(0)),
+          k_head_(spec, table_, spec.weight(1)),
+          use_(std::move(use)) {}
+
+    void validate(const Batch& batch) const override { use_.check(batch); }
+    size_t scratch_bytes() const override { return 4 * static_cast<size_t>(k_head_.head_dim()); }
+
+  private:
+    void run_row(const Batch& batch, int64_t row, const Scratch& scratch) override {
+        const float* table = f32_row(table_, row);
+        const int64_t head_dim = q_head_.head_dim(), dim_v = v_.width / use_.n_head;
+        for (int64_t h = 0; h < n_head_; ++h) {
+            float* q = f32_row(q_, row) + h * head_dim;
+            q_head_.apply(q, table, q);
+        }
+        const Place place(batch, row);
+        auto* k = reinterpret_cast<float*>(scratch.data);
+        for (int64_t h = 0; h < use_.n_head; ++h) {
+            k_head_.apply(f32_row(k_, row) + h * head_dim, table, k);
+            write(*batch.cache, use_.layer, place, h, k, f32_row(v_, row) + h * dim_v);
+        }
+    }
+
+    const Buffer &q_, &k_, &v_, &table_;
+    int64_t n_head_;
+    HeadTransform q_head_, k_head_;
+    CacheUse use_;
+};
+
+int64_t layer_of(const OpSpec& spec) {
+    const int64_t layer = spec.integer("layer");
+    if (layer < 0) spec.fail({"layer: found ", layer});
+    return layer;
+}
+
+void expect_tokens(const OpSpec& spec, const Buffer& b) {
+    expect_kind(spec, b, Kind::f32);
+    expect_rows(spec, b, Rows::tokens);
+}
+
+}  // namespace
+
+std::unique_ptr<Op> make_kv_write(const OpSpec& spec) {
+    spec.expect(2, 0, 0);
+    const Buffer &k = spec.input(0), &v = spec.input(1);
+    expect_tokens(spec, k);
+    expect_tokens(spec, v);
+    return std::make_unique<KvWrite>(k, v, CacheUse{spec.op, layer_of(spec), 0, k.width, v.width});
+}
+
+std::unique_ptr<Op> make_rope_kv(const OpSpec& spec) {
+    spec.expect(4, {0, 1}, {0, 2});
+    const Buffer &q = spec.input(0), &k = spec.input(1), &v = spec.input(2);
+    for (const Buffer* b : {&q, &k, &v}) expect_tokens(spec, *b);
+    const int64_t n_head = spec.integer("n_head"), n_head_kv = spec.integer("n_head_kv");
+    const int64_t head_dim = spec.integer("head_dim");
+    expect_heads(spec, q, n_head, head_dim);
+    expect_heads(spec, k, n_head_kv, head_dim);
+    if (v.width % n_head_kv != 0) expect_heads(spec, v, n_head_kv, v.width / n_head_kv);
+    expect_in_place(spec, 0, q);
+    return std::make_unique<RopeKv>(spec, CacheUse{spec.op, layer_of(spec), n_head_kv, k.width, v.width},
+                                    n_head);
+}
+
+}  // namespace clarion

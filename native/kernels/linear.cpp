@@ -1,0 +1,250 @@
+// linear: y = W a (+ bias) (+ residual), for one or more matrices that share their input.
+//
+// An item is some panels of one matrix for one block of tokens. Few tokens: the weights' bytes are what
+// costs, and an item is about 64 KB of them (some microseconds: long against the atomic counter, short
+// against a matrix). Many tokens: one panel, and so many tokens that their activations stay in half of a 1 MB
+// L2 while panel after panel passes.
+#include <algorithm>
+#include <stdexcept>
+
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "kernels/ops.h"
+#include "kernels/product.h"
+#include "simd/simd.h"
+
+namespace clarion {
+
+namespace {
+
+constexpr int64_t item_weight_bytes = 64 << 10;
+constexpr int64_t few_tokens = 16;
+constexpr int64_t block_activation_bytes = 512 << 10;
+constexpr int64_t least_block = 48;  // below, decoding a tile is no longer small against multiplying with it
+
+struct Matrix {
+    const Weight* weight;
+    const Format* format;
+    const float* bias;  // null without one
+    const Buffer* output;
+    int64_t panels() const { return (weight->rows + 15) / 16; }
+    int64_t panel_bytes() const { return 16 * weight->row_bytes; }
+};
+
+const Format& checked_format(const Weight& weight, const Buffer& input, const std::string& op) {
+    const Format* format = find_format(weight.format);
+    if (format == nullptr)
+        throw std::invalid_argument(op + ": weight '" + weight.name + "' has an unknown format");
+    if (weight.cols != input.width || weight.cols % format->block != 0)
+        throw std::invalid_argument(op + ": weight '" + weight.name + "' has " + std::to_string(weight.cols) +
+                                    " columns, its input '" + input.name + "' is " +
+                                    std::to_string(input.width) + " wide");
+    if (!format->integer() && input.kind != Kind::f32)
+        throw std::invalid_argument(op + ": weight '" + weight.name + "' is " + format->name +
+                                    " and needs an f32 input, '" + input.name + "' is encoded");
+    return *format;
+}
+
+void check_output(const Weight& weight, const Buffer* output, const std::string& op) {
+    if (output == nullptr || output->kind != Kind::f32 || output->width != weight.rows)
+        throw std::invalid_argument(op + ": the output of weight '" + weight.name + "' must be f32 and " +
+                                    std::to_string(weight.rows) + " wide");
+}
+
+class Linear final : public Op {
+  public:
+    explicit Linear(const OpSpec& spec) : input_(spec.inputs.at(0)) {
+        const size_t n = spec.outputs.size();
+        if (input_ == nullptr || n == 0 || spec.weights.size() != 2 * n)
+            throw std::invalid_argument(
+                "linear: needs an input, and a matrix and a bias (or none) for each output");
+        residual_ = spec.inputs.size() > 1 ? spec.inputs[1] : nullptr;
+        if (residual_ != nullptr &&
+            (n != 1 || residual_->width != spec.outputs[0]->width || residual_->kind != Kind::f32))
+            throw std::invalid_argument("linear: a residual needs one output of its own width");
+        for (size_t i = 0; i < n; ++i) {
+            const Weight *weight = spec.weights[i], *bias = spec.weights[n + i];
+            if (weight == nullptr || weight->experts != 1)
+                throw std::invalid_argument("linear: a matrix is missing");
+            if (bias != nullptr && (bias->format != 0 || bias->cols != weight->rows))
+                throw std::invalid_argument("linear: bias '" + bias->name +
+                                            "' must be F32 and as long as the matrix is high");
+            check_output(*weight, spec.outputs[i], "linear");
+            matrices_.push_back({weight, &checked_format(*weight, *input_, "linear"),
+                                 bias ? reinterpret_cast<const float*>(bias->data) : nullptr,
+                                 spec.outputs[i]});
+        }
+    }
+
+    size_t scratch_bytes() const override { return product_scratch_bytes(); }
+
+    int64_t begin(const Batch& batch) override {
+        n_tokens_ = batch.rows(*input_);
+        if (n_tokens_ == 0) return 0;
+        int64_t block = std::clamp(block_activation_bytes / input_->row_bytes, least_block, most_tokens);
+        n_blocks_ = (n_tokens_ + block - 1) / block;
+        block_ = (n_tokens_ + n_blocks_ - 1) / n_blocks_;
+        items_per_block_ = 0;
+        for (const Matrix& m : matrices_) items_per_block_ += items(m);
+        return n_blocks_ * items_per_block_;
+    }
+
+    void run(const Batch&, int64_t item, const Scratch& scratch) override {
+        const int64_t first_token = item / items_per_block_ * block_;
+        const int64_t n_tokens = std::min(block_, n_tokens_ - first_token);
+        item %= items_per_block_;
+        size_t i = 0;
+        for (; item >= items(matrices_[i]); ++i) item -= items(matrices_[i]);
+        const Matrix& m = matrices_[i];
+        const int64_t step = panels_per_item(m);
+        const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
+                                  input_->row_bytes};
+        float* sums = product_sums(scratch.data);
+        for (int64_t p = item * step; p < std::min((item + 1) * step, m.panels()); ++p) {
+            panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
+                          m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
+            store(m, 16 * p, first_token, n_tokens, sums);
+        }
+    }
+
+  private:
+    int64_t panels_per_item(const Matrix& m) const {
+        if (n_tokens_ > few_tokens) return 1;
+        return std::max<int64_t>(1, item_weight_bytes / m.panel_bytes());
+    }
+    int64_t items(const Matrix& m) const {
+        const int64_t step = panels_per_item(m);
+        return (m.panels() + step - 1) / step;
+    }
+
+    void store(const Matrix& m, int64_t row, int64_t first_token, int64_t n_tokens, const float* sums) const {
+        const int n = static_cast<int>(std::min<int64_t>(16, m.weight->rows - row));
+        const simd::f32x16 bias = m.bias ? simd::load_first(m.bias + row, n) : simd::zero();
+        for (int64_t t = 0; t < n_tokens; ++t) {
+            simd::f32x16 y = simd::load(sums + 16 * t);
+            if (m.bias != nullptr) y = simd::add(y, bias);
+            if (residual_ != nullptr) y = simd::add(at(*residual_, first_token + t, row, n), y);
+            simd::store_first(row_of(*m.output, first_token + t) + row, y, n);
+        }
+    }
+
+    static float* row_of(const Buffer& b, int64_t t) {
+        return reinterpret_cast<float*>(b.data + t * b.row_bytes);
+    }
+    static simd::f32x16 at(const Buffer& b, int64_t t, int64_t row, int n) {
+        return simd::load_first(row_of(b, t) + row, n);
+    }
+
+    const Buffer *input_, *residual_;
+    std::vector<Matrix> matrices_;
+    int64_t n_tokens_ = 0, n_blocks_ = 0, block_ = 0, items_per_block_ = 0;
+};
+
+// expert_linear: row s of the outputs is W[ids[s]] a, where s counts the experts used by token 0, token 1,
+// ... and a is row s of the input, or row s / k where the input has one row for each token. Slots are sorted
+// by expert, so that an expert's weights are read once for all that use it.
+class ExpertLinear final : public Op {
+  public:
+    explicit ExpertLinear(const OpSpec& spec) : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)) {
+        if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
+            spec.weights.size() != spec.outputs.size())
+            throw std::invalid_argument(
+                "expert_linear: needs an input, expert ids, and a weight for each output");
+        for (size_t i = 0; i < spec.outputs.size(); ++i) {
+            const Weight* weight = spec.weights[i];
+            if (weight == nullptr || weight->experts != spec.weights[0]->experts)
+                throw std::invalid_argument(
+                    "expert_linear: all weights must have the same number of experts");
+            check_output(*weight, spec.outputs[i], "expert_linear");
+            if (spec.outputs[i]->rows != Rows::slots || spec.outputs[i]->slots_per_token != ids_->width)
+                throw std::invalid_argument(
+                    "expert_linear: an output needs a row for each token and expert used");
+            matrices_.push_back(
+                {weight, &checked_format(*weight, *input_, "expert_linear"), nullptr, spec.outputs[i]});
+        }
+        n_experts_ = matrices_[0].weight->experts;
+        slots_.resize(static_cast<size_t>(spec.max_tokens * ids_->width));
+        first_.resize(static_cast<size_t>(n_experts_ + 1));
+        active_.resize(static_cast<size_t>(n_experts_));
+    }
+
+    size_t scratch_bytes() const override { return product_scratch_bytes(); }
+
+    int64_t begin(const Batch& batch) override {
+        const int64_t k = ids_->width, n_slots = batch.n_tokens * k;
+        std::fill(first_.begin(), first_.end(), 0);
+        for (int64_t s = 0; s < n_slots; ++s) ++first_[static_cast<size_t>(expert_of(s) + 1)];
+        n_active_ = 0;
+        for (int64_t e = 0; e < n_experts_; ++e) {
+            const auto i = static_cast<size_t>(e);
+            if (first_[i + 1] > 0) active_[static_cast<size_t>(n_active_++)] = static_cast<int32_t>(e);
+            first_[i + 1] += first_[i];
+        }
+        // Filling from the back leaves first_[e] where expert e begins, with no second array of cursors.
+        std::vector<int32_t>& end = first_;
+        for (int64_t s = n_slots - 1; s >= 0; --s)
+            slots_[static_cast<size_t>(--end[static_cast<size_t>(expert_of(s) + 1)])] =
+                static_cast<int32_t>(s);
+        // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
+        n_slots_ = n_slots;
+        items_per_expert_ = 0;
+        for (const Matrix& m : matrices_) items_per_expert_ += items(m);
+        return n_active_ * items_per_expert_;
+    }
+
+    void run(const Batch&, int64_t item, const Scratch& scratch) override {
+        const int64_t a = item / items_per_expert_;
+        const int64_t expert = active_[static_cast<size_t>(a)];
+        const int64_t begin = first_[static_cast<size_t>(expert + 1)];
+        const int64_t end = a + 1 < n_active_
+                                ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
+                                : n_slots_;
+        item %= items_per_expert_;
+        size_t i = 0;
+        for (; item >= items(matrices_[i]); ++i) item -= items(matrices_[i]);
+        const Matrix& m = matrices_[i];
+        const auto* weight =
+            reinterpret_cast<const uint8_t*>(m.weight->data) + expert * m.weight->rows * m.weight->row_bytes;
+        const int64_t step = panels_per_item(m);
+        float* sums = product_sums(scratch.data);
+        for (int64_t p = item * step; p < std::min((item + 1) * step, m.panels()); ++p)
+            for (int64_t s = begin; s < end; s += most_tokens) {
+                const int64_t n = std::min(most_tokens, end - s);
+                const int32_t* slots = slots_.data() + s;
+                const auto divisor = static_cast<int32_t>(input_->rows == Rows::slots ? 1 : ids_->width);
+                const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots, divisor};
+                panel_product(*m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
+                              scratch.data, sums);
+                const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
+                for (int64_t t = 0; t < n; ++t) {
+                    auto* y = reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
+                    simd::store_first(y + 16 * p, simd::load(sums + 16 * t), lanes);
+                }
+            }
+    }
+
+  private:
+    int32_t expert_of(int64_t slot) const {
+        const int64_t k = ids_->width;
+        return reinterpret_cast<const int32_t*>(ids_->data + slot / k * ids_->row_bytes)[slot % k];
+    }
+    int64_t panels_per_item(const Matrix& m) const {
+        return std::max<int64_t>(1, item_weight_bytes / m.panel_bytes());
+    }
+    int64_t items(const Matrix& m) const {
+        const int64_t step = panels_per_item(m);
+        return (m.panels() + step - 1) / step;
+    }
+
+    const Buffer *input_, *ids_;
+    std::vector<Matrix> matrices_;
+    int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
+    std::vector<int32_t> slots_, first_, active_;
+};
+
+}  // namespace
+
+std::unique_ptr<Op> make_linear(const OpSpec& spec) { return std::make_unique<Linear>(spec); }
+std::unique_ptr<Op> make_expert_linear(const OpSpec& spec) { return std::make_unique<ExpertLinear>(spec); }
+
+}  // namespace clarion

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "machine/op.h"
+
+namespace clarion {
+
+// A one-dimensional weight of n elements as floats. Throws std::invalid_argument if it has another size.
+std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64_t n);
+
+// y = x / sqrt(mean(x^2) + eps) * gain over rows of `width` (Zhang and Sennrich 2019).
+class RmsNorm {
+  public:
+    RmsNorm(std::vector<float> gain, float eps) : gain_(std::move(gain)), eps_(eps) {}
+    // y may be x. The sum runs over 16 lanes, then over the lanes: an order that depends on the width alone.
+    void apply(const float* x, float* y) const;
+
+  private:
+    std::vector<float> gain_;  // [width]
+    float eps_;
+};
+
+}  // namespace clarion

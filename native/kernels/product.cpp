@@ -1,0 +1,218 @@
+#include "kernels/product.h"
+
+#include <algorithm>
+
+#include "formats/format.h"
+#include "kernels/activations.h"
+#include "simd/simd.h"
+
+namespace clarion {
+
+namespace {
+
+// Columns of a tile. 512 columns of unsigned bytes are 8 KB and leave L1 (32 KB and more) room for as many
+// columns of 12 tokens (6 KB) and the scales (2 KB); as floats, 256 columns are 16 KB.
+constexpr int64_t tile_columns = 512, tile_columns_f32 = 256;
+
+struct Scratch16 {
+    alignas(64) uint8_t u[16 * tile_columns];
+    alignas(64) float scale[tile_columns];  // [cols/group][16], group >= 16
+    alignas(64) float neg_min[tile_columns];
+    alignas(64) float weights[16 * tile_columns_f32];
+    alignas(64) float sums[16 * most_tokens];
+};
+
+// Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
+template <typename Accumulator, int group, bool has_min, int N>
+void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const EncodedLayout& layout,
+              const std::byte* const* rows, float* sums) {
+    simd::f32x16 total[N];
+    unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
+    const int32_t unbias = Accumulator::bias - offset;
+    const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
+    const uint8_t* u = tile.u;
+    for (int64_t g = 0; g < n / group; ++g) {
+        const int64_t column = first + g * group;
+        Accumulator acc[N];
+        unrolled<N>([&]<int t>() CLARION_INLINE {
+            int32_t a_sum = 0;
+            if (unbias != 0) a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group];
+            acc[t] = Accumulator::start(unbias * a_sum);
+        });
+        for (int q = 0; q < group / 8; ++q, u += 128) {
+            const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + 64);
+            const int64_t quad = (column / 4 + 2 * q) * Accumulator::quad_bytes;
+            unrolled<N>([&]<int t>() CLARION_INLINE {
+                acc[t].dot2(w0, w1, reinterpret_cast<const uint8_t*>(rows[t]) + quad);
+            });
+        }
+        const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
+        unrolled<N>([&]<int t>() CLARION_INLINE {
+            const float a_scale = reinterpret_cast<const float*>(rows[t] + layout.scale)[column / 32];
+            total[t] =
+                simd::fma(simd::to_f32(acc[t].total()), simd::mul(scale, simd::set1(a_scale)), total[t]);
+        });
+        if constexpr (has_min) {
+            const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * g);
+            unrolled<N>([&]<int t>() CLARION_INLINE {
+                const float fsum = reinterpret_cast<const float*>(rows[t] + layout.fsum)[column / 32];
+                total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
+            });
+        }
+    }
+    unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
+}
+
+// Float products of a tile with N tokens. B blocks of 32 columns advance together, because one chain of
+// additions would wait for itself; each is still summed on its own, and they are added in order.
+template <int N, int B>
+int64_t dot_blocks_f32(const float* weights, int64_t first, int64_t k, int64_t n,
+                       const std::byte* const* rows, simd::f32x16* total) {
+    for (; k < n && (B == 1 || k + 32 * B <= n); k += 32 * B) {
+        simd::f32x16 acc[B * N];
+        unrolled<B * N>([&]<int i>() CLARION_INLINE { acc[i] = simd::zero(); });
+        for (int64_t c = 0; c < std::min<int64_t>(32, n - k); ++c)
+            unrolled<B>([&]<int b>() CLARION_INLINE {
+                const int64_t column = k + 32 * b + c;
+                const simd::f32x16 w = simd::load(weights + 16 * column);
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const float x = reinterpret_cast<const float*>(rows[t])[first + column];
+                    acc[b * N + t] = simd::fma(w, simd::set1(x), acc[b * N + t]);
+                });
+            });
+        unrolled<B>([&]<int b>() CLARION_INLINE {
+            unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[b * N + t]); });
+        });
+    }
+    return k;
+}
+
+template <int N>
+void dot_tile_f32(const float* weights, int64_t first, int64_t n, const std::byte* const* rows, float* sums) {
+    simd::f32x16 total[N];
+    unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
+    int64_t k = 0;
+    if constexpr (N == 1) k = dot_blocks_f32<N, 4>(weights, first, k, n, rows, total);
+    dot_blocks_f32<N, 1>(weights, first, k, n, rows, total);
+    unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
+}
+
+// Calls dot<M> for M = N, 4 and 1 until all tokens are done.
+template <int N, typename Dot>
+void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
+    for (; done + N <= n_tokens; done += N) dot.template operator()<N>(done);
+    if constexpr (N > 4)
+        over_tokens<4>(n_tokens, done, dot);
+    else if constexpr (N > 1)
+        over_tokens<1>(n_tokens, done, dot);
+}
+
+template <typename Accumulator, int group, bool has_min, int N>
+void dot_tokens(const Tile& tile, int32_t offset, int64_t first, int64_t n, const EncodedLayout& layout,
+                const std::byte* const* rows, int64_t n_tokens, float* sums) {
+    over_tokens<N>(n_tokens, 0, [&]<int M>(int64_t t) {
+        dot_tile<Accumulator, group, has_min, M>(tile, offset, first, n, layout, rows + t, sums + 16 * t);
+    });
+}
+
+template <typename Accumulator, int N>
+void dot_any_group(const Format& format, const Tile& tile, int64_t first, int64_t n,
+                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens, float* sums) {
+    if (format.group == 16)
+        dot_tokens<Accumulator, 16, false, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
+    else if (format.has_min)
+        dot_tokens<Accumulator, 32, true, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
+    else
+        dot_tokens<Accumulator, 32, false, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
+}
+
+// The weights of an integer tile as floats, rounded as dequantize rounds them.
+void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weights) {
+    const simd::i32x16 offset = simd::set1(format.offset);
+    for (int64_t k = 0; k < n; k += 4) {
+        const simd::f32x16 scale = simd::load(tile.scale + k / format.group * 16);
+        const simd::f32x16 neg_min =
+            format.has_min ? simd::load(tile.neg_min + k / format.group * 16) : simd::zero();
+        const simd::i32x16 u = simd::as_i32(simd::load_bytes(tile.u + 16 * k));
+        const simd::i32x16 bytes[4] = {byte_of<0>(u), byte_of<1>(u), byte_of<2>(u), byte_of<3>(u)};
+        for (int j = 0; j < 4; ++j) {
+            const simd::f32x16 q = simd::to_f32(simd::sub(bytes[j], offset));
+            simd::store(weights + 16 * (k + j), simd::add(simd::mul(scale, q), neg_min));
+        }
+    }
+}
+
+// Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
+void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
+                 int64_t n_tokens, Scratch16& local, float* sums) {
+    const bool floats = activations.kind == Kind::f32;
+    if (simd::one_token_direct && n_tokens == 1 && !floats) {
+        (activations.kind == Kind::high ? format.one_high : format.one_fast)(panel, n_cols,
+                                                                             activations.row(0), sums);
+        return;
+    }
+    const Tile tile{local.u, local.scale, local.neg_min};
+    const std::byte* tokens[most_tokens];
+    for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
+    std::fill_n(sums, 16 * n_tokens, 0.0f);
+    const EncodedLayout layout(activations.kind, n_cols);
+    const int64_t step = floats ? tile_columns_f32 : tile_columns;
+    for (int64_t k = 0; k < n_cols; k += step) {
+        const int64_t n = std::min(step, n_cols - k);
+        const int64_t bytes = format.row_bytes(n);
+        // The same columns of the next panel, one row at a time.
+        const uint8_t* ahead = panel.base + 16 * panel.stride;
+        for (int r = 0; r < 16; ++r, ahead += panel.stride)
+            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
+        if (format.integer())
+            format.decode(panel, n / format.block, tile);
+        else
+            format.decode_f32(panel, 0, n, local.weights);
+        panel.base += bytes;
+        if (floats) {
+            if (format.integer()) tile_to_f32(format, tile, n, local.weights);
+            over_tokens<simd::tile_f32>(n_tokens, 0, [&]<int N>(int64_t t) {
+                dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
+            });
+        } else if (activations.kind == Kind::high) {
+            dot_any_group<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens,
+                                                                   n_tokens, sums);
+        } else if (format.wide) {
+            dot_any_group<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
+                                                                         n_tokens, sums);
+        } else {
+            dot_any_group<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
+                                                                          n_tokens, sums);
+        }
+    }
+}
+
+}  // namespace
+
+size_t product_scratch_bytes() { return sizeof(Scratch16); }
+
+float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
+
+void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
+                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
+                   float* sums) {
+    auto& local = *reinterpret_cast<Scratch16*>(scratch);
+    const int64_t row_bytes = format.row_bytes(n_cols);
+    if (n_rows < 16) {  // each row on its own, in all lanes
+        float one[16 * most_tokens];
+        for (int64_t r = 0; r < n_rows; ++r) {
+            whole_panel(format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local, one);
+            for (int64_t t = 0; t < n_tokens; ++t) sums[16 * t + r] = one[16 * t];
+        }
+        return;
+    }
+    // The last panel begins early enough to be whole; its lanes move down afterwards.
+    const int64_t early = std::max<int64_t>(0, first_row + 16 - n_rows);
+    whole_panel(format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations, n_tokens,
+                local, sums);
+    if (early != 0)
+        for (int64_t t = 0; t < n_tokens; ++t)
+            std::copy(sums + 16 * t + early, sums + 16 * t + 16, sums + 16 * t);
+}
+
+}  // namespace clarion

@@ -1,0 +1,50 @@
+// The product of one panel, 16 rows of a weight matrix, with any number of encoded activations.
+//
+// This is the only place where weights meet activations: matrix-vector and matrix-matrix products, experts
+// and small batches are all this call, so each sum is formed by the same instructions in the same order
+// whatever ran beside it.
+//
+// A block of columns is decoded into a tile that stays in L1 (kernels/format_table.h) and multiplied with all
+// tokens before the next block. Sums of a token are one vector, a row in each lane:
+//
+//     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
+//     float   one fused multiply-add for each such group, in column order
+//
+// Float formats, and Kind::f32 with any format, multiply floats: sums over 32 columns first, then those in
+// order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/format_table.h"
+#include "machine/op.h"
+
+namespace clarion {
+
+// Encoded rows: row t lies at data + (index ? index[t] / divisor : t) * stride.
+struct ActivationRows {
+    Kind kind;
+    const std::byte* data;
+    int64_t stride;
+    const int32_t* index = nullptr;
+    int32_t divisor = 1;
+
+    const std::byte* row(int64_t t) const { return data + (index ? index[t] / divisor : t) * stride; }
+};
+
+// Tokens that one call takes at most.
+inline constexpr int64_t most_tokens = 256;
+
+size_t product_scratch_bytes();
+
+// sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
+// Lanes past the matrix's last row are undefined. `weight` is the first row of the matrix.
+void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
+                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
+                   float* sums);
+
+// Where sums may be kept within the scratch of panel_product.
+float* product_sums(std::byte* scratch);
+
+}  // namespace clarion

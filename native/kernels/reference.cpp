@@ -1,0 +1,72 @@
+#include "kernels/reference.h"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <stdexcept>
+
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "kernels/product.h"
+
+namespace clarion {
+
+namespace {
+
+struct AlignedDelete {
+    void operator()(std::byte* p) const { ::operator delete[](p, std::align_val_t{64}); }
+};
+std::unique_ptr<std::byte[], AlignedDelete> aligned_bytes(size_t n) {
+    return std::unique_ptr<std::byte[], AlignedDelete>(
+        static_cast<std::byte*>(::operator new[](n, std::align_val_t{64})));
+}
+
+const Format& known_format(int type_id) {
+    const Format* format = find_format(type_id);
+    if (format == nullptr)
+        throw std::invalid_argument("weight format " + std::to_string(type_id) + " is unknown");
+    return *format;
+}
+
+}  // namespace
+
+std::vector<std::tuple<int, std::string, int64_t, int64_t>> list_formats() {
+    std::vector<std::tuple<int, std::string, int64_t, int64_t>> list;
+    for (const Format* f = formats_begin(); f != formats_end(); ++f)
+        list.emplace_back(f->id, f->name, f->block, f->bytes);
+    return list;
+}
+
+int64_t buffer_row_bytes(Kind kind, int64_t width) { return row_bytes(kind, width); }
+
+void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, float* x) {
+    const Format& format = known_format(type_id);
+    if (n < 0 || n % format.block != 0 || n_bytes < format.row_bytes(n))
+        throw std::invalid_argument("n must be whole blocks within the data");
+    format.dequantize(data, n, x);
+}
+
+void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, const float* x,
+            int64_t n_tokens, Kind kind, float* y) {
+    const Format& format = known_format(type_id);
+    if (rows < 1 || cols < 1 || cols % format.block != 0 || n_bytes < rows * format.row_bytes(cols))
+        throw std::invalid_argument("rows and cols must be positive, whole blocks, and within the data");
+    if (kind == Kind::i32 || (!format.integer() && kind != Kind::f32))
+        throw std::invalid_argument("this format multiplies f32 activations only");
+    const int64_t stride = row_bytes(kind, cols);
+    const auto encoded = aligned_bytes(static_cast<size_t>(stride * std::max<int64_t>(n_tokens, 1)));
+    const auto scratch = aligned_bytes(product_scratch_bytes());
+    for (int64_t t = 0; t < n_tokens; ++t) encode_row(kind, x + t * cols, cols, encoded.get() + t * stride);
+    float* sums = product_sums(scratch.get());
+    for (int64_t t = 0; t < n_tokens; t += most_tokens) {
+        const int64_t n = std::min(most_tokens, n_tokens - t);
+        const ActivationRows activations{kind, encoded.get() + t * stride, stride};
+        for (int64_t row = 0; row < rows; row += 16) {
+            panel_product(format, data, rows, cols, row, activations, n, scratch.get(), sums);
+            for (int64_t i = 0; i < n; ++i)
+                std::copy_n(sums + 16 * i, std::min<int64_t>(16, rows - row), y + (t + i) * rows + row);
+        }
+    }
+}
+
+}  // namespace clarion

@@ -1,0 +1,24 @@
+// Single operations outside any plan: for tests, tools, and to know what the machine does at best.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "machine/op.h"
+
+namespace clarion {
+
+std::vector<std::tuple<int, std::string, int64_t, int64_t>> list_formats();
+int64_t buffer_row_bytes(Kind kind, int64_t width);
+
+// These check sizes and throw std::invalid_argument.
+void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, float* x);
+void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, const float* x,
+            int64_t n_tokens, Kind kind, float* y);
+
+double measure_bandwidth(int threads, double seconds);
+double measure_multiply(int threads, double seconds);
+
+}  // namespace clarion

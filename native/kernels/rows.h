@@ -1,0 +1,58 @@
+// Operations that treat rows one by one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "machine/op.h"
+
+namespace clarion {
+
+inline float* f32_row(const Buffer& b, int64_t row) {
+    return reinterpret_cast<float*>(b.data + row * b.row_bytes);
+}
+inline int32_t* i32_row(const Buffer& b, int64_t row) {
+    return reinterpret_cast<int32_t*>(b.data + row * b.row_bytes);
+}
+
+// Elements that one item should have at least: 64 KB read and written, a few microseconds of work, ten times
+// what it costs to take an item. Small batches become one item, which stays on the thread that finished the
+// last operation.
+inline constexpr int64_t item_elements = 8192;
+
+// Whole rows, shared out in items of about item_elements.
+class RowOp : public Op {
+  public:
+    int64_t begin(const Batch& batch) final {
+        rows_ = batch.rows(counted_);
+        return (rows_ + per_item_ - 1) / per_item_;
+    }
+    void run(const Batch& batch, int64_t item, const Scratch& scratch) final {
+        const int64_t first = item * per_item_, last = std::min(first + per_item_, rows_);
+        for (int64_t row = first; row < last; ++row) run_row(batch, row, scratch);
+    }
+
+  protected:
+    // As many rows as `counted` has in the batch, of about `elements` elements each.
+    RowOp(const Buffer& counted, int64_t elements)
+        : counted_(counted), per_item_(std::max<int64_t>(1, item_elements / elements)) {}
+
+  private:
+    virtual void run_row(const Batch& batch, int64_t row, const Scratch& scratch) = 0;
+
+    const Buffer& counted_;
+    int64_t per_item_, rows_ = 0;
+};
+
+// Throw std::invalid_argument unless the buffer is as said.
+void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind);
+void expect_width(const OpSpec& spec, const Buffer& b, int64_t width);
+void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows);
+// As many rows in every batch, each as wide.
+void expect_like(const OpSpec& spec, const Buffer& b, const Buffer& like);
+// A row holds n_head heads of head_dim elements.
+void expect_heads(const OpSpec& spec, const Buffer& b, int64_t n_head, int64_t head_dim);
+// Output i is absent, or lies where b does.
+void expect_in_place(const OpSpec& spec, size_t i, const Buffer& b);
+
+}  // namespace clarion

@@ -1,0 +1,167 @@
+#include "machine/program.h"
+
+#include <algorithm>
+
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "machine/checked.h"
+#include "machine/kv_cache.h"
+
+namespace clarion {
+
+namespace {
+
+// All of values, each within 0 .. n-1.
+void expect_indices(std::span<const int32_t> values, int64_t n, const char* what) {
+    for (size_t i = 0; i < values.size(); ++i)
+        if (values[i] < 0 || values[i] >= n)
+            refuse({what, "[", i, "]: found ", values[i], ", expected 0 to ", n - 1});
+}
+
+}  // namespace
+
+Program::Program(Pool& pool, const ProgramSpec& spec)
+    : pool_(pool), max_tokens_(spec.max_tokens), max_outputs_(spec.max_outputs), arena_(spec.arena_bytes) {
+    expect_range(max_tokens_, 1, int64_t{1} << 20, "max_tokens");
+    expect_range(max_outputs_, 0, max_tokens_, "max_outputs");
+    buffers_.reserve(spec.buffers.size());
+    weights_.reserve(spec.weights.size());
+    for (const auto& buffer : spec.buffers) add_buffer(buffer, spec.arena_bytes);
+    for (const auto& weight : spec.weights) add_weight(weight);
+    size_t scratch = 0;
+    for (const auto& op : spec.ops) {
+        ops_.push_back(make_op(op_spec(op)));
+        scratch = std::max(scratch, ops_.back()->scratch_bytes());
+    }
+    scratch_ = std::make_unique<ScratchSpace>(pool.threads(), scratch);
+
+    const auto most = static_cast<size_t>(max_tokens_);
+    for (auto* list : {&tokens_, &positions_, &sequences_}) list->reserve(most);
+    outputs_.reserve(static_cast<size_t>(max_outputs_));
+    slots_.reserve(most);
+}
+
+void Program::add_buffer(const ProgramSpec::BufferSpec& spec, int64_t arena_bytes) {
+    const std::string where = text({"buffer '", spec.name, "'"});
+    expect_range(spec.width, 1, most_elements, (where + ": width").c_str());
+    const int64_t slots = spec.rows == Rows::slots ? spec.slots_per_token : 0;
+    if (spec.rows == Rows::slots)
+        expect_range(slots, 1, most_elements, (where + ": slots_per_token").c_str());
+    const Buffer buffer{spec.name, spec.kind, spec.rows, spec.width, row_bytes(spec.kind, spec.width),
+                        nullptr,   slots};
+    const int64_t size = checked_product({max_rows(buffer), buffer.row_bytes}, where.c_str());
+    if (spec.offset < 0 || spec.offset % memory_alignment != 0)
+        refuse({where, ": found offset ", spec.offset, ", expected a multiple of ", memory_alignment});
+    if (checked_add(spec.offset, size, where.c_str()) > arena_bytes)
+        refuse({where, ": its ", size, " bytes at ", spec.offset, " end beyond the arena's ", arena_bytes});
+    buffers_.push_back(buffer);
+    buffers_.back().data = arena_.data() + spec.offset;
+}
+
+void Program::add_weight(const ProgramSpec::WeightSpec& spec) {
+    const std::string where = text({"weight '", spec.name, "'"});
+    const Format* format = find_format(spec.format);
+    if (!format) refuse({where, ": unknown format ", spec.format});
+    expect_range(spec.rows, 1, most_elements, (where + ": rows").c_str());
+    expect_range(spec.cols, 1, most_elements, (where + ": cols").c_str());
+    expect_range(spec.experts, 1, most_elements, (where + ": experts").c_str());
+    if (spec.cols % format->block != 0)
+        refuse({where, ": found ", spec.cols, " columns, expected a multiple of ", format->block,
+                ", the block of ", format->name});
+    const int64_t bytes = format->row_bytes(spec.cols);
+    const int64_t size = checked_product({spec.experts, spec.rows, bytes}, where.c_str());
+    if (spec.data.size() < static_cast<size_t>(size))
+        refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
+    weights_.push_back({spec.name, spec.format, spec.rows, spec.cols, spec.experts, bytes, spec.data.data()});
+}
+
+OpSpec Program::op_spec(const ProgramSpec::OperationSpec& spec) const {
+    const auto resolve = [&](const std::vector<int64_t>& indices, const auto& from, auto& to,
+                             const char* what) {
+        const auto n = static_cast<int64_t>(from.size());
+        for (const int64_t i : indices) {
+            if (i < -1 || i >= n) refuse({"operation '", spec.op, "': ", what, " ", i, ", of ", n});
+            to.push_back(i < 0 ? nullptr : &from[static_cast<size_t>(i)]);
+        }
+    };
+    OpSpec op;
+    op.op = spec.op;
+    resolve(spec.inputs, buffers_, op.inputs, "input");
+    resolve(spec.outputs, buffers_, op.outputs, "output");
+    resolve(spec.weights, weights_, op.weights, "weight");
+    op.ints = spec.ints;
+    op.floats = spec.floats;
+    op.arrays = spec.arrays;
+    op.max_tokens = max_tokens_;
+    return op;
+}
+
+int64_t Program::max_rows(const Buffer& buffer) const {
+    Batch largest{};
+    largest.n_tokens = max_tokens_;
+    largest.n_outputs = max_outputs_;
+    return largest.rows(buffer);
+}
+
+const Buffer& Program::buffer(const std::string& name) const {
+    for (const Buffer& buffer : buffers_)
+        if (buffer.name == name) return buffer;
+    refuse({"buffer '", name, "': the program has none of this name"});
+}
+
+bool Program::run(const Batch& batch) {
+    const std::lock_guard lock(one_run_);
+    copy(batch);
+    for (const auto& op : ops_) op->validate(batch_);
+    cancelled_.store(false, std::memory_order_relaxed);
+    return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_);
+}
+
+// Everything that operations index memory with, checked in the copy, which nobody else can change.
+void Program::copy(const Batch& batch) {
+    expect_range(batch.n_tokens, 1, max_tokens_, "tokens in the batch");
+    expect_range(batch.n_outputs, 0, max_outputs_, "outputs in the batch");
+    const auto take = [](std::vector<int32_t>& list, const int32_t* from, int64_t n) {
+        list.assign(from, from + n);
+        return list.data();
+    };
+    batch_ = batch;
+    batch_.tokens = take(tokens_, batch.tokens, batch.n_tokens);
+    batch_.positions = take(positions_, batch.positions, batch.n_tokens);
+    batch_.sequences = take(sequences_, batch.sequences, batch.n_tokens);
+    batch_.outputs = take(outputs_, batch.outputs, batch.n_outputs);
+    batch_.pages = take(pages_, batch.pages, batch.n_sequences * batch.pages_per_sequence);
+    expect_indices(positions_, most_elements, "positions");
+    expect_indices(sequences_, batch.n_sequences, "sequences");
+    expect_indices(outputs_, batch.n_tokens, "outputs");
+    if (batch.cache) check_pages();
+}
+
+// Each token's pages up to its own position, and that no two tokens are at the same place of the cache.
+void Program::check_pages() {
+    constexpr int64_t page_size = KvCache::page_size;
+    slots_.clear();
+    int64_t sequence = -1, checked = 0;
+    for (int64_t t = 0; t < batch_.n_tokens; ++t) {
+        if (sequence != batch_.sequences[t]) {
+            sequence = batch_.sequences[t];
+            checked = 0;
+        }
+        const int64_t position = batch_.positions[t], last = position / page_size;
+        if (last >= batch_.pages_per_sequence)
+            refuse({"positions[", t, "]: found ", position, ", beyond ", batch_.pages_per_sequence,
+                    " pages of ", page_size});
+        const int32_t* pages = batch_.pages + sequence * batch_.pages_per_sequence;
+        for (; checked <= last; ++checked)
+            if (pages[checked] < 0 || pages[checked] >= batch_.cache->pages())
+                refuse({"pages[", sequence, ", ", checked, "]: found ", pages[checked], ", expected 0 to ",
+                        batch_.cache->pages() - 1});
+        slots_.push_back(pages[last] * page_size + position % page_size);
+    }
+    std::sort(slots_.begin(), slots_.end());
+    const auto twice = std::adjacent_find(slots_.begin(), slots_.end());
+    if (twice != slots_.end())
+        refuse({"two tokens of the batch write slot ", *twice % page_size, " of page ", *twice / page_size});
+}
+
+}  // namespace clarion

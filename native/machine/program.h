@@ -1,0 +1,87 @@
+// A plan, ready to run: buffers laid out in one arena, weights in place, operations built.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "machine/memory.h"
+#include "machine/op.h"
+#include "machine/pool.h"
+
+namespace clarion {
+
+// What the plan gives. Operations name buffers and weights by index, -1 for an absent one.
+struct ProgramSpec {
+    struct BufferSpec {
+        std::string name;
+        Kind kind;
+        Rows rows;
+        int64_t width, offset, slots_per_token;
+    };
+    struct WeightSpec {
+        std::string name;
+        int format;
+        int64_t rows, cols, experts;
+        std::span<const std::byte> data;
+    };
+    struct OperationSpec {
+        std::string op;
+        std::vector<int64_t> inputs, outputs, weights;
+        std::map<std::string, int64_t> ints;
+        std::map<std::string, double> floats;
+        std::map<std::string, std::vector<double>> arrays;
+    };
+
+    int64_t arena_bytes, max_tokens, max_outputs;
+    std::vector<BufferSpec> buffers;
+    std::vector<WeightSpec> weights;
+    std::vector<OperationSpec> ops;
+};
+
+class Program {
+  public:
+    // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data and the
+    // pool must outlive the program.
+    Program(Pool& pool, const ProgramSpec& spec);
+
+    // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
+    // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument.
+    // Runs of several threads queue up.
+    bool run(const Batch& batch);
+
+    // Ends the run in progress after its current operation; without one it does nothing. From any thread.
+    void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
+
+    // Throws std::invalid_argument for an unknown name.
+    const Buffer& buffer(const std::string& name) const;
+    int64_t max_rows(const Buffer& buffer) const;
+
+  private:
+    void add_buffer(const ProgramSpec::BufferSpec& spec, int64_t arena_bytes);
+    void add_weight(const ProgramSpec::WeightSpec& spec);
+    OpSpec op_spec(const ProgramSpec::OperationSpec& spec) const;
+    void copy(const Batch& batch);
+    void check_pages();
+
+    Pool& pool_;
+    int64_t max_tokens_, max_outputs_;
+    ZeroMemory arena_;
+    std::vector<Buffer> buffers_;
+    std::vector<Weight> weights_;
+    std::vector<std::unique_ptr<Op>> ops_;
+    std::unique_ptr<ScratchSpace> scratch_;
+
+    std::mutex one_run_;  // guards what follows
+    Batch batch_{};
+    std::vector<int32_t> tokens_, positions_, sequences_, pages_, outputs_;
+    std::vector<int64_t> slots_;
+    std::atomic<bool> cancelled_{false};
+};
+
+}  // namespace clarion

@@ -1,0 +1,164 @@
+#include "residency/mapping.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <mutex>
+#include <stdexcept>
+#include <system_error>
+
+namespace clarion {
+
+// One entry of the table that the signal handler searches. The handler may interrupt any thread at any
+// instruction, so it takes no lock: `version` is odd while the other fields change, and a reader that saw it
+// odd or changing skips the entry. It cannot be the one it looks for, for that is mapped and at rest.
+struct MappedRegion {
+    std::atomic<uint32_t> version{0};
+    std::atomic<uintptr_t> begin{0}, end{0};
+    std::atomic<bool> damaged{false};
+
+    void set(uintptr_t new_begin, uintptr_t new_end) {
+        const uint32_t before = version.load(std::memory_order_relaxed);
+        version.store(before + 1, std::memory_order_relaxed);
+        std::atomic_thread_fence(std::memory_order_release);
+        begin.store(new_begin, std::memory_order_relaxed);
+        end.store(new_end, std::memory_order_relaxed);
+        version.store(before + 2, std::memory_order_release);
+    }
+
+    // The end of the region if it contains the address, else 0.
+    uintptr_t end_around(uintptr_t address) const {
+        const uint32_t before = version.load(std::memory_order_acquire);
+        const uintptr_t b = begin.load(std::memory_order_relaxed), e = end.load(std::memory_order_relaxed);
+        std::atomic_thread_fence(std::memory_order_acquire);
+        const bool stable = before % 2 == 0 && version.load(std::memory_order_relaxed) == before;
+        return stable && address >= b && address < e ? e : 0;
+    }
+};
+
+namespace {
+
+constexpr size_t max_regions = 4096;
+MappedRegion regions[max_regions];
+std::mutex regions_mutex;  // between those who map and unmap; the handler does not take it
+struct sigaction previous_action;
+uintptr_t page_size;
+
+static_assert(std::atomic<uintptr_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
+
+// Maps zero pages over what is left of the region around the address. False if there is no such region.
+bool replace_by_zeros(uintptr_t address) {
+    for (MappedRegion& region : regions) {
+        const uintptr_t end = region.end_around(address);
+        if (end == 0) continue;
+        region.damaged.store(true, std::memory_order_release);
+        const uintptr_t page = address & ~(page_size - 1);
+        return mmap(reinterpret_cast<void*>(page), end - page, PROT_READ,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) != MAP_FAILED;
+    }
+    return false;
+}
+
+void on_bus_error(int signal, siginfo_t* info, void* context) {
+    const int saved_errno = errno;
+    const bool handled =
+        info->si_code == BUS_ADRERR && replace_by_zeros(reinterpret_cast<uintptr_t>(info->si_addr));
+    errno = saved_errno;
+    if (handled) return;
+    if ((previous_action.sa_flags & SA_SIGINFO) != 0) {
+        previous_action.sa_sigaction(signal, info, context);
+    } else if (previous_action.sa_handler == SIG_IGN && info->si_code <= 0) {
+        return;  // sent by a process, and ignored before we came
+    } else if (previous_action.sa_handler == SIG_DFL || previous_action.sa_handler == SIG_IGN) {
+        std::signal(signal, SIG_DFL);
+        std::raise(signal);  // delivered when this handler returns
+    } else {
+        previous_action.sa_handler(signal);
+    }
+}
+
+void install_handler() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        page_size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+        struct sigaction action{};
+        action.sa_sigaction = on_bus_error;
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        sigemptyset(&action.sa_mask);
+        if (sigaction(SIGBUS, nullptr, &previous_action) != 0 || sigaction(SIGBUS, &action, nullptr) != 0)
+            throw std::system_error(errno, std::generic_category(), "sigaction");
+    });
+}
+
+MappedRegion* claim_region(uintptr_t begin, uintptr_t end) {
+    const std::lock_guard lock(regions_mutex);
+    for (MappedRegion& region : regions) {
+        if (region.end.load(std::memory_order_relaxed) != 0) continue;
+        region.damaged.store(false, std::memory_order_relaxed);
+        region.set(begin, end);
+        return &region;
+    }
+    throw std::length_error("this process maps " + std::to_string(max_regions) +
+                            " files already, the most allowed");
+}
+
+int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000LL + time.tv_nsec; }
+
+}  // namespace
+
+Mapping::Mapping(const std::string& path) {
+    install_handler();
+    // Without O_NONBLOCK, opening a pipe would wait for a writer.
+    descriptor_ = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (descriptor_ < 0) throw std::system_error(errno, std::generic_category());
+    try {
+        map();
+    } catch (...) {
+        close(descriptor_);
+        throw;
+    }
+}
+
+void Mapping::map() {
+    struct stat status;
+    if (fstat(descriptor_, &status) != 0) throw std::system_error(errno, std::generic_category());
+    if (!S_ISREG(status.st_mode)) throw std::invalid_argument("not a regular file");
+    size_ = static_cast<size_t>(status.st_size);
+    modified_ = nanoseconds(status.st_mtim);
+    if (size_ == 0) return;
+    void* address = mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor_, 0);
+    if (address == MAP_FAILED) throw std::system_error(errno, std::generic_category());
+    const auto begin = reinterpret_cast<uintptr_t>(address);
+    try {
+        region_ = claim_region(begin, begin + (size_ + page_size - 1) / page_size * page_size);
+    } catch (...) {
+        munmap(address, size_);
+        throw;
+    }
+    data_ = static_cast<const uint8_t*>(address);
+}
+
+Mapping::~Mapping() {
+    if (region_ != nullptr) {
+        {
+            const std::lock_guard lock(regions_mutex);
+            region_->set(0, 0);
+        }
+        munmap(const_cast<uint8_t*>(data_), size_);
+    }
+    close(descriptor_);
+}
+
+bool Mapping::damaged() const {
+    if (region_ != nullptr && region_->damaged.load(std::memory_order_acquire)) return true;
+    struct stat status;
+    return fstat(descriptor_, &status) != 0 || static_cast<size_t>(status.st_size) != size_ ||
+           nanoseconds(status.st_mtim) != modified_;
+}
+
+}  // namespace clarion

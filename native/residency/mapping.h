@@ -1,0 +1,42 @@
+// A file mapped read-only, that survives being truncated by somebody else.
+//
+// Reading a mapped page that the file no longer holds raises SIGBUS, which ends the process. Here a handler,
+// installed with the first mapping, puts zero pages over the rest of the mapping and sets its `damaged` flag:
+// the interrupted instruction reads zeros and goes on, in a kernel and in numpy alike. Whoever computed with
+// the bytes asks `damaged` afterwards and throws the result away.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace clarion {
+
+struct MappedRegion;
+
+class Mapping {
+  public:
+    // Throws std::system_error with the errno of what failed; std::invalid_argument when `path` names no
+    // regular file; std::length_error when this process maps 4096 files already.
+    explicit Mapping(const std::string& path);
+    ~Mapping();
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+
+    const uint8_t* data() const { return data_; }  // null when the file is empty
+    size_t size() const { return size_; }          // bytes, when it was opened
+    // Whether bytes read so far may differ from the file that was opened: a page was gone when it was read,
+    // or the file's length or time of modification is another now.
+    bool damaged() const;
+
+  private:
+    int descriptor_ = -1;
+    const uint8_t* data_ = nullptr;
+    size_t size_ = 0;
+    int64_t modified_ = 0;  // nanoseconds
+    MappedRegion* region_ = nullptr;
+
+    void map();
+};
+
+}  // namespace clarion

@@ -1,0 +1,37 @@
+#include "residency/strings.h"
+
+#include <bit>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace clarion {
+
+static_assert(std::endian::native == std::endian::little, "GGUF files are read in place");
+
+StringOffsets string_offsets(const uint8_t* bytes, uint64_t size, uint64_t start, uint64_t count) {
+    constexpr uint64_t prefix = sizeof(uint64_t);
+    if (start > size || count > (size - start) / prefix)
+        throw std::out_of_range("offset " + std::to_string(start) + ": array length is " +
+                                std::to_string(count) + ", allowed: what fits before the file ends at " +
+                                std::to_string(size));
+    StringOffsets found{std::make_unique_for_overwrite<int64_t[]>(count),
+                        std::make_unique_for_overwrite<int64_t[]>(count), start};
+    const auto fail = [&](uint64_t i, const std::string& what) {
+        throw std::out_of_range("offset " + std::to_string(found.end) + ": string " + std::to_string(i) +
+                                what + ", allowed: what fits before the file ends at " +
+                                std::to_string(size));
+    };
+    for (uint64_t i = 0; i < count; ++i) {
+        if (size - found.end < prefix) fail(i, " has no length");
+        uint64_t length;
+        std::memcpy(&length, bytes + found.end, prefix);
+        if (length > size - found.end - prefix) fail(i, " has length " + std::to_string(length));
+        found.starts[i] = static_cast<int64_t>(found.end + prefix);
+        found.lengths[i] = static_cast<int64_t>(length);
+        found.end += prefix + length;
+    }
+    return found;
+}
+
+}  // namespace clarion

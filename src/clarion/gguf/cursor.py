@@ -1,0 +1,87 @@
+"""Bounds-checked reads of the little-endian values of a GGUF file, one after the other."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clarion.errors import FormatError
+
+Bytes = npt.NDArray[np.uint8]
+
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+def format_error(path: Path, offset: int, field: str, found: object, allowed: object) -> FormatError:
+    """The one form in which a broken file is reported."""
+    return FormatError(f"{path}: offset {offset}: {field} is {found}, allowed: {allowed}")
+
+
+class Cursor:
+    """A place in a file. Every read names the field that it wants, for the error message."""
+
+    __slots__ = ("data", "offset", "path", "size", "view")
+
+    def __init__(self, path: Path, data: Bytes) -> None:
+        self.path = path
+        self.data = data
+        self.view = data.data
+        self.size = len(data)
+        self.offset = 0
+
+    def take(self, n_bytes: int, field: str) -> int:
+        """Moves over `n_bytes` and returns where they begin."""
+        begin = self.offset
+        if n_bytes > self.size - begin:
+            raise format_error(
+                self.path,
+                begin,
+                field,
+                f"{n_bytes} bytes long",
+                f"at most the {self.size - begin} bytes before the file ends",
+            )
+        self.offset = begin + n_bytes
+        return begin
+
+    def u32(self, field: str) -> int:
+        value: int = _U32.unpack_from(self.view, self.take(4, field))[0]
+        return value
+
+    def u64(self, field: str) -> int:
+        value: int = _U64.unpack_from(self.view, self.take(8, field))[0]
+        return value
+
+    def count(self, field: str, most: int, least_bytes: int) -> int:
+        """A u64 that counts things of at least `least_bytes` bytes each, all of them still to come."""
+        begin = self.offset
+        value = self.u64(field)
+        allowed = min(most, (self.size - self.offset) // least_bytes)
+        if value > allowed:
+            raise format_error(self.path, begin, field, value, f"at most {allowed}")
+        return value
+
+    def string(self, field: str, most: int) -> str:
+        """A string of 1 to `most` bytes of UTF-8."""
+        begin = self.offset
+        length = self.u64(f"length of {field}")
+        if not 1 <= length <= most:
+            raise format_error(self.path, begin, f"length of {field}", length, f"1 to {most} bytes")
+        start = self.take(length, field)
+        return decode(self.path, start, field, self.view[start : start + length])
+
+
+def decode(path: Path, offset: int, field: str, raw: bytes | memoryview) -> str:
+    """The text of a string that lies at `offset`.
+
+    Raises:
+        FormatError: it is no valid UTF-8.
+    """
+    try:
+        return str(raw, "utf-8")
+    except UnicodeDecodeError as error:
+        found = f"not UTF-8 ({error.object[error.start]:#04x})"
+        raise format_error(path, offset + error.start, field, found, "UTF-8") from None

@@ -1,0 +1,153 @@
+"""Hyperparameters as a file states them, each read by its name below the architecture's.
+
+Nothing is guessed: a key that no family reads is refused, unless its value means "not used".
+"""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
+from typing import overload
+
+from clarion.errors import ModelError, UnsupportedError
+
+# Keys without effect on the arithmetic here, whatever their value: notes on the file's origin.
+_NOTES = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
+
+# Keys that families here do not implement, and the values with which they change nothing.
+_NEUTRAL: dict[str, tuple[object, ...]] = {
+    "attention.causal": (True,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attn_logit_softcapping": (0,),
+    "embedding_scale": (0, 1),
+    "expert_count": (0,),
+    "expert_feed_forward_length": (0,),
+    "expert_gating_func": (0, 1),  # none stated, softmax
+    "expert_group_count": (0, 1),
+    "expert_group_used_count": (0, 1),
+    "expert_shared_count": (0,),
+    "expert_shared_feed_forward_length": (0,),
+    "expert_used_count": (0,),
+    "expert_weights_scale": (0, 1),
+    "final_logit_softcapping": (0,),
+    "leading_dense_block_count": (0,),
+    "logit_scale": (0, 1),
+    "nextn_predict_layers": (0,),
+    "pooling_type": (0,),
+    "residual_scale": (0, 1),
+    "rope.scaling.yarn_attn_factor": (1,),
+    "rope.scaling.yarn_ext_factor": (1,),
+    "rope.scaling.yarn_log_multiplier": (0,),
+    "router_logit_softcapping": (0,),
+    "use_parallel_residual": (False,),
+}
+
+
+shown = reprlib.repr  # values come from the file: at most a line of them
+
+
+class Keys:
+    """The metadata below `architecture.`; remembers what was read."""
+
+    def __init__(self, metadata: Mapping[str, object]) -> None:
+        self.architecture = str(metadata["general.architecture"])
+        self._metadata = metadata
+        self._read: set[str] = set()
+
+    def name(self, key: str) -> str:
+        """The key as it stands in the file."""
+        return f"{self.architecture}.{key}"
+
+    def __contains__(self, key: str) -> bool:
+        return self.name(key) in self._metadata
+
+    def integer(self, key: str, default: int | None = None, minimum: int = 1) -> int:
+        """A whole number; required where there is no default. A list is accepted where all layers agree.
+
+        Raises:
+            ModelError: missing, not a whole number, or below `minimum`.
+            UnsupportedError: a list with a different value for some layers.
+        """
+        value = self._get(key, default)
+        if isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0:
+            if any(item != value[0] for item in value):
+                raise UnsupportedError(
+                    f"{self.name(key)} is {shown(list(value))}: layers that differ are not supported"
+                )
+            value = value[0]
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ModelError(
+                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
+            )
+        return value
+
+    def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
+        """A finite number, above zero if `positive`; required where there is no default.
+
+        Raises:
+            ModelError: missing or out of range.
+        """
+        value = self._get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a finite number")
+        if value < 0 or (positive and value == 0):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a positive number")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._get(key, default)
+        if not isinstance(value, bool):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected true or false")
+        return value
+
+    @overload
+    def text(self, key: str, default: str) -> str: ...
+    @overload
+    def text(self, key: str, default: None) -> str | None: ...
+    def text(self, key: str, default: str | None) -> str | None:
+        """A string.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._value(self.name(key), default)
+        self._read.add(key)
+        if value is not None and not isinstance(value, str):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected a string")
+        return value
+
+    def n_tokens(self) -> int | None:
+        """How many tokens the file's vocabulary holds, where it has one."""
+        tokens = self._metadata.get("tokenizer.ggml.tokens")
+        return len(tokens) if isinstance(tokens, Sequence) else None
+
+    def refuse_unread(self) -> None:
+        """Raises UnsupportedError for the first hyperparameter that nobody read and that changes the
+        result."""
+        prefix = f"{self.architecture}."
+        for name in self._metadata:
+            key = name.removeprefix(prefix)
+            if not name.startswith(prefix) or key in self._read or key in _NOTES:
+                continue
+            value = self._value(name, None)
+            if key not in _NEUTRAL or value not in _NEUTRAL[key]:
+                raise UnsupportedError(f"{name} = {shown(value)} is not implemented for {self.architecture}")
+
+    def _get(self, key: str, default: object) -> object:
+        self._read.add(key)
+        value = self._value(self.name(key), default)
+        if value is None:
+            raise ModelError(f"metadata key {self.name(key)!r} is missing")
+        return value
+
+    def _value(self, name: str, default: object) -> object:
+        """A value; arrays of numbers, which files give as numpy views, as lists."""
+        value = self._metadata.get(name, default)
+        return value.tolist() if hasattr(value, "tolist") else value

@@ -1,0 +1,114 @@
+"""The tensors of a file as a model names them: `w.blk[3].attn_q` stands for `blk.3.attn_q`.
+
+Every tensor is checked against the shape that the model expects, and remembered, so that tensors which the
+model does not know are found too.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+
+from clarion.errors import ModelError, UnsupportedError
+from clarion.plan.ir import Tensor, Weight
+
+# Integer and float64 tensors exist in files, but no product or table reads them.
+_NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64"})
+_SHOWN = 5
+
+
+class Checkpoint:
+    """A name in the file, `prefix`, below which tensors lie."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], prefix: str = "", used: set[str] | None = None) -> None:
+        self._tensors = tensors
+        self._used: set[str] = set() if used is None else used
+        self.prefix = prefix
+
+    def __getattr__(self, name: str) -> Checkpoint:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __getitem__(self, name: str | int) -> Checkpoint:
+        prefix = f"{self.prefix}.{name}" if self.prefix else str(name)
+        return Checkpoint(self._tensors, prefix, self._used)
+
+    def __contains__(self, leaf: str) -> bool:
+        return f"{self.prefix}.{leaf}" in self._tensors
+
+    def n_rows(self) -> int:
+        """Rows of the matrix `prefix.weight`, for the one table whose height only the file knows.
+
+        Raises:
+            ModelError: the tensor is missing or not a matrix.
+        """
+        name = f"{self.prefix}.weight"
+        if name not in self._tensors:
+            raise ModelError(f"tensor {name!r} is missing")
+        shape = self._tensors[name].shape
+        if len(shape) != 2:
+            raise ModelError(f"tensor {name!r} has shape {list(shape)}, expected a matrix")
+        return shape[0]
+
+    def n_elements(self) -> int:
+        """Elements of all tensors of the file."""
+        return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
+
+    def matrix(self, rows: int, cols: int) -> Weight:
+        """`prefix.weight`, rows × cols."""
+        return self._take("weight", (rows, cols))
+
+    def experts(self, n: int, rows: int, cols: int) -> Weight:
+        """`prefix.weight`, n matrices of rows × cols."""
+        return self._take("weight", (n, rows, cols))
+
+    def vector(self, leaf: str, n: int) -> Weight:
+        """`prefix.leaf`, n values in float32.
+
+        Raises:
+            UnsupportedError: the vector is in another format.
+        """
+        weight = self._take(leaf, (n,))
+        if weight.format != "F32":
+            raise UnsupportedError(
+                f"tensor {weight.name!r} is in {weight.format}; vectors are read in F32 only"
+            )
+        return weight
+
+    def bias(self, n: int) -> Weight | None:
+        """`prefix.bias`, where the file has one."""
+        return self.vector("bias", n) if "bias" in self else None
+
+    def floats(self, n: int) -> tuple[float, ...]:
+        """The n values of the vector `prefix.weight`."""
+        weight = self.vector("weight", n)
+        return struct.unpack(f"<{n}f", self._tensors[weight.name].data.tobytes())
+
+    def refuse_unused(self) -> None:
+        """Raises ModelError if the file holds tensors that nobody asked for."""
+        unused = [name for name in self._tensors if name not in self._used]
+        if unused:
+            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+            raise ModelError(f"unexpected tensors: {', '.join(map(repr, unused[:_SHOWN]))}{more}")
+
+    @property
+    def used(self) -> dict[str, Tensor]:
+        """The tensors asked for so far, in the file's order."""
+        return {name: tensor for name, tensor in self._tensors.items() if name in self._used}
+
+    def _take(self, leaf: str, shape: tuple[int, ...]) -> Weight:
+        name = f"{self.prefix}.{leaf}"
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelError(f"tensor {name!r} is missing, expected with shape {list(shape)}")
+        if tuple(tensor.shape) != shape:
+            raise ModelError(f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
+        if tensor.format.name in _NOT_WEIGHTS:
+            raise UnsupportedError(f"tensor {name!r} is in {tensor.format.name}, which no operation reads")
+        self._used.add(name)
+        experts, rows, cols = (1,) * (3 - len(shape)) + shape
+        return Weight(
+            name, tensor.format.name, tensor.format.type_id, rows, cols, experts, tensor.data.nbytes
+        )

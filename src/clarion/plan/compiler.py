@@ -1,0 +1,111 @@
+"""From graph to plan: the passes, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+from clarion.errors import ParameterError, PlanError
+from clarion.plan.fuse import fuse as fuse_nodes
+from clarion.plan.graph import Graph
+from clarion.plan.ir import Activations, CacheKind, Node, Value, Weight
+from clarion.plan.lower import lower
+from clarion.plan.memory import memory
+from clarion.plan.narrow import narrow
+from clarion.plan.placement import placement
+from clarion.plan.plan import Op, Plan
+from clarion.plan.precision import precision
+from clarion.plan.verify import verify
+
+
+def compile(
+    graph: Graph,
+    *,
+    activations: Activations = "high",
+    kv: CacheKind | None = None,
+    max_tokens: int,
+    max_outputs: int,
+    context: int,
+    fuse: bool = True,
+    row_bytes: Callable[[str, int], int] | None = None,
+) -> Plan:
+    """Compiles a graph into a verified plan.
+
+    Args:
+        activations: what quantised weights are multiplied with: 8-bit (`fast`) or 16-bit (`high`) integers,
+        or
+            float32 (`exact`).
+        kv: what the cache holds; None: f32 where `exact`, else f16.
+        max_tokens: tokens in the largest batch.
+        max_outputs: logits wanted of one batch at most, up to max_tokens.
+        context: positions of the longest sequence.
+        fuse: False leaves operations apart; the results are the same.
+        row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
+
+    Raises:
+        ParameterError: an argument out of range, or `exact` with a cache in f16.
+        PlanError: the graph has no output, or the plan breaks a rule.
+    """
+    if activations not in get_args(Activations):
+        raise ParameterError(f"activations is {activations!r}, expected one of {get_args(Activations)}")
+    kv = kv or ("f32" if activations == "exact" else "f16")
+    if kv not in get_args(CacheKind) or (activations == "exact" and kv != "f32"):
+        raise ParameterError(f"kv is {kv!r}, expected 'f32'{'' if activations == 'exact' else ' or f16'}")
+    for name, value in (("max_tokens", max_tokens), ("max_outputs", max_outputs), ("context", context)):
+        if value < 1:
+            raise ParameterError(f"{name} is {value}, expected at least 1")
+    if max_outputs > max_tokens:
+        raise ParameterError(f"max_outputs is {max_outputs}, expected at most max_tokens, {max_tokens}")
+    if graph.logits is None:
+        raise PlanError("the graph has no output")
+    if row_bytes is None:
+        from clarion.devices import native
+
+        row_bytes = native().encoded_row_bytes
+
+    nodes = lower(graph.nodes)
+    if fuse:
+        nodes = narrow(nodes)
+    nodes = precision(nodes, activations)
+    if fuse:
+        nodes = fuse_nodes(nodes)
+    weights, residency = placement(nodes, graph.tensors)
+
+    def max_rows(value: Value) -> int:
+        return max_outputs if value.rows == "outputs" else max_tokens * value.slots_per_token
+
+    weight_index = {weight: i for i, weight in enumerate(weights)}
+    buffers, index, arena_bytes = memory(nodes, graph.logits, max_rows, row_bytes)
+    plan = Plan(
+        hyperparameters=graph.hyperparameters,
+        activations=activations,
+        kv=kv,
+        context=context,
+        max_tokens=max_tokens,
+        max_outputs=max_outputs,
+        fused=fuse,
+        n_graph_ops=len(graph.nodes),
+        kv_layers=tuple(graph.kv_layers),
+        arena_bytes=arena_bytes,
+        buffers=buffers,
+        weights=weights,
+        ops=tuple(_op(node, index, weight_index, context) for node in nodes),
+        residency=residency,
+    )
+    verify(plan)
+    return plan
+
+
+def _op(node: Node, buffers: dict[Value, int], weights: dict[Weight, int], context: int) -> Op:
+    # The cache keeps all positions, also those that a window has left behind.
+    spare = node.op == "attention" and 0 < node.ints["window"] < context
+    return Op(
+        node.op,
+        tuple(buffers[value] for value in node.inputs),
+        tuple(buffers[value] for value in node.outputs),
+        tuple(-1 if weight is None else weights[weight] for weight in node.weights),
+        node.ints,
+        node.floats,
+        node.arrays,
+        "full-cache" if spare else node.fallback,
+    )

@@ -1,0 +1,146 @@
+"""Pass: neighbours that one kernel can do in one go become one operation.
+
+Each rule is a function over the whole list. None changes a result by a bit: the fused kernel does the same
+roundings in the same order, and saves the trip through memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clarion.plan.ir import Node, Value, producers, users
+from clarion.plan.precision import PRODUCTS
+
+
+def fuse(nodes: Sequence[Node]) -> list[Node]:
+    """The same computation in fewer operations."""
+    for rule in (_gate, _residual, _side_by_side, _encode_at_source, _rope_to_cache):
+        nodes = rule(nodes)
+    return list(nodes)
+
+
+def _gate(nodes: Sequence[Node]) -> list[Node]:
+    """silu(g) * u → gate(g, u)"""
+    made_by, used_by = producers(nodes), users(nodes)
+    changed: dict[Node, Node | None] = {}
+    for node in nodes:
+        if node.op != "mul":
+            continue
+        for activated, other in (node.inputs, node.inputs[::-1]):
+            silu = made_by[activated]
+            if silu.op == "silu" and used_by[activated] == [node] and other is not activated:
+                changed[silu] = None
+                changed[node] = Node("gate", (silu.inputs[0], other), node.outputs)
+                break
+    return _apply(nodes, changed)
+
+
+def _residual(nodes: Sequence[Node]) -> list[Node]:
+    """x + linear(a) → linear(a, x), the sum last; the same for a sum of experts."""
+    made_by, used_by = producers(nodes), users(nodes)
+    position = {node: i for i, node in enumerate(nodes)}
+    changed: dict[Node, Node | None] = {}
+    for node in nodes:
+        if node.op != "add":
+            continue
+        for x, y in (node.inputs, node.inputs[::-1]):
+            product = made_by[y]
+            room = {"linear": 1, "expert_sum": 2}.get(product.op) == len(product.inputs)
+            if (
+                room
+                and product not in changed
+                and used_by[y] == [node]
+                and x is not y
+                and position[made_by[x]] < position[product]
+            ):
+                changed[product] = replace(product, inputs=(*product.inputs, x), outputs=node.outputs)
+                changed[node] = None
+                break
+    return _apply(nodes, changed)
+
+
+def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
+    """Products of one input (query, key and value; gate and up) → one product with several results.
+
+    Where their weights need different encodings of the input, one for each encoding: the fallback
+    `split-linear`.
+    """
+    made_by = producers(nodes)
+    groups: dict[tuple[str, tuple[Value, ...]], list[Node]] = {}
+    encodings: dict[tuple[str, Value], set[Value]] = {}
+    for node in nodes:
+        if node.op in PRODUCTS and len(node.inputs) == (1 if node.op == "linear" else 2):
+            x = node.inputs[0]
+            source = made_by[x].inputs[0] if made_by[x].op == "encode" else x
+            groups.setdefault((node.op, node.inputs), []).append(node)
+            encodings.setdefault((node.op, source), set()).add(x)
+    split = {key: len(found) > 1 for key, found in encodings.items()}
+
+    changed: dict[Node, Node | None] = {}
+    for (op, inputs), group in groups.items():
+        source = made_by[inputs[0]].inputs[0] if made_by[inputs[0]].op == "encode" else inputs[0]
+        fallback = group[0].fallback or ("split-linear" if split[op, source] else "")
+        weights = tuple(node.weights[0] for node in group)
+        if op == "linear":
+            weights += tuple(node.weights[1] for node in group)
+        outputs = tuple(value for node in group for value in node.outputs)
+        changed |= dict.fromkeys(group)
+        changed[group[0]] = replace(group[0], outputs=outputs, weights=weights, fallback=fallback)
+    return _apply(nodes, changed)
+
+
+def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
+    """encode(norm(x)) → a norm that writes the encoding, beside the f32 where that is needed too;
+    encode(gate) likewise, instead of the f32."""
+    made_by, used_by = producers(nodes), users(nodes)
+    changed: dict[Node, Node | None] = {}
+    for node in nodes:
+        if node.op != "encode":
+            continue
+        x = node.inputs[0]
+        source, alone = made_by[x], used_by[x] == [node]
+        if source.op == "norm" or (source.op == "gate" and alone):
+            changed[source] = replace(source, outputs=node.outputs if alone else (x, *node.outputs))
+            changed[node] = None
+    return _apply(nodes, changed)
+
+
+def _rope_to_cache(nodes: Sequence[Node]) -> list[Node]:
+    """rope(q), rope(k), kv_write(k, v) → rope_kv(q, k, v)"""
+    made_by, used_by = producers(nodes), users(nodes)
+    attention = {node.ints["layer"]: node for node in nodes if node.op == "attention"}
+    changed: dict[Node, Node | None] = {}
+    for node in nodes:
+        if node.op != "kv_write" or node.ints["layer"] not in attention:
+            continue
+        reader = attention[node.ints["layer"]]
+        q, k = made_by[reader.inputs[0]], made_by[node.inputs[0]]
+        if (
+            (q.op, k.op) == ("rope", "rope")
+            and q.inputs[1] is k.inputs[1]
+            and _same_rotation(q, k)
+            and used_by[q.outputs[0]] == [reader]
+            and used_by[k.outputs[0]] == [node]
+        ):
+            ints = {**q.ints, "n_head_kv": k.ints["n_head"], "layer": node.ints["layer"]}
+            changed[node] = Node(
+                "rope_kv",
+                (q.inputs[0], k.inputs[0], node.inputs[1], q.inputs[1]),
+                q.outputs,
+                (q.weights[0], k.weights[0]),
+                ints,
+                q.floats,
+            )
+            changed[q] = changed[k] = None
+    return _apply(nodes, changed)
+
+
+def _same_rotation(q: Node, k: Node) -> bool:
+    same = all(q.ints[name] == k.ints[name] for name in ("head_dim", "n_rot", "neox"))
+    return same and q.floats == k.floats and (q.weights[0] is None) == (k.weights[0] is None)
+
+
+def _apply(nodes: Sequence[Node], changed: dict[Node, Node | None]) -> list[Node]:
+    kept = (changed.get(node, node) for node in nodes)
+    return [node for node in kept if node is not None]

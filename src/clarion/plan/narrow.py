@@ -1,0 +1,56 @@
+"""Pass: after the last attention, compute only the rows whose logits are wanted.
+
+A model selects these rows before its output; most of what leads there treats each row alone, so the selection
+can move up to the last operation that does not. For a prompt of which one row is wanted this saves nearly one
+layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clarion.plan.ir import Node, Value, users
+
+_ROW_WISE = frozenset({"norm", "linear", "silu", "mul", "add"})
+
+
+def narrow(nodes: Sequence[Node]) -> list[Node]:
+    """The same logits from fewer rows."""
+    used_by = users(nodes)
+    narrowed: set[Node] = set()
+    for node in reversed(nodes):
+        readers = [reader for value in node.outputs for reader in used_by.get(value, [])]
+        if (
+            node.op in _ROW_WISE
+            and readers
+            and all(value.rows == "tokens" for value in node.outputs)
+            and all(reader.op == "select" or reader in narrowed for reader in readers)
+        ):
+            narrowed.add(node)
+    if not any(node.op == "linear" for node in narrowed):  # sums alone are not worth the selections
+        return list(nodes)
+
+    few = {value: _few(value) for node in narrowed for value in (*node.inputs, *node.outputs)}
+    few |= {
+        node.outputs[0]: few[node.inputs[0]]
+        for node in nodes
+        if node.op == "select" and node.inputs[0] in few
+    }
+    result = []
+    for node in nodes:
+        if node in narrowed:
+            inputs = tuple(few[value] for value in node.inputs)
+            result.append(replace(node, inputs=inputs, outputs=tuple(few[value] for value in node.outputs)))
+        elif not (node.op == "select" and node.inputs[0] in few):
+            inputs = tuple(
+                few[value] if value.rows == "outputs" and value in few else value for value in node.inputs
+            )
+            result.append(replace(node, inputs=inputs))
+            # At once, so that the sums further on find their operands in place.
+            result += [Node("select", (value,), (few[value],)) for value in node.outputs if value in few]
+    return result
+
+
+def _few(value: Value) -> Value:
+    return replace(value, name=f"{value.name}.select", rows="outputs")

@@ -1,0 +1,144 @@
+"""The plan: a flat list of operations over named buffers. Whoever understands it understands the system.
+
+It is frozen data. It names the weights' bytes and does not hold them: it can be printed, compared and written
+as JSON without the model's file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from clarion.plan.graph import Hyperparameters
+from clarion.plan.ir import Activations, CacheKind, Kind, Rows, Weight
+from clarion.residency import Mapped
+
+OUTPUT = "logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A piece of the arena: `rows` rows of `width` elements, stored as `kind`; n_bytes is for the largest
+    batch."""
+
+    name: str
+    kind: Kind
+    rows: Rows
+    width: int
+    offset: int
+    n_bytes: int
+    slots_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation. Numbers index the plan's buffers and weights; -1 stands for a weight that is absent."""
+
+    op: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    weights: tuple[int, ...]
+    ints: Mapping[str, int]
+    floats: Mapping[str, float]
+    arrays: Mapping[str, tuple[float, ...]]
+    fallback: str  # the name of what stands in for the better way, "" where this is it
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that the machine needs to run a model, but the bytes."""
+
+    hyperparameters: Hyperparameters
+    activations: Activations
+    kv: CacheKind
+    context: int
+    max_tokens: int
+    max_outputs: int
+    fused: bool
+    n_graph_ops: int
+    kv_layers: tuple[tuple[int, int, int], ...]  # (n_head_kv, dim_k, dim_v) for each layer
+    arena_bytes: int
+    buffers: tuple[Buffer, ...]
+    weights: tuple[Weight, ...]
+    ops: tuple[Op, ...]
+    residency: Mapped = field(repr=False, compare=False)
+
+    @property
+    def n_ops(self) -> int:
+        return len(self.ops)
+
+    @property
+    def n_vocab(self) -> int:
+        return self.hyperparameters.n_vocab
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """Bytes of the cache that one token takes, over all layers."""
+        size = {"f16": 2, "f32": 4}[self.kv]
+        return size * sum(n_head * (dim_k + dim_v) for n_head, dim_k, dim_v in self.kv_layers)
+
+    def weight_bytes(self, op: Op) -> int:
+        """Bytes of weights that an operation reads for one token alone."""
+        weights = [self.weights[i] for i in op.weights if i >= 0]
+        if op.op == "embed":
+            return sum(weight.n_bytes // weight.rows for weight in weights)
+        if op.op == "expert_linear":
+            k = self.buffers[op.outputs[0]].slots_per_token
+            return sum(weight.n_bytes // weight.experts * k for weight in weights)
+        return sum(weight.n_bytes for weight in weights)
+
+    def native_spec(self) -> dict[str, object]:
+        """The plan as the native `Program` takes it, with the weights' bytes as views of the mapping."""
+        return {
+            "arena_bytes": self.arena_bytes,
+            "max_tokens": self.max_tokens,
+            "max_outputs": self.max_outputs,
+            "buffers": [
+                {
+                    "name": buffer.name,
+                    "kind": buffer.kind,
+                    "rows": buffer.rows,
+                    "width": buffer.width,
+                    "offset": buffer.offset,
+                    "slots_per_token": buffer.slots_per_token,
+                }
+                for buffer in self.buffers
+            ],
+            "weights": [
+                {
+                    "name": weight.name,
+                    "format": weight.type_id,
+                    "rows": weight.rows,
+                    "cols": weight.cols,
+                    "experts": weight.experts,
+                    "data": self.residency.data(weight.name),
+                }
+                for weight in self.weights
+            ],
+            "ops": [
+                {
+                    "op": op.op,
+                    "inputs": list(op.inputs),
+                    "outputs": list(op.outputs),
+                    "weights": list(op.weights),
+                    "ints": dict(op.ints),
+                    "floats": dict(op.floats),
+                    "arrays": {name: list(values) for name, values in op.arrays.items()},
+                }
+                for op in self.ops
+            ],
+        }
+
+    def to_json(self) -> str:
+        """The whole plan but the weights' bytes."""
+        plain = {name: getattr(self, name) for name in self.__slots__ if name != "residency"}
+        for name in ("buffers", "weights", "ops"):
+            plain[name] = [asdict(item) for item in plain[name]]
+        plain["hyperparameters"] = asdict(self.hyperparameters)
+        return json.dumps(plain, indent=1)
+
+    def __str__(self) -> str:
+        from clarion.plan.show import show
+
+        return show(self)

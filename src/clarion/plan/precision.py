@@ -1,0 +1,44 @@
+"""Pass: which encoding of its input each product reads.
+
+Weights in F32, F16 and BF16 multiply float32 activations. All others multiply activations encoded as 8-bit
+(`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds both
+kinds exists twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from clarion.plan.ir import Activations, Kind, Node, Value, Weight
+
+PRODUCTS = frozenset({"linear", "expert_linear"})
+
+
+def input_kind(weight: Weight, activations: Activations) -> Kind:
+    """The encoding that a product over this weight reads."""
+    return "f32" if weight.is_float or activations == "exact" else activations
+
+
+def precision(nodes: Sequence[Node], activations: Activations) -> list[Node]:
+    """The same list with an `encode` before the first product that needs it.
+
+    Names the fallback `float-product` where quantised weights are multiplied in float32.
+    """
+    encoded: dict[Value, Value] = {}
+    result = []
+    for node in nodes:
+        weight = node.weights[0] if node.op in PRODUCTS else None
+        if weight is None:
+            result.append(node)
+            continue
+        x = node.inputs[0]
+        kind = input_kind(weight, activations)
+        if kind == "f32":
+            result.append(node if weight.is_float else replace(node, fallback="float-product"))
+            continue
+        if x not in encoded:
+            encoded[x] = replace(x, name=f"{x.name}.{kind}", kind=kind)
+            result.append(Node("encode", (x,), (encoded[x],)))
+        result.append(replace(node, inputs=(encoded[x], *node.inputs[1:])))
+    return result

@@ -1,0 +1,213 @@
+"""What the engine works on: a text to generate, or the logits of given tokens.
+
+A job is made by the caller's thread and handed to the engine. From then on only the engine's thread touches
+it; the caller waits for what `put` brings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+import numpy as np
+
+from clarion.errors import CancelledError, ModelError
+from clarion.runtime.completion import Completion, FinishReason, Timings, TokenLogprob
+from clarion.runtime.core import Floats, Sampler, SamplerState
+from clarion.runtime.sampling import Parameters
+from clarion.runtime.sequence import Sequence
+from clarion.runtime.stopping import StopStrings
+
+Result = Completion | Floats
+Put = Callable[[str | Result | Exception], None]  # pieces of text, then a result or an error; must not raise
+
+
+class Decoder(Protocol):
+    """Turns tokens into text as they come, never half a character."""
+
+    def feed(self, token: int) -> str: ...
+    def finish(self) -> str: ...
+
+
+class Job:
+    """Tokens to compute, and what to do with the logits that come of them."""
+
+    reuses_prefix = False  # whether the logits of the first tokens may be left out
+    sequence: Sequence  # while it runs
+
+    def __init__(self, tokens: list[int], put: Put) -> None:
+        self.todo = tokens  # not in the cache yet; never empty
+        self.put = put
+        self.cancelled = False
+        self.submitted = time.perf_counter()
+
+    def start(self, sequence: Sequence) -> None:
+        """The engine takes the job up, in a sequence that may hold some of its tokens already."""
+        self.sequence = sequence
+        del self.todo[: len(sequence.tokens)]
+
+    def restart(self) -> None:
+        """The job gives its pages back: everything is to be computed again."""
+        self.todo = self.sequence.tokens + self.todo
+        self.sequence.truncate(0)
+
+    def share(self, n_tokens: int, n_outputs: int) -> int:
+        """How many tokens it can compute in a batch with this much room left."""
+        raise NotImplementedError
+
+    def outputs(self, n: int) -> range:
+        """Which of the next n tokens need logits."""
+        raise NotImplementedError
+
+    def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
+        """The next n tokens are computed, `logits` are those of `outputs(n)`. At the end, the result."""
+        raise NotImplementedError
+
+    def cancel(self) -> Result | Exception:
+        """What the caller gets when the job ends early."""
+        raise NotImplementedError
+
+
+class Scoring(Job):
+    """The logits of every token, in one array [T, V]."""
+
+    def __init__(self, tokens: list[int], n_vocab: int, put: Put) -> None:
+        super().__init__(tokens, put)
+        self._logits = np.empty((len(tokens), n_vocab), np.float32)  # [T, V]
+        self._n_done = 0
+
+    def restart(self) -> None:
+        super().restart()
+        self._n_done = 0
+
+    def share(self, n_tokens: int, n_outputs: int) -> int:
+        return min(len(self.todo), n_tokens, n_outputs)
+
+    def outputs(self, n: int) -> range:
+        return range(n)
+
+    def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
+        self._logits[self._n_done : self._n_done + n] = logits
+        self._n_done += n
+        del self.todo[:n]
+        return None if self.todo else self._logits
+
+    def cancel(self) -> Result | Exception:
+        return CancelledError("the computation was cancelled")
+
+
+class Generation(Job):
+    """A prompt to be continued."""
+
+    reuses_prefix = True
+
+    def __init__(
+        self,
+        prompt: list[int],
+        parameters: Parameters,
+        *,
+        room: int,
+        state: SamplerState,
+        decoder: Decoder | None,
+        end_tokens: Collection[int],
+        streams: bool,
+        put: Put,
+    ) -> None:
+        """`room`: the most tokens to generate. `streams`: whether pieces of text are put, or only the end."""
+        super().__init__(prompt, put)
+        self._n_prompt = len(prompt)
+        self._parameters = parameters
+        self._room = room
+        self._state = state
+        self._decoder = decoder
+        self._stop_strings = StopStrings([stop for stop in parameters.stop if isinstance(stop, str)])
+        self._stop_tokens = {stop for stop in parameters.stop if isinstance(stop, int)} | set(end_tokens)
+        self._streams = streams
+        self._reused = 0
+        self._n_drawn = 0
+        self._tokens: list[int] = []
+        self._text: list[str] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._started = self._first = self._last = 0.0
+        state.extend(np.asarray(prompt, np.int32))
+
+    def start(self, sequence: Sequence) -> None:
+        super().start(sequence)
+        if self._started == 0.0:  # else it was restarted
+            self._started = time.perf_counter()
+            self._reused = len(sequence.tokens)
+
+    def share(self, n_tokens: int, n_outputs: int) -> int:
+        return min(len(self.todo) - (n_outputs == 0), n_tokens)
+
+    def outputs(self, n: int) -> range:
+        return range(n - 1, n) if n == len(self.todo) else range(0)
+
+    def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
+        del self.todo[:n]
+        if self.todo:
+            return None
+        row = logits[0]  # [V]
+        try:
+            token = sampler.sample(self._state, row)
+        except ValueError as error:
+            position = self._n_prompt + len(self._tokens)
+            raise ModelError(f"no token can be chosen for position {position}: {error}") from error
+        self._n_drawn += 1
+        self._last = time.perf_counter()
+        self._first = self._first or self._last
+        if token in self._stop_tokens:
+            return self._finish("stop", token)
+        self._tokens.append(token)
+        if self._parameters.logprobs is not None:
+            chosen, *top = sampler.log_probabilities(row, token, self._parameters.logprobs)
+            self._logprobs.append(TokenLogprob(*chosen, tuple(top)))
+        if self._decoder is not None:
+            piece, stop = self._stop_strings.feed(self._decoder.feed(token))
+            self._emit(piece)
+            if stop is not None:
+                return self._completion("stop", stop)
+        if len(self._tokens) == self._room:
+            return self._finish("length", None)
+        self.todo.append(token)
+        return None
+
+    def cancel(self) -> Result | Exception:
+        return self._finish("cancelled", None)
+
+    def _emit(self, piece: str) -> None:
+        if piece:
+            self._text.append(piece)
+            if self._streams:
+                self.put(piece)
+
+    def _finish(self, reason: FinishReason, stopped_by: int | None) -> Completion:
+        """The end, with the text that decoder and stop strings held back."""
+        if self._decoder is not None:
+            piece, stop = self._stop_strings.feed(self._decoder.finish())
+            self._emit(piece)
+            if stop is not None:
+                return self._completion("stop", stop)
+            self._emit(self._stop_strings.finish())
+        return self._completion(reason, stopped_by)
+
+    def _completion(self, reason: FinishReason, stopped_by: str | int | None) -> Completion:
+        started = self._started or time.perf_counter()
+        first = self._first or time.perf_counter()
+        return Completion(
+            text="".join(self._text),
+            tokens=tuple(self._tokens),
+            finish_reason=reason,
+            stopped_by=stopped_by,
+            logprobs=tuple(self._logprobs) if self._parameters.logprobs is not None else None,
+            seed=self._parameters.seed,
+            timings=Timings(
+                prompt_tokens=self._n_prompt,
+                reused_tokens=self._reused,
+                generated_tokens=self._n_drawn,
+                waiting=started - self.submitted,
+                prompt=first - started,
+                generation=max(0.0, self._last - first),
+            ),
+        )

@@ -1,0 +1,85 @@
+"""GGUF files for these tests, read with the gguf package, and models made up of zeros."""
+
+from __future__ import annotations
+
+import functools
+import lzma
+from dataclasses import dataclass
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+GOLDENS = Path(__file__).parent / "goldens"
+NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+
+
+@dataclass(frozen=True)
+class Format:
+    name: str
+    type_id: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    name: str
+    shape: tuple[int, ...]
+    format: Format
+    data: np.ndarray
+
+
+def unpack(name, folder):
+    """The golden's GGUF file, written into the folder."""
+    path = Path(folder) / f"{name}.gguf"
+    path.write_bytes(lzma.decompress((GOLDENS / f"{name}.gguf.xz").read_bytes()))
+    return path
+
+
+def expected(name):
+    """The golden's ids [T] and logits [T, n_vocab]."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return arrays["ids"], arrays["logits"]
+
+
+def read(path):
+    """Metadata and tensors of a file, as `clarion.models.build` takes them."""
+    reader = gguf.GGUFReader(path)
+    metadata = {
+        name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")
+    }
+    tensors = {}
+    for tensor in reader.tensors:
+        shape = tuple(int(n) for n in reversed(tensor.shape))
+        data = np.array(tensor.data).reshape(-1).view(np.uint8)
+        fmt = Format(tensor.tensor_type.name, int(tensor.tensor_type))
+        tensors[tensor.name] = Tensor(tensor.name, shape, fmt, data)
+    return metadata, tensors
+
+
+def zeros(name, *shape, fmt="F32"):
+    """A tensor without content."""
+    kind = gguf.GGMLQuantizationType[fmt]
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    return Tensor(
+        name, shape, Format(fmt, int(kind)), np.zeros(int(np.prod(shape)) // block * size, np.uint8)
+    )
+
+
+@functools.cache
+def _golden(name):
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        return read(unpack(name, folder))
+
+
+def golden(name):
+    """Metadata and tensors of a golden; the mappings may be changed."""
+    metadata, tensors = _golden(name)
+    return dict(metadata), dict(tensors)
+
+
+def nmse(found, wanted):
+    """Mean squared error over the variance of what is wanted."""
+    found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
+    return float(((found - wanted) ** 2).mean() / wanted.var())

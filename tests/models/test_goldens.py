@@ -1,0 +1,30 @@
+"""Every golden through the whole engine: file, graph, plan, native machine.
+
+The limits are those of the design: `exact` is float32 throughout, `high` rounds activations to 16 bits.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import clarion
+from tests.models.files import NAMES, expected, nmse, unpack
+
+LIMITS = {"exact": 1e-9, "high": 1e-6}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("goldens")
+    return {name: unpack(name, folder) for name in NAMES}
+
+
+@pytest.mark.parametrize("batch", [256, 7, 1], ids=["whole", "by-7", "step-by-step"])
+@pytest.mark.parametrize("activations", LIMITS)
+@pytest.mark.parametrize("name", NAMES)
+def test_logits(files, name, activations, batch):
+    ids, logits = expected(name)
+    with clarion.load(files[name], activations=activations, batch=batch, threads=2) as model:
+        found = model.logits(ids.tolist())
+    assert found.shape == logits.shape
+    assert nmse(found, logits) <= LIMITS[activations]

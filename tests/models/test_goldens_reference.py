@@ -1,0 +1,123 @@
+"""Every golden through its graph and plan, executed by the float64 reference: the families' mathematics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clarion import models, plan
+from tests.models.files import NAMES, expected, golden, nmse
+from tests.plan.reference import PAGE, Cache, Reference, row_bytes
+
+T_MAX = 32
+LIMIT = 1e-11  # transformers keeps norms, softmax and rotations in float32; goldens hold float32 logits
+
+
+def compiled(metadata, tensors, **options):
+    graph = models.build(metadata, tensors)
+    options = {"activations": "high", "max_tokens": T_MAX, "max_outputs": T_MAX, "context": 128} | options
+    return plan.compile(graph, row_bytes=row_bytes, **options)
+
+
+def run(p, ids, chunk=T_MAX, outputs=None):
+    """Logits of one sequence, its tokens given to the plan in chunks."""
+    program, cache = Reference(p.native_spec()), Cache(p.kv_layers, pages=4)
+    pages = np.array([[2, 0]])  # not in the order of positions
+    logits = []
+    for start in range(0, len(ids), chunk):
+        tokens = ids[start : start + chunk]
+        n = len(tokens)
+        wanted = range(n) if outputs is None else outputs
+        program.run(cache, tokens, np.arange(start, start + n), np.zeros(n, int), pages, list(wanted))
+        logits.append(program.buffer("logits"))
+    assert len(ids) <= pages.size * PAGE
+    return np.concatenate(logits)
+
+
+@pytest.mark.parametrize("fuse", [True, False], ids=["fused", "unfused"])
+@pytest.mark.parametrize("activations", ["high", "exact"])
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_of_a_prompt(name, activations, fuse):
+    ids, logits = expected(name)
+    p = compiled(*golden(name), activations=activations, fuse=fuse)
+    assert nmse(run(p, ids), logits) < LIMIT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_step_by_step(name):
+    ids, logits = expected(name)
+    p = compiled(*golden(name))
+    for chunk in (1, 5):
+        assert nmse(run(p, ids, chunk), logits) < LIMIT
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_wanted_logits(name):
+    ids, logits = expected(name)
+    p = compiled(*golden(name), max_outputs=3)
+    assert nmse(run(p, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
+
+
+@pytest.mark.parametrize("name", ["llama-gqa-tied", "mistral-window", "qwen3moe"])
+def test_sequences_of_one_batch_do_not_see_each_other(name):
+    ids, logits = expected(name)
+    p = compiled(*golden(name), max_tokens=40)
+    program, cache = Reference(p.native_spec()), Cache(p.kv_layers, pages=3)
+    sequences = np.array([1, 0] * 20)
+    positions = np.arange(40) // 2
+    program.run(cache, ids[positions], positions, sequences, [[2], [1]], range(32))
+    assert nmse(program.buffer("logits"), logits[positions[:32]]) < LIMIT
+
+
+# Each line takes one feature out of a golden. If the logits stayed, the golden would not test that feature.
+WITHOUT = [
+    ("llama-linear", {"llama.rope.scaling.factor": 1.0}),
+    ("llama-yarn", {"llama.rope.scaling.type": "linear"}),
+    ("llama-yarn", {"llama.rope.scaling.original_context_length": 64}),
+    ("mistral-window", {"llama.attention.sliding_window": 9}),
+    ("qwen2-yarn", {"qwen2.rope.scaling.yarn_beta_fast": 32.0}),
+    ("qwen2-yarn", {"qwen2.rope.scaling.yarn_beta_slow": 1.0}),
+    ("qwen2-yarn", {"qwen2.rope.scaling.attn_factor": 1.0}),
+    ("qwen2-partial", {"qwen2.rope.dimension_count": 12}),
+    ("qwen3moe-raw", {"qwen3moe.expert_weights_norm": True}),
+    ("qwen3moe", {"qwen3moe.expert_weights_norm": False}),
+    ("mixtral", {"llama.expert_used_count": 3}),
+    ("llama-bias", {"llama.attention.layer_norm_rms_epsilon": 1e-5}),
+]
+
+
+@pytest.mark.parametrize(("name", "change"), WITHOUT, ids=lambda value: str(value))
+def test_each_feature_matters(name, change):
+    ids, logits = expected(name)
+    metadata, tensors = golden(name)
+    assert change.keys() <= metadata.keys() | {"qwen3moe.expert_weights_norm"}
+    assert nmse(run(compiled(metadata | change, tensors), ids), logits) > 1e-8
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("llama-llama3", "rope_freqs"),
+        ("llama-bias", "attn_k.bias"),
+        ("llama-bias", "ffn_down.bias"),
+        ("qwen2-tied", "attn_v.bias"),
+    ],
+)
+def test_each_optional_tensor_matters(name, part):
+    ids, logits = expected(name)
+    metadata, tensors = golden(name)
+    rest = {key: tensor for key, tensor in tensors.items() if part not in key}
+    assert len(rest) < len(tensors)
+    assert nmse(run(compiled(metadata, rest), ids), logits) > 1e-8
+
+
+def test_rotating_halves_where_neighbours_belong_together_is_wrong():
+    ids, logits = expected("llama-mha")
+    p = compiled(*golden("llama-mha"))
+    spec = p.native_spec()
+    for op in spec["ops"]:
+        if "neox" in op["ints"]:
+            op["ints"]["neox"] = 1
+    program, cache = Reference(spec), Cache(p.kv_layers, pages=1)
+    program.run(cache, ids, np.arange(32), np.zeros(32, int), [[0]], range(32))
+    assert nmse(program.buffer("logits"), logits) > 1e-4

@@ -1,0 +1,271 @@
+"""What each pass does to real graphs: counts, kinds, fallbacks, memory."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from clarion import models, plan
+from clarion.errors import ParameterError, PlanError
+from clarion.plan.fuse import fuse
+from clarion.plan.ir import Node, Value
+from clarion.plan.lower import lower
+from clarion.plan.memory import memory
+from clarion.plan.narrow import narrow
+from clarion.plan.precision import precision
+from tests.models.files import NAMES, golden
+from tests.plan.reference import row_bytes
+
+OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64, "row_bytes": row_bytes}
+
+
+def compiled(name, **options):
+    return plan.compile(models.build(*golden(name)), **(OPTIONS | options))
+
+
+def counts(p):
+    return Counter(op.op for op in p.ops)
+
+
+def test_a_dense_layer_is_ten_operations():
+    """norm, qkv, rope and cache, attention, encode, output, norm, gate and up, gate, down."""
+    p = compiled("llama-q8_0")
+    assert [op.op for op in p.ops[2:12]] == [
+        "norm",
+        "linear",
+        "rope_kv",
+        "attention",
+        "encode",
+        "linear",
+        "norm",
+        "linear",
+        "gate",
+        "linear",
+    ]
+    assert {op.op for op in p.ops} & {"rope", "kv_write", "silu", "mul", "add"} == set()
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - {"llama-split"}))
+def test_fusion_removes_at_least_30_percent(name):
+    """Of a model with as many layers as the smallest real ones."""
+    metadata, tensors = golden(name)
+    metadata[f"{metadata['general.architecture']}.block_count"] = 16
+    for i in range(16):
+        for tensor in list(tensors.values()):
+            if tensor.name.startswith("blk.0."):
+                copy = replace(tensor, name=tensor.name.replace("blk.0.", f"blk.{i}."))
+                tensors[copy.name] = copy
+    p = plan.compile(models.build(metadata, tensors), **OPTIONS)
+    assert p.n_graph_ops - p.n_ops >= 0.3 * p.n_graph_ops
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_unfused_plan_leaves_everything_apart(name):
+    p = compiled(name, fuse=False)
+    assert {"gate", "rope_kv"}.isdisjoint(counts(p))
+    for op in p.ops:
+        assert len(op.outputs) <= (2 if op.op == "route" else 1)
+        assert op.op != "linear" or len(op.inputs) == 1
+        assert op.op != "norm" or p.buffers[op.outputs[0]].kind == "f32"
+
+
+def test_float_weights_read_float_and_quantised_weights_encoded_activations():
+    for activations in ("fast", "high"):
+        p = compiled("llama-split", activations=activations)
+        for op in p.ops:
+            if op.op == "linear":
+                formats = {p.weights[w].format for w in op.weights if w >= 0}
+                kinds = {"f32" if fmt in ("F32", "F16", "BF16") else activations for fmt in formats}
+                assert kinds == {p.buffers[op.inputs[0]].kind}
+
+
+def test_an_input_of_two_kinds_of_weights_exists_twice_and_is_named():
+    p = compiled("llama-split")
+    norms = [op for op in p.ops if op.op == "norm"]
+    assert [p.buffers[i].kind for i in norms[0].outputs] == ["f32", "high"]
+    split = [op for op in p.ops if op.fallback == "split-linear"]
+    assert len(split) == 2 * 2 * 2  # layers, inputs, parts
+    assert "8 × split-linear" in str(p)
+
+
+def test_a_router_in_float_beside_quantised_experts_is_no_fallback():
+    p = compiled("mixtral-q8_0")
+    assert [op.fallback for op in p.ops if op.fallback] == []
+    norm = next(op for op in p.ops if op.op == "norm" and "ffn" in p.weights[op.weights[0]].name)
+    assert [p.buffers[i].kind for i in norm.outputs] == ["f32", "high"]
+
+
+def test_exact_is_float_everywhere_and_says_what_it_costs():
+    p = compiled("llama-q8_0", activations="exact")
+    assert {buffer.kind for buffer in p.buffers} == {"f32"}
+    assert p.kv == "f32"
+    assert {op.fallback for op in p.ops if op.op == "linear"} == {"float-product"}
+
+
+def test_a_cache_longer_than_the_window_is_named():
+    assert "full-cache" in str(compiled("mistral-window"))
+    assert "full-cache" not in str(compiled("mistral-window", context=8))
+
+
+def test_only_wanted_rows_pass_the_last_layer():
+    p = compiled("llama-q8_0")
+    attention = max(i for i, op in enumerate(p.ops) if op.op == "attention")
+    after = [op for op in p.ops[attention + 1 :] if op.op != "select"]
+    assert {p.buffers[i].rows for op in after for i in op.outputs} == {"outputs"}
+    assert counts(p)["select"] == 2  # the attention's result and the residual
+    assert counts(compiled("mixtral"))["select"] == 1  # experts work on all tokens
+
+
+def test_wider_batches_and_lifetimes_decide_the_arena():
+    small, large = compiled("llama-q8_0"), compiled("llama-q8_0", max_tokens=160)
+    assert small.arena_bytes < large.arena_bytes < 11 * small.arena_bytes
+    apart = sum(buffer.n_bytes for buffer in large.buffers)
+    assert large.arena_bytes < apart / 2
+
+
+def test_more_layers_need_no_more_memory():
+    from clarion.plan.graph import Graph
+
+    def arena(n_layer):
+        g = Graph(models.build(*golden("llama-mha")).hyperparameters)
+        x = g.embed(_Checkpoint("table"), 80, 48)
+        for i in range(n_layer):
+            h = g.rms_norm(x, _Checkpoint(f"norm{i}"), 1e-5)
+            x = x + g.linear(g.silu(g.linear(h, _Checkpoint(f"up{i}"), 96)), _Checkpoint(f"down{i}"), 48)
+        nodes = fuse(precision(lower(g.nodes), "high"))
+        return memory(nodes, x.value, lambda value: 10, row_bytes)[2]
+
+    assert arena(3) == arena(40)
+
+
+def test_overwriting_what_is_still_read_is_refused():
+    q, r, y = Value("q", 8), Value("r", 4), Value("y", 8)
+    rotated = Value("rotated", 8)
+    nodes = [
+        Node("embed", (), (q,)),
+        Node("rope_table", (), (r,)),
+        Node("rope", (q, r), (rotated,)),
+        Node("add", (rotated, q), (y,)),
+    ]
+    with pytest.raises(PlanError, match="rope overwrites q"):
+        memory(nodes, y, lambda value: 1, row_bytes)
+
+
+def test_a_residual_that_is_read_later_keeps_its_memory():
+    a, x, y, z = (Value(name, 8) for name in "axyz")
+    nodes = [
+        Node("embed", (), (a,)),
+        Node("embed", (), (x,)),
+        Node("linear", (a, x), (y,)),
+        Node("add", (x, y), (z,)),
+    ]
+    _, index, _ = memory(nodes, z, lambda value: 1, row_bytes)
+    assert index[x] != index[y]
+    assert index[z] == index[x]
+
+
+def test_rules_leave_alone_what_has_other_readers():
+    """silu(g) is read twice: a gate would compute it twice or lose it."""
+    a, g, u = Value("a", 8), Value("g", 8), Value("u", 8)
+    s, p, y = Value("s", 8), Value("p", 8), Value("y", 8)
+    nodes = [
+        Node("embed", (), (g,)),
+        Node("embed", (), (u,)),
+        Node("silu", (g,), (s,)),
+        Node("mul", (s, u), (p,)),
+        Node("add", (p, s), (y,)),
+    ]
+    assert [node.op for node in fuse(nodes)] == [node.op for node in nodes]
+    square = [*nodes[:1], Node("silu", (g,), (s,)), Node("mul", (s, s), (a,))]
+    assert [node.op for node in fuse(square)] == [node.op for node in square]
+
+
+def test_bias_and_head_norm_need_their_partners():
+    a, b, c = (Value(name, 8) for name in "abc")
+    with pytest.raises(PlanError, match="bias of a"):
+        lower([Node("embed", (), (a,)), Node("bias", (a,), (b,))])
+    with pytest.raises(PlanError, match="head_norm of a"):
+        lower([Node("embed", (), (a,)), Node("head_norm", (a,), (b,)), Node("silu", (b,), (c,))])
+
+
+def test_narrowing_without_a_selection_changes_nothing():
+    a, b = Value("a", 8), Value("b", 8)
+    nodes = [Node("embed", (), (a,)), Node("silu", (a,), (b,))]
+    assert [node.op for node in narrow(nodes)] == ["embed", "silu"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activations": "best"},
+        {"activations": "exact", "kv": "f16"},
+        {"kv": "f8"},
+        {"max_tokens": 0},
+        {"max_outputs": -1},
+        {"context": 0},
+    ],
+)
+def test_arguments_out_of_range(options):
+    with pytest.raises(ParameterError, match=next(reversed(options))):
+        compiled("llama-mha", **options)
+
+
+def test_a_graph_without_output():
+    graph = models.build(*golden("llama-mha"))
+    graph.logits = None
+    with pytest.raises(PlanError, match="no output"):
+        plan.compile(graph, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_plan_is_printed_and_written_without_the_weights(name):
+    p = compiled(name)
+    lines = str(p).splitlines()
+    rows = [
+        line for line in lines if line.split()[:1] and line.split()[0].isdigit() and "operations" not in line
+    ]
+    assert len(rows) == p.n_ops
+    assert f"fusion removed {p.n_graph_ops - p.n_ops} of {p.n_graph_ops} operations" in str(p)
+    written = json.loads(p.to_json())
+    assert len(written["ops"]) == p.n_ops
+    assert written["hyperparameters"]["n_vocab"] == p.n_vocab == 80
+    assert written["weights"][0].keys() >= {"name", "format", "rows", "cols", "experts"}
+    assert len(p.to_json()) < 200_000
+
+
+def test_weights_moved_per_token():
+    p = compiled("mixtral")
+    by_op = {op.op: p.weight_bytes(op) for op in p.ops}
+    assert by_op["embed"] == 48 * 4
+    expert = next(op for op in p.ops if op.op == "expert_linear")
+    assert p.weight_bytes(expert) == 2 * 2 * 48 * 32 * 4  # two of five experts, gate and up
+    assert p.kv_bytes_per_token == 2 * 2 * 2 * 12 * 2
+
+
+def test_a_tied_output_is_one_weight():
+    p = compiled("llama-gqa-tied")
+    assert [weight.name for weight in p.weights].count("token_embd.weight") == 1
+    assert p.weights[p.ops[-1].weights[0]].name == "token_embd.weight"
+
+
+class _Checkpoint:
+    """Any weight that is asked for."""
+
+    def __init__(self, prefix):
+        self.prefix = prefix
+
+    def matrix(self, rows, cols):
+        from clarion.plan.ir import Weight
+
+        return Weight(self.prefix, "Q8_0", 8, rows, cols, 1, rows * cols)
+
+    def vector(self, leaf, n):
+        from clarion.plan.ir import Weight
+
+        return Weight(f"{self.prefix}.{leaf}", "F32", 0, 1, n, 1, 4 * n)
+
+    def bias(self, n):
+        return None

@@ -1,0 +1,431 @@
+"""The engine on a fake machine whose logits depend on every token that its pages hold."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clarion.devices import native
+from clarion.errors import ClosedError, FileError, ModelError
+from clarion.runtime.completion import Completion
+from clarion.runtime.jobs import Generation, Put, Scoring
+from clarion.runtime.sampling import Options, Parameters
+from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_async
+from tests.runtime.fakes import FakeMachine, V, greedy, next_logits
+
+
+class Letters:
+    """Token i is the i-th letter from a on."""
+
+    def feed(self, token: int) -> str:
+        return chr(ord("a") + token)
+
+    def finish(self) -> str:
+        return ""
+
+
+def text(tokens: list[int]) -> str:
+    return "".join(map(Letters().feed, tokens))
+
+
+def generation(
+    prompt: list[int], n: int, *, end_tokens: tuple[int, ...] = (), streams: bool = False, **options: Any
+) -> MakeJob:
+    parsed: Options = {"greedy": True, "seed": 0, **options}  # type: ignore[typeddict-item]
+    parameters = Parameters.parse(parsed)
+
+    def make(put: Put) -> Generation:
+        return Generation(
+            list(prompt),
+            parameters,
+            room=n,
+            state=native().SamplerState(V, parameters.native()),
+            decoder=Letters(),
+            end_tokens=end_tokens,
+            streams=streams,
+            put=put,
+        )
+
+    return make
+
+
+def generate(machine: FakeMachine, prompt: list[int], n: int, **options: Any) -> Completion:
+    result = wait(machine.engine, generation(prompt, n, **options))
+    assert isinstance(result, Completion)
+    return result
+
+
+@pytest.fixture
+def machine() -> Iterator[FakeMachine]:
+    machine = FakeMachine()
+    yield machine
+    machine.engine.close()
+
+
+def test_generates_what_the_model_says(machine: FakeMachine) -> None:
+    prompt = list(range(20)) * 5
+    result = generate(machine, prompt, 100)
+    assert list(result.tokens) == greedy(prompt, 100)
+    assert result.text == text(greedy(prompt, 100))
+    assert result.finish_reason == "length"
+    assert machine.program.batches[:7] == [(16, 1)] * 6 + [(4, 1)]
+    assert machine.program.batches[7:] == [(1, 1)] * 99
+    assert machine.checks == len(machine.program.batches)
+
+
+def test_timings_count_tokens(machine: FakeMachine) -> None:
+    timings = generate(machine, [1, 2, 3], 4).timings
+    assert (timings.prompt_tokens, timings.reused_tokens, timings.generated_tokens) == (3, 0, 4)
+    assert timings.prompt > 0
+    assert timings.generation > 0
+    assert timings.prompt_rate == 3 / timings.prompt
+    assert timings.generation_rate == 3 / timings.generation
+
+
+def test_ten_threads_get_what_each_gets_alone(machine: FakeMachine) -> None:
+    prompts = [[i] * (i + 1) + list(range(i, i + 9)) for i in range(10)]
+    with ThreadPoolExecutor(10) as threads:
+        results = list(threads.map(lambda prompt: generate(machine, prompt, 30), prompts))
+    assert [list(result.tokens) for result in results] == [greedy(prompt, 30) for prompt in prompts]
+    assert max(n for _, n in machine.program.batches) > 1
+
+
+def test_texts_go_on_while_a_prompt_is_computed() -> None:
+    machine = FakeMachine(context=512)
+    machine.program.gate = threading.Semaphore(3)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(generate, machine, [1], 20)
+        for _ in range(4):
+            machine.program.started.acquire()
+        second = threads.submit(generate, machine, [2] * 100, 5)
+        while not machine.engine._arrivals:  # it stands in line while the fourth run waits at the gate
+            pass
+        for _ in range(40):
+            machine.program.gate.release()
+        assert list(first.result().tokens) == greedy([1], 20)
+        assert list(second.result().tokens) == greedy([2] * 100, 5)
+    assert machine.program.batches[4:10] == [(16, 2)] * 6
+    machine.engine.close()
+
+
+def test_pages_run_out_and_everybody_still_gets_the_right_text() -> None:
+    # Four pages for six sequences of three pages each.
+    machine = FakeMachine(context=256, n_pages=4)
+    prompts = [[i] * 40 for i in range(6)]
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(lambda prompt: generate(machine, prompt, 120), prompts))
+    assert [list(result.tokens) for result in results] == [greedy(prompt, 120) for prompt in prompts]
+    assert machine.program.computed > 6 * 159  # somebody was computed again
+    machine.engine.close()
+
+
+def test_a_sequence_may_fill_all_pages() -> None:
+    machine = FakeMachine(context=128)
+    assert list(generate(machine, [1] * 100, 28).tokens) == greedy([1] * 100, 28)
+    assert list(generate(machine, [1] * 100, 28).tokens) == greedy([1] * 100, 28)
+    machine.engine.close()
+
+
+def test_prefixes_of_finished_texts_are_not_computed_again(machine: FakeMachine) -> None:
+    first = generate(machine, [3] * 70, 10)
+    longer = [3] * 70 + list(first.tokens) + [5, 6]
+    before = machine.program.computed
+    second = generate(machine, longer, 1)
+    # The last token drawn was never computed.
+    assert second.timings.reused_tokens == 79
+    assert machine.program.computed - before == 3
+    assert list(second.tokens) == greedy(longer, 1)
+    assert machine.cache.copies == 1  # of the page that both end in
+
+    branch = [3] * 70 + [7]
+    third = generate(machine, branch, 5)
+    assert third.timings.reused_tokens == 70
+    assert list(third.tokens) == greedy(branch, 5)
+    again = generate(machine, longer, 5)
+    assert list(again.tokens) == greedy(longer, 5)
+
+
+def test_short_prefixes_are_computed_again(machine: FakeMachine) -> None:
+    generate(machine, [3] * 10, 3)
+    assert generate(machine, [3] * 10, 3).timings.reused_tokens == 0
+
+
+def test_logits_of_every_token(machine: FakeMachine) -> None:
+    tokens = [int(t) for t in np.random.default_rng(0).integers(0, V, 50)]
+    generate(machine, tokens, 2)
+    logits = wait(machine.engine, lambda put: Scoring(list(tokens), V, put))
+    assert isinstance(logits, np.ndarray)
+    np.testing.assert_array_equal(logits, [next_logits(tokens[: i + 1]) for i in range(50)])
+
+
+def test_logits_while_pages_run_out() -> None:
+    machine = FakeMachine(context=192)
+    tokens = [5] * 190
+    with ThreadPoolExecutor(4) as threads:
+        texts = [threads.submit(generate, machine, [i] * 30, 100) for i in range(3)]
+        scores = threads.submit(wait, machine.engine, lambda put: Scoring(list(tokens), V, put))
+        for i, future in enumerate(texts):
+            assert list(future.result().tokens) == greedy([i] * 30, 100)
+        np.testing.assert_array_equal(
+            scores.result(), [next_logits(tokens[: i + 1]) for i in range(len(tokens))]
+        )
+    machine.engine.close()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 80), st.integers(1, 60)), min_size=1, max_size=8))
+def test_any_mix_of_requests(requests: list[tuple[int, int, int]]) -> None:
+    machine = FakeMachine(context=192, max_outputs=4)
+    prompts = [([token] * length, n) for token, length, n in requests]
+    try:
+        with ThreadPoolExecutor(len(prompts)) as threads:
+            results = list(threads.map(lambda request: generate(machine, *request), prompts))
+        assert [list(r.tokens) for r in results] == [greedy(*request) for request in prompts]
+        machine.engine._forget(machine.engine._pool.n_pages)
+        assert machine.engine._pool.n_free == machine.engine._pool.n_pages
+    finally:
+        machine.engine.close()
+
+
+# ---- ends -----------------------------------------------------------------------------------------
+
+
+def test_end_tokens_and_stop_tokens_are_not_part_of_the_text(machine: FakeMachine) -> None:
+    expected = greedy([1, 2], 30)
+    end = expected[7]
+    n = expected.index(end)
+    by_model = generate(machine, [1, 2], 30, end_tokens=(end,))
+    by_caller = generate(machine, [1, 2], 30, stop=[end])
+    for result in (by_model, by_caller):
+        assert list(result.tokens) == expected[:n]
+        assert result.text == text(expected[:n])
+        assert (result.finish_reason, result.stopped_by) == ("stop", end)
+        assert result.timings.generated_tokens == n + 1
+
+
+def test_stop_strings_across_tokens(machine: FakeMachine) -> None:
+    expected = text(greedy([1, 2], 30))
+    stop = expected[10:13]
+    result = generate(machine, [1, 2], 30, stop=["nothing like this", stop])
+    assert result.text == expected[: expected.index(stop)]
+    assert (result.finish_reason, result.stopped_by) == ("stop", stop)
+    assert text(list(result.tokens)) == expected[: expected.index(stop) + 3]
+
+
+def test_a_held_back_beginning_of_a_stop_string_comes_at_the_end(machine: FakeMachine) -> None:
+    expected = text(greedy([1, 2], 10))
+    result = generate(machine, [1, 2], 10, stop=[expected[-2:] + "?"])
+    assert result.text == expected
+    assert result.finish_reason == "length"
+
+
+def test_log_probabilities(machine: FakeMachine) -> None:
+    result = generate(machine, [4], 5, logprobs=3, logit_bias={0: -np.inf}, temperature=2.0)
+    assert result.logprobs is not None
+    history = [4]
+    for token, entry in zip(result.tokens, result.logprobs, strict=True):
+        x = next_logits(history).astype(np.float64)
+        expected = x - np.log(np.exp(x).sum())
+        assert entry.token == token
+        assert entry.logprob == pytest.approx(expected[token])
+        assert [i for i, _ in entry.top] == np.argsort(-x, kind="stable")[:3].tolist()
+        assert [value for _, value in entry.top] == pytest.approx(sorted(expected)[:-4:-1])
+        history.append(token)
+
+
+def test_a_seed_draws_the_same_text_whoever_else_is_drawing(machine: FakeMachine) -> None:
+    options = {"greedy": False, "temperature": 2.0, "seed": 42}
+    alone = generate(machine, [1], 30, **options)
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda _: generate(machine, [1], 30, **options), range(8)))
+    assert {result.tokens for result in together} == {alone.tokens}
+    assert alone.seed == 42
+    assert generate(machine, [1], 30, **{**options, "seed": 43}).tokens != alone.tokens
+
+
+# ---- streams and cancellation ---------------------------------------------------------------------
+
+
+def test_stream(machine: FakeMachine) -> None:
+    stream = TextStream(machine.engine, generation([1], 20, streams=True))
+    pieces = list(stream)
+    assert "".join(pieces) == text(greedy([1], 20))
+    assert len(pieces) == 20
+    assert stream.completion is not None
+    assert stream.completion.text == "".join(pieces)
+    assert list(stream) == []
+
+
+def test_cancelling_a_stream_ends_the_run_in_progress(machine: FakeMachine) -> None:
+    machine.program.gate = threading.Semaphore(3)
+    stream = TextStream(machine.engine, generation([1], 50, streams=True))
+    pieces = [next(stream) for _ in range(3)]
+    machine.program.started.acquire()
+    completion = stream.cancel()
+    assert completion.finish_reason == "cancelled"
+    assert completion.text == "".join(pieces)
+    assert len(machine.program.batches) == 3
+    machine.program.gate = None
+    assert list(generate(machine, [2], 5).tokens) == greedy([2], 5)
+
+
+def test_cancelling_one_of_two_leaves_the_other_alone(machine: FakeMachine) -> None:
+    stream = TextStream(machine.engine, generation([1], 10_000, streams=True))
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(generate, machine, [2], 100)
+        next(stream)
+        stream.close()
+        assert list(other.result().tokens) == greedy([2], 100)
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("how", ["close", "with", "last reference"])
+def test_a_stream_that_is_left_early_stops_computing(machine: FakeMachine, how: str) -> None:
+    machine.program.gate = threading.Semaphore(0)
+    stream = TextStream(machine.engine, generation([1], 100, streams=True))
+    machine.program.started.acquire()
+    if how == "close":
+        stream.close()
+    elif how == "with":
+        with stream:
+            pass
+    else:
+        del stream
+        gc.collect()
+    machine.program.gate = None
+    generate(machine, [2], 1)
+    assert machine.program.batches == [(1, 1)]
+
+
+def test_an_interrupted_wait_cancels(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(SimpleQueue):  # type: ignore[type-arg]
+        def get(self) -> Any:
+            machine.program.started.acquire()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("clarion.runtime.streams.SimpleQueue", Interrupted)
+    machine.program.gate = threading.Semaphore(0)
+    with pytest.raises(KeyboardInterrupt):
+        generate(machine, [1], 100)
+    monkeypatch.undo()
+    machine.program.gate = None
+    generate(machine, [2], 1)
+    assert machine.program.batches == [(1, 1)]
+
+
+def test_async(machine: FakeMachine) -> None:
+    async def run() -> None:
+        results = await asyncio.gather(
+            *(wait_async(machine.engine, generation([i], 20)) for i in range(5)),
+        )
+        for i, result in enumerate(results):
+            assert isinstance(result, Completion)
+            assert list(result.tokens) == greedy([i], 20)
+        stream = AsyncTextStream(machine.engine, generation([1], 20, streams=True))
+        assert "".join([piece async for piece in stream]) == text(greedy([1], 20))
+        assert stream.completion is not None
+
+    asyncio.run(run())
+
+
+def test_async_cancellation(machine: FakeMachine) -> None:
+    machine.program.gate = threading.Semaphore(0)
+
+    async def run() -> None:
+        task = asyncio.create_task(wait_async(machine.engine, generation([1], 100)))
+        await asyncio.to_thread(machine.program.started.acquire)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with AsyncTextStream(machine.engine, generation([2], 100, streams=True)) as stream:
+            task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
+            await asyncio.to_thread(machine.program.started.acquire)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    asyncio.run(run())
+    assert machine.program.batches == []
+    machine.program.gate = None
+    assert list(generate(machine, [3], 5).tokens) == greedy([3], 5)
+
+
+def test_a_loop_that_is_gone_does_not_hurt_the_engine(machine: FakeMachine) -> None:
+    loop = asyncio.new_event_loop()
+    stream = AsyncTextStream(machine.engine, generation([1], 20, streams=True))
+    loop.run_until_complete(anext(stream))
+    loop.close()
+    assert list(generate(machine, [3], 5).tokens) == greedy([3], 5)
+
+
+# ---- errors ---------------------------------------------------------------------------------------
+
+
+def test_bad_logits_end_one_request_with_an_error(
+    machine: FakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(history: list[int]) -> np.ndarray:
+        logits = next_logits(history)
+        return np.full_like(logits, np.nan) if history[0] == 1 else logits
+
+    monkeypatch.setattr("tests.runtime.fakes.next_logits", broken)
+    with ThreadPoolExecutor(2) as threads:
+        bad = threads.submit(generate, machine, [1] * 5, 10)
+        good = threads.submit(generate, machine, [2] * 5, 10)
+        with pytest.raises(ModelError, match="position 5: the logit of token 0 is NaN"):
+            bad.result()
+        assert list(good.result().tokens) == greedy([2] * 5, 10)
+
+
+def test_a_file_that_changes_while_it_is_used_is_an_error_for_everybody(machine: FakeMachine) -> None:
+    machine.damage = FileError("truncated")
+    with pytest.raises(FileError, match="truncated"):
+        generate(machine, [1], 10)
+    machine.damage = None
+    assert list(generate(machine, [1], 10).tokens) == greedy([1], 10)
+
+
+def test_a_failing_run_reaches_the_caller(machine: FakeMachine) -> None:
+    machine.program.fail = MemoryError("no")
+    with pytest.raises(MemoryError):
+        generate(machine, [1], 10)
+    machine.program.fail = None
+    assert list(generate(machine, [1], 10).tokens) == greedy([1], 10)
+
+
+def test_close_ends_what_runs_and_what_waits() -> None:
+    machine = FakeMachine(context=64, max_outputs=2)
+    machine.program.gate = threading.Semaphore(0)
+    with ThreadPoolExecutor(4) as threads:
+        futures = [threads.submit(generate, machine, [i], 60) for i in range(4)]
+        machine.program.started.acquire()
+        machine.engine.close()
+        for future in futures:
+            with pytest.raises(ClosedError):
+                future.result()
+    with pytest.raises(ClosedError, match="the model is closed"):
+        generate(machine, [1], 1)
+    machine.engine.close()
+
+
+def test_a_forked_process_is_told_so(machine: FakeMachine) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            generate(machine, [1], 1)
+        except ClosedError:
+            machine.engine.close()
+            os._exit(17)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
