@@ -156,9 +156,9 @@ def test_every_module_and_precision_writes(model: clarion.Model, isa: str, activ
 
 
 def test_a_prompt_longer_than_the_context_names_both_lengths(model: clarion.Model) -> None:
-    with pytest.raises(ContextError, match="600 tokens .* context of 512"):
+    with pytest.raises(ContextError, match=r"600 tokens .* context of 512"):
         model.generate([5] * 600)
-    with pytest.raises(ContextError, match="513 tokens .* context of 512"):
+    with pytest.raises(ContextError, match=r"513 tokens .* context of 512"):
         model.logits([5] * 513)
 
 
@@ -172,7 +172,7 @@ def test_bad_prompts(model: clarion.Model) -> None:
     with pytest.raises(ParameterError, match="token 0: found 'a', expected a token id"):
         model.generate(["a"])  # type: ignore[list-item]
     for prompt in (None, 3, b"text"):
-        with pytest.raises(ParameterError, match="tokens: found .*, expected token ids"):
+        with pytest.raises(ParameterError, match=r"tokens: found .*, expected token ids"):
             model.generate(prompt)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="tokens: found 'text'"):
         model.detokenize("text")  # type: ignore[arg-type]
