@@ -19,7 +19,7 @@ from clarion.devices.measure import bandwidth, multiply_peak
 
 
 def main(
-    path: str, threads: int, n_prompt: int, n_generated: int, isa: str, activations: clarion.Activations
+    path: str, threads: int, n_prompt: int, n_generated: int, isa: str, activations: str
 ) -> dict[str, float | str]:
     context = max(n_prompt, n_generated + 1) + 1
     with clarion.load(path, threads=threads, context=context, isa=isa, activations=activations) as model:

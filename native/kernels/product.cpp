@@ -63,21 +63,37 @@ void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const 
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 
+// Float products of a tile with N tokens. B blocks of 32 columns advance together, because one chain of
+// additions would wait for itself; each is still summed on its own, and they are added in order.
+template <int N, int B>
+int64_t dot_blocks_f32(const float* weights, int64_t first, int64_t k, int64_t n,
+                       const std::byte* const* rows, simd::f32x16* total) {
+    for (; k < n && (B == 1 || k + 32 * B <= n); k += 32 * B) {
+        simd::f32x16 acc[B * N];
+        unrolled<B * N>([&]<int i>() CLARION_INLINE { acc[i] = simd::zero(); });
+        for (int64_t c = 0; c < std::min<int64_t>(32, n - k); ++c)
+            unrolled<B>([&]<int b>() CLARION_INLINE {
+                const int64_t column = k + 32 * b + c;
+                const simd::f32x16 w = simd::load(weights + 16 * column);
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const float x = reinterpret_cast<const float*>(rows[t])[first + column];
+                    acc[b * N + t] = simd::fma(w, simd::set1(x), acc[b * N + t]);
+                });
+            });
+        unrolled<B>([&]<int b>() CLARION_INLINE {
+            unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[b * N + t]); });
+        });
+    }
+    return k;
+}
+
 template <int N>
 void dot_tile_f32(const float* weights, int64_t first, int64_t n, const std::byte* const* rows, float* sums) {
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
-    for (int64_t k = 0; k < n; k += 32) {
-        simd::f32x16 acc[N];
-        unrolled<N>([&]<int t>() CLARION_INLINE { acc[t] = simd::zero(); });
-        for (int64_t c = k; c < std::min(k + 32, n); ++c) {
-            const simd::f32x16 w = simd::load(weights + 16 * c);
-            unrolled<N>([&]<int t>() CLARION_INLINE {
-                acc[t] = simd::fma(w, simd::set1(reinterpret_cast<const float*>(rows[t])[first + c]), acc[t]);
-            });
-        }
-        unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[t]); });
-    }
+    int64_t k = 0;
+    if constexpr (N == 1) k = dot_blocks_f32<N, 4>(weights, first, k, n, rows, total);
+    dot_blocks_f32<N, 1>(weights, first, k, n, rows, total);
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 

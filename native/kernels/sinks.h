@@ -102,18 +102,23 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
     simd::store(sums, sink.total);
 }
 
-// 16 columns of 16 rows at a time, through a 16 x 16 transposition.
+// A cache line of each row at a time, through 16 x 16 transpositions: rows of a power of two bytes share one
+// set of L1, which holds fewer lines than a panel has rows.
 template <typename F>
 void decode_floats(Panel panel, int64_t first, int64_t n, float* weights) {
-    alignas(64) float block[16][16];
-    const Panel rows{reinterpret_cast<const uint8_t*>(block), 64};
-    for (int64_t k = 0; k < n; k += 16) {
-        const int columns = static_cast<int>(n - k < 16 ? n - k : 16);
+    constexpr int64_t line_columns = 64 / F::bytes;
+    alignas(64) float block[line_columns / 16][16][16];
+    for (int64_t k = 0; k < n; k += line_columns) {
+        const int64_t columns = n - k < line_columns ? n - k : line_columns;
         for (int r = 0; r < 16; ++r)
-            simd::store(block[r], F::read(panel.base + r * panel.stride, first + k, columns));
-        for (int c = 0; c < columns; c += 4) {
+            for (int64_t c = 0; c < columns; c += 16) {
+                const int some = static_cast<int>(columns - c < 16 ? columns - c : 16);
+                simd::store(block[c / 16][r], F::read(panel.base + r * panel.stride, first + k + c, some));
+            }
+        for (int64_t c = 0; c < columns; c += 4) {
+            const Panel rows{reinterpret_cast<const uint8_t*>(block[c / 16]), 64};
             simd::u8x64 out[4];
-            simd::transpose_16(rows, 4 * c, out);
+            simd::transpose_16(rows, 4 * (c % 16), out);
             for (int i = 0; i < 4; ++i) simd::store_bytes(weights + 16 * (k + c + i), out[i]);
         }
     }

@@ -40,7 +40,7 @@ class RankedMerges:
             text = "".join(map(characters.lower, text))
         words = self._rules.split(text)
         if self._rules.drop_spaces:
-            words = [word for word in words if not characters.blank(word[0]).isspace()]
+            words = [word for word in words if characters.blank(word[0]) not in characters.ASCII_SPACES]
         return [token for word in words for token in self._encode_word(word)]
 
     def _merge(self, word: str) -> list[int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from clarion.errors import TokenizerError
 
 NUMBER, LETTER, PUNCTUATION, MARK, SYMBOL, CONTROL, UNASSIGNED = "\xd1\xd2\xd3\xd4\xd5\xd6\xd7"
+ASCII_SPACES = " \t\n\v\f\r"
 HAN_LETTER, HAN_UNASSIGNED = "\xd8\xd9"
 
 _WHITE_SPACE = dict.fromkeys(

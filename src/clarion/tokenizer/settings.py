@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,7 +57,7 @@ class Fields:
             raise self.error(key, value, f"an id below the vocabulary's {n_tokens}")
         return value
 
-    def array(self, key: str) -> Sequence[Any] | None:
+    def sequence(self, key: str) -> Sequence[Any] | None:
         """An array of anything, or None where the key is missing."""
         value = self._metadata.get(key)
         if value is not None and (isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__")):
@@ -65,29 +66,38 @@ class Fields:
 
     def strings(self, key: str) -> list[str] | None:
         """An array of strings. Bytes that are no UTF-8 become lone surrogates, as `surrogateescape` does."""
-        array = self.array(key)
-        if array is None:
+        values = self.sequence(key)
+        if values is None:
             return None
-        raws = getattr(array, "raws", None)
+        raws = getattr(values, "raws", None)
         if raws is not None:
             return [raw.decode("utf-8", "surrogateescape") for raw in raws()]
-        for value in array:
+        for value in values:
             if not isinstance(value, str):
                 raise self.error(key, f"an array with {value!r}", "an array of strings")
-        return list(array)
+        return list(values)
 
-    def numbers(self, key: str, least: int) -> list[float] | None:
-        """An array of at least `least` numbers, none of them NaN."""
-        array = self.array(key)
-        if array is None:
-            return None
-        values: list[Any] = array.tolist() if hasattr(array, "tolist") else list(array)
-        if len(values) < least:
-            raise self.error(key, f"an array of {len(values)}", f"one number for each of {least} tokens")
-        for value in values:
-            if not isinstance(value, int | float) or value != value:
-                raise self.error(key, f"an array with {value!r}", "an array of numbers")
+    def floats(self, key: str, least: int) -> array[float] | None:
+        """An array of at least `least` numbers in float32, none of them NaN."""
+        values = self._numbers(key, least, "f", "an array of numbers")
+        if values is not None and any(value != value for value in values):
+            raise self.error(key, "an array with NaN", "an array of numbers")
         return values
+
+    def ints(self, key: str, least: int) -> array[int] | None:
+        """An array of at least `least` integers."""
+        return self._numbers(key, least, "q", "an array of integers")
+
+    def _numbers(self, key: str, least: int, kind: str, expected: str) -> array[Any] | None:
+        values = self.sequence(key)
+        if values is None:
+            return None
+        if len(values) < least:
+            raise self.error(key, f"an array of {len(values)}", f"one number for each of the {least} tokens")
+        try:
+            return array(kind, values.tolist() if hasattr(values, "tolist") else values)
+        except (TypeError, OverflowError):
+            raise self.error(key, "an array of other values", expected) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,7 @@ class Settings:
             if rules is None:
                 known = ", ".join(pretokenizer.names())
                 raise fields.unsupported(f"tokenizer.ggml.pre is {name!r}; known are {known}")
-        tokens = fields.array("tokenizer.ggml.tokens")
+        tokens = fields.sequence("tokenizer.ggml.tokens")
         if not tokens:
             raise fields.error("tokenizer.ggml.tokens", "missing or empty", "an array of strings")
         n_tokens = len(tokens)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Final
 
+from clarion.tokenizer.characters import ASCII_SPACES
 from clarion.tokenizer.vocabulary import Vocabulary
-
-_ASCII_SPACES: Final = " \t\n\v\f\r"
 
 
 class SpecialTokens:
@@ -31,13 +30,14 @@ class SpecialTokens:
         if isinstance(part, int):
             yield part
             return
-        pieces = part.split(self._texts[token])
+        if token in self._strip_right:  # before the next match: the token may be white space itself
+            pieces = re.split(f"{re.escape(self._texts[token])}[{ASCII_SPACES}]*", part)
+        else:
+            pieces = part.split(self._texts[token])
         for index, piece in enumerate(pieces):
             if index:
                 yield token
-                if token in self._strip_right:
-                    piece = piece.lstrip(_ASCII_SPACES)
             if index < len(pieces) - 1 and token in self._strip_left:
-                piece = piece.rstrip(_ASCII_SPACES)
+                piece = piece.rstrip(ASCII_SPACES)
             if piece:
                 yield piece

@@ -168,13 +168,10 @@ class BestSegmentation:
 
 def _read_map(fields: Fields) -> CharacterMap | None:
     key = "tokenizer.ggml.precompiled_charsmap"
-    values = fields.numbers(key, 0)
+    values = fields.ints(key, 0)
     if values is None:
         return None
-    try:
-        return CharacterMap(fields, key, bytes(int(value) & 0xFF for value in values))
-    except (OverflowError, ValueError):
-        raise fields.error(key, "an array of other numbers", "an array of bytes") from None
+    return CharacterMap(fields, key, bytes(value & 0xFF for value in values))
 
 
 def _character(data: bytes, begin: int) -> tuple[int, bytes]:

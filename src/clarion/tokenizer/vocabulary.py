@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import Final
 
 from clarion.tokenizer.settings import Settings
@@ -77,10 +78,10 @@ class Vocabulary:
             raise fields.error(
                 "tokenizer.ggml.tokens", f"{self.texts[index]!r} at {index} and {other}", "each text once"
             )
-        self.scores = fields.numbers("tokenizer.ggml.scores", n_tokens) or [0.0] * n_tokens
-        types = fields.numbers("tokenizer.ggml.token_type", n_tokens) or [1] * n_tokens
+        self.scores = fields.floats("tokenizer.ggml.scores", n_tokens) or array("f", bytes(4 * n_tokens))
+        types = fields.ints("tokenizer.ggml.token_type", n_tokens) or [1] * n_tokens
         self.attributes = bytearray(
-            _ATTRIBUTE_OF_TYPE[int(kind)] if 0 <= kind <= 6 else 0 for kind in types[:n_tokens]
+            _ATTRIBUTE_OF_TYPE[kind] if 0 <= kind <= 6 else 0 for kind in types[:n_tokens]
         )
         # What the types say in the file decides which tokens a unigram vocabulary may use.
         self.file_attributes = bytes(self.attributes)

@@ -19,7 +19,6 @@ _IDEOGRAPHS = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
-_ASCII_SPACES = " \t\n\v\f\r"
 
 
 class LongestPieces:
@@ -43,7 +42,7 @@ class LongestPieces:
             if self._strip_accents:
                 character = characters.base(character)
             kind = classes[ord(character)]
-            if kind in _ASCII_SPACES:
+            if kind in characters.ASCII_SPACES:
                 spaced.append(" ")
                 continue
             if (
