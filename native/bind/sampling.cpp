@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include "machine/message.h"
 #include "sampling/sampler.h"
 
 namespace nb = nanobind;
@@ -43,7 +44,7 @@ SamplingParameters parameters_from(const nb::dict& d) {
 
 const float* logits_of(const Sampler& sampler, const Array<float>& logits) {
     if (static_cast<int64_t>(logits.shape(0)) != sampler.n_vocab())
-        throw std::invalid_argument("logits and sampler differ in vocabulary size");
+        refuse({"logits and sampler differ in vocabulary size"});
     return logits.data();
 }
 
