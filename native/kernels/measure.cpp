@@ -60,8 +60,10 @@ double measure_bandwidth(int threads, double seconds) {
         const uint8_t* p = buffers[static_cast<size_t>(thread)].get();
         simd::u8x64 x[4] = {simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0)};
         for (size_t i = 0; i < bytes; i += 256) {
-            simd::prefetch(p + i + 4096);
-            for (size_t j = 0; j < 4; ++j) x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+            for (size_t j = 0; j < 4; ++j) {
+                simd::prefetch(p + i + 64 * j + 4096);
+                x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+            }
         }
         alignas(64) uint8_t out[64];
         simd::store_bytes(out, simd::bit_xor(simd::bit_xor(x[0], x[1]), simd::bit_xor(x[2], x[3])));
