@@ -78,7 +78,6 @@ def _read_merges(fields: Fields) -> list[tuple[str, str]]:
     merges = fields.strings(key)
     if merges is None:
         raise fields.error(key, "missing", "an array of strings")
-    fields.check()
     pairs = []
     for merge in dict.fromkeys(merges):
         left, _, right = merge.partition(" ")
@@ -89,17 +88,20 @@ def _read_merges(fields: Fields) -> list[tuple[str, str]]:
 
 
 def _build(ids: Mapping[str, int], merges: list[tuple[str, str]], n_tokens: int) -> BPE:
-    known = dict(ids)
     lefts, rights = [left for left, _ in merges], [right for _, right in merges]
+    if not _is_utf8("".join(chain(ids, lefts, rights))):  # then no text can hold it
+        ids = {text: token for text, token in ids.items() if _is_utf8(text)}
+        return _build(ids, [pair for pair in merges if all(map(_is_utf8, pair))], n_tokens)
+    known = dict(ids)
     needed = chain(lefts, rights, map(add, lefts, rights), (_UNKNOWN,))
     for symbol in filterfalse(known.__contains__, needed):
         known[symbol] = n_tokens + len(known)
-    try:
-        return BPE(known, merges, unk_token=_UNKNOWN, fuse_unk=True, cache_capacity=0)
-    except UnicodeEncodeError:  # no text holds what is no UTF-8
-        valid = {text: token for text, token in ids.items() if _is_utf8(text)}
-        return _build(valid, [pair for pair in merges if all(map(_is_utf8, pair))], n_tokens)
+    return BPE(known, merges, unk_token=_UNKNOWN, fuse_unk=True, cache_capacity=0)
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -22,7 +22,7 @@ class Fields:
     ) -> None:
         self._metadata = metadata
         self._prefix = prefix  # of messages
-        self.check: Final = check  # raises if what was read so far may be wrong
+        self._check = check  # raises if what was read so far may be wrong
 
     def error(self, key: str, found: object, expected: str) -> TokenizerError:
         """The error that says what is wrong with a key."""
@@ -71,7 +71,9 @@ class Fields:
             return None
         raws = getattr(values, "raws", None)
         if raws is not None:
-            return [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+            texts = [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+            self._check()
+            return texts
         for value in values:
             if not isinstance(value, str):
                 raise self.error(key, f"an array with {value!r}", "an array of strings")
@@ -95,9 +97,11 @@ class Fields:
         if len(values) < least:
             raise self.error(key, f"an array of {len(values)}", f"one number for each of the {least} tokens")
         try:
-            return array(kind, values.tolist() if hasattr(values, "tolist") else values)
+            numbers = array(kind, values.tolist() if hasattr(values, "tolist") else values)
         except (TypeError, OverflowError):
             raise self.error(key, "an array of other values", expected) from None
+        self._check()
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
