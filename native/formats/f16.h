@@ -11,6 +11,7 @@ struct F16 {
     static constexpr int block = 1, bytes = 2;
 
     static simd::f32x16 read(const uint8_t* row, int64_t k, int n) {
+        if (n == 16) return simd::load_f16(reinterpret_cast<const uint16_t*>(row) + k);
         alignas(32) uint16_t x[16] = {};
         std::memcpy(x, row + 2 * k, 2 * static_cast<size_t>(n));
         return simd::load_f16(x);

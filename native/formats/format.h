@@ -33,12 +33,14 @@ namespace clarion {
 
 using simd::Panel;
 
+// For lambdas that unrolled() calls: registers do not survive a call.
+#define CLARION_INLINE __attribute__((always_inline))
+
 // body.template operator()<i>() for i = 0 .. n-1, unrolled: register arrays need constant indices.
 template <int n, typename Body>
 [[gnu::always_inline]] inline void unrolled(Body&& body) {
-    [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-        (body.template operator()<i>(), ...);
-    }(std::make_integer_sequence<int, n>{});
+    [&]<int... i>(std::integer_sequence<int, i...>)
+        CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
 }
 
 inline uint16_t load_u16(const uint8_t* p) {

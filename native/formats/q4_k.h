@@ -24,10 +24,10 @@ struct Q4_K {
         const simd::u8x64 nibble = simd::set1_u8(15);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
-            unrolled<2>([&]<int half>() {
+            unrolled<2>([&]<int half>() CLARION_INLINE {
                 simd::u8x64 q[4];
                 simd::transpose_16(panel, at + 16 + 32 * pair + 16 * half, q);
-                unrolled<2>([&]<int c>() {
+                unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
                     sink.template put2<quad>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));

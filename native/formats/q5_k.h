@@ -25,10 +25,10 @@ struct Q5_K {
         simd::transpose_16(panel, at + 32, h + 4);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
-            unrolled<2>([&]<int half>() {
+            unrolled<2>([&]<int half>() CLARION_INLINE {
                 simd::u8x64 q[4];
                 simd::transpose_16(panel, at + 48 + 32 * pair + 16 * half, q);
-                unrolled<2>([&]<int c>() {
+                unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
                     simd::u8x64 &h0 = h[4 * half + 2 * c], &h1 = h[4 * half + 2 * c + 1];

@@ -36,12 +36,12 @@ struct Q6_K {
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
-            unrolled<2>([&]<int i>() {  // columns 16 * i .. of each run
+            unrolled<2>([&]<int i>() CLARION_INLINE {  // columns 16 * i .. of each run
                 simd::u8x64 l0[4], l1[4], h[4];
                 simd::transpose_16(panel, at + 64 * half + 16 * i, l0);
                 simd::transpose_16(panel, at + 64 * half + 32 + 16 * i, l1);
                 simd::transpose_16(panel, at + 128 + 32 * half + 16 * i, h);
-                unrolled<2>([&]<int c>() {
+                unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * i + 2 * c, a = 2 * c, b = 2 * c + 1;
                     sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
                     sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));

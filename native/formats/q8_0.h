@@ -21,7 +21,7 @@ struct Q8_0 {
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
         sink.begin();
         const simd::u8x64 sign = simd::set1_u8(0x80);
-        unrolled<2>([&]<int half>() {
+        unrolled<2>([&]<int half>() CLARION_INLINE {
             simd::u8x64 q[4];
             simd::transpose_16(panel, at + 2 + 16 * half, q);
             sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));

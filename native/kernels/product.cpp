@@ -27,62 +27,84 @@ template <typename Accumulator, int group, bool has_min, int N>
 void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {
     simd::f32x16 total[N];
-    for (int t = 0; t < N; ++t) total[t] = simd::load(sums + 16 * t);
+    unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
     const int32_t unbias = Accumulator::bias - offset;
     const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
     const uint8_t* u = tile.u;
     for (int64_t g = 0; g < n / group; ++g) {
         const int64_t column = first + g * group;
         Accumulator acc[N];
-        for (int t = 0; t < N; ++t) {
+        unrolled<N>([&]<int t>() CLARION_INLINE {
             int32_t a_sum = 0;
             if (unbias != 0) a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group];
             acc[t] = Accumulator::start(unbias * a_sum);
-        }
+        });
         for (int q = 0; q < group / 8; ++q, u += 128) {
             const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + 64);
             const int64_t quad = (column / 4 + 2 * q) * Accumulator::quad_bytes;
-            for (int t = 0; t < N; ++t) acc[t].dot2(w0, w1, reinterpret_cast<const uint8_t*>(rows[t]) + quad);
+            unrolled<N>([&]<int t>() CLARION_INLINE {
+                acc[t].dot2(w0, w1, reinterpret_cast<const uint8_t*>(rows[t]) + quad);
+            });
         }
         const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
-        for (int t = 0; t < N; ++t) {
+        unrolled<N>([&]<int t>() CLARION_INLINE {
             const float a_scale = reinterpret_cast<const float*>(rows[t] + layout.scale)[column / 32];
             total[t] =
                 simd::fma(simd::to_f32(acc[t].total()), simd::mul(scale, simd::set1(a_scale)), total[t]);
-        }
+        });
         if constexpr (has_min) {
             const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * g);
-            for (int t = 0; t < N; ++t) {
+            unrolled<N>([&]<int t>() CLARION_INLINE {
                 const float fsum = reinterpret_cast<const float*>(rows[t] + layout.fsum)[column / 32];
                 total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
-            }
+            });
         }
     }
-    for (int t = 0; t < N; ++t) simd::store(sums + 16 * t, total[t]);
+    unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
+}
+
+// Float products of a tile with N tokens. B blocks of 32 columns advance together, because one chain of
+// additions would wait for itself; each is still summed on its own, and they are added in order.
+template <int N, int B>
+int64_t dot_blocks_f32(const float* weights, int64_t first, int64_t k, int64_t n,
+                       const std::byte* const* rows, simd::f32x16* total) {
+    for (; k < n && (B == 1 || k + 32 * B <= n); k += 32 * B) {
+        simd::f32x16 acc[B * N];
+        unrolled<B * N>([&]<int i>() CLARION_INLINE { acc[i] = simd::zero(); });
+        for (int64_t c = 0; c < std::min<int64_t>(32, n - k); ++c)
+            unrolled<B>([&]<int b>() CLARION_INLINE {
+                const int64_t column = k + 32 * b + c;
+                const simd::f32x16 w = simd::load(weights + 16 * column);
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const float x = reinterpret_cast<const float*>(rows[t])[first + column];
+                    acc[b * N + t] = simd::fma(w, simd::set1(x), acc[b * N + t]);
+                });
+            });
+        unrolled<B>([&]<int b>() CLARION_INLINE {
+            unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[b * N + t]); });
+        });
+    }
+    return k;
 }
 
 template <int N>
 void dot_tile_f32(const float* weights, int64_t first, int64_t n, const std::byte* const* rows, float* sums) {
     simd::f32x16 total[N];
-    for (int t = 0; t < N; ++t) total[t] = simd::load(sums + 16 * t);
-    for (int64_t k = 0; k < n; k += 32) {
-        simd::f32x16 acc[N];
-        for (int t = 0; t < N; ++t) acc[t] = simd::zero();
-        for (int64_t c = k; c < std::min(k + 32, n); ++c) {
-            const simd::f32x16 w = simd::load(weights + 16 * c);
-            for (int t = 0; t < N; ++t)
-                acc[t] = simd::fma(w, simd::set1(reinterpret_cast<const float*>(rows[t])[first + c]), acc[t]);
-        }
-        for (int t = 0; t < N; ++t) total[t] = simd::add(total[t], acc[t]);
-    }
-    for (int t = 0; t < N; ++t) simd::store(sums + 16 * t, total[t]);
+    unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
+    int64_t k = 0;
+    if constexpr (N == 1) k = dot_blocks_f32<N, 4>(weights, first, k, n, rows, total);
+    dot_blocks_f32<N, 1>(weights, first, k, n, rows, total);
+    unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 
-// Calls dot<N> for N = most, most/2, ... 1 until all tokens are done.
+// Calls dot<M> for M = N, 4 and 1 until all tokens are done.
 template <int N, typename Dot>
 void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
     for (; done + N <= n_tokens; done += N) dot.template operator()<N>(done);
-    if constexpr (N > 1) over_tokens<N / 2>(n_tokens, done, dot);
+    if constexpr (N > 4)
+        over_tokens<4>(n_tokens, done, dot);
+    else if constexpr (N > 1)
+        over_tokens<1>(n_tokens, done, dot);
 }
 
 template <typename Accumulator, int group, bool has_min, int N>

@@ -37,7 +37,9 @@ template <typename F, typename Accumulator>
 struct OneToken {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
     static constexpr int columns = F::live * F::group;
+    static constexpr int unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
 
+    const uint8_t* ahead;  // what will be needed after this panel
     const uint8_t* quads;
     const float *a_scale, *a_fsum;
     const int32_t* a_sum;  // of this format's groups
@@ -46,22 +48,27 @@ struct OneToken {
     Accumulator acc[F::live];
 
     [[gnu::always_inline]] void begin() {
-        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+        unrolled<F::live>([&]<int g>() CLARION_INLINE {
             acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[g]);
         });
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
+        // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
+        // and stall.
+        constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) simd::prefetch(ahead + line);
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {
-        unrolled<F::live>([&]<int g>() __attribute__((always_inline)) {
+        unrolled<F::live>([&]<int g>() CLARION_INLINE {
             constexpr int block = g * F::group / 32;
             const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[block]));
             total = simd::fma(simd::to_f32(acc[g].total()), s, total);
             if constexpr (F::has_min)
                 total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block]), total);
         });
+        ahead += unit_bytes;
         quads += columns / 4 * Accumulator::quad_bytes;
         a_scale += columns / 32;
         a_fsum += columns / 32;
@@ -84,36 +91,37 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
     sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum);
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
-    // While this panel is multiplied, the next is fetched, as many lines for each block as the block has:
-    // sixteen rows are sixteen streams, more than the hardware follows.
-    const uint8_t* ahead = panel.base + 16 * panel.stride;
+    // While this panel is multiplied, the next is fetched: sixteen rows are sixteen streams, more than the
+    // hardware follows.
+    sink.ahead = panel.base + 16 * panel.stride;
     for (int64_t b = 0; b < n_cols / F::block; b += most) {
         const int64_t n = n_cols / F::block - b < most ? n_cols / F::block - b : most;
         F::scales(panel, n, scale, neg_min);
         sink.scale = scale;
         sink.neg_min = neg_min;
-        for (int64_t i = 0; i < n; ++i) {
-            for (int64_t line = 0; line < 16 * F::bytes; line += 64) simd::prefetch(ahead + line);
-            ahead += 16 * F::bytes;
-            F::weights(panel, i * F::bytes, sink);
-        }
+        for (int64_t i = 0; i < n; ++i) F::weights(panel, i * F::bytes, sink);
         panel.base += n * F::bytes;
     }
     simd::store(sums, sink.total);
 }
 
-// 16 columns of 16 rows at a time, through a 16 x 16 transposition.
+// A cache line of each row at a time, through 16 x 16 transpositions: rows of a power of two bytes share one
+// set of L1, which holds fewer lines than a panel has rows.
 template <typename F>
 void decode_floats(Panel panel, int64_t first, int64_t n, float* weights) {
-    alignas(64) float block[16][16];
-    const Panel rows{reinterpret_cast<const uint8_t*>(block), 64};
-    for (int64_t k = 0; k < n; k += 16) {
-        const int columns = static_cast<int>(n - k < 16 ? n - k : 16);
+    constexpr int64_t line_columns = 64 / F::bytes;
+    alignas(64) float block[line_columns / 16][16][16];
+    for (int64_t k = 0; k < n; k += line_columns) {
+        const int64_t columns = n - k < line_columns ? n - k : line_columns;
         for (int r = 0; r < 16; ++r)
-            simd::store(block[r], F::read(panel.base + r * panel.stride, first + k, columns));
-        for (int c = 0; c < columns; c += 4) {
+            for (int64_t c = 0; c < columns; c += 16) {
+                const int some = static_cast<int>(columns - c < 16 ? columns - c : 16);
+                simd::store(block[c / 16][r], F::read(panel.base + r * panel.stride, first + k + c, some));
+            }
+        for (int64_t c = 0; c < columns; c += 4) {
+            const Panel rows{reinterpret_cast<const uint8_t*>(block[c / 16]), 64};
             simd::u8x64 out[4];
-            simd::transpose_16(rows, 4 * c, out);
+            simd::transpose_16(rows, 4 * (c % 16), out);
             for (int i = 0; i < 4; ++i) simd::store_bytes(weights + 16 * (k + c + i), out[i]);
         }
     }

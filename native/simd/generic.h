@@ -312,8 +312,9 @@ struct high_accumulator {
     i32x16 total() const { return sum; }
 };
 
-// Tokens that the product's inner loop takes at once: bounded by registers.
-inline constexpr int tile_fast = 4, tile_high = 4, tile_f32 = 4;
+// Tokens that the product's inner loop takes at once: as many as registers hold, and these are arrays in
+// memory.
+inline constexpr int tile_fast = 1, tile_high = 1, tile_f32 = 1;
 
 // Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: `rounds` rounds
 // of them. Returns how many; *keep depends on them all.

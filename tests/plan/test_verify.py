@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -48,6 +50,15 @@ def test_every_operation_has_a_rule_a_reference_and_a_place_in_some_plan():
     used = {op.op for name in NAMES for fuse in (True, False) for op in compiled(name, fuse=fuse).ops}
     assert used == set(OPERATIONS)
     assert all(callable(getattr(Reference, op)) for op in OPERATIONS)
+
+
+def test_the_document_shows_the_operation_table():
+    text = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:-1] for line in text.partition("| op |")[2].splitlines()]
+    shown = {op: row for row in rows if len(row) == 4 for op in re.findall(r"`(\w+)`", row[0])}
+    assert set(shown) == set(OPERATIONS)
+    for op, entry in OPERATIONS.items():
+        assert set(re.findall(r"`(\w+)`", shown[op][3])) == entry.ints | entry.floats | entry.arrays
 
 
 def test_parameters():

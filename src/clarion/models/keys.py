@@ -117,7 +117,7 @@ class Keys:
         Raises:
             ModelError: anything else.
         """
-        value = self._metadata.get(self.name(key), default)
+        value = self._value(self.name(key), default)
         self._read.add(key)
         if value is not None and not isinstance(value, str):
             raise ModelError(f"{self.name(key)} is {shown(value)}, expected a string")
@@ -136,13 +136,18 @@ class Keys:
             key = name.removeprefix(prefix)
             if not name.startswith(prefix) or key in self._read or key in _NOTES:
                 continue
-            value = self._metadata[name]
+            value = self._value(name, None)
             if key not in _NEUTRAL or value not in _NEUTRAL[key]:
                 raise UnsupportedError(f"{name} = {shown(value)} is not implemented for {self.architecture}")
 
     def _get(self, key: str, default: object) -> object:
         self._read.add(key)
-        value = self._metadata.get(self.name(key), default)
+        value = self._value(self.name(key), default)
         if value is None:
             raise ModelError(f"metadata key {self.name(key)!r} is missing")
         return value
+
+    def _value(self, name: str, default: object) -> object:
+        """A value; arrays of numbers, which files give as numpy views, as lists."""
+        value = self._metadata.get(name, default)
+        return value.tolist() if hasattr(value, "tolist") else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from clarion.plan.plan import Buffer, Op, Plan
 
 _ROWS = {"tokens": "T", "outputs": "O", "slots": "S"}
@@ -64,12 +66,10 @@ def _shape(buffer: Buffer) -> str:
 
 
 def _names(names: list[str]) -> str:
-    """Weights' names without what they share: `blk.0.attn_q attn_k attn_v`."""
-    short = [name.removesuffix(".weight") for name in names]
-    shared = short[0].rpartition(".")[0] + "." if short and short[0].startswith("blk.") else ""
-    return " ".join(
-        [*short[:1], *(name.removeprefix(".".join(shared.split(".")[:2]) + ".") for name in short[1:])]
-    )
+    """Weights' names, their block only once: `blk.0.attn_q attn_k attn_v`."""
+    names = [name.removesuffix(".weight") for name in names]
+    block = re.match(r"blk\.\d+\.", names[0]) if names else None
+    return " ".join([*names[:1], *(name.removeprefix(block[0] if block else "") for name in names[1:])])
 
 
 def _totals(plan: Plan, moved: int) -> list[str]:

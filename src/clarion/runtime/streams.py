@@ -52,6 +52,7 @@ class TextStream(Iterator[str]):
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._engine = engine
         self._job: Job | None = None
+        self._make_job = make_job  # it holds the model, which must live as long as the stream
         job = make_job(self._items.put)
         engine.submit(job)
         self._job = job
@@ -99,14 +100,15 @@ class AsyncTextStream(AsyncIterator[str]):
 
     def __init__(self, engine: Engine, make_job: MakeJob) -> None:
         self._engine = engine
-        self._make_job: MakeJob | None = make_job
         self._job: Job | None = None
+        self._make_job = make_job  # it holds the model, which must live as long as the stream
+        self._fresh = True
 
     async def __anext__(self) -> str:
-        if self._make_job is not None:
-            make_job, self._make_job = self._make_job, None
+        if self._fresh:
+            self._fresh = False
             self._channel = _LoopChannel()
-            job = await asyncio.to_thread(make_job, self._channel.put)
+            job = await asyncio.to_thread(self._make_job, self._channel.put)
             self._engine.submit(job)
             self._job = job
         if self._job is None:
@@ -124,7 +126,7 @@ class AsyncTextStream(AsyncIterator[str]):
 
     async def aclose(self) -> None:
         """Ends the generation; the iteration is over."""
-        job, self._job, self._make_job = self._job, None, None
+        job, self._job, self._fresh = self._job, None, False
         if job is not None:
             self._engine.cancel(job)
 

@@ -1,0 +1,93 @@
+"""The entry point: commands, and what becomes of errors.
+
+Whatever goes wrong ends in one line on standard error and exit code 2; `--debug` shows the traceback as well.
+Ctrl-C ends with 130, a closed pipe quietly with 141, as shells count signals.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from clarion import __version__
+from clarion.cli.bench import bench
+from clarion.cli.doctor import doctor
+from clarion.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
+from clarion.cli.inspect import inspect
+from clarion.cli.run import run
+from clarion.cli.tokenize import tokenize
+from clarion.errors import ClarionError
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Runs language models on the machine you have."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (run, bench, inspect, tokenize, doctor):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """The `clarion` command."""
+    with open(os.devnull, "w") as nowhere:  # in the place of streams that the caller closed
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        sys.exit(execute(sys.argv[1:]))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Runs one command line and returns its exit code."""
+    try:
+        return _invoke(arguments)
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        print(f"clarion: {_line(error)}", file=sys.stderr)
+        _drop_output()
+        return BAD_INPUT
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    code: object
+    try:
+        with cli.make_context("clarion", list(arguments)) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as end:  # of --help and --version
+        code = end.exit_code
+    sys.stdout.flush()
+    return code if isinstance(code, int) else 0
+
+
+def _line(error: Exception) -> str:
+    """The error in one printable line."""
+    if isinstance(error, click.ClickException):
+        text = error.format_message()
+    elif isinstance(error, ClarionError | OSError):
+        text = str(error)
+    else:
+        text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(text.split()))
+
+
+def _drop_output() -> None:
+    """Nobody can read the rest: let the interpreter's last flush go nowhere instead of failing again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

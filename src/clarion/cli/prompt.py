@@ -1,0 +1,70 @@
+"""Which model and which prompt a command line means."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from clarion.errors import ParameterError
+
+
+def model_and_prompt(
+    words: Sequence[str], model: str | None, *others: str | None
+) -> tuple[str | None, str | None]:
+    """Splits `[MODEL] [PROMPT]`.
+
+    One word is the model if it names a file or ends in .gguf, or if the prompt comes from elsewhere.
+
+    Args:
+        words: the positional arguments.
+        model: what -m says.
+        others: other sources of the prompt; at most one source may be given.
+    """
+    words = list(words)
+    given = [other for other in others if other is not None]
+    if model is None and words and (len(words) == 2 or given or _names_a_model(words[0])):
+        model = words.pop(0)
+    if len(words) + len(given) > 1:
+        raise click.UsageError("the prompt is given more than once")
+    return model, words[0] if words else None
+
+
+def read_text(prompt: str | None, file: str | None) -> str:
+    """The prompt's text: as given, from a file, or from standard input. A last newline is dropped."""
+    if prompt is not None:
+        return prompt
+    if file is not None:
+        return _decode(Path(file).read_bytes(), file)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise click.UsageError("no prompt: give PROMPT, -p, -f, or text on standard input")
+    return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def read_ids(file: str) -> list[int]:
+    """Token ids in a text file, separated by space or commas, in brackets or not."""
+    text = _decode(Path(file).read_bytes(), file).strip()
+    words = re.split(r"[\s,]+", text.removeprefix("[").removesuffix("]").strip(" \t\r\n,"))
+    try:
+        return [int(word) for word in words if word]
+    except ValueError:
+        bad = next(word for word in words if not re.fullmatch(r"[+-]?\d+", word))
+        raise ParameterError(f"{file}: found {bad[:40]!r}, expected token ids") from None
+
+
+def _names_a_model(word: str) -> bool:
+    return word.endswith(".gguf") or os.path.isfile(word)
+
+
+def _decode(data: bytes, source: str) -> str:
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ParameterError(
+            f"{source}: found byte 0x{data[error.start]:02x} at offset {error.start}, expected UTF-8"
+        ) from None
+    return text.removesuffix("\n").removesuffix("\r")

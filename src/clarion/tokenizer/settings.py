@@ -1,0 +1,212 @@
+"""What a GGUF file says about its tokenizer, read without touching the vocabulary."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from clarion.errors import TokenizerError, UnsupportedError
+from clarion.tokenizer import pretokenizer
+from clarion.tokenizer.pretokenizer import Pretokenizer
+
+_NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
+
+
+class Fields:
+    """Typed access to metadata. Errors name the key, what was found and what is expected."""
+
+    def __init__(
+        self, metadata: Mapping[str, Any], prefix: str = "", check: Callable[[], None] = lambda: None
+    ) -> None:
+        self._metadata = metadata
+        self._prefix = prefix  # of messages
+        self.check: Final = check  # raises if what was read so far may be wrong
+
+    def error(self, key: str, found: object, expected: str) -> TokenizerError:
+        """The error that says what is wrong with a key."""
+        return TokenizerError(f"{self._prefix}{key} is {found}, expected {expected}")
+
+    def unsupported(self, message: str) -> UnsupportedError:
+        """The error that says what the file asks for in vain."""
+        return UnsupportedError(f"{self._prefix}{message}")
+
+    def text(self, key: str) -> str | None:
+        """A string, or None where the key is missing."""
+        value = self._metadata.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.error(key, repr(value), "a string")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A bool."""
+        value = self._metadata.get(key, default)
+        if not isinstance(value, bool):
+            raise self.error(key, repr(value), "a bool")
+        return value
+
+    def token(self, key: str, n_tokens: int, default: int | None = None) -> int | None:
+        """A token id below `n_tokens`. The default holds where it is one, too."""
+        value = self._metadata.get(key, _NOT_SET)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(key, repr(value), "a token id")
+        if value in (_NOT_SET, -1):
+            return default if default is not None and default < n_tokens else None
+        if not 0 <= value < n_tokens:
+            raise self.error(key, value, f"an id below the vocabulary's {n_tokens}")
+        return value
+
+    def sequence(self, key: str) -> Sequence[Any] | None:
+        """An array of anything, or None where the key is missing."""
+        value = self._metadata.get(key)
+        if value is not None and (isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__")):
+            raise self.error(key, repr(value), "an array")
+        return value
+
+    def strings(self, key: str) -> list[str] | None:
+        """An array of strings. Bytes that are no UTF-8 become lone surrogates, as `surrogateescape` does."""
+        values = self.sequence(key)
+        if values is None:
+            return None
+        raws = getattr(values, "raws", None)
+        if raws is not None:
+            return [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+        for value in values:
+            if not isinstance(value, str):
+                raise self.error(key, f"an array with {value!r}", "an array of strings")
+        return list(values)
+
+    def floats(self, key: str, least: int) -> array[float] | None:
+        """An array of at least `least` numbers in float32, none of them NaN."""
+        values = self._numbers(key, least, "f", "an array of numbers")
+        if values is not None and any(value != value for value in values):
+            raise self.error(key, "an array with NaN", "an array of numbers")
+        return values
+
+    def ints(self, key: str, least: int) -> array[int] | None:
+        """An array of at least `least` integers."""
+        return self._numbers(key, least, "q", "an array of integers")
+
+    def _numbers(self, key: str, least: int, kind: str, expected: str) -> array[Any] | None:
+        values = self.sequence(key)
+        if values is None:
+            return None
+        if len(values) < least:
+            raise self.error(key, f"an array of {len(values)}", f"one number for each of the {least} tokens")
+        try:
+            return array(kind, values.tolist() if hasattr(values, "tolist") else values)
+        except (TypeError, OverflowError):
+            raise self.error(key, "an array of other values", expected) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds for a `tokenizer.ggml.model` where the file does not say."""
+
+    bos: int | None = None
+    eos: int | None = None
+    unknown: int | None = None
+    separator: int | None = None
+    add_bos: bool = False
+    add_eos: bool = False
+    add_separator: bool = False
+    add_space_prefix: bool = False
+    flags_are_fixed: bool = False  # whatever the file says about adding tokens
+    pretokenizer: str | None = None  # if the model has one, the name that a file without a name means
+
+
+_DEFAULTS: Final = {
+    "llama": Defaults(bos=1, eos=2, unknown=0, add_bos=True, add_space_prefix=True),
+    "gpt2": Defaults(bos=11, eos=11, pretokenizer="default"),
+    "gemma4": Defaults(pretokenizer="gemma4"),
+    "whitespace": Defaults(bos=11, eos=11, pretokenizer="whitespace"),
+    "bert": Defaults(
+        bos=101, unknown=100, separator=102, add_bos=True, add_separator=True, flags_are_fixed=True
+    ),
+    "t5": Defaults(eos=1, unknown=2, add_eos=True),
+    "rwkv": Defaults(flags_are_fixed=True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The small values: names, special ids and flags. Ids that the file does not have are None."""
+
+    fields: Fields
+    model: str
+    pretokenizer: Pretokenizer | None
+    n_tokens: int
+    bos: int | None
+    eos: int | None
+    unknown: int | None
+    separator: int | None
+    add_bos: bool
+    add_eos: bool
+    add_separator: bool
+    add_space_prefix: bool
+    remove_extra_spaces: bool
+    lowercase: bool
+    strip_accents: bool
+    chat_template: str | None
+
+    @classmethod
+    def read(cls, fields: Fields) -> Settings:
+        """Reads and checks them.
+
+        Raises:
+            TokenizerError: a value is missing, of another type, or an id out of range.
+            UnsupportedError: the model or the pre-tokenizer is unknown.
+        """
+        model = fields.text("tokenizer.ggml.model")
+        if model not in _DEFAULTS:
+            found = "missing" if model is None else repr(model)
+            raise fields.unsupported(f"tokenizer.ggml.model is {found}; known are {', '.join(_DEFAULTS)}")
+        default = _DEFAULTS[model]
+        rules = None
+        if default.pretokenizer is not None:
+            name = fields.text("tokenizer.ggml.pre") or default.pretokenizer
+            rules = pretokenizer.find("gemma4" if model == "gemma4" else name)
+            if rules is None:
+                known = ", ".join(pretokenizer.names())
+                raise fields.unsupported(f"tokenizer.ggml.pre is {name!r}; known are {known}")
+        tokens = fields.sequence("tokenizer.ggml.tokens")
+        if not tokens:
+            raise fields.error("tokenizer.ggml.tokens", "missing or empty", "an array of strings")
+        n_tokens = len(tokens)
+
+        def token(key: str, default_id: int | None) -> int | None:
+            return fields.token(f"tokenizer.ggml.{key}_token_id", n_tokens, default_id)
+
+        def add(kind: str, default_flag: bool) -> bool:
+            stored = fields.flag(f"tokenizer.ggml.add_{kind}_token", default_flag)
+            return default_flag if default.flags_are_fixed else stored
+
+        lowercase = fields.flag("tokenizer.ggml.normalizer.lowercase", rules is None)
+        return cls(
+            fields=fields,
+            model=model,
+            pretokenizer=rules,
+            n_tokens=n_tokens,
+            bos=token("bos", None if rules is not None and not rules.default_bos else default.bos),
+            eos=token("eos", default.eos),
+            unknown=token("unknown", default.unknown),
+            separator=token("seperator", default.separator),
+            add_bos=add("bos", rules.add_bos if rules else default.add_bos)
+            or bool(rules and rules.always_add_bos),
+            add_eos=add("eos", default.add_eos),
+            add_separator=default.add_separator,
+            add_space_prefix=fields.flag("tokenizer.ggml.add_space_prefix", default.add_space_prefix)
+            and model in ("llama", "t5"),
+            remove_extra_spaces=fields.flag("tokenizer.ggml.remove_extra_whitespaces", False),
+            lowercase=lowercase,
+            strip_accents=fields.flag("tokenizer.ggml.normalizer.strip_accents", lowercase),
+            chat_template=fields.text("tokenizer.chat_template"),
+        )
+
+    @property
+    def puts_space(self) -> bool:
+        """Whether the encoder puts a space before a text."""
+        return (
+            self.add_space_prefix or self.model == "bert" or (self.model == "t5" and self.remove_extra_spaces)
+        )

@@ -1,0 +1,215 @@
+"""Text to ids and back, from the metadata of a GGUF file alone."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+from clarion.errors import TokenizerError
+from clarion.tokenizer.encoder import Encoder
+from clarion.tokenizer.pieces import Pieces
+from clarion.tokenizer.settings import Fields, Settings
+from clarion.tokenizer.special import SpecialTokens
+from clarion.tokenizer.vocabulary import SPECIAL, Vocabulary
+
+
+class Tokenizer:
+    """A file's tokenizer. It is cheap to make; the vocabulary is read when text or a token is needed.
+
+    Attributes:
+        bos, eos: the ids that begin and end a text, or None.
+        vocab_size: the number of tokens.
+        chat_template: the file's chat template, or None.
+
+    Threads may share it. The ids are those that llama.cpp gives for the same file and text.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.bos: Final = settings.bos
+        self.eos: Final = settings.eos
+        self.vocab_size: Final = settings.n_tokens
+        self.chat_template: Final = settings.chat_template
+
+    @classmethod
+    def from_gguf(cls, path: str | os.PathLike[str]) -> Tokenizer:
+        """The tokenizer of a file, which may hold nothing but a vocabulary.
+
+        Raises:
+            FileError: the file cannot be read or breaks the format's rules.
+            TokenizerError, UnsupportedError: as `from_metadata`.
+        """
+        from clarion.gguf import File
+
+        file = File.open(path)
+        return cls(Settings.read(Fields(file.metadata, f"{os.fspath(path)}: ", file.check)))
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Tokenizer:
+        """The tokenizer that a file's key-value pairs describe. They must stay readable.
+
+        Raises:
+            TokenizerError: a value is missing, of the wrong type or out of range. For what is read only when
+                it is needed, the methods raise it.
+            UnsupportedError: the kind of tokenizer, or its pre-tokenizer, is unknown.
+        """
+        return cls(Settings.read(Fields(metadata)))
+
+    def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """The ids of a text.
+
+        Args:
+            text: any text.
+            add_special: put the tokens around it that the file asks for (BOS, EOS, separator).
+            parse_special: read the texts of control tokens as these tokens. User-defined tokens always are.
+
+        Raises:
+            TokenizerError: the text holds half a surrogate pair, the vocabulary cannot express it, or the
+                file asks for a token that it does not have.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise TokenizerError(f"character {error.start} of the text is half a surrogate pair") from None
+        settings = self._settings
+        tokens = []
+        if add_special and settings.add_bos:
+            tokens.append(_required(settings.bos, "add_bos_token", "bos_token_id"))
+        after_special = True
+        for part in self._special_tokens.split(text, parse_special):
+            if isinstance(part, int):
+                tokens.append(part)
+            else:
+                tokens += self._encoder.encode(part, after_special)
+            after_special = isinstance(part, int)
+        if add_special and settings.add_eos:
+            tokens.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
+        if add_special and settings.add_separator:
+            tokens.append(_required(settings.separator, "model", "seperator_token_id"))
+        return tokens
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of ids: the inverse of `encode`. Bytes that are no UTF-8 become U+FFFD.
+
+        The space that `encode` puts before a text is removed. In the continuation of a text, a space at the
+        start is part of it: decode that with `stream`.
+
+        Args:
+            ids: tokens.
+            skip_special: leave control and unknown tokens out.
+
+        Raises:
+            TokenizerError: an id is not in the vocabulary.
+        """
+        data = bytearray()
+        at_start = self._settings.puts_space
+        for token in ids:
+            piece = self.piece(token)
+            if not self.is_special(token):
+                if at_start and piece[:1] == b" ":
+                    piece = piece[1:]
+                at_start = False
+            elif skip_special:
+                continue
+            data += piece
+        return data.decode("utf-8", "replace")
+
+    def stream(self, skip_special: bool = False) -> Stream:
+        """A decoder for ids that come one by one; `skip_special` as in `decode`."""
+        return Stream(self, skip_special)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token.
+
+        Raises:
+            TokenizerError: the id is not in the vocabulary.
+        """
+        if not 0 <= token < self.vocab_size:
+            raise TokenizerError(f"token {token} is not in the vocabulary of {self.vocab_size}")
+        return self.pieces[token]
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token of the vocabulary is one for control, or the unknown one: no text of its own."""
+        return bool(self._vocabulary.attributes[token] & SPECIAL)
+
+    @cached_property
+    def pieces(self) -> Sequence[bytes]:
+        """The bytes of every token."""
+        return Pieces(self._vocabulary, self._settings)
+
+    @cached_property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end generation: of a text, of a turn, of a message."""
+        return self._vocabulary.end_tokens
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self._settings)
+
+    @cached_property
+    def _special_tokens(self) -> SpecialTokens:
+        return SpecialTokens(self._vocabulary)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return _make_encoder(self._vocabulary, self._settings)
+
+
+class Stream:
+    """Decodes ids one by one and holds back the bytes of a character until it is whole."""
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = False) -> None:
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """The text that this token completes; often one word, sometimes nothing.
+
+        Raises:
+            TokenizerError: the id is not in the vocabulary.
+        """
+        piece = self._tokenizer.piece(token)
+        if self._skip_special and self._tokenizer.is_special(token):
+            return ""
+        return self._decoder.decode(piece)
+
+    def finish(self) -> str:
+        """What is left: U+FFFD if the last character stayed incomplete. The stream can be used anew."""
+        rest = self._decoder.decode(b"", final=True)
+        self._decoder.reset()
+        return rest
+
+
+def _required(token: int | None, wish: str, key: str) -> int:
+    if token is None:
+        raise TokenizerError(
+            f"tokenizer.ggml.{wish} asks for a token that tokenizer.ggml.{key} does not name"
+        )
+    return token
+
+
+def _make_encoder(vocabulary: Vocabulary, settings: Settings) -> Encoder:
+    """Imports only what the model needs."""
+    if settings.pretokenizer is not None:
+        from clarion.tokenizer.bpe import RankedMerges
+
+        return RankedMerges(vocabulary, settings, settings.pretokenizer)
+    if settings.model == "llama":
+        from clarion.tokenizer.spm import ScoredMerges
+
+        return ScoredMerges(vocabulary, settings)
+    if settings.model == "bert":
+        from clarion.tokenizer.wordpiece import LongestPieces
+
+        return LongestPieces(vocabulary, settings)
+    if settings.model == "t5":
+        from clarion.tokenizer.unigram import BestSegmentation
+
+        return BestSegmentation(vocabulary, settings)
+    from clarion.tokenizer.rwkv import LongestBytes
+
+    return LongestBytes(vocabulary, settings)

@@ -1,0 +1,61 @@
+"""Plans on the native machine: near the reference, and the same bits whole or in steps, fused or not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clarion import models, plan
+from clarion.devices import native
+from clarion.plan.operations import OPERATIONS
+from tests.models.files import NAMES, expected, golden, nmse
+
+LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
+
+
+@pytest.fixture(scope="module")
+def machine():
+    return native().Machine(2)
+
+
+def logits(machine, name, ids, chunk=32, **options):
+    """Logits of one sequence, its tokens given to the machine in chunks."""
+    options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
+    p = plan.compile(models.build(*golden(name)), **options)
+    program = native().Program(machine, p.native_spec())
+    cache = native().KvCache(layers=list(p.kv_layers), pages=2, page_size=64, kind=p.kv)
+    found = []
+    for start in range(0, len(ids), chunk):
+        tokens = ids[start : start + chunk]
+        here = np.arange(len(tokens), dtype=np.int32)
+        pages = np.array([[1, 0]], np.int32)
+        assert program.run(cache, tokens, here + np.int32(start), 0 * here, pages, here)
+        found.append(np.array(program.buffer("logits"))[: len(tokens)])
+    return np.concatenate(found)
+
+
+def test_the_machine_knows_the_operation_table():
+    assert set(native().op_names()) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("activations", LIMITS)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_way_of_running_gives_the_same_bits(machine, name, activations):
+    ids, wanted = expected(name)
+    found = logits(machine, name, ids, activations=activations)
+    assert nmse(found, wanted) <= LIMITS[activations]
+    for fuse, chunk in ((False, 32), (True, 1), (True, 5), (False, 3)):
+        again = logits(machine, name, ids, chunk, activations=activations, fuse=fuse)
+        np.testing.assert_array_equal(again, found)
+
+
+@pytest.mark.parametrize("name", ["llama-q8_0", "qwen3moe"])
+def test_one_wanted_row_is_that_row_of_all(machine, name):
+    """The last layer runs on the wanted rows alone; a row does not depend on the others."""
+    ids, _ = expected(name)
+    p = plan.compile(models.build(*golden(name)), max_tokens=32, max_outputs=1, context=64)
+    program = native().Program(machine, p.native_spec())
+    cache = native().KvCache(layers=list(p.kv_layers), pages=1, page_size=64, kind=p.kv)
+    here = np.arange(32, dtype=np.int32)
+    program.run(cache, ids, here, 0 * here, np.zeros((1, 1), np.int32), here[-1:])
+    np.testing.assert_array_equal(program.buffer("logits")[0], logits(machine, name, ids)[-1])
