@@ -91,7 +91,7 @@ void callers_queue_up() {
         callers.emplace_back([&] {
             const Ops ops = counting({4, 1, 30, 7});
             const Batch batch{};
-            for (int i = 0; i < 200; ++i) {
+            for (int i = 0; i < 500; ++i) {
                 check(pool.run(ops, batch, scratch.pieces(), never));
                 check_complete(ops);
             }
@@ -129,7 +129,7 @@ void cancelling_ends_a_run(int64_t items) {
 }  // namespace
 
 void test_pool() {
-    for (int threads = 1; threads <= 5; ++threads) every_item_runs_once(threads, 300, 0us);
+    for (int threads = 1; threads <= 5; ++threads) every_item_runs_once(threads, 1000, 0us);
     every_item_runs_once(4, 3, 300us);
     callers_queue_up();
     cancelling_ends_a_run(1);

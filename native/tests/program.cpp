@@ -76,14 +76,19 @@ constexpr int64_t n_vocab = 19;
 // One layer of a mixture-of-experts transformer, with every operation in it. The last buffer holds the logits.
 void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     const int64_t q_width = s.n_head * s.head_dim, kv_width = s.n_head_kv * s.head_dim;
-    const int64_t x = b.buffer(s.n_embd), r = b.buffer(s.n_rot), normed = b.buffer(s.n_embd), a = b.buffer(s.n_embd, kind);
-    const int64_t q = b.buffer(q_width), k = b.buffer(kv_width), v = b.buffer(kv_width), o = b.buffer(q_width);
+    const int64_t x = b.buffer(s.n_embd), r = b.buffer(s.n_rot), normed = b.buffer(s.n_embd),
+                  a = b.buffer(s.n_embd, kind);
+    const int64_t q = b.buffer(q_width), k = b.buffer(kv_width), v = b.buffer(kv_width),
+                  o = b.buffer(q_width);
     const int64_t oe = b.buffer(q_width, kind), scores = b.buffer(s.n_expert);
     const int64_t ids = b.buffer(s.n_used, Kind::i32), w = b.buffer(s.n_used);
-    const auto slots = [&](int64_t width, Kind slot_kind) { return b.buffer(width, slot_kind, Rows::slots, s.n_used); };
+    const auto slots = [&](int64_t width, Kind slot_kind) {
+        return b.buffer(width, slot_kind, Rows::slots, s.n_used);
+    };
     const int64_t gate = slots(s.n_ff, Kind::f32), up = slots(s.n_ff, Kind::f32), both = slots(s.n_ff, kind);
     const int64_t down = slots(s.n_embd, Kind::f32), silu = b.buffer(s.n_embd), product = b.buffer(s.n_embd);
-    const int64_t few = b.buffer(s.n_embd, Kind::f32, Rows::outputs), logits = b.buffer(n_vocab, Kind::f32, Rows::outputs);
+    const int64_t few = b.buffer(s.n_embd, Kind::f32, Rows::outputs),
+                  logits = b.buffer(n_vocab, Kind::f32, Rows::outputs);
 
     b.op("embed", {}, {x}, {b.weight(n_vocab, s.n_embd)}, {}, {{"scale", 1.5}});
     std::vector<double> inv_freq;
@@ -91,9 +96,10 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     b.op("rope_table", {}, {r}, {}, {}, {{"magnitude", 1.0}}, {{"inv_freq", inv_freq}});
     b.op("norm", {x}, {normed, a}, {b.weight(1, s.n_embd)}, {}, {{"eps", 1e-5}});
     b.op("linear", {a}, {q, k, v},
-         {b.weight(q_width, s.n_embd, format), b.weight(kv_width, s.n_embd, format), b.weight(kv_width, s.n_embd, format),
-          b.weight(1, q_width), b.weight(1, kv_width), -1});
-    const std::map<std::string, int64_t> heads{{"n_head", s.n_head}, {"head_dim", s.head_dim}, {"n_rot", s.n_rot}, {"neox", s.neox}};
+         {b.weight(q_width, s.n_embd, format), b.weight(kv_width, s.n_embd, format),
+          b.weight(kv_width, s.n_embd, format), b.weight(1, q_width), b.weight(1, kv_width), -1});
+    const std::map<std::string, int64_t> heads{
+        {"n_head", s.n_head}, {"head_dim", s.head_dim}, {"n_rot", s.n_rot}, {"neox", s.neox}};
     auto rope_kv = heads, attention = heads, rope_k = heads;
     for (auto* ints : {&rope_kv, &attention}) {
         (*ints)["layer"] = 0;
@@ -143,8 +149,16 @@ std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const 
     const Buffer& out = program.buffer(std::to_string(19));
     for (int64_t first = 0; first < total; first += n) {
         const int64_t rows = std::min(n, total - first);
-        const Batch batch{rows, rows, t.tokens.data() + first, t.positions.data() + first, t.sequences.data() + first,
-                          pages.data(), n_sequences, static_cast<int64_t>(pages.size()) / n_sequences, t.outputs.data(), &cache};
+        const Batch batch{rows,
+                          rows,
+                          t.tokens.data() + first,
+                          t.positions.data() + first,
+                          t.sequences.data() + first,
+                          pages.data(),
+                          n_sequences,
+                          static_cast<int64_t>(pages.size()) / n_sequences,
+                          t.outputs.data(),
+                          &cache};
         check(program.run(batch));
         for (int64_t i = 0; i < rows; ++i) {
             const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
@@ -188,7 +202,16 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
             if (expected.empty()) expected = logits;
             check(same_bits(logits, expected));
             const long before = allocations();
-            const Batch one{1, 1, t.tokens.data(), t.positions.data(), t.sequences.data(), pages.data(), 2, 2, t.outputs.data(), &cache};
+            const Batch one{1,
+                            1,
+                            t.tokens.data(),
+                            t.positions.data(),
+                            t.sequences.data(),
+                            pages.data(),
+                            2,
+                            2,
+                            t.outputs.data(),
+                            &cache};
             check(program.run(one));
             check(allocations() == before);
         }
@@ -233,11 +256,20 @@ void bad_batches_are_refused() {
     add_model(b, shape, Kind::f32, 0);
     Pool pool(2);
     Program program(pool, b.spec);
-    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, KvCache::Store::f16), other({{1, 8, 16}}, 2, KvCache::Store::f16);
+    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, KvCache::Store::f16),
+        other({{1, 8, 16}}, 2, KvCache::Store::f16);
     const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
         const auto n = static_cast<int64_t>(t.tokens.size());
-        const Batch batch{n, static_cast<int64_t>(t.outputs.size()), t.tokens.data(), t.positions.data(), t.sequences.data(),
-                          pages.data(), 1, static_cast<int64_t>(pages.size()), t.outputs.data(), c};
+        const Batch batch{n,
+                          static_cast<int64_t>(t.outputs.size()),
+                          t.tokens.data(),
+                          t.positions.data(),
+                          t.sequences.data(),
+                          pages.data(),
+                          1,
+                          static_cast<int64_t>(pages.size()),
+                          t.outputs.data(),
+                          c};
         return refusal([&] { program.run(batch); });
     };
     const Tokens good{{1}, {0}, {0}, {0}};
@@ -249,9 +281,11 @@ void bad_batches_are_refused() {
     check(refused({{1}, {0}, {1}, {0}}, {0}, &cache) == "sequences[0]: found 1, expected 0 to 0");
     check(refused({{1}, {0}, {0}, {1}}, {0}, &cache) == "outputs[0]: found 1, expected 0 to 0");
     check(refused(good, {2}, &cache) == "pages[0, 0]: found 2, expected 0 to 1");
-    check(refused({{1, 2}, {5, 5}, {0, 0}, {}}, {1}, &cache) == "two tokens of the batch write slot 5 of page 1");
+    check(refused({{1, 2}, {5, 5}, {0, 0}, {}}, {1}, &cache) ==
+          "two tokens of the batch write slot 5 of page 1");
     check(refused(good, {0}, nullptr) == "operation 'rope_kv' needs a cache");
-    check(refused(good, {0}, &other).starts_with("operation 'rope_kv', layer 0: the cache has 1 heads of 8 and 16"));
+    check(refused(good, {0}, &other)
+              .starts_with("operation 'rope_kv', layer 0: the cache has 1 heads of 8 and 16"));
 }
 
 }  // namespace
