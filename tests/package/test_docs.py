@@ -93,7 +93,9 @@ def run(command: str, folder: Path) -> str:
 def test_a_transcript_is_what_the_command_prints(transcript: tuple[str, str], folder: Path) -> None:
     command, expected = transcript
     output = run(command, folder)
-    assert re.fullmatch(pattern(expected), output.strip(), re.DOTALL), f"expected:\n{expected}\nprinted:\n{output}"
+    assert re.fullmatch(pattern(expected), output.strip(), re.DOTALL), (
+        f"expected:\n{expected}\nprinted:\n{output}"
+    )
 
 
 @pytest.mark.parametrize("command", found("plain"))
