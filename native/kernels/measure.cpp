@@ -49,7 +49,7 @@ double rate(int threads, double seconds, const Body& body) {
 
 double measure_bandwidth(int threads, double seconds) {
     // Larger than any last-level cache that one core gets to itself, and each thread reads its own.
-    constexpr size_t bytes = size_t{256} << 20;
+    constexpr size_t bytes = size_t{128} << 20;
     std::vector<std::unique_ptr<uint8_t[]>> buffers;
     for (int i = 0; i < threads; ++i) {
         buffers.emplace_back(new uint8_t[bytes]);
@@ -60,8 +60,10 @@ double measure_bandwidth(int threads, double seconds) {
         const uint8_t* p = buffers[static_cast<size_t>(thread)].get();
         simd::u8x64 x[4] = {simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0)};
         for (size_t i = 0; i < bytes; i += 256) {
-            simd::prefetch(p + i + 4096);
-            for (size_t j = 0; j < 4; ++j) x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+            for (size_t j = 0; j < 4; ++j) {
+                simd::prefetch(p + i + 64 * j + 4096);
+                x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+            }
         }
         alignas(64) uint8_t out[64];
         simd::store_bytes(out, simd::bit_xor(simd::bit_xor(x[0], x[1]), simd::bit_xor(x[2], x[3])));

@@ -37,7 +37,9 @@ template <typename F, typename Accumulator>
 struct OneToken {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
     static constexpr int columns = F::live * F::group;
+    static constexpr int unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
 
+    const uint8_t* ahead;  // what will be needed after this panel
     const uint8_t* quads;
     const float *a_scale, *a_fsum;
     const int32_t* a_sum;  // of this format's groups
@@ -52,6 +54,10 @@ struct OneToken {
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
+        // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
+        // and stall.
+        constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) simd::prefetch(ahead + line);
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {
@@ -62,6 +68,7 @@ struct OneToken {
             if constexpr (F::has_min)
                 total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block]), total);
         });
+        ahead += unit_bytes;
         quads += columns / 4 * Accumulator::quad_bytes;
         a_scale += columns / 32;
         a_fsum += columns / 32;
@@ -84,19 +91,15 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
     sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum);
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
-    // While this panel is multiplied, the next is fetched, as many lines for each block as the block has:
-    // sixteen rows are sixteen streams, more than the hardware follows.
-    const uint8_t* ahead = panel.base + 16 * panel.stride;
+    // While this panel is multiplied, the next is fetched: sixteen rows are sixteen streams, more than the
+    // hardware follows.
+    sink.ahead = panel.base + 16 * panel.stride;
     for (int64_t b = 0; b < n_cols / F::block; b += most) {
         const int64_t n = n_cols / F::block - b < most ? n_cols / F::block - b : most;
         F::scales(panel, n, scale, neg_min);
         sink.scale = scale;
         sink.neg_min = neg_min;
-        for (int64_t i = 0; i < n; ++i) {
-            for (int64_t line = 0; line < 16 * F::bytes; line += 64) simd::prefetch(ahead + line);
-            ahead += 16 * F::bytes;
-            F::weights(panel, i * F::bytes, sink);
-        }
+        for (int64_t i = 0; i < n; ++i) F::weights(panel, i * F::bytes, sink);
         panel.base += n * F::bytes;
     }
     simd::store(sums, sink.total);

@@ -263,7 +263,11 @@ inline double multiply_burst(int rounds, int32_t* keep) {
     return products;
 }
 
-inline void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1); }
+// Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that
+// sees no further: it must be inlined before that.
+[[gnu::always_inline]] inline void prefetch(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
 inline void pause() { _mm_pause(); }
 
 }  // namespace clarion::simd

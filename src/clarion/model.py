@@ -13,6 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
+import numpy as np
+
 from clarion.devices import choose, native
 from clarion.devices.memory import memory
 from clarion.devices.threads import default_threads
@@ -305,6 +307,8 @@ class Model:
         ids = self._check_ids(tokens)
         if len(ids) > self.context:
             raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
+        if not ids:
+            return np.empty((0, self.n_vocab), np.float32)
         return cast(Floats, wait(self._engine, lambda put: Scoring(ids, self.n_vocab, put)))
 
     # ---- figures ------------------------------------------------------------------------------------------
@@ -366,6 +370,8 @@ class Model:
         return make
 
     def _check_ids(self, tokens: Iterable[int]) -> list[int]:
+        if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):
+            raise ParameterError(f"tokens: found {tokens!r:.40}, expected token ids")
         ids = []
         for i, token in enumerate(tokens):
             try:

@@ -101,13 +101,14 @@ class Engine:
             self._wake.notify()
 
     def close(self) -> None:
-        """Ends every job with a ClosedError, and the thread."""
+        """Ends every job with a ClosedError, and the thread, which frees what it owns."""
         if os.getpid() != self._process:
             return
         with self._wake:
-            self._closing = True
-            self._program.cancel()
-            self._wake.notify()
+            if not self._closing:
+                self._closing = True
+                self._program.cancel()
+                self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -123,6 +124,8 @@ class Engine:
                 self._end_all(error)
                 self._forget(self._pool.n_pages)
         self._end_all(ClosedError("the model was closed"))
+        self._retained.clear()
+        del self._logits, self._program, self._cache, self._sampler
 
     def _next_arrivals(self) -> bool:
         """Waits until there is something to do; False when the engine closes."""
