@@ -182,6 +182,18 @@ def test_any_character_map_works_or_is_refused(data):
             tokenizer.encode(text)
 
 
+def test_messages_are_short():
+    for changes in (
+        {"model": "x" * 10**6},
+        {"pre": "x" * 10**6},
+        {"tokens": ["y" * 10**6] * 2},
+        {"merges": ["z" * 10**6]},
+    ):
+        with pytest.raises(ClarionError) as caught:
+            Tokenizer.from_metadata(BPE | ggml(**changes)).encode("a")
+        assert len(str(caught.value)) < 2000
+
+
 def test_errors_name_the_file(tmp_path):
     path = tmp_path / "bad.gguf"
     with clarion.gguf.Writer(path, BPE | ggml(eos_token_id=77)):

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from clarion.errors import TemplateError
-from clarion.tokenizer import render, template
+from clarion.tokenizer import template
+from clarion.tokenizer.template import render
 
 USER = {"role": "user", "content": "hi"}
 ATTRIBUTE_WALKS = (

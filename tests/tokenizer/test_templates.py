@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clarion.errors import ParameterError, TemplateError
-from clarion.tokenizer import render, template
+from clarion.tokenizer import template
+from clarion.tokenizer.template import render
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 USER = {"role": "user", "content": "  Is 1 < 2 & '\u00e9' a letter?\n"}

@@ -12,7 +12,7 @@ from clarion.tokenizer import characters
 from clarion.tokenizer.encoder import WordCache
 from clarion.tokenizer.pieces import ALPHABET
 from clarion.tokenizer.pretokenizer import Pretokenizer
-from clarion.tokenizer.settings import Fields, Settings
+from clarion.tokenizer.settings import Fields, Settings, brief
 from clarion.tokenizer.vocabulary import SPACE, Vocabulary
 
 _UNKNOWN = ""  # no token has this text
@@ -82,7 +82,9 @@ def _read_merges(fields: Fields) -> list[tuple[str, str]]:
     for merge in dict.fromkeys(merges):
         left, _, right = merge.partition(" ")
         if not left or not right:
-            raise fields.error(key, f"{merge!r} at {merges.index(merge)}", "two symbols with a space between")
+            raise fields.error(
+                key, f"{brief(merge)} at {merges.index(merge)}", "two symbols with a space between"
+            )
         pairs.append((left, right))
     return pairs
 

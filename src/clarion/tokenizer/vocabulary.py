@@ -6,7 +6,7 @@ from array import array
 from itertools import repeat
 from typing import Final
 
-from clarion.tokenizer.settings import Settings
+from clarion.tokenizer.settings import Settings, brief
 
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = (1 << i for i in range(6))
 SPECIAL: Final = UNKNOWN | CONTROL  # recognised in a text only on request
@@ -77,7 +77,9 @@ class Vocabulary:
             index = next(i for i, text in enumerate(self.texts) if self.ids[text] != i)
             other = self.ids[self.texts[index]]
             raise fields.error(
-                "tokenizer.ggml.tokens", f"{self.texts[index]!r} at {index} and {other}", "each text once"
+                "tokenizer.ggml.tokens",
+                f"{brief(self.texts[index])} at {index} and {other}",
+                "each text once",
             )
         self.scores = fields.floats("tokenizer.ggml.scores", n_tokens) or array("f", bytes(4 * n_tokens))
         types = fields.ints("tokenizer.ggml.token_type", n_tokens) or [1] * n_tokens
