@@ -48,7 +48,8 @@ class Config:
 
     def child(self, key: str) -> Config:
         """The object below a key, empty where there is none."""
-        value = self.get(key) or {}
+        value = self.get(key)
+        value = {} if value is None else value
         if not isinstance(value, Mapping):
             raise self.error(key, value, "an object")
         return Config(value, f"{self._where}: {key}")

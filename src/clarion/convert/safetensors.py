@@ -1,8 +1,8 @@
 """The header of a safetensors file: JSON that says where each tensor lies.
 
 Layout (https://github.com/huggingface/safetensors#format): length of the header u64, little-endian; the
-header; the tensors' bytes, without gaps. Offsets in it count from the header's end. Python's integers do not wrap, so
-every sum and product below is exact.
+header; the tensors' bytes, without gaps. Offsets in it count from the header's end. Python's
+integers do not wrap, so every sum and product below is exact.
 """
 
 from __future__ import annotations
