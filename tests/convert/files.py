@@ -25,6 +25,13 @@ def unpack(name, folder):
     return Path(folder)
 
 
+def without_window(folder):
+    """The checkpoint, attending to everything: llama.cpp does not read the window of this family."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sliding_window": None}))
+    return folder
+
+
 def expected(name):
     """The golden's ids [T] and logits [T, n_vocab]."""
     with np.load(GOLDENS / f"{name}.npz") as arrays:

@@ -1,5 +1,7 @@
 """Bytes are those of the gguf package; what the checkpoint's types mean is said by exhaustion."""
 
+import tracemalloc
+
 import gguf
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from clarion.convert.encode import ENCODERS
-from clarion.convert.pieces import Piece, Target
+from clarion.convert.pieces import CHUNK_BYTES, Piece, Target
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError
 
@@ -101,3 +103,19 @@ def _stored(folder, values, name="w"):
     path = folder / f"{name}.bin"
     path.write_bytes(values.tobytes())
     return Stored(name, "F32", values.shape, path, 0)
+
+
+@pytest.mark.parametrize("format", ["F32", "BF16", "F16", "Q8_0"])
+def test_memory_is_bounded_by_the_chunk(tmp_path, format):
+    path = tmp_path / "large"
+    with open(path, "wb") as file:
+        file.truncate(1 << 27)  # zeros
+    target = Target("t", (Piece(Stored("w", "BF16", (1 << 15, 1 << 11), path, 0)),))
+    tracemalloc.start()
+    try:
+        n_bytes = sum(len(chunk) for chunk in target.encode(format, lambda n: None))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert n_bytes > 1 << 26
+    assert peak < 6 * CHUNK_BYTES
