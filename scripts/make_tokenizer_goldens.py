@@ -96,11 +96,12 @@ class Reference:
 
     def pieces(self) -> list[str]:
         """The bytes of every token, in hexadecimal."""
+        pieces = []
         buffer = ctypes.create_string_buffer(256)
-        return [
-            buffer.raw[: llama_cpp.llama_token_to_piece(self.vocab, token, buffer, 256, 0, True)].hex()
-            for token in range(llama_cpp.llama_vocab_n_tokens(self.vocab))
-        ]
+        for token in range(llama_cpp.llama_vocab_n_tokens(self.vocab)):
+            size = llama_cpp.llama_token_to_piece(self.vocab, token, buffer, len(buffer), 0, True)
+            pieces.append(buffer.raw[:size].hex())
+        return pieces
 
     def end_tokens(self) -> list[int]:
         """The tokens that end generation."""

@@ -2,6 +2,7 @@
 
 #include <nanobind/ndarray.h>
 
+#include "machine/message.h"
 #include "sampling/sampler.h"
 
 namespace nb = nanobind;
@@ -43,7 +44,7 @@ SamplingParameters parameters_from(const nb::dict& d) {
 
 const float* logits_of(const Sampler& sampler, const Array<float>& logits) {
     if (static_cast<int64_t>(logits.shape(0)) != sampler.n_vocab())
-        throw std::invalid_argument("logits and sampler differ in vocabulary size");
+        refuse({"logits and sampler differ in vocabulary size"});
     return logits.data();
 }
 
@@ -68,9 +69,8 @@ void bind_sampling(nb::module_& m) {
         .def(nb::init<int64_t>())
         .def("sample",
              [](Sampler& self, SamplerState& state, const Array<float>& logits) {
-                 const float* x = logits_of(self, logits);
-                 nb::gil_scoped_release release;
-                 return self.sample(state, x);
+                 // Keeps the interpreter's lock: a busy Python thread would give it back after 5 ms only.
+                 return self.sample(state, logits_of(self, logits));
              })
         .def("survivors", [](const Sampler& self) { return as_list(self.survivors()); })
         .def("log_probabilities", [](Sampler& self, const Array<float>& logits, int32_t token, int64_t n) {

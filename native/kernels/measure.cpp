@@ -49,7 +49,7 @@ double rate(int threads, double seconds, const Body& body) {
 
 double measure_bandwidth(int threads, double seconds) {
     // Larger than any last-level cache that one core gets to itself, and each thread reads its own.
-    constexpr size_t bytes = size_t{256} << 20;
+    constexpr size_t bytes = size_t{128} << 20;
     std::vector<std::unique_ptr<uint8_t[]>> buffers;
     for (int i = 0; i < threads; ++i) {
         buffers.emplace_back(new uint8_t[bytes]);

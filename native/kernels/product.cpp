@@ -39,13 +39,15 @@ void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const 
             if (unbias != 0) a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group];
             acc[t] = Accumulator::start(unbias * a_sum);
         });
-        for (int q = 0; q < group / 8; ++q, u += 128) {
-            const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + 64);
-            const int64_t quad = (column / 4 + 2 * q) * Accumulator::quad_bytes;
+        const int64_t quads = column / 4 * Accumulator::quad_bytes;
+        unrolled<group / 8>([&]<int q>() CLARION_INLINE {
+            const simd::u8x64 w0 = simd::load_bytes(u + 128 * q), w1 = simd::load_bytes(u + 128 * q + 64);
             unrolled<N>([&]<int t>() CLARION_INLINE {
-                acc[t].dot2(w0, w1, reinterpret_cast<const uint8_t*>(rows[t]) + quad);
+                const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
+                acc[t].dot2(w0, w1, row + 2 * q * Accumulator::quad_bytes);
             });
-        }
+        });
+        u += 16 * group;
         const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
         unrolled<N>([&]<int t>() CLARION_INLINE {
             const float a_scale = reinterpret_cast<const float*>(rows[t] + layout.scale)[column / 32];

@@ -18,6 +18,9 @@ int64_t rounded_up(size_t bytes) {
     return (static_cast<int64_t>(bytes) + memory_alignment - 1) / memory_alignment * memory_alignment;
 }
 
+// The item number of a ticket that ends a run: more than any operation has.
+constexpr uint32_t over = 1u << 31;
+
 constexpr uint32_t epoch_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
 constexpr uint32_t item_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
 
@@ -45,7 +48,7 @@ Pool::~Pool() { join(); }
 
 void Pool::join() {
     stop_.store(true, std::memory_order_relaxed);
-    publish(0);
+    publish_over();
     wake(1, threads_, threads_);
     for (std::thread& worker : workers_) worker.join();
 }
@@ -58,7 +61,6 @@ bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std
     batch_ = &batch;
     scratch_ = scratch;
     cancelled_ = &cancelled;
-    done_.store(false, std::memory_order_relaxed);
     advance(0);
     work(0);
     return complete_;
@@ -66,7 +68,6 @@ bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std
 
 // A worker returns when the pool is destroyed, the caller when its run is over.
 void Pool::work(int thread) {
-    const std::atomic<bool>& over = thread == 0 ? done_ : stop_;
     for (;;) {
         uint64_t ticket = ticket_.load(std::memory_order_acquire);
         const uint32_t items = items_[epoch_of(ticket) % 2].load(std::memory_order_acquire);
@@ -74,7 +75,7 @@ void Pool::work(int thread) {
             if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
             ops_[next_ - 1]->run(*batch_, item_of(ticket), scratch_[static_cast<size_t>(thread)]);
             if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) advance(thread);
-        } else if (over.load(std::memory_order_relaxed)) {
+        } else if (item_of(ticket) == over && (thread == 0 || stop_.load(std::memory_order_relaxed))) {
             return;
         } else {
             wait(thread, ticket);
@@ -97,16 +98,19 @@ void Pool::advance(int thread) {
         if (items == 1) op.run(*batch_, 0, scratch_[static_cast<size_t>(thread)]);
     }
     complete_ = next_ == ops_.size();
-    done_.store(true, std::memory_order_relaxed);
-    publish(0);
+    publish_over();
     wake(0, 1, 1);
 }
 
+uint64_t Pool::next_epoch() const { return (ticket_.load(std::memory_order_relaxed) >> 32) + 1; }
+
 void Pool::publish(uint32_t items) {
-    const uint32_t epoch = epoch_of(ticket_.load(std::memory_order_relaxed)) + 1;
+    const uint64_t epoch = next_epoch();
     items_[epoch % 2].store(items, std::memory_order_release);
-    ticket_.store(static_cast<uint64_t>(epoch) << 32, std::memory_order_seq_cst);
+    ticket_.store(epoch << 32, std::memory_order_seq_cst);
 }
+
+void Pool::publish_over() { ticket_.store(next_epoch() << 32 | over, std::memory_order_seq_cst); }
 
 // Until the ticket is no longer the one seen; may return early.
 void Pool::wait(int thread, uint64_t seen) {

@@ -7,8 +7,8 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
-#include <string>
 
+#include "machine/message.h"
 #include "sampling/philox.h"
 
 namespace clarion {
@@ -88,9 +88,7 @@ SamplerState::SamplerState(int64_t n_vocab, SamplingParameters parameters)
 }
 
 void SamplerState::check(int32_t token) const {
-    if (token < 0 || token >= n_vocab_)
-        throw std::invalid_argument("token " + std::to_string(token) + " is outside the vocabulary of " +
-                                    std::to_string(n_vocab_));
+    if (token < 0 || token >= n_vocab_) refuse({"token ", token, " is outside the vocabulary of ", n_vocab_});
 }
 
 void SamplerState::extend(const int32_t* tokens, int64_t n) {
@@ -217,8 +215,8 @@ void Sampler::scan(const float* x) {
     }
     if (std::any_of(bad, bad + lanes, [](int32_t b) { return b != 0; })) {
         const float* found = std::find_if(x, x + n_vocab_, [](float v) { return !(v <= FLT_MAX); });
-        throw std::domain_error("the logit of token " + std::to_string(found - x) + " is " +
-                                (*found != *found ? "NaN" : "infinite"));
+        throw std::domain_error(
+            text({"the logit of token ", found - x, " is ", *found != *found ? "NaN" : "infinite"}));
     }
     if (greatest_ == lowest) throw std::domain_error("every token is excluded: all logits are -infinity");
 }
@@ -360,8 +358,7 @@ void Sampler::keep_nucleus(double mass) {
 // ----------------------------------------------------------------------------------------
 
 int32_t Sampler::sample(SamplerState& state, const float* logits) {
-    if (state.n_vocab_ != n_vocab_)
-        throw std::invalid_argument("state and sampler differ in vocabulary size");
+    if (state.n_vocab_ != n_vocab_) refuse({"state and sampler differ in vocabulary size"});
     const SamplingParameters& p = state.parameters_;
     const float* x = adjust(state, logits);
     scan(x);

@@ -177,7 +177,7 @@ struct Panel {
 };
 
 // As in avx512vnni.h, for eight rows: register i takes rows i and 4+i, one in each 128-bit lane.
-inline void transpose_16_of_8(const uint8_t* p, int64_t s, __m256i out[4]) {
+[[gnu::always_inline]] inline void transpose_16_of_8(const uint8_t* p, int64_t s, __m256i out[4]) {
     const auto two = [s](const uint8_t* q) {
         const auto row = [q](int64_t at) {
             return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + at));
@@ -192,11 +192,16 @@ inline void transpose_16_of_8(const uint8_t* p, int64_t s, __m256i out[4]) {
     out[2] = _mm256_unpacklo_epi64(high01, high23);
     out[3] = _mm256_unpackhi_epi64(high01, high23);
 }
-inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+    int64_t s = panel.stride;
+    __asm__("" : "+r"(s));  // or the compiler keeps 16 addresses in memory instead of scaling one register
     __m256i a[4], b[4];
-    transpose_16_of_8(panel.base + offset, panel.stride, a);
-    transpose_16_of_8(panel.base + 8 * panel.stride + offset, panel.stride, b);
-    for (int c = 0; c < 4; ++c) out[c] = {a[c], b[c]};
+    transpose_16_of_8(panel.base + offset, s, a);
+    transpose_16_of_8(panel.base + 8 * s + offset, s, b);
+    out[0] = {a[0], b[0]};
+    out[1] = {a[1], b[1]};
+    out[2] = {a[2], b[2]};
+    out[3] = {a[3], b[3]};
 }
 
 // Whether one token is multiplied straight from the decoder, or from a tile as many are.
@@ -222,7 +227,7 @@ struct fast_accumulator {
     static fast_accumulator start(int32_t initial) {
         return {_mm256_set1_epi32(initial), _mm256_set1_epi32(initial)};
     }
-    void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
+    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m256i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4), ones = _mm256_set1_epi16(1);
         a = _mm256_add_epi32(
             a, _mm256_madd_epi16(
@@ -245,12 +250,12 @@ struct fast_accumulator<true> {
     static fast_accumulator start(int32_t initial) {
         return {_mm256_set1_epi32(initial), _mm256_set1_epi32(initial)};
     }
-    static __m256i dot(__m256i sum, __m256i w, __m256i quad) {
+    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i w, __m256i quad) {
         const __m256i s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
         const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(quad, s));
         return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
     }
-    void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
+    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m256i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4);
         a = dot(dot(a, w0.a, q0), w1.a, q1);
         b = dot(dot(b, w0.b, q0), w1.b, q1);
@@ -275,12 +280,12 @@ struct high_accumulator {
     static high_accumulator start(int32_t initial) {
         return {_mm256_set1_epi32(initial), _mm256_set1_epi32(initial)};
     }
-    static __m256i dot(__m256i sum, __m256i w, __m256i even, __m256i odd) {
+    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i w, __m256i even, __m256i odd) {
         const __m256i w_even = _mm256_and_si256(w, _mm256_set1_epi16(0xff)), w_odd = _mm256_srli_epi16(w, 8);
         return _mm256_add_epi32(_mm256_add_epi32(sum, _mm256_madd_epi16(w_even, even)),
                                 _mm256_madd_epi16(w_odd, odd));
     }
-    void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
+    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m256i even0 = broadcast_quad(quads), odd0 = broadcast_quad(quads + 4);
         const __m256i even1 = broadcast_quad(quads + 8), odd1 = broadcast_quad(quads + 12);
         a = dot(dot(a, w0.a, even0, odd0), w1.a, even1, odd1);

@@ -20,7 +20,7 @@ FLOAT_FORMATS = [name for name, (_, block, _) in FORMATS.items() if block == 1]
 
 @functools.cache
 def _pool(name: str) -> np.ndarray:
-    """Blocks of random bytes whose weights are finite and of ordinary size: every bit pattern that can occur."""
+    """Blocks of random bytes whose weights are finite and of ordinary size."""
     type_id, block, size = FORMATS[name]
     rng = np.random.default_rng(type_id)
     kept: list[np.ndarray] = []

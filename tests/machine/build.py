@@ -54,7 +54,12 @@ class Builder:
         return len(self.spec["weights"]) - 1
 
     def op(
-        self, name: str, inputs: Sequence[int], outputs: Sequence[int], weights: Sequence[int] = (), **given: Any
+        self,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        weights: Sequence[int] = (),
+        **given: Any,
     ) -> None:
         ints = {k: v for k, v in given.items() if isinstance(v, int)}
         floats = {k: v for k, v in given.items() if isinstance(v, float)}

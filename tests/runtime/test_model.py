@@ -25,6 +25,7 @@ from clarion.errors import (
     TemplateError,
     TokenizerError,
 )
+from clarion.gguf import File, Writer
 
 PROMPT = "Once upon a time"
 
@@ -56,8 +57,9 @@ def test_logits_are_those_that_generation_follows(model: clarion.Model) -> None:
 def test_logits_do_not_depend_on_the_batch(model: clarion.Model) -> None:
     tokens = np.random.default_rng(1).integers(0, model.n_vocab, 100)
     expected = model.logits(tokens)
-    with clarion.load(context=128, batch=7, threads=1) as other:
-        np.testing.assert_array_equal(other.logits(tokens), expected)
+    for batch in (1, 7):
+        with clarion.load(context=128, batch=batch, threads=1) as other:
+            np.testing.assert_array_equal(other.logits(tokens), expected)
     np.testing.assert_array_equal(model.logits(tokens[:33]), expected[:33])
 
 
@@ -150,6 +152,26 @@ def test_every_module_and_precision_writes(model: clarion.Model, isa: str, activ
         logits = other.logits(other.tokenize(PROMPT))
     error = np.mean((logits - expected) ** 2) / np.mean(expected**2)
     assert error < (1e-3 if activations == "fast" else 1e-6)
+
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+
+def test_chat(tmp_path: Path, model: clarion.Model) -> None:
+    path = tmp_path / "chat.gguf"
+    with File.open(model.path) as file:
+        metadata = {**file.metadata.exact(), "tokenizer.chat_template": TEMPLATE}
+        with Writer(path, metadata) as writer:
+            for tensor in file.tensors.values():
+                writer.add(tensor.name, tensor.shape, tensor.format, tensor.data)
+    messages = [{"role": "user", "content": "Tell of <|endoftext|>."}]
+    with clarion.load(path, context=64) as chat:
+        text = chat.apply_chat_template(messages)
+        assert text == "<|endoftext|>user: Tell of <|endoftext|>.\n"
+        answer = chat.chat(messages, max_tokens=10, greedy=True)
+        prompt = chat.tokenize(text, add_special=False, parse_special=True)
+        assert prompt[0] == chat.tokenizer.bos
+        assert answer.tokens == chat.generate(prompt, max_tokens=10, greedy=True).tokens
 
 
 # ---- errors ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ def doctor() -> None:
     from clarion.devices.memory import caches, memory
     from clarion.devices.threads import cpu_quota, default_threads, physical_cores
 
+    used = choose()
     print(f"clarion {__version__}, Python {platform.python_version()}, {platform.platform()}")
     print(f"processor: {processor_name()}")
     quota = cpu_quota()
@@ -33,7 +34,6 @@ def doctor() -> None:
     found = memory()
     print(f"memory: {found.total / 1e9:.1f} GB, {found.available / 1e9:.1f} GB available")
     wanted = os.environ.get("CLARION_ISA")
-    used = choose()
     reason = f"CLARION_ISA={wanted}" if wanted else "the best one that this processor can run"
     print(f"native module: {used.name}: {reason}")
     for choice in choices():

@@ -51,8 +51,7 @@ def main() -> None:
 def execute(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
     try:
-        code = cli.main(list(arguments), prog_name="clarion", standalone_mode=False)
-        sys.stdout.flush()
+        return _invoke(arguments)
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
@@ -64,6 +63,16 @@ def execute(arguments: Sequence[str]) -> int:
         print(f"clarion: {_line(error)}", file=sys.stderr)
         _drop_output()
         return BAD_INPUT
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    code: object
+    try:
+        with cli.make_context("clarion", list(arguments)) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as end:  # of --help and --version
+        code = end.exit_code
+    sys.stdout.flush()
     return code if isinstance(code, int) else 0
 
 

@@ -78,11 +78,11 @@ def run(
     ) as model:
         stream = model.stream(given, **chosen)
         completion, interrupted = _follow(stream, quiet=as_json)
-        if as_json:
-            print(json.dumps(_report(model, completion)))
-        elif stats or sys.stderr.isatty():
-            sys.stdout.flush()
-            print(_statistics(model, completion), file=sys.stderr)
+    # Measuring the bandwidth takes memory of its own: only after the model has given its back.
+    if as_json:
+        print(json.dumps(_report(model, completion)))
+    elif stats or sys.stderr.isatty():
+        print(_statistics(model, completion), file=sys.stderr)
     return INTERRUPTED if interrupted else 0
 
 

@@ -1,6 +1,5 @@
-"""Text to token ids and back, and chat templates, from the metadata of a GGUF file alone."""
+"""Text to token ids and back, and chat templates (`template.render`), from a GGUF file's metadata alone."""
 
-from clarion.tokenizer.template import render
 from clarion.tokenizer.tokenizer import Stream, Tokenizer
 
-__all__ = ["Stream", "Tokenizer", "render"]
+__all__ = ["Stream", "Tokenizer"]

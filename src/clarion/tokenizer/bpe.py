@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import chain, filterfalse
+from operator import add
 
 from tokenizers.models import BPE
 
@@ -10,7 +12,7 @@ from clarion.tokenizer import characters
 from clarion.tokenizer.encoder import WordCache
 from clarion.tokenizer.pieces import ALPHABET
 from clarion.tokenizer.pretokenizer import Pretokenizer
-from clarion.tokenizer.settings import Fields, Settings
+from clarion.tokenizer.settings import Fields, Settings, brief
 from clarion.tokenizer.vocabulary import SPACE, Vocabulary
 
 _UNKNOWN = ""  # no token has this text
@@ -71,34 +73,37 @@ class RankedMerges:
 
 
 def _read_merges(fields: Fields) -> list[tuple[str, str]]:
-    merges = fields.strings("tokenizer.ggml.merges")
+    """Pairs of symbols; the first of two equal ones counts."""
+    key = "tokenizer.ggml.merges"
+    merges = fields.strings(key)
     if merges is None:
-        raise fields.error("tokenizer.ggml.merges", "missing", "an array of strings")
-    pairs: dict[tuple[str, str], None] = {}
-    for rank, merge in enumerate(merges):
-        cut = merge.find(" ", 1)
-        if not 0 < cut < len(merge) - 1:
+        raise fields.error(key, "missing", "an array of strings")
+    pairs = []
+    for merge in dict.fromkeys(merges):
+        left, _, right = merge.partition(" ")
+        if not left or not right:
             raise fields.error(
-                "tokenizer.ggml.merges", f"{merge!r} at {rank}", "two symbols and a space between"
+                key, f"{brief(merge)} at {merges.index(merge)}", "two symbols with a space between"
             )
-        pairs[merge[:cut], merge[cut + 1 :]] = None
-    fields.check()
-    return list(pairs)
+        pairs.append((left, right))
+    return pairs
 
 
-def _build(ids: dict[str, int], merges: list[tuple[str, str]], n_tokens: int) -> BPE:
+def _build(ids: Mapping[str, int], merges: list[tuple[str, str]], n_tokens: int) -> BPE:
+    lefts, rights = [left for left, _ in merges], [right for _, right in merges]
+    if not _is_utf8("".join(chain(ids, lefts, rights))):  # then no text can hold it
+        ids = {text: token for text, token in ids.items() if _is_utf8(text)}
+        return _build(ids, [pair for pair in merges if all(map(_is_utf8, pair))], n_tokens)
     known = dict(ids)
-    for left, right in merges:
-        for symbol in (left, right, left + right):
-            if symbol not in known:
-                known[symbol] = n_tokens + len(known)
-    known[_UNKNOWN] = n_tokens + len(known)
-    try:
-        return BPE(known, merges, unk_token=_UNKNOWN, fuse_unk=True, cache_capacity=0)
-    except UnicodeEncodeError:  # no text holds what is no UTF-8
-        valid = {text: token for text, token in ids.items() if _is_utf8(text)}
-        return _build(valid, [pair for pair in merges if all(map(_is_utf8, pair))], n_tokens)
+    needed = chain(lefts, rights, map(add, lefts, rights), (_UNKNOWN,))
+    for symbol in filterfalse(known.__contains__, needed):
+        known[symbol] = n_tokens + len(known)
+    return BPE(known, merges, unk_token=_UNKNOWN, fuse_unk=True, cache_capacity=0)
 
 
 def _is_utf8(text: str) -> bool:
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

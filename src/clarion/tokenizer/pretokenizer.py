@@ -179,7 +179,14 @@ _CASED_LETTERS = (
     "\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3\U000104d8-\U000104fb\U00010c80-"
     "\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
-_HALVING_SPACES = "|".join([*(rf"\s{{{2**i}}}(?!\S)" for i in range(9, 1, -1)), r"\s{1,2}(?!\S)", r"\s"])
+# After spaces that are cut off no newline follows; looking for one each time would take quadratic time.
+_HALVING_SPACES = "|".join(
+    [
+        r"(?<![^\S\r\n])\s*[\r\n]+",
+        *(rf"\s{{{2**exponent}}}(?!\S)" for exponent in range(9, 1, -1)),
+        r"\s{1,2}(?!\S)|\s",
+    ]
+)
 
 _GPT_2 = Pretokenizer((_GPT2,))
 _STARCODER = Pretokenizer((_ONE_DIGIT, _GPT2))
@@ -198,7 +205,7 @@ _BY_NAMES: Final[dict[str, Pretokenizer]] = {
     "chatglm-bpe": replace(_LLAMA_3, default_bos=False),
     "glm4 glm5": replace(_LLAMA_3, default_bos=False, ignore_merges=True),
     "minicpm5": Pretokenizer((_THREE_DIGITS, _words(r"[\p{N}]+")), ignore_merges=True),
-    "jais-2": Pretokenizer((_words(_THREE_DIGITS, rf"\s*[\r\n]+|{_HALVING_SPACES}"),)),
+    "jais-2": Pretokenizer((_words(_THREE_DIGITS, _HALVING_SPACES),)),
     "qwen2 deepseek-r1-qwen kormo f2llmv2 stablelm2 hunyuan solar-open megrez grok-2": _QWEN_2,
     "qwen35": Pretokenizer((_words(_ONE_DIGIT, letters=r"\p{L}\p{M}"),)),
     "ufakzeka": Pretokenizer((_words(_ONE_DIGIT, suffix=""),)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from clarion.tokenizer import pretokenizer
 from clarion.tokenizer.pretokenizer import Pretokenizer
 
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
+_brief = reprlib.Repr()
+_brief.maxstring = _brief.maxother = 80
+brief: Final = _brief.repr  # of a value in a message
 
 
 class Fields:
@@ -22,7 +26,7 @@ class Fields:
     ) -> None:
         self._metadata = metadata
         self._prefix = prefix  # of messages
-        self.check: Final = check  # raises if what was read so far may be wrong
+        self._check = check  # raises if what was read so far may be wrong
 
     def error(self, key: str, found: object, expected: str) -> TokenizerError:
         """The error that says what is wrong with a key."""
@@ -36,21 +40,21 @@ class Fields:
         """A string, or None where the key is missing."""
         value = self._metadata.get(key)
         if value is not None and not isinstance(value, str):
-            raise self.error(key, repr(value), "a string")
+            raise self.error(key, brief(value), "a string")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
         """A bool."""
         value = self._metadata.get(key, default)
         if not isinstance(value, bool):
-            raise self.error(key, repr(value), "a bool")
+            raise self.error(key, brief(value), "a bool")
         return value
 
     def token(self, key: str, n_tokens: int, default: int | None = None) -> int | None:
         """A token id below `n_tokens`. The default holds where it is one, too."""
         value = self._metadata.get(key, _NOT_SET)
         if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(key, repr(value), "a token id")
+            raise self.error(key, brief(value), "a token id")
         if value in (_NOT_SET, -1):
             return default if default is not None and default < n_tokens else None
         if not 0 <= value < n_tokens:
@@ -61,7 +65,7 @@ class Fields:
         """An array of anything, or None where the key is missing."""
         value = self._metadata.get(key)
         if value is not None and (isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__")):
-            raise self.error(key, repr(value), "an array")
+            raise self.error(key, brief(value), "an array")
         return value
 
     def strings(self, key: str) -> list[str] | None:
@@ -71,10 +75,12 @@ class Fields:
             return None
         raws = getattr(values, "raws", None)
         if raws is not None:
-            return [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+            texts = [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+            self._check()
+            return texts
         for value in values:
             if not isinstance(value, str):
-                raise self.error(key, f"an array with {value!r}", "an array of strings")
+                raise self.error(key, f"an array with {brief(value)}", "an array of strings")
         return list(values)
 
     def floats(self, key: str, least: int) -> array[float] | None:
@@ -95,9 +101,11 @@ class Fields:
         if len(values) < least:
             raise self.error(key, f"an array of {len(values)}", f"one number for each of the {least} tokens")
         try:
-            return array(kind, values.tolist() if hasattr(values, "tolist") else values)
+            numbers = array(kind, values.tolist() if hasattr(values, "tolist") else values)
         except (TypeError, OverflowError):
             raise self.error(key, "an array of other values", expected) from None
+        self._check()
+        return numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ class Settings:
         """
         model = fields.text("tokenizer.ggml.model")
         if model not in _DEFAULTS:
-            found = "missing" if model is None else repr(model)
+            found = "missing" if model is None else brief(model)
             raise fields.unsupported(f"tokenizer.ggml.model is {found}; known are {', '.join(_DEFAULTS)}")
         default = _DEFAULTS[model]
         rules = None
@@ -169,7 +177,7 @@ class Settings:
             rules = pretokenizer.find("gemma4" if model == "gemma4" else name)
             if rules is None:
                 known = ", ".join(pretokenizer.names())
-                raise fields.unsupported(f"tokenizer.ggml.pre is {name!r}; known are {known}")
+                raise fields.unsupported(f"tokenizer.ggml.pre is {brief(name)}; known are {known}")
         tokens = fields.sequence("tokenizer.ggml.tokens")
         if not tokens:
             raise fields.error("tokenizer.ggml.tokens", "missing or empty", "an array of strings")

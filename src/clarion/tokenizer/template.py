@@ -81,7 +81,13 @@ class _Worker:
         with self._lock:
             if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
                 self._start()
-            reply = self._ask(request, WALL_SECONDS)
+            try:
+                reply = self._ask(request, WALL_SECONDS)
+            except (OSError, EOFError):
+                self.stop()
+                raise TemplateError(
+                    "chat template: it takes too much time or memory, and was stopped"
+                ) from None
         if "error" in reply:
             raise TemplateError(f"chat template: {reply['error']}")
         return reply["output"]
@@ -97,16 +103,22 @@ class _Worker:
         self.stop()
         # Its imports are found where ours are. A session of its own keeps Ctrl-C from it.
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(Path(__file__).with_name("sandbox.py"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-        self._owner = os.getpid()
-        self._ask(b"", START_SECONDS)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("sandbox.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+            )
+            self._owner = os.getpid()
+            self._ask(b"", START_SECONDS)
+        except (OSError, EOFError) as error:
+            self.stop()
+            raise TemplateError(
+                f"the process that renders chat templates does not start: {error!r}"
+            ) from None
 
     def _ask(self, request: bytes, seconds: float) -> dict[str, str]:
         """Sends a request, if there is one, and waits for the reply."""
@@ -114,17 +126,13 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         deadline = time.monotonic() + seconds
-        try:
-            if request:
-                self._process.stdin.write(struct.pack("<I", len(request)) + request)
-                self._process.stdin.flush()
-            output = self._process.stdout.fileno()
-            (size,) = struct.unpack("<I", _read(output, 4, deadline))
-            reply: dict[str, str] = json.loads(_read(output, size, deadline))
-            return reply
-        except (OSError, EOFError):
-            self.stop()
-            raise TemplateError("chat template: it takes too much time or memory, and was stopped") from None
+        if request:
+            self._process.stdin.write(struct.pack("<I", len(request)) + request)
+            self._process.stdin.flush()
+        output = self._process.stdout.fileno()
+        (size,) = struct.unpack("<I", _read(output, 4, deadline))
+        reply: dict[str, str] = json.loads(_read(output, size, deadline))
+        return reply
 
 
 def _read(descriptor: int, size: int, deadline: float) -> bytes:

@@ -9,7 +9,7 @@ from collections import defaultdict
 
 from clarion.errors import TokenizerError
 from clarion.tokenizer.encoder import WordCache
-from clarion.tokenizer.settings import Fields, Settings
+from clarion.tokenizer.settings import Fields, Settings, brief
 from clarion.tokenizer.vocabulary import NORMAL, SPACE, UNUSED, USER_DEFINED, Vocabulary
 
 _UNKNOWN_PENALTY = 10.0
@@ -161,7 +161,7 @@ class BestSegmentation:
         while end:
             end, token = origins[end]
             if token is None:
-                raise TokenizerError(f"the vocabulary has no tokens for {word!r} and no unknown token")
+                raise TokenizerError(f"the vocabulary has no tokens for {brief(word)} and no unknown token")
             tokens.append(token)
         return tokens[::-1]
 

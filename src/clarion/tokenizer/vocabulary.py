@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from array import array
+from itertools import repeat
 from typing import Final
 
-from clarion.tokenizer.settings import Settings
+from clarion.tokenizer.settings import Settings, brief
 
 UNKNOWN, UNUSED, NORMAL, CONTROL, USER_DEFINED, BYTE = (1 << i for i in range(6))
 SPECIAL: Final = UNKNOWN | CONTROL  # recognised in a text only on request
-_ATTRIBUTE_OF_TYPE: Final = bytes((0, NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE))
+_ATTRIBUTE_OF_TYPE: Final = {1: NORMAL, 2: UNKNOWN, 3: CONTROL, 4: USER_DEFINED, 5: UNUSED, 6: BYTE}
 SPACE: Final = "\u2581"  # how vocabularies that escape it write a space
 
 # Tokens with one of these texts end generation.
@@ -76,16 +77,15 @@ class Vocabulary:
             index = next(i for i, text in enumerate(self.texts) if self.ids[text] != i)
             other = self.ids[self.texts[index]]
             raise fields.error(
-                "tokenizer.ggml.tokens", f"{self.texts[index]!r} at {index} and {other}", "each text once"
+                "tokenizer.ggml.tokens",
+                f"{brief(self.texts[index])} at {index} and {other}",
+                "each text once",
             )
         self.scores = fields.floats("tokenizer.ggml.scores", n_tokens) or array("f", bytes(4 * n_tokens))
         types = fields.ints("tokenizer.ggml.token_type", n_tokens) or [1] * n_tokens
-        self.attributes = bytearray(
-            _ATTRIBUTE_OF_TYPE[kind] if 0 <= kind <= 6 else 0 for kind in types[:n_tokens]
-        )
+        self.attributes = bytearray(map(_ATTRIBUTE_OF_TYPE.get, types[:n_tokens], repeat(0)))
         # What the types say in the file decides which tokens a unigram vocabulary may use.
         self.file_attributes = bytes(self.attributes)
-        fields.check()
         self.end_tokens = frozenset(self._resolve_roles(settings))
         self.strip_left, self.strip_right = self._resolve_stripping(settings)
 

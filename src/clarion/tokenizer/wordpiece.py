@@ -5,7 +5,7 @@ from __future__ import annotations
 from clarion.errors import TokenizerError
 from clarion.tokenizer import characters
 from clarion.tokenizer.encoder import WordCache
-from clarion.tokenizer.settings import Settings
+from clarion.tokenizer.settings import Settings, brief
 from clarion.tokenizer.vocabulary import SPACE, Vocabulary
 
 # Characters that are words of their own, first and last. U+2B820..U+2B91F are missing in the reference, too.
@@ -73,7 +73,7 @@ class LongestPieces:
             else:
                 if self._unknown is None:
                     raise TokenizerError(
-                        f"the vocabulary has no tokens for {word[1:]!r} and no unknown token"
+                        f"the vocabulary has no tokens for {brief(word[1:])} and no unknown token"
                     )
                 return [self._unknown]
         return tokens

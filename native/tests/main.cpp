@@ -1,0 +1,34 @@
+// Tests of the machine without Python, to be run under the sanitizers (scripts/test-native).
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <stdexcept>
+#include <string>
+
+#include "tests/check.h"
+
+namespace {
+
+std::atomic<long> count{0};
+
+}  // namespace
+
+void* operator new(size_t size) {
+    count.fetch_add(1, std::memory_order_relaxed);
+    if (void* p = std::malloc(size == 0 ? 1 : size)) return p;
+    throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, size_t) noexcept { std::free(p); }
+
+namespace clarion::tests {
+
+long allocations() { return count.load(); }
+
+}  // namespace clarion::tests
+
+int main() {
+    clarion::tests::test_pool();
+    clarion::tests::test_program();
+    std::puts("passed");
+}

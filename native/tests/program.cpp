@@ -1,0 +1,305 @@
+#include "machine/program.h"
+
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "machine/kv_cache.h"
+#include "tests/check.h"
+
+namespace clarion::tests {
+
+namespace {
+
+// Numbers in [-1, 1), the same in every run.
+class Random {
+  public:
+    float next() {
+        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+        return static_cast<float>(static_cast<int32_t>(state_ >> 32)) * 0x1p-31f;
+    }
+
+  private:
+    uint64_t state_ = 1;
+};
+
+// A program under construction. Every weight has memory of exactly its size, and so has the arena: a kernel that reads
+// or writes a byte beyond is seen.
+struct Builder {
+    ProgramSpec spec{};
+    std::vector<std::unique_ptr<std::byte[]>> memory;
+    Random random;
+
+    Builder(int64_t max_tokens) {
+        spec.max_tokens = max_tokens;
+        spec.max_outputs = max_tokens;
+    }
+
+    int64_t buffer(int64_t width, Kind kind = Kind::f32, Rows rows = Rows::tokens, int64_t slots = 1) {
+        const auto index = static_cast<int64_t>(spec.buffers.size());
+        spec.buffers.push_back({std::to_string(index), kind, rows, width, spec.arena_bytes, slots});
+        spec.arena_bytes += spec.max_tokens * slots * row_bytes(kind, width);
+        return index;
+    }
+
+    int64_t weight(int64_t rows, int64_t cols, int format = 0, int64_t experts = 1) {
+        const int64_t bytes = experts * rows * find_format(format)->row_bytes(cols);
+        memory.push_back(std::make_unique<std::byte[]>(static_cast<size_t>(bytes)));
+        std::byte* data = memory.back().get();
+        for (int64_t i = 0; i < bytes; i += 4) {
+            // Zero is a valid block of every format; floats get values.
+            const float x = format == 0 ? random.next() : 0.0f;
+            std::memcpy(data + i, &x, static_cast<size_t>(std::min<int64_t>(4, bytes - i)));
+        }
+        spec.weights.push_back({"w", format, rows, cols, experts, {data, static_cast<size_t>(bytes)}});
+        return static_cast<int64_t>(spec.weights.size()) - 1;
+    }
+
+    using Indices = std::vector<int64_t>;
+    void op(const char* name, Indices inputs, Indices outputs, Indices weights = {},
+            std::map<std::string, int64_t> ints = {}, std::map<std::string, double> floats = {},
+            std::map<std::string, std::vector<double>> arrays = {}) {
+        spec.ops.push_back({name, std::move(inputs), std::move(outputs), std::move(weights), std::move(ints),
+                            std::move(floats), std::move(arrays)});
+    }
+};
+
+struct Shape {
+    int64_t n_embd, n_head, n_head_kv, head_dim, n_rot, n_ff, window;
+    int64_t neox, n_expert, n_used;
+};
+
+constexpr int64_t n_vocab = 19;
+
+// One layer of a mixture-of-experts transformer, with every operation in it. The last buffer holds the logits.
+void add_model(Builder& b, const Shape& s, Kind kind, int format) {
+    const int64_t q_width = s.n_head * s.head_dim, kv_width = s.n_head_kv * s.head_dim;
+    const int64_t x = b.buffer(s.n_embd), r = b.buffer(s.n_rot), normed = b.buffer(s.n_embd),
+                  a = b.buffer(s.n_embd, kind);
+    const int64_t q = b.buffer(q_width), k = b.buffer(kv_width), v = b.buffer(kv_width),
+                  o = b.buffer(q_width);
+    const int64_t oe = b.buffer(q_width, kind), scores = b.buffer(s.n_expert);
+    const int64_t ids = b.buffer(s.n_used, Kind::i32), w = b.buffer(s.n_used);
+    const auto slots = [&](int64_t width, Kind slot_kind) {
+        return b.buffer(width, slot_kind, Rows::slots, s.n_used);
+    };
+    const int64_t gate = slots(s.n_ff, Kind::f32), up = slots(s.n_ff, Kind::f32), both = slots(s.n_ff, kind);
+    const int64_t down = slots(s.n_embd, Kind::f32), silu = b.buffer(s.n_embd), product = b.buffer(s.n_embd);
+    const int64_t few = b.buffer(s.n_embd, Kind::f32, Rows::outputs),
+                  logits = b.buffer(n_vocab, Kind::f32, Rows::outputs);
+
+    b.op("embed", {}, {x}, {b.weight(n_vocab, s.n_embd)}, {}, {{"scale", 1.5}});
+    std::vector<double> inv_freq;
+    for (int64_t i = 0; i < s.n_rot / 2; ++i) inv_freq.push_back(std::pow(100.0, -double(i)));
+    b.op("rope_table", {}, {r}, {}, {}, {{"magnitude", 1.0}}, {{"inv_freq", inv_freq}});
+    b.op("norm", {x}, {normed, a}, {b.weight(1, s.n_embd)}, {}, {{"eps", 1e-5}});
+    b.op("linear", {a}, {q, k, v},
+         {b.weight(q_width, s.n_embd, format), b.weight(kv_width, s.n_embd, format),
+          b.weight(kv_width, s.n_embd, format), b.weight(1, q_width), b.weight(1, kv_width), -1});
+    const std::map<std::string, int64_t> heads{
+        {"n_head", s.n_head}, {"head_dim", s.head_dim}, {"n_rot", s.n_rot}, {"neox", s.neox}};
+    auto rope_kv = heads, attention = heads, rope_k = heads;
+    for (auto* ints : {&rope_kv, &attention}) {
+        (*ints)["layer"] = 0;
+        (*ints)["n_head_kv"] = s.n_head_kv;
+    }
+    b.op("rope_kv", {q, k, v, r}, {q}, {b.weight(1, s.head_dim), -1}, rope_kv, {{"eps", 1e-6}});
+    attention.erase("n_rot");
+    attention.erase("neox");
+    attention["window"] = s.window;
+    b.op("attention", {q}, {o}, {}, attention, {{"scale", 0.3}});
+    rope_k["n_head"] = s.n_head_kv;
+    b.op("rope", {k, r}, {k}, {-1}, rope_k, {{"eps", 0.0}});
+    b.op("kv_write", {k, v}, {}, {}, {{"layer", 1}});
+    b.op("encode", {o}, {oe});
+    b.op("linear", {oe, x}, {x}, {b.weight(s.n_embd, q_width, format), -1});
+    b.op("encode", {x}, {a});
+    b.op("linear", {a}, {scores}, {b.weight(s.n_expert, s.n_embd, format), -1});
+    b.op("route", {scores}, {ids, w}, {}, {{"k", s.n_used}, {"normalize", s.neox}});
+    b.op("expert_linear", {a, ids}, {gate, up},
+         {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert)});
+    b.op("gate", {gate, up}, {both});
+    b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert)});
+    b.op("expert_sum", {down, w, x}, {x});
+    b.op("silu", {x}, {silu});
+    b.op("mul", {x, silu}, {product});
+    b.op("add", {product, x}, {product});
+    b.op("select", {product}, {few});
+    b.op("linear", {few}, {logits}, {b.weight(n_vocab, s.n_embd), -1});
+}
+
+struct Tokens {
+    std::vector<int32_t> tokens, positions, sequences, outputs;
+
+    void add(int32_t token, int32_t position, int32_t sequence) {
+        outputs.push_back(static_cast<int32_t>(tokens.size()));
+        tokens.push_back(token);
+        positions.push_back(position);
+        sequences.push_back(sequence);
+    }
+};
+
+// Runs the tokens in batches of at most n; all logits, one row after the other.
+std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const std::vector<int32_t>& pages,
+                       int64_t n_sequences, int64_t n) {
+    std::vector<float> logits;
+    const auto total = static_cast<int64_t>(t.tokens.size());
+    const Buffer& out = program.buffer(std::to_string(19));
+    for (int64_t first = 0; first < total; first += n) {
+        const int64_t rows = std::min(n, total - first);
+        const Batch batch{rows,
+                          rows,
+                          t.tokens.data() + first,
+                          t.positions.data() + first,
+                          t.sequences.data() + first,
+                          pages.data(),
+                          n_sequences,
+                          static_cast<int64_t>(pages.size()) / n_sequences,
+                          t.outputs.data(),
+                          &cache};
+        check(program.run(batch));
+        for (int64_t i = 0; i < rows; ++i) {
+            const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
+            logits.insert(logits.end(), row, row + n_vocab);
+        }
+    }
+    return logits;
+}
+
+bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), 4 * a.size()) == 0;
+}
+
+// Two sequences of 40 and 71 tokens, interleaved in runs of five.
+Tokens two_sequences() {
+    Tokens t;
+    int32_t at[2] = {0, 0};
+    const int32_t length[2] = {40, 71};
+    for (int32_t i = 0; at[0] < length[0] || at[1] < length[1]; ++i) {
+        const int32_t s = i / 5 % 2;
+        if (at[s] < length[s]) t.add((7 * i + s) % n_vocab, at[s]++, s);
+    }
+    return t;
+}
+
+void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Store store) {
+    const Tokens t = two_sequences();
+    const auto n = static_cast<int64_t>(t.tokens.size());
+    const std::vector<int32_t> pages = {3, 0, 1, 4};
+    const KvCache::Layer layer{shape.n_head_kv, shape.head_dim, shape.head_dim};
+    std::vector<float> expected;
+    for (const int threads : {1, 3})
+        for (const int64_t batch : {n, int64_t{11}, int64_t{1}}) {
+            Builder b(n);
+            add_model(b, shape, kind, format);
+            Pool pool(threads);
+            Program program(pool, b.spec);
+            KvCache cache({layer, layer}, 5, store);
+            const std::vector<float> logits = run(program, cache, t, pages, 2, batch);
+            for (const float x : logits) check(std::isfinite(x));
+            if (expected.empty()) expected = logits;
+            check(same_bits(logits, expected));
+            const long before = allocations();
+            const Batch one{1,
+                            1,
+                            t.tokens.data(),
+                            t.positions.data(),
+                            t.sequences.data(),
+                            pages.data(),
+                            2,
+                            2,
+                            t.outputs.data(),
+                            &cache};
+            check(program.run(one));
+            check(allocations() == before);
+        }
+}
+
+void forked_pages_are_copies() {
+    KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, KvCache::Store::f32);
+    float* last = cache.values<float>(1, 0, 0) + KvCache::page_size * 16 - 1;
+    *last = 7.0f;
+    cache.copy_page(0, 2);
+    check(cache.values<float>(1, 2, 0)[KvCache::page_size * 16 - 1] == 7.0f);
+    check(cache.values<float>(1, 1, 0)[KvCache::page_size * 16 - 1] == 0.0f);
+    check(refusal([&] { cache.copy_page(0, 3); }) == "page: found 3, expected 0 to 2");
+}
+
+void cancelling_from_another_thread() {
+    Builder b(64);
+    const int64_t x = b.buffer(4096), y = b.buffer(4096);
+    for (int i = 0; i < 400; ++i) b.op("silu", {x}, {y});
+    Pool pool(2);
+    Program program(pool, b.spec);
+    const std::vector<int32_t> zeros(64, 0);
+    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, 0, nullptr, nullptr};
+    std::atomic<bool> over{false};
+    std::thread other([&] {
+        while (!over) {
+            program.cancel();
+            std::this_thread::yield();
+        }
+    });
+    bool cancelled = false;
+    for (int i = 0; i < 100 && !cancelled; ++i) cancelled = !program.run(batch);
+    over = true;
+    other.join();
+    check(cancelled);
+    check(program.run(batch));
+}
+
+void bad_batches_are_refused() {
+    Builder b(4);
+    const Shape shape{32, 2, 1, 16, 16, 32, 0, 1, 2, 1};
+    add_model(b, shape, Kind::f32, 0);
+    Pool pool(2);
+    Program program(pool, b.spec);
+    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, KvCache::Store::f16),
+        other({{1, 8, 16}}, 2, KvCache::Store::f16);
+    const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
+        const auto n = static_cast<int64_t>(t.tokens.size());
+        const Batch batch{n,
+                          static_cast<int64_t>(t.outputs.size()),
+                          t.tokens.data(),
+                          t.positions.data(),
+                          t.sequences.data(),
+                          pages.data(),
+                          1,
+                          static_cast<int64_t>(pages.size()),
+                          t.outputs.data(),
+                          c};
+        return refusal([&] { program.run(batch); });
+    };
+    const Tokens good{{1}, {0}, {0}, {0}};
+    check(refused({}, {0}, &cache) == "tokens in the batch: found 0, expected 1 to 4");
+    check(refused({{19}, {0}, {0}, {0}}, {0}, &cache) == "tokens[0]: found 19, expected 0 to 18");
+    check(refused({{-1}, {0}, {0}, {0}}, {0}, &cache) == "tokens[0]: found -1, expected 0 to 18");
+    check(refused({{1}, {-1}, {0}, {0}}, {0}, &cache) == "positions[0]: found -1, expected 0 to 2147483647");
+    check(refused({{1}, {64}, {0}, {0}}, {0}, &cache) == "positions[0]: found 64, beyond 1 pages of 64");
+    check(refused({{1}, {0}, {1}, {0}}, {0}, &cache) == "sequences[0]: found 1, expected 0 to 0");
+    check(refused({{1}, {0}, {0}, {1}}, {0}, &cache) == "outputs[0]: found 1, expected 0 to 0");
+    check(refused(good, {2}, &cache) == "pages[0, 0]: found 2, expected 0 to 1");
+    check(refused({{1, 2}, {5, 5}, {0, 0}, {}}, {1}, &cache) ==
+          "two tokens of the batch write slot 5 of page 1");
+    check(refused(good, {0}, nullptr) == "operation 'rope_kv' needs a cache");
+    check(refused(good, {0}, &other)
+              .starts_with("operation 'rope_kv', layer 0: the cache has 1 heads of 8 and 16"));
+}
+
+}  // namespace
+
+void test_program() {
+    const Shape odd{40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, window{64, 5, 1, 33, 32, 96, 9, 1, 4, 1};
+    const Shape blocks{256, 4, 4, 64, 64, 256, 0, 1, 2, 2};
+    same_bits_everywhere(odd, Kind::f32, 0, KvCache::Store::f32);
+    same_bits_everywhere(window, Kind::f32, 1, KvCache::Store::f16);
+    same_bits_everywhere(blocks, Kind::high, 12, KvCache::Store::f16);
+    same_bits_everywhere(blocks, Kind::fast, 8, KvCache::Store::f32);
+    forked_pages_are_copies();
+    cancelling_from_another_thread();
+    bad_batches_are_refused();
+}
+
+}  // namespace clarion::tests

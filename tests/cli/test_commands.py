@@ -1,0 +1,325 @@
+"""The commands as a person meets them: real processes, streams, signals and terminals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clarion
+from clarion.cli.main import execute
+
+PROMPT = "Once upon a time"
+CLARION = [sys.executable, "-m", "clarion"]
+
+
+def run(*arguments: str | bytes, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        [*CLARION, *arguments],
+        **{"capture_output": True, "text": True, "stdin": subprocess.DEVNULL, "timeout": 120, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def expected() -> Iterator[clarion.Completion]:
+    with clarion.load(context=256) as model:
+        yield model.generate(PROMPT, max_tokens=20, greedy=True)
+
+
+# ---- what commands print ------------------------------------------------------------------------------
+
+
+def test_run_prints_the_text_and_then_statistics(expected: clarion.Completion) -> None:
+    result = run("run", PROMPT, "-n", "20", "--greedy", "--stats")
+    assert result.returncode == 0
+    assert result.stdout == expected.text + "\n"
+    (line,) = result.stderr.splitlines()
+    for word in (
+        "load",
+        "first token",
+        "prompt 5 tokens",
+        "generation 20 tokens",
+        "tokens/s",
+        "GB/s",
+        "seed",
+    ):
+        assert word in line
+
+
+def test_run_is_quiet_where_nobody_watches(expected: clarion.Completion) -> None:
+    assert run("run", PROMPT, "-n", "20", "--greedy").stderr == ""
+
+
+@pytest.mark.parametrize("source", ["-p", "-f", "stdin", "--ids-file", "model and prompt"])
+def test_prompts_from_everywhere(source: str, expected: clarion.Completion, tmp_path: Path) -> None:
+    text, ids = tmp_path / "prompt.txt", tmp_path / "ids"
+    text.write_text(PROMPT + "\n")
+    with clarion.load(context=64) as model:
+        ids.write_text(json.dumps(model.tokenize(PROMPT)))
+        path = str(model.path)
+    arguments = {
+        "-p": ["-p", PROMPT],
+        "-f": ["-f", str(text)],
+        "stdin": ["-m", path],
+        "--ids-file": [path, "--ids-file", str(ids)],
+        "model and prompt": [path, PROMPT],
+    }[source]
+    with text.open() as stdin:
+        result = run("run", *arguments, "-n", "20", "--greedy", stdin=stdin)
+    assert result.stdout == expected.text + "\n"
+
+
+def test_run_json(expected: clarion.Completion) -> None:
+    result = run("run", PROMPT, "-n", "20", "--seed", "5", "--temp", "0.9", "--json")
+    report = json.loads(result.stdout)
+    assert report["seed"] == 5
+    assert len(report["tokens"]) == report["generated_tokens"] == 20
+    assert report["prompt_tokens"] == 5
+    assert report["finish_reason"] == "length"
+    assert report["generated_tokens_per_second"] > 0
+    assert report["bandwidth"] > 1e8
+    assert result.stderr == ""
+    assert json.loads(run("run", PROMPT, "-n", "20", "--greedy", "--json").stdout)["text"] == expected.text
+
+
+def test_options_reach_the_sampler(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", PROMPT, "-n", "30", "--greedy", "--stop", "wife", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["stopped_by"] == "wife"
+    assert "wife" not in report["text"]
+    assert execute(["run", PROMPT, "-n", "20", "--seed", "-1", "--repeat-penalty", "1.3", "--json"]) == 0
+    assert execute(["run", PROMPT, "-n", "20", "--seed", "3", "--top-k", "1", "--json"]) == 0
+    greedy = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert execute(["run", PROMPT, "-n", "20", "--temp", "0", "--json"]) == 0
+    assert greedy["text"] == json.loads(capsys.readouterr().out)["text"]
+
+
+def test_tokenize() -> None:
+    result = run("tokenize", "Once upon", "--json")
+    report = json.loads(result.stdout)
+    assert "".join(report["pieces"][1:]) == "Once upon"
+    lines = run("tokenize", "Once upon").stdout.splitlines()
+    assert [int(line.split()[0]) for line in lines] == report["ids"]
+    assert (
+        json.loads(run("tokenize", "Once upon", "--json", "--no-special").stdout)["ids"] == report["ids"][1:]
+    )
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect"]) == 0
+    out = capsys.readouterr().out
+    for word in (
+        "llama.block_count",
+        "tokenizer.ggml.tokens",
+        "(4,096 items)",
+        "blk.5.ffn_down.weight",
+        "Q8_0",
+    ):
+        assert word in out
+    assert execute(["inspect", "--plan", "-c", "100"]) == 0
+    plan = capsys.readouterr().out
+    for word in ("attention", "blk.5.ffn_down", "fusion removed", "fallbacks"):
+        assert word in plan
+
+
+def test_doctor() -> None:
+    out = run("doctor", env={**os.environ, "CLARION_ISA": "generic"}).stdout
+    for word in ("processor", "cores", "memory", "native module: generic: CLARION_ISA=generic"):
+        assert word in out
+
+
+def test_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", "-p", "20", "-n", "5", "-t", "1,2", "-r", "2", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [result["threads"] for result in report["results"]] == [1, 2]
+    for result in report["results"]:
+        assert len(result["prompt"]) == len(result["generation"]) == 2
+        assert min(result["prompt"] + result["generation"]) > 0
+        assert result["bandwidth"] > 1e8
+        assert result["multiply"] > 1e8
+    assert execute(["bench", "-p", "20", "-n", "5", "-t", "1", "-r", "1"]) == 0
+    assert "tokens/s" in capsys.readouterr().out
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["run"], ["bench"], ["inspect"], ["tokenize"], ["doctor"]):
+        assert execute([*command, "--help"]) == 0
+        assert "Usage: clarion" in capsys.readouterr().out
+    assert execute([]) == 0
+    assert "Usage: clarion" in capsys.readouterr().out
+    assert execute(["--version"]) == 0
+    assert capsys.readouterr().out == f"clarion {clarion.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "code", ["import clarion", "from clarion.cli.main import execute; execute(['--help'])"]
+)
+def test_nothing_heavy_is_imported_early(code: str) -> None:
+    probe = "import sys; print(*sys.modules, file=sys.stderr)"
+    modules = subprocess.run([sys.executable, "-c", f"{code}; {probe}"], capture_output=True, text=True)
+    loaded = set(modules.stderr.split())
+    assert "clarion" in loaded
+    assert not loaded & {"numpy", "tokenizers", "jinja2", "rich", "asyncio", "clarion.gguf", "clarion.model"}
+
+
+# ---- errors -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "/nowhere/model.gguf", "x"], "/nowhere/model.gguf"),
+        (["run", "-m", "/", "x"], "/"),
+        (["run", "-m", __file__, "x"], "test_commands.py"),
+        (["run", "-m", "/dev/null", "x"], "/dev/null"),
+        (["run", "x", "-n", "0"], "max_tokens: found 0, expected an integer from 1"),
+        (["run", "x", "-n", "many"], "'many' is not a valid integer"),
+        (["run", "x", "--temp", "nan"], "temperature: found nan"),
+        (["run", "x", "--top-p", "2"], "top_p: found 2.0, expected a number from 0 to 1"),
+        (["run", "x", "--min-p", "-1"], "min_p: found -1.0"),
+        (["run", "x", "--top-k", "-1"], "top_k: found -1"),
+        (["run", "x", "--seed", str(2**64)], "seed: found 18446744073709551616"),
+        (["run", "x", "--stop", ""], "stop: found ''"),
+        (["run", "x", "-c", "0"], "context: found 0"),
+        (["run", "one two three four five six", "-c", "4"], "tokens leaves no room in the context of 4"),
+        (["run", "x", "-t", "0"], "threads: found 0"),
+        (["run", "x", "-b", "0"], "batch: found 0"),
+        (["run", "x", "--activations", "rough"], "activations"),
+        (["run", "x", "--kv", "f8"], "kv"),
+        (["run", "x", "--isa", "z80"], "'z80' is unknown"),
+        (["run", "x", "--colour"], "No such option"),
+        (["run", "m", "x", "-p", "y"], "the prompt is given more than once"),
+        (["run", "x", "y", "z"], "the prompt is given more than once"),
+        (["run", "-f", "/nowhere/prompt"], "/nowhere/prompt"),
+        (["run", "--ids-file", __file__], "expected token ids"),
+        (["run", "x\udcff"], "surrogate"),
+        (["sing"], "No such command 'sing'"),
+        (["inspect", "/nowhere"], "/nowhere"),
+        (["tokenize", "-m", "/nowhere", "x"], "/nowhere"),
+        (["bench", "/nowhere"], "/nowhere"),
+        (["bench", "-t", "one"], "-t: found 'one'"),
+        (["bench", "-r", "0"], "-r: found 0"),
+        (["run", "-m", "a\nb\x1b[31m.gguf", "x"], "a b\\x1b[31m.gguf"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert line.startswith("clarion: ")
+    assert message in line
+    assert "internal error" not in line
+
+
+def test_the_process_ends_with_that_line_and_code(tmp_path: Path) -> None:
+    ids = tmp_path / "ids"
+    ids.write_text("0 4096")
+    for arguments, options in (
+        (["run", "--ids-file", str(ids)], {}),
+        (["run", b"ab\xff"], {}),
+        (["run"], {"input": "\udcff", "errors": "surrogateescape", "stdin": None}),
+        (["doctor"], {"env": {**os.environ, "CLARION_ISA": "z80"}}),
+    ):
+        result = run(*arguments, **options)  # type: ignore[arg-type]
+        assert (result.returncode, result.stdout) == (2, "")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback() -> None:
+    result = run("run", "/nowhere/model.gguf", "x", "--debug")
+    assert result.returncode == 2
+    assert "Traceback" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("clarion: ")
+
+
+def test_a_full_disk_is_an_error() -> None:
+    with open("/dev/full", "w") as full:
+        result = run("run", PROMPT, "-n", "5", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 2
+    assert "No space left" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_closed_streams() -> None:
+    for closed in (">&-", "2>&-", ">&- 2>&-", "<&-"):
+        command = f'exec "$@" {closed}'
+        process = ["sh", "-c", command, "sh", *CLARION, "run", PROMPT, "-n", "3", "--stats"]
+        assert subprocess.run(process, capture_output=True, timeout=120).returncode == 0
+
+
+# ---- signals and terminals ----------------------------------------------------------------------------
+
+
+def test_a_reader_that_leaves() -> None:
+    with subprocess.Popen(
+        [*CLARION, "run", PROMPT, "--ignore-eos"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait(120) == 141
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_interrupt_ends_the_text_and_still_reports(as_json: bool) -> None:
+    arguments = ["run", PROMPT, "--ignore-eos", "--stats", "-c", "100000"]
+    with subprocess.Popen(
+        [*CLARION, *arguments, *(["--json"] if as_json else [])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        if as_json:
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(3)
+        else:
+            assert process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "Traceback" not in err
+        if as_json:
+            assert json.loads(out)["finish_reason"] == "cancelled"
+        else:
+            assert out.endswith("\n")
+            assert len(err.splitlines()) == 1
+            assert "tokens/s" in err
+
+
+def test_ctrl_c_on_a_terminal() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [*CLARION, "run", PROMPT, "--ignore-eos", "-c", "100000"])
+    seen = os.read(terminal, 100)
+    os.write(terminal, b"\x03")
+    try:
+        while data := os.read(terminal, 65536):
+            seen += data
+    except OSError:  # Linux says so when the other end is closed
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert b"Traceback" not in seen
+    assert b"tokens/s" in seen.splitlines()[-1]  # standard error is a terminal: no --stats needed
+    assert b"cancelled" not in seen
+
+
+def test_no_prompt_on_a_terminal_is_an_error() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [*CLARION, "run"])
+    seen = os.read(terminal, 1000)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert b"no prompt" in seen
