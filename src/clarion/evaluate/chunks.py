@@ -28,8 +28,8 @@ class Chunk:
 def halves(tokens: Sequence[int], context: int, bos: int | None) -> Iterator[Chunk]:
     """As llama.cpp's `llama-perplexity` does: chunks side by side, of which the second half is scored.
 
-    What does not fill a chunk at the text's end is left out. `bos`, where there is one, takes the place of each
-    chunk's first token.
+    What does not fill a chunk at the text's end is left out. `bos`, where there is one, takes the place of
+    each chunk's first token.
 
     Raises:
         ParameterError: the text fills fewer than two chunks.

@@ -83,6 +83,4 @@ class Divergence:
     @classmethod
     def of(cls, divergence: Doubles) -> Divergence:
         median, p99, p999 = np.quantile(divergence, (0.5, 0.99, 0.999))
-        return cls(
-            float(divergence.mean()), float(median), float(p99), float(p999), float(divergence.max())
-        )
+        return cls(float(divergence.mean()), float(median), float(p99), float(p999), float(divergence.max()))
