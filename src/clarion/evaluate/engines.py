@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -73,7 +74,7 @@ class LlamaCppEngine:
         self, path: Path, context: int, *, threads: int | None = None, kv: str | None = None
     ) -> None:
         try:
-            import llama_cpp
+            llama_cpp: Any = importlib.import_module("llama_cpp")
         except ImportError as error:
             raise UnsupportedError(
                 "llama-cpp-python is not installed; pip install llama-cpp-python"

@@ -1,8 +1,8 @@
 """The same weights in float64 arithmetic: what every engine only approximates.
 
-The interpreter takes a plan and computes one text from its beginning, all tokens at once. Nothing is rounded on
-the way: encoded buffers hold their values, keys and values are kept as they are. Weights are the float32 values
-that the file's blocks stand for, decoded when they are needed.
+The interpreter takes a plan and computes one text from its beginning, all tokens at once. Nothing is rounded
+on the way: encoded buffers hold their values, keys and values are kept as they are. Weights are the float32
+values that the file's blocks stand for, decoded when they are needed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Exact:
         """The file stays open as long as this is in use.
 
         Raises:
-            UnsupportedError, ModelError: the model is of a kind that is not implemented, or contradicts itself.
+            UnsupportedError, ModelError: as `clarion.load`.
         """
         self._file = file
         self.plan: Plan = make_plan(file, context=context, activations="exact", kv="f32")
@@ -68,7 +68,7 @@ class Exact:
 
 
 class _Step:
-    """The operations: the inputs' values in, the outputs' out. Parameters are those of the operation table."""
+    """The operations: the inputs' values in, the outputs' out. Parameters are those of the table."""
 
     def __init__(self, model: Exact, tokens: npt.NDArray[np.int64], first: int) -> None:
         self._model = model

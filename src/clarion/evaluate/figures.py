@@ -37,11 +37,14 @@ def score(logits: Rows, targets: npt.NDArray[np.int64], reference: Rows | None) 
     step = max(_BLOCK_ELEMENTS // width, 1)
     for begin in range(0, n, step):
         rows = slice(begin, min(begin + step, n))
-        p = log_softmax(logits[rows])  # [rows, V]
-        surprise[rows] = -p[np.arange(len(p)), targets[rows]]
-        choice[rows] = p.argmax(axis=1)
+        block = logits[rows]  # [rows, V]
+        choice[rows] = block.argmax(axis=1)
+        greatest = block.max(axis=1)
+        sums = np.exp(block - greatest[:, None]).sum(axis=1, dtype=np.float64)
+        of_targets = block[np.arange(len(block)), targets[rows]].astype(np.float64)
+        surprise[rows] = np.log(sums) - (of_targets - greatest)
         if reference is not None:
-            q = log_softmax(reference[rows])
+            p, q = log_softmax(block), log_softmax(reference[rows])
             divergence[rows] = np.maximum(np.einsum("tv,tv->t", np.exp(q), q - p), 0.0)
     return Scores(surprise, divergence, choice)
 

@@ -72,7 +72,7 @@ def plot(
     log_y: bool = False,
     zero: bool = False,
 ) -> str:
-    """One plot; `zero`: the vertical axis begins at zero. On logarithmic axes only what is above zero is drawn."""
+    """One plot; `zero`: the vertical axis begins at zero. Logarithmic ones only show what is above it."""
     points = [point for one in series for point in one.points]
     x = _Axis.over([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log_x, False)
     y = _Axis.over([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, log_y, zero)

@@ -20,13 +20,15 @@ from clarion.gguf import File
 _LINE_POINTS = 200  # of a line along the text
 _LEAST = 1e-16  # of a divergence: below it float64 itself rounds
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:760px;margin:2rem auto;padding:0 1rem}
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:900px;
+margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin:2rem 0 .4rem}p{margin:.4rem 0}
 .sub{color:#6b7280}svg{width:100%;height:auto}svg text{font-size:11px;fill:#6b7280}
 .grid{stroke:#e5e7eb}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}
 th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid #e5e7eb;white-space:nowrap}
 th{font-weight:600;color:#6b7280}th:first-child,td:first-child{text-align:left}
-.legend span{margin-right:1rem;font-size:13px}.legend i{display:inline-block;width:10px;height:10px;margin-right:5px}
+.legend span{margin-right:1rem;font-size:13px}
+.legend i{display:inline-block;width:10px;height:10px;margin-right:5px}
 blockquote{margin:.6rem 0;padding:.3rem .8rem;border-left:3px solid #dc2626;font-size:13px}
 mark{background:#fde68a;white-space:pre-wrap}small{color:#6b7280}
 @media(prefers-color-scheme:dark){body{color:#e5e7eb;background:#111827}.grid{stroke:#374151}
@@ -185,7 +187,8 @@ def _weight_errors(errors: Sequence[list[TensorError]], names: Sequence[str]) ->
 def _passage(place: Place) -> str:
     return (
         f"<blockquote>{html.escape(place.before)}<mark>{html.escape(place.token)}</mark>"
-        f"{html.escape(place.after)}<br><small>token {place.position:,} · KLD {place.divergence:.3g} · chosen: "
+        f"{html.escape(place.after)}<br><small>token {place.position:,} · KLD {place.divergence:.3g} · "
+        "chosen: "
         f"<mark>{html.escape(place.choice)}</mark> · by the reference: "
         f"<mark>{html.escape(place.reference_choice)}</mark></small></blockquote>"
     )

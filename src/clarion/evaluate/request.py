@@ -27,8 +27,8 @@ class Request:
     Attributes:
         models: GGUF files; none stands for the built-in model.
         text: to be predicted.
-        reference: a GGUF file, which is computed with exact activations, or "exact" for the only model's weights
-            in float64; None: only perplexities.
+        reference: a GGUF file, computed with exact activations, or "exact": the only model's weights in
+            float64; None: only perplexities.
         context: tokens in a chunk or window.
         stride: None: chunks side by side, of which the second half is scored; else how far a window moves.
         n_chunks: the first so many only; None: all.

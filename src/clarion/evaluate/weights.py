@@ -36,7 +36,8 @@ def compare(file: File, reference: File) -> list[TensorError]:
             continue
         if other.shape != tensor.shape:
             raise ModelError(
-                f"{file.path}: tensor {name!r} has shape {list(tensor.shape)}, the reference {list(other.shape)}"
+                f"{file.path}: tensor {name!r} has shape {list(tensor.shape)}, "
+                f"the reference {list(other.shape)}"
             )
         errors.append(TensorError(name, tensor.format.name, _error(tensor, other)))
     file.check()
