@@ -100,7 +100,7 @@ def test_chat_template_is_kept(tmp_path):
 
 
 def test_rows_that_are_no_blocks_are_f16(tmp_path):
-    """24 columns after the last block: the projection down has 48 of them."""
+    """The projection down has rows of 48."""
     checkpoint = unpack("qwen2", tmp_path / "checkpoint")
     (path,) = convert(checkpoint, tmp_path / "model.gguf", "q8_0")
     with File.open(path) as file:

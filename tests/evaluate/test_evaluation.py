@@ -18,10 +18,7 @@ from clarion.evaluate.request import EXACT, Request, run
 from clarion.gguf import File, Writer
 from tests.end_to_end.files import BUILT_IN
 
-SENTENCE = (
-    "Once upon a time there was a little girl who lived in a <b>house</b> & had a cat. It said: 'No!'\n"
-)
-TEXT = SENTENCE * 12
+TEXT = "Once upon a time there was a girl who lived in a <b>house</b> & had a cat. It said: 'No!'\n" * 13
 CONTEXT = 64
 
 
@@ -51,7 +48,8 @@ def test_perplexity_is_that_of_the_logits():
     with clarion.load(threads=1) as model:
         tokens = model.tokenize(TEXT)
         for begin in range(0, len(tokens) // CONTEXT * CONTEXT, CONTEXT):
-            logits = model.logits(tokens[begin : begin + CONTEXT]).astype(np.float64)
+            seen = [tokens[0], *tokens[begin + 1 : begin + CONTEXT]]  # each chunk begins with BOS
+            logits = model.logits(seen).astype(np.float64)
             for j in range(CONTEXT // 2, CONTEXT - 1):
                 row = logits[j] - logits[j].max()
                 surprises.append(np.log(np.exp(row).sum()) - row[tokens[begin + j + 1]])
