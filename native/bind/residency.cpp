@@ -1,4 +1,5 @@
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
 
 #include <cerrno>
 #include <memory>
@@ -6,6 +7,7 @@
 #include <utility>
 
 #include "bind/bind.h"
+#include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
 
@@ -18,6 +20,9 @@ namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Offsets = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+
+// Copies begin at cache lines.
+size_t aligned(size_t size) { return (size + 63) / 64 * 64; }
 
 Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
     int64_t* data = values.get();
@@ -66,6 +71,34 @@ void bind_residency(nb::module_& m) {
         },
         "bytes"_a, "start"_a, "count"_a,
         "Where `count` strings from `start` on lie: (starts i64[count], lengths i64[count], end).");
+
+    m.def(
+        "copy_to_huge_pages",
+        [](const std::vector<Bytes>& arrays, int threads) {
+            size_t total = 0;
+            for (const Bytes& array : arrays) total += aligned(array.size());
+            auto memory = std::make_shared<HugePages>(total);
+            std::vector<CopyJob> jobs;
+            std::vector<nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>> copies;
+            uint8_t* to = memory->data();
+            for (const Bytes& array : arrays) {
+                jobs.push_back({array.data(), to, array.size()});
+                auto keep = std::make_unique<std::shared_ptr<HugePages>>(memory);
+                nb::capsule owner(
+                    keep.get(), [](void* p) noexcept { delete static_cast<std::shared_ptr<HugePages>*>(p); });
+                keep.release();
+                copies.emplace_back(to, std::initializer_list<size_t>{array.size()}, owner);
+                to += aligned(array.size());
+            }
+            {
+                const nb::gil_scoped_release unlocked;
+                copy_all(jobs, threads);
+            }
+            return copies;
+        },
+        "arrays"_a, "threads"_a,
+        "Copies of u8[n] arrays, read-only, in memory of large pages; pages of a mapping are released behind "
+        "them.");
 }
 
 }  // namespace clarion

@@ -1,9 +1,12 @@
 // linear: y = W a (+ bias) (+ residual), for one or more matrices that share their input.
 //
-// An item is some panels of one matrix for one block of tokens. Few tokens: the weights' bytes are what
-// costs, and an item is about 64 KB of them (some microseconds: long against the atomic counter, short
-// against a matrix). Many tokens: one panel, and so many tokens that their activations stay in half of a 1 MB
-// L2 while panel after panel passes.
+// An item is some panels of one matrix for one block of tokens.
+//
+// Few tokens: the weights' bytes are what costs. An item is about 64 KB of them: some microseconds, long against taking
+// it and short against a matrix. Each thread's items follow one another, since a product fetches the panel after its
+// own: with items in turns, two threads fetched for each other and reached half of the bandwidth of both.
+// Many tokens: an item is one panel, and so many tokens that their activations stay in half of a 1 MB L2 while panel
+// after panel passes.
 #include <algorithm>
 #include <stdexcept>
 
@@ -27,9 +30,47 @@ struct Matrix {
     const Format* format;
     const float* bias;  // null without one
     const Buffer* output;
-    int64_t panels() const { return (weight->rows + 15) / 16; }
-    int64_t panel_bytes() const { return 16 * weight->row_bytes; }
 };
+
+// The panels of some matrices, as items: `begin` says how large they are.
+class Panels {
+  public:
+    std::vector<Matrix> matrices;
+
+    struct Share {
+        const Matrix* matrix;
+        int64_t first, last;  // panels
+    };
+
+    // Returns the number of items.
+    int64_t begin(bool whole_items) {
+        whole_items_ = whole_items;
+        int64_t n = 0;
+        for (const Matrix& m : matrices) n += items(m);
+        return n;
+    }
+    Share at(int64_t item) const {
+        const Matrix* m = matrices.data();
+        for (; item >= items(*m); ++m) item -= items(*m);
+        return {m, item * step(*m), std::min((item + 1) * step(*m), panels(*m))};
+    }
+
+  private:
+    static int64_t panels(const Matrix& m) { return (m.weight->rows + 15) / 16; }
+    int64_t step(const Matrix& m) const {
+        return whole_items_ ? std::max<int64_t>(1, item_weight_bytes / (16 * m.weight->row_bytes)) : 1;
+    }
+    int64_t items(const Matrix& m) const { return (panels(m) + step(m) - 1) / step(m); }
+
+    bool whole_items_ = true;
+};
+
+// Items are taken in order by whoever is free, so of n threads one takes about every n-th. This places the n-th, 2n-th,
+// ... beside each other: a one-to-one map of 0 .. items-1 to itself.
+int64_t beside_each_other(int64_t item, int64_t items, int64_t threads) {
+    const int64_t lane = item % threads;
+    return lane * (items / threads) + std::min(lane, items % threads) + item / threads;
+}
 
 const Format& checked_format(const Weight& weight, const Buffer& input, const std::string& op) {
     const Format* format = find_format(weight.format);
@@ -53,7 +94,7 @@ void check_output(const Weight& weight, const Buffer* output, const std::string&
 
 class Linear final : public Op {
   public:
-    explicit Linear(const OpSpec& spec) : input_(spec.inputs.at(0)) {
+    explicit Linear(const OpSpec& spec) : input_(spec.inputs.at(0)), threads_(spec.threads) {
         const size_t n = spec.outputs.size();
         if (input_ == nullptr || n == 0 || spec.weights.size() != 2 * n)
             throw std::invalid_argument(
@@ -70,9 +111,9 @@ class Linear final : public Op {
                 throw std::invalid_argument("linear: bias '" + bias->name +
                                             "' must be F32 and as long as the matrix is high");
             check_output(*weight, spec.outputs[i], "linear");
-            matrices_.push_back({weight, &checked_format(*weight, *input_, "linear"),
-                                 bias ? reinterpret_cast<const float*>(bias->data) : nullptr,
-                                 spec.outputs[i]});
+            panels_.matrices.push_back({weight, &checked_format(*weight, *input_, "linear"),
+                                        bias ? reinterpret_cast<const float*>(bias->data) : nullptr,
+                                        spec.outputs[i]});
         }
     }
 
@@ -81,26 +122,25 @@ class Linear final : public Op {
     int64_t begin(const Batch& batch) override {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
-        int64_t block = std::clamp(block_activation_bytes / input_->row_bytes, least_block, most_tokens);
-        n_blocks_ = (n_tokens_ + block - 1) / block;
-        block_ = (n_tokens_ + n_blocks_ - 1) / n_blocks_;
-        items_per_block_ = 0;
-        for (const Matrix& m : matrices_) items_per_block_ += items(m);
-        return n_blocks_ * items_per_block_;
+        const int64_t most = std::clamp(block_activation_bytes / input_->row_bytes, least_block, most_tokens);
+        const int64_t blocks = (n_tokens_ + most - 1) / most;
+        // Whole tiles of tokens in every block but the last.
+        block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
+        items_per_block_ = panels_.begin(n_tokens_ <= few_tokens);
+        return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
         const int64_t first_token = item / items_per_block_ * block_;
         const int64_t n_tokens = std::min(block_, n_tokens_ - first_token);
         item %= items_per_block_;
-        size_t i = 0;
-        for (; item >= items(matrices_[i]); ++i) item -= items(matrices_[i]);
-        const Matrix& m = matrices_[i];
-        const int64_t step = panels_per_item(m);
+        if (n_tokens_ <= few_tokens) item = beside_each_other(item, items_per_block_, threads_);
+        const Panels::Share share = panels_.at(item);
+        const Matrix& m = *share.matrix;
         const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
                                   input_->row_bytes};
         float* sums = product_sums(scratch.data);
-        for (int64_t p = item * step; p < std::min((item + 1) * step, m.panels()); ++p) {
+        for (int64_t p = share.first; p < share.last; ++p) {
             panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
                           m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
             store(m, 16 * p, first_token, n_tokens, sums);
@@ -108,15 +148,6 @@ class Linear final : public Op {
     }
 
   private:
-    int64_t panels_per_item(const Matrix& m) const {
-        if (n_tokens_ > few_tokens) return 1;
-        return std::max<int64_t>(1, item_weight_bytes / m.panel_bytes());
-    }
-    int64_t items(const Matrix& m) const {
-        const int64_t step = panels_per_item(m);
-        return (m.panels() + step - 1) / step;
-    }
-
     void store(const Matrix& m, int64_t row, int64_t first_token, int64_t n_tokens, const float* sums) const {
         const int n = static_cast<int>(std::min<int64_t>(16, m.weight->rows - row));
         const simd::f32x16 bias = m.bias ? simd::load_first(m.bias + row, n) : simd::zero();
@@ -136,8 +167,9 @@ class Linear final : public Op {
     }
 
     const Buffer *input_, *residual_;
-    std::vector<Matrix> matrices_;
-    int64_t n_tokens_ = 0, n_blocks_ = 0, block_ = 0, items_per_block_ = 0;
+    Panels panels_;
+    int64_t threads_;
+    int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
 
 // expert_linear: row s of the outputs is W[ids[s]] a, where s counts the experts used by token 0, token 1,
@@ -145,7 +177,8 @@ class Linear final : public Op {
 // by expert, so that an expert's weights are read once for all that use it.
 class ExpertLinear final : public Op {
   public:
-    explicit ExpertLinear(const OpSpec& spec) : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)) {
+    explicit ExpertLinear(const OpSpec& spec)
+        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), threads_(spec.threads) {
         if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
             spec.weights.size() != spec.outputs.size())
             throw std::invalid_argument(
@@ -159,10 +192,10 @@ class ExpertLinear final : public Op {
             if (spec.outputs[i]->rows != Rows::slots || spec.outputs[i]->slots_per_token != ids_->width)
                 throw std::invalid_argument(
                     "expert_linear: an output needs a row for each token and expert used");
-            matrices_.push_back(
+            panels_.matrices.push_back(
                 {weight, &checked_format(*weight, *input_, "expert_linear"), nullptr, spec.outputs[i]});
         }
-        n_experts_ = matrices_[0].weight->experts;
+        n_experts_ = panels_.matrices[0].weight->experts;
         slots_.resize(static_cast<size_t>(spec.max_tokens * ids_->width));
         first_.resize(static_cast<size_t>(n_experts_ + 1));
         active_.resize(static_cast<size_t>(n_experts_));
@@ -187,27 +220,24 @@ class ExpertLinear final : public Op {
                 static_cast<int32_t>(s);
         // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
         n_slots_ = n_slots;
-        items_per_expert_ = 0;
-        for (const Matrix& m : matrices_) items_per_expert_ += items(m);
+        items_per_expert_ = panels_.begin(true);
         return n_active_ * items_per_expert_;
     }
 
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
+        item = beside_each_other(item, n_active_ * items_per_expert_, threads_);
         const int64_t a = item / items_per_expert_;
         const int64_t expert = active_[static_cast<size_t>(a)];
         const int64_t begin = first_[static_cast<size_t>(expert + 1)];
         const int64_t end = a + 1 < n_active_
                                 ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
                                 : n_slots_;
-        item %= items_per_expert_;
-        size_t i = 0;
-        for (; item >= items(matrices_[i]); ++i) item -= items(matrices_[i]);
-        const Matrix& m = matrices_[i];
+        const Panels::Share share = panels_.at(item % items_per_expert_);
+        const Matrix& m = *share.matrix;
         const auto* weight =
             reinterpret_cast<const uint8_t*>(m.weight->data) + expert * m.weight->rows * m.weight->row_bytes;
-        const int64_t step = panels_per_item(m);
         float* sums = product_sums(scratch.data);
-        for (int64_t p = item * step; p < std::min((item + 1) * step, m.panels()); ++p)
+        for (int64_t p = share.first; p < share.last; ++p)
             for (int64_t s = begin; s < end; s += most_tokens) {
                 const int64_t n = std::min(most_tokens, end - s);
                 const int32_t* slots = slots_.data() + s;
@@ -228,16 +258,9 @@ class ExpertLinear final : public Op {
         const int64_t k = ids_->width;
         return reinterpret_cast<const int32_t*>(ids_->data + slot / k * ids_->row_bytes)[slot % k];
     }
-    int64_t panels_per_item(const Matrix& m) const {
-        return std::max<int64_t>(1, item_weight_bytes / m.panel_bytes());
-    }
-    int64_t items(const Matrix& m) const {
-        const int64_t step = panels_per_item(m);
-        return (m.panels() + step - 1) / step;
-    }
-
     const Buffer *input_, *ids_;
-    std::vector<Matrix> matrices_;
+    Panels panels_;
+    int64_t threads_;
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
 };

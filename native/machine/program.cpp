@@ -93,6 +93,7 @@ OpSpec Program::op_spec(const ProgramSpec::OperationSpec& spec) const {
     op.floats = spec.floats;
     op.arrays = spec.arrays;
     op.max_tokens = max_tokens_;
+    op.threads = pool_.threads();
     return op;
 }
 

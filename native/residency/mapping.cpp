@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -159,6 +160,19 @@ bool Mapping::damaged() const {
     struct stat status;
     return fstat(descriptor_, &status) != 0 || static_cast<size_t>(status.st_size) != size_ ||
            nanoseconds(status.st_mtim) != modified_;
+}
+
+void release_mapped_pages(const uint8_t* begin, size_t size) {
+    const auto first = reinterpret_cast<uintptr_t>(begin);
+    for (const MappedRegion& region : regions) {
+        const uintptr_t end = region.end_around(first);
+        if (end == 0) continue;
+        if (region.damaged.load(std::memory_order_acquire)) return;  // its zero pages must stay
+        const uintptr_t from = (first + page_size - 1) & ~(page_size - 1);
+        const uintptr_t to = std::min(first + size, end) & ~(page_size - 1);
+        if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+        return;
+    }
 }
 
 }  // namespace clarion

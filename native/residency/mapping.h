@@ -39,4 +39,8 @@ class Mapping {
     void map();
 };
 
+// Lets go of the whole pages between `begin` and `begin + size` if they belong to a mapping; they come back from the
+// file when they are read again. Other memory is left alone.
+void release_mapped_pages(const uint8_t* begin, size_t size);
+
 }  // namespace clarion

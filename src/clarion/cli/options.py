@@ -34,4 +34,10 @@ plan = together(
     click.option("--kv", help="What the KV cache stores: f16 or f32."),
     isa,
 )
+weights = click.option(
+    "--weights",
+    default="auto",
+    show_default=True,
+    help="Read weights where the file is mapped (mapped), or from a copy in huge pages (copied).",
+)
 threads = click.option("-t", "--threads", type=int, help="Threads that compute.  [default: physical cores]")

@@ -41,6 +41,7 @@ MEASURED_SECONDS = 0.1  # of reading memory, for the last line
 @click.option("--stop", multiple=True, metavar="TEXT", help="Ends the text; may be given several times.")
 @click.option("--ignore-eos", is_flag=True, help="Go on where the model would end.")
 @options.plan
+@options.weights
 @options.threads
 @click.option("--stats", is_flag=True, help="Print the statistics even if nobody watches standard error.")
 @options.as_json
@@ -56,6 +57,7 @@ def run(
     activations: str,
     kv: str | None,
     isa: str | None,
+    weights: str,
     threads: int | None,
     stats: bool,
     as_json: bool,
@@ -74,7 +76,14 @@ def run(
     chosen = _sampling(sampling)
     given = read_ids(ids_file) if ids_file is not None else read_text(prompt if word is None else word, file)
     with load(
-        path, threads=threads, context=context, activations=activations, kv=kv, isa=isa, batch=batch
+        path,
+        threads=threads,
+        context=context,
+        activations=activations,
+        kv=kv,
+        isa=isa,
+        batch=batch,
+        weights=weights,
     ) as model:
         stream = model.stream(given, **chosen)
         completion, interrupted = _follow(stream, quiet=as_json)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from clarion.plan.graph import Hyperparameters
 from clarion.plan.ir import Activations, CacheKind, Kind, Rows, Weight
-from clarion.residency import Mapped
+from clarion.residency import Mapped, Residency
 
 OUTPUT = "logits"
 
@@ -88,8 +88,9 @@ class Plan:
             return sum(weight.n_bytes // weight.experts * k for weight in weights)
         return sum(weight.n_bytes for weight in weights)
 
-    def native_spec(self) -> dict[str, object]:
-        """The plan as the native `Program` takes it, with the weights' bytes as views of the mapping."""
+    def native_spec(self, residency: Residency | None = None) -> dict[str, object]:
+        """The plan as the native `Program` takes it, the weights' bytes from `residency` or the mapping."""
+        source = residency or self.residency
         return {
             "arena_bytes": self.arena_bytes,
             "max_tokens": self.max_tokens,
@@ -112,7 +113,7 @@ class Plan:
                     "rows": weight.rows,
                     "cols": weight.cols,
                     "experts": weight.experts,
-                    "data": self.residency.data(weight.name),
+                    "data": source.data(weight.name),
                 }
                 for weight in self.weights
             ],

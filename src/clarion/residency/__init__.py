@@ -1,5 +1,8 @@
 """Which weights live where."""
 
+from clarion.residency.copied import Copied
 from clarion.residency.mapped import Mapped
 
-__all__ = ["Mapped"]
+Residency = Mapped | Copied
+
+__all__ = ["Copied", "Mapped", "Residency"]

@@ -1,0 +1,40 @@
+// Memory of our own in huge pages, to copy weights into.
+//
+// One token reads every weight once, so every page costs an entry of the TLB, and under a hypervisor filling one takes
+// longer than reading the 4 KB behind it. Files can rarely be mapped in huge pages; anonymous memory can. Measured on a
+// virtual Zen 4: 13 GB/s from the mapping, 22 GB/s from a copy.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace clarion {
+
+class HugePages {
+  public:
+    // Zeros, in huge pages as far as the system has them. Throws std::bad_alloc.
+    explicit HugePages(size_t size);
+    ~HugePages();
+    HugePages(const HugePages&) = delete;
+    HugePages& operator=(const HugePages&) = delete;
+
+    uint8_t* data() { return data_; }
+
+  private:
+    void* base_;
+    size_t mapped_;
+    uint8_t* data_;
+};
+
+struct CopyJob {
+    const uint8_t* from;
+    uint8_t* to;
+    size_t size;
+};
+
+// Copies in pieces, on so many threads. What has been copied out of a file's mapping is let go at once, so that memory
+// never holds both.
+void copy_all(std::span<const CopyJob> jobs, int threads);
+
+}  // namespace clarion
