@@ -302,7 +302,7 @@ def _compare(metadata: Mapping[str, Any], library: Mapping[str, Any], where: str
     from clarion.tokenizer import Tokenizer
 
     ours, theirs = Tokenizer.from_metadata(_plain(metadata)), _parse(library, where)
-    for text in pretokenizers.PROBE.split("\n\t"):
+    for text in pretokenizers.COMMON.split("\n\t"):
         found = ours.encode(text, add_special=False)
         expected = theirs.encode(text, add_special_tokens=False).ids
         if found != expected:
