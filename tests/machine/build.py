@@ -2,102 +2,103 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from clarion.devices import native
-
-F32 = NDArray[np.float32]
-I32 = NDArray[np.int32]
+from tests.plan.reference import Reference
 
 
 class Builder:
-    """Collects a program's specification; `program` builds it."""
+    """Collects a program's specification. `buffer` and `weight` return what operations name them by."""
 
-    def __init__(self, max_tokens: int = 8, max_outputs: int | None = None) -> None:
-        self.max_tokens = max_tokens
-        self.max_outputs = max_tokens if max_outputs is None else max_outputs
-        self.spec: dict[str, Any] = {
+    def __init__(self, native, max_tokens, max_outputs=None):
+        self.native = native
+        self.spec = {
             "arena_bytes": 0,
-            "max_tokens": self.max_tokens,
-            "max_outputs": self.max_outputs,
+            "max_tokens": max_tokens,
+            "max_outputs": max_tokens if max_outputs is None else max_outputs,
             "buffers": [],
             "weights": [],
             "ops": [],
         }
 
-    def buffer(self, name: str, width: int, kind: str = "f32", rows: str = "tokens", slots: int = 1) -> int:
-        n = {"tokens": self.max_tokens, "outputs": self.max_outputs, "slots": self.max_tokens * slots}[rows]
-        self.spec["buffers"].append(
+    def buffer(self, name, width, kind="f32", rows="tokens", slots=1):
+        buffers = self.spec["buffers"]
+        offset = self.spec["arena_bytes"]
+        buffers.append(
             {
                 "name": name,
                 "kind": kind,
                 "rows": rows,
                 "width": width,
-                "offset": self.spec["arena_bytes"],
+                "offset": offset,
                 "slots_per_token": slots,
             }
         )
-        self.spec["arena_bytes"] += n * native().encoded_row_bytes(kind, width)
-        return len(self.spec["buffers"]) - 1
+        n = self.spec["max_outputs"] if rows == "outputs" else self.spec["max_tokens"] * slots
+        self.spec["arena_bytes"] += n * self.native.encoded_row_bytes(kind, width)
+        return len(buffers) - 1
 
-    def weight(self, x: NDArray[np.float32], name: str = "w") -> int:
+    def weight(self, x):
         """A float32 weight of one, two or three dimensions."""
         experts, rows, cols = (1, 1, 1, *x.shape)[-3:]
         data = np.ascontiguousarray(x, np.float32).view(np.uint8).reshape(-1)
-        self.spec["weights"].append(
-            {"name": name, "format": 0, "rows": rows, "cols": cols, "experts": experts, "data": data}
+        weights = self.spec["weights"]
+        weights.append(
+            {
+                "name": f"w{len(weights)}",
+                "format": 0,
+                "rows": rows,
+                "cols": cols,
+                "experts": experts,
+                "data": data,
+            }
         )
-        return len(self.spec["weights"]) - 1
+        return len(weights) - 1
 
-    def op(
-        self,
-        name: str,
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-        weights: Sequence[int] = (),
-        **given: Any,
-    ) -> None:
-        ints = {k: v for k, v in given.items() if isinstance(v, int)}
-        floats = {k: v for k, v in given.items() if isinstance(v, float)}
-        arrays = {k: v for k, v in given.items() if isinstance(v, list)}
+    def op(self, name, inputs, outputs, weights=(), ints=None, floats=None, arrays=None):
         self.spec["ops"].append(
             {
                 "op": name,
                 "inputs": list(inputs),
                 "outputs": list(outputs),
                 "weights": list(weights),
-                "ints": ints,
-                "floats": floats,
-                "arrays": arrays,
+                "ints": ints or {},
+                "floats": floats or {},
+                "arrays": arrays or {},
             }
         )
 
-    def program(self, threads: int = 1) -> Any:
-        return native().Program(native().Machine(threads), self.spec)
+    def program(self, threads=1):
+        return self.native.Program(self.native.Machine(threads), self.spec)
 
 
-def run(
-    program: Any,
-    n: int,
-    *,
-    cache: Any = None,
-    tokens: Sequence[int] | None = None,
-    positions: Sequence[int] | None = None,
-    sequences: Sequence[int] | None = None,
-    pages: Sequence[Sequence[int]] = ((),),
-    outputs: Sequence[int] = (),
-) -> bool:
-    """Runs n tokens: by default token 0 at positions 0, 1, ... of sequence 0."""
-    done: bool = program.run(
-        cache,
-        np.array(range(n) if tokens is None else tokens, np.int32) * (tokens is not None),
-        np.array(range(n) if positions is None else positions, np.int32),
-        np.zeros(n, np.int32) if sequences is None else np.array(sequences, np.int32),
-        np.array(pages, np.int32).reshape(len(pages), -1),
-        np.array(outputs, np.int32),
-    )
-    return done
+class Batch:
+    """n tokens: by default token 0, at positions 0, 1, ... of one sequence, with no output."""
+
+    def __init__(self, n, tokens=None, positions=None, sequences=None, pages=((),), outputs=()):
+        def ints(values):
+            return np.ascontiguousarray(values, np.int32)
+
+        self.tokens = np.zeros(n, np.int32) if tokens is None else ints(tokens)
+        self.positions = np.arange(n, dtype=np.int32) if positions is None else ints(positions)
+        self.sequences = np.zeros(n, np.int32) if sequences is None else ints(sequences)
+        self.pages = ints(pages).reshape(len(pages), -1)
+        self.outputs = ints(outputs)
+
+    def run(self, program, cache=None):
+        return program.run(cache, self.tokens, self.positions, self.sequences, self.pages, self.outputs)
+
+
+def check(builder, batch, inputs, outputs, tolerance, threads=2):
+    """One run against the float64 reference. inputs: name → rows; outputs: names. The tolerance is relative
+    to the largest element, or to the inputs, which are of size 1."""
+    program, reference = builder.program(threads), Reference(builder.spec)
+    for name, rows in inputs.items():
+        program.buffer(name)[: len(rows)] = rows
+        reference.values[reference.index[name]] = rows.astype(np.float64)
+    assert batch.run(program)
+    reference.run(None, batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
+    for name in outputs:
+        expected = reference.buffer(name)
+        found = program.buffer(name)[: len(expected)]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * max(1, np.abs(expected).max()))

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from clarion.devices import choices
+
+
+@pytest.fixture(scope="session", params=[choice.name for choice in choices() if choice.usable])
+def native(request):
+    """Every native module that this processor can run."""
+    return importlib.import_module(f"clarion._native.{request.param}")

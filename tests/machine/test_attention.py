@@ -1,0 +1,181 @@
+"""Attention and the cache: against float64, and bit for bit whatever a token's company."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.machine.build import Batch, Builder
+from tests.plan.reference import Cache, Reference
+
+INPUTS = ("q", "k", "v")
+
+
+class Layer:
+    """One layer's rope_kv and attention, or kv_write and attention, and inputs for a text of n tokens."""
+
+    def __init__(self, native, n, n_head=4, n_head_kv=2, head_dim=20, window=0, rotate=True, seed=0):
+        rng = np.random.default_rng(seed)
+        self.native, self.shape = native, (n_head_kv, head_dim, head_dim)
+        b = self.builder = Builder(native, n)
+        widths = (n_head * head_dim, n_head_kv * head_dim, n_head_kv * head_dim)
+        self.inputs = [rng.standard_normal((n, width)).astype(np.float32) for width in widths]
+        q, k, v = (b.buffer(name, width) for name, width in zip(INPUTS, widths, strict=True))
+        out = b.buffer("o", n_head * head_dim)
+        ints = {"layer": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
+        if rotate:
+            n_rot = head_dim // 4 * 2
+            r = b.buffer("r", n_rot)
+            inv_freq = list(0.7 ** np.arange(n_rot // 2))
+            b.op("rope_table", [], [r], arrays={"inv_freq": inv_freq}, floats={"magnitude": 1.0})
+            gains = [b.weight(rng.standard_normal(head_dim)), -1]
+            b.op("rope_kv", [q, k, v, r], [q], gains, ints | {"n_rot": n_rot, "neox": 1}, {"eps": 1e-6})
+        else:
+            b.op("kv_write", [k, v], [], [], {"layer": 0})
+        b.op("attention", [q], [out], [], ints | {"window": window}, {"scale": head_dim**-0.5})
+
+    def cache(self, pages=6, kind="f32"):
+        return self.native.KvCache([self.shape], pages, 64, kind)
+
+    def run(self, program, cache, batch, which=None):
+        """The rows of `which` (default: the first) as inputs; the output rows."""
+        n = len(batch.positions)
+        for name, rows in zip(INPUTS, self.inputs, strict=True):
+            program.buffer(name)[:n] = rows[:n] if which is None else rows[which]
+        assert batch.run(program, cache)
+        return program.buffer("o")[:n].copy()
+
+    def reference(self, batch, pages):
+        reference = Reference(self.builder.spec)
+        for name, rows in zip(INPUTS, self.inputs, strict=True):
+            reference.values[reference.index[name]] = rows[: len(batch.positions)].astype(np.float64)
+        arrays = (batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
+        reference.run(Cache([self.shape], pages), *arrays)
+        return reference.buffer("o")
+
+
+@settings(max_examples=30)
+@given(
+    group=st.integers(1, 9), n_head_kv=st.integers(1, 3), head_dim=st.integers(4, 70), n=st.integers(1, 150),
+    window=st.sampled_from([0, 1, 5, 64, 100]), rotate=st.booleans(), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_against_float64(native, group, n_head_kv, head_dim, n, window, rotate, seed):
+    layer = Layer(native, n, group * n_head_kv, n_head_kv, head_dim, window, rotate, seed)
+    batch = Batch(n, pages=[[4, 0, 2]])
+    expected = layer.reference(batch, 5)
+    found = layer.run(layer.builder.program(2), layer.cache(5), batch)
+    # Scores of normal q and k are of size 1; their sums of products round, and so do the weighted means.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=128 * 2.0**-24)
+
+
+@pytest.mark.parametrize("head_dim", [16, 33])
+def test_f16_cache_rounds_once(native, head_dim):
+    """With keys and values that f16 holds exactly, the kind of cache makes no difference."""
+    layer = Layer(native, 100, head_dim=head_dim, rotate=False)
+    layer.inputs = [rows.astype(np.float16).astype(np.float32) for rows in layer.inputs]
+    batch = Batch(100, pages=[[1, 0]])
+    f32, f16 = (layer.run(layer.builder.program(), layer.cache(2, kind), batch) for kind in ("f32", "f16"))
+    np.testing.assert_array_equal(f32, f16)
+
+
+@pytest.mark.parametrize(("n_head", "n_head_kv"), [(1, 1), (5, 5), (8, 2), (9, 3), (7, 1), (64, 1)])
+@pytest.mark.parametrize("window", [0, 70])
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_same_bits_in_any_company(native, n_head, n_head_kv, window, kind):
+    """A text of 150 tokens in one batch, in pieces, beside other sequences, on 1, 2 and 3 threads."""
+    n = 150
+    layer = Layer(native, n, n_head, n_head_kv, 24, window)
+    pages = [[5, 1, 3]]
+    programs = [layer.builder.program(threads) for threads in (1, 2, 3)]
+    whole = layer.run(programs[0], layer.cache(kind=kind), Batch(n, pages=pages))
+    for program in programs[1:]:
+        np.testing.assert_array_equal(
+            layer.run(program, layer.cache(kind=kind), Batch(n, pages=pages)), whole
+        )
+
+    for piece in (1, 7, 64, 100):
+        cache, found = layer.cache(kind=kind), []
+        for start in range(0, n, piece):
+            which = np.arange(start, min(n, start + piece))
+            found.append(
+                layer.run(programs[1], cache, Batch(len(which), positions=which, pages=pages), which)
+            )
+        np.testing.assert_array_equal(np.concatenate(found), whole)
+
+    # Three sequences of the same text, their tokens shuffled together, at different pages.
+    rng = np.random.default_rng(5)
+    which, sequences = np.repeat(np.arange(50), 3), np.tile(np.arange(3), 50)
+    order = rng.permutation(150)
+    batch = Batch(n, positions=which[order], sequences=sequences[order], pages=[[2], [0], [4]])
+    found = layer.run(programs[2], layer.cache(kind=kind), batch, which[order])
+    np.testing.assert_array_equal(found, whole[which[order]])
+
+
+def test_unseen_positions_may_hold_anything(native):
+    """A later token's infinities reach neither earlier tokens of its batch nor those after a rollback."""
+    n = 12
+    layer = Layer(native, n, rotate=False)
+    batch, program = Batch(n, pages=[[0]]), layer.builder.program()
+    expected = layer.run(program, layer.cache(), batch)
+    clean = [rows.copy() for rows in layer.inputs]
+    for rows in layer.inputs:
+        rows[8:] = np.nan
+    layer.inputs[2][8:] = np.inf
+    cache = layer.cache()
+    found = layer.run(program, cache, batch)
+    np.testing.assert_array_equal(found[:8], expected[:8])
+    assert np.isnan(found[8:]).all()
+
+    layer.inputs = clean
+    which = np.arange(8, n)
+    rolled_back = layer.run(program, cache, Batch(4, positions=which, pages=[[0]]), which)
+    np.testing.assert_array_equal(rolled_back, expected[8:])
+
+
+def test_fork(native):
+    """Two continuations of one text, the second on a copy of its last page."""
+    n = 100
+    layer = Layer(native, n)
+    program, cache = layer.builder.program(2), layer.cache()
+    whole = layer.run(program, cache, Batch(n, pages=[[0, 1]]))
+    cache.copy_page(1, 3)
+    other = np.arange(70, 80)
+    layer.run(
+        program, cache, Batch(10, positions=other, pages=[[0, 3]]), other[::-1]
+    )  # other tokens, other page
+    last = np.array([99])
+    again = layer.run(program, cache, Batch(1, positions=last, pages=[[0, 1]]), last)
+    np.testing.assert_array_equal(again[0], whole[99])
+    changed = layer.run(program, cache, Batch(1, positions=last, pages=[[0, 3]]), last)
+    assert not np.array_equal(changed[0], whole[99])
+
+
+def test_cache_takes_no_memory_until_it_is_used(native):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    before = resident()
+    cache = native.KvCache([(8, 128, 128)] * 32, 1024)
+    assert cache.bytes == 32 * 8 * 1024 * 64 * (128 + 128) * 2
+    assert resident() - before < 2**20
+
+
+def test_bad_caches(native):
+    for layers, pages, size, kind, message in (
+        ([(1, 8, 8)], 0, 64, "f16", "pages: found 0"),
+        ([(0, 8, 8)], 1, 64, "f16", "heads of a layer: found 0"),
+        ([(1, -8, 8)], 1, 64, "f16", "dim_k of a layer: found -8"),
+        ([(1, 8)], 1, 64, "f16", "layers: expected"),
+        ([(1, 8, 8)], 1, 32, "f16", "page_size: found 32, expected 64"),
+        ([(1, 8, 8)], 1, 64, "f8", "kind: found 'f8', expected f16 or f32"),
+        ([(2**31, 2**31, 8)], 2**31 - 1, 64, "f16", "too large"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            native.KvCache(layers, pages, size, kind)
+    cache = native.KvCache([(1, 8, 8)], 2)
+    for pages in ((0, 2), (-1, 0)):
+        with pytest.raises(ValueError, match="page: found"):
+            cache.copy_page(*pages)

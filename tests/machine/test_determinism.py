@@ -1,0 +1,38 @@
+"""Whole models give the same bits on any number of threads and in batches of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clarion import models, plan
+from tests.models.files import expected, golden
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-k-quants", "llama-f16", "mistral-window", "mixtral-q8_0", "qwen3moe-raw"]
+)
+@pytest.mark.parametrize("activations", ["fast", "high", "exact"])
+def test_same_logits(native, name, activations):
+    ids = expected(name)[0].astype(np.int32)
+    n, kv = len(ids), "f32" if activations == "exact" else "f16"
+    compiled = plan.compile(
+        models.build(*golden(name)),
+        activations=activations,
+        kv=kv,
+        max_tokens=n,
+        max_outputs=n,
+        context=256,
+    )
+    pages, results = np.array([[2, 0, 3, 1]], np.int32), []
+    for threads, batch in ((1, n), (2, n), (3, n), (2, 1), (3, 7)):
+        program = native.Program(native.Machine(threads), compiled.native_spec())
+        cache, logits = native.KvCache(list(compiled.kv_layers), 4, 64, kv), []
+        for start in range(0, n, batch):
+            positions = np.arange(start, min(n, start + batch), dtype=np.int32)
+            rows = np.arange(len(positions), dtype=np.int32)
+            assert program.run(cache, ids[positions], positions, np.zeros_like(rows), pages, rows)
+            logits.append(program.buffer("logits")[: len(rows)].copy())
+        results.append(np.concatenate(logits))
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
