@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/reference.h"
+#include "residency/huge_pages.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -48,16 +49,17 @@ double rate(int threads, double seconds, const Body& body) {
 }  // namespace
 
 double measure_bandwidth(int threads, double seconds) {
-    // Larger than any last-level cache that one core gets to itself, and each thread reads its own.
+    // Larger than any last-level cache that one core gets to itself; each thread reads its own, in the pages that
+    // weights are copied to.
     constexpr size_t bytes = size_t{128} << 20;
-    std::vector<std::unique_ptr<uint8_t[]>> buffers;
+    std::vector<std::unique_ptr<HugePages>> buffers;
     for (int i = 0; i < threads; ++i) {
-        buffers.emplace_back(new uint8_t[bytes]);
-        std::memset(buffers.back().get(), i + 1, bytes);
+        buffers.push_back(std::make_unique<HugePages>(bytes + 4096));
+        std::memset(buffers.back()->data(), i + 1, bytes + 4096);
     }
     std::atomic<int> sink{0};
     return rate(threads, seconds, [&](int thread) {
-        const uint8_t* p = buffers[static_cast<size_t>(thread)].get();
+        const uint8_t* p = buffers[static_cast<size_t>(thread)]->data();
         simd::u8x64 x[4] = {simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0)};
         for (size_t i = 0; i < bytes; i += 256) {
             for (size_t j = 0; j < 4; ++j) {

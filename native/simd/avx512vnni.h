@@ -125,6 +125,10 @@ u8x64 shift_right_u8(u8x64 a) {
 }
 inline i32x16 as_i32(u8x64 a) { return {a.v}; }
 inline u8x64 as_u8(i32x16 a) { return {a.v}; }
+inline u8x64 repeat_16(const uint8_t* p) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline u8x64 look_up(u8x64 table, u8x64 index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
 inline f32x16 f16_low(u8x64 a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
 inline f32x16 f16_high(u8x64 a) {
     return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a.v, 16)))};
@@ -160,8 +164,9 @@ struct Panel {
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = true;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 8;
 
 // ---- products
 // -------------------------------------------------------------------------------------------------
@@ -176,19 +181,20 @@ inline constexpr bool one_token_direct = true;
     return sum;
 }
 
-template <bool wide>
-struct fast_accumulator {
+struct fast_sums {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;
     __m512i sum;
 
-    static fast_accumulator start(int32_t initial) { return {_mm512_set1_epi32(initial)}; }
+    static fast_sums start(int32_t initial) { return {_mm512_set1_epi32(initial)}; }
     [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         sum = dot_quad(sum, w0.v, quads);
         sum = dot_quad(sum, w1.v, quads + 4);
     }
     i32x16 total() const { return {sum}; }
 };
+template <bool wide>
+using fast_accumulator = fast_sums;
 
 inline constexpr int32_t high_limit = 32639;
 

@@ -46,9 +46,7 @@ MAX_CONTEXT = 2**24
 MAX_THREADS = 1024
 WEIGHTS = ("auto", "mapped", "copied")
 MAX_BATCH = 65_536
-# Rows of logits in one batch, and so texts that are generated at once. A row of a large vocabulary takes
-# 600 kB.
-MAX_OUTPUTS = 32
+DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
 
 def load(
@@ -60,6 +58,7 @@ def load(
     kv: str | None = None,
     isa: str | None = None,
     batch: int = 256,
+    outputs: int = DEFAULT_OUTPUTS,
     cache_tokens: int | None = None,
     weights: str = "auto",
 ) -> Model:
@@ -76,6 +75,8 @@ def load(
             "f16".
         isa: the native module to use; None: the best one for this processor.
         batch: tokens computed at once at most.
+        outputs: rows of logits in one batch at most, and so texts that are generated at once. `Model.logits`
+            is faster with more of them.
         cache_tokens: tokens that the KV cache holds, of all texts together; None: `context`. Requests that
             find no room wait in line.
         weights: "mapped" reads them where the file is mapped; "copied" copies them into huge pages first, at
@@ -94,7 +95,9 @@ def load(
     n_threads = default_threads() if threads is None else integer("threads", threads, 1, MAX_THREADS)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(path))
-        plan = make_plan(file, context=context, activations=activations, kv=kv, isa=isa, batch=batch)
+        plan = make_plan(
+            file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
+        )
         held = plan.context
         if cache_tokens is not None:
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
@@ -142,6 +145,7 @@ def make_plan(
     kv: str | None = None,
     isa: str | None = None,
     batch: int = 256,
+    outputs: int = DEFAULT_OUTPUTS,
 ) -> Plan:
     """What `load` would compute with, for the same arguments."""
     batch = integer("batch", batch, 1, MAX_BATCH)
@@ -153,7 +157,7 @@ def make_plan(
         activations=cast(Any, activations),
         kv=cast(Any, kv),
         max_tokens=batch,
-        max_outputs=min(batch, MAX_OUTPUTS),
+        max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
         row_bytes=native(isa).encoded_row_bytes,
     )
@@ -321,18 +325,22 @@ class Model:
         """The text of token ids."""
         return self.tokenizer.decode(self._check_ids(tokens), skip_special=skip_special)
 
-    def logits(self, tokens: Iterable[int]) -> Floats:
-        """The logits after every token: float32 [T, n_vocab], in which row t predicts token t + 1.
+    def logits(self, tokens: Iterable[int], *, first: int = 0) -> Floats:
+        """The logits after every token from `first` on: float32 [T - first, n_vocab].
+
+        Row t predicts token first + t + 1. What is not asked for takes no time: the last layer and the output
+        are computed for these rows only.
 
         Raises:
             ContextError: more tokens than the context holds.
+            ParameterError: `first` is not 0 to T.
         """
         ids = self._check_ids(tokens)
         if len(ids) > self.context:
             raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
-        if not ids:
+        if integer("first", first, 0, len(ids)) == len(ids):
             return np.empty((0, self.n_vocab), np.float32)
-        return cast(Floats, wait(self._engine, lambda put: Scoring(ids, self.n_vocab, put)))
+        return cast(Floats, wait(self._engine, lambda put: Scoring(ids, self.n_vocab, put, first)))
 
     # ---- figures ------------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with clarion.load(context=64) as model:
         shutil.copy(model.path, folder / "model.gguf")
     (folder / "prompt.txt").write_text("Once upon a time\n")
+    (folder / "text.txt").write_text("There was once a miller who had three sons.\n" * 120)
     return folder
 
 

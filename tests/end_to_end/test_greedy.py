@@ -43,7 +43,7 @@ def texts(name: str, path: Path) -> list[Text]:
 
 @pytest.fixture(scope="module", params=["high", "exact"])
 def model(request: pytest.FixtureRequest, path: Path) -> Iterator[clarion.Model]:
-    with clarion.load(path, activations=request.param, threads=2) as model:
+    with clarion.load(path, activations=request.param, threads=1) as model:
         yield model
 
 

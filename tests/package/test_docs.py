@@ -6,7 +6,7 @@
 - Elsewhere, lines of a block that begin with `clarion`, or pipe into it, have to succeed.
 - `python` blocks of README and docs/python.md have to run.
 
-All of them run in a folder that holds `model.gguf` and `prompt.txt`.
+All of them run in a folder that holds `model.gguf`, `prompt.txt` and `text.txt`, a longer one.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def found(kind: str) -> list[object]:
 def folder(tmp_path: Path) -> Path:
     shutil.copy(BUILT_IN, tmp_path / "model.gguf")
     (tmp_path / "prompt.txt").write_text("There was once a miller\n")
+    (tmp_path / "text.txt").write_text("There was once a miller who had three sons.\n" * 120)
     return tmp_path
 
 

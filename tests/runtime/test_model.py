@@ -54,6 +54,20 @@ def test_logits_are_those_that_generation_follows(model: clarion.Model) -> None:
     assert np.argmax(logits, axis=1)[len(prompt) - 1 : -1].tolist() == list(completion.tokens)
 
 
+@pytest.mark.parametrize("outputs", [1, 32, 100])
+def test_logits_from_a_later_token_on_are_the_last_of_all(model: clarion.Model, outputs: int) -> None:
+    tokens = np.random.default_rng(5).integers(0, model.n_vocab, 300)
+    expected = model.logits(tokens)
+    with clarion.load(context=512, batch=64, outputs=outputs) as other:
+        for first in (0, 1, 63, 64, 250, 299, 300):
+            np.testing.assert_array_equal(other.logits(tokens, first=first), expected[first:])
+        for first in (-1, 301):
+            with pytest.raises(ParameterError, match="first"):
+                other.logits(tokens, first=first)
+    with pytest.raises(ParameterError, match="outputs"):
+        clarion.load(outputs=0)
+
+
 def test_logits_do_not_depend_on_the_batch(model: clarion.Model) -> None:
     tokens = np.random.default_rng(1).integers(0, model.n_vocab, 100)
     expected = model.logits(tokens)

@@ -15,10 +15,13 @@ import click
 
 from clarion import __version__
 from clarion.cli.bench import bench
+from clarion.cli.convert import convert
 from clarion.cli.doctor import doctor
+from clarion.cli.evaluate import evaluate
 from clarion.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
 from clarion.cli.inspect import inspect
 from clarion.cli.run import run
+from clarion.cli.split import merge, split
 from clarion.cli.tokenize import tokenize
 from clarion.errors import ClarionError
 
@@ -35,7 +38,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, bench, inspect, tokenize, doctor):
+for command in (run, bench, inspect, tokenize, evaluate, convert, split, merge, doctor):
     cli.add_command(command)
 
 

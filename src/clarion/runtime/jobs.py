@@ -70,11 +70,12 @@ class Job:
 
 
 class Scoring(Job):
-    """The logits of every token, in one array [T, V]."""
+    """The logits of the tokens from `first` on, in one array [T - first, V]."""
 
-    def __init__(self, tokens: list[int], n_vocab: int, put: Put) -> None:
+    def __init__(self, tokens: list[int], n_vocab: int, put: Put, first: int = 0) -> None:
         super().__init__(tokens, put)
-        self._logits = np.empty((len(tokens), n_vocab), np.float32)  # [T, V]
+        self._logits = np.empty((len(tokens) - first, n_vocab), np.float32)  # [T - first, V]
+        self._first = first
         self._n_done = 0
 
     def restart(self) -> None:
@@ -82,19 +83,25 @@ class Scoring(Job):
         self._n_done = 0
 
     def share(self, n_tokens: int, n_outputs: int) -> int:
-        return min(len(self.todo), n_tokens, n_outputs)
+        return min(len(self.todo), n_tokens, self._n_unwanted + n_outputs)
 
     def outputs(self, n: int) -> range:
-        return range(n)
+        return range(min(n, self._n_unwanted), n)
 
     def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
-        self._logits[self._n_done : self._n_done + n] = logits
+        begin = max(self._n_done - self._first, 0)
+        self._logits[begin : begin + len(logits)] = logits
         self._n_done += n
         del self.todo[:n]
         return None if self.todo else self._logits
 
     def cancel(self) -> Result | Exception:
         return CancelledError("the computation was cancelled")
+
+    @property
+    def _n_unwanted(self) -> int:
+        """How many of the next tokens need no logits."""
+        return max(self._first - self._n_done, 0)
 
 
 class Generation(Job):

@@ -1,0 +1,130 @@
+"""A Hugging Face checkpoint as a GGUF file."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from clarion.convert import families, vocabulary
+from clarion.convert.checkpoint import Checkpoint
+from clarion.convert.encode import ENCODERS, FILE_TYPES
+from clarion.convert.output import Entry, write
+from clarion.convert.pieces import Target
+from clarion.errors import FileError, ParameterError
+from clarion.gguf import Format, format_named
+
+WeightType = Literal["f16", "bf16", "f32", "q8_0"]
+_QUANTIZATION_VERSION = 2  # of the block formats' layout
+
+
+def convert(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    type: WeightType | None = None,
+    *,
+    max_bytes: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Path]:
+    """Writes the model of a checkpoint and returns its files.
+
+    Vectors and routers are written in float32, matrices in `type`; where a row is no whole number of blocks,
+    in F16.
+
+    Args:
+        source: the checkpoint's folder, or the name of a repository in Hugging Face's cache on this machine.
+        path: the file to write.
+        type: of the matrices; None: bf16 where the checkpoint's are, else f16.
+        max_bytes: of tensors in a file; None: one file, else parts (`-00001-of-0000N.gguf`).
+        progress: hears of the bytes written, and of all that there are.
+
+    Raises:
+        FileError, FormatError: a file cannot be read or written, or breaks its format.
+        UnsupportedError: a family, option, tensor or tokenizer that is not implemented; the message names it.
+        ModelError: a tensor is missing, of another shape, or holds values that are not finite.
+        ParameterError: `type` is unknown.
+    """
+    folder = find(source)
+    checkpoint = Checkpoint(folder)
+    model = families.convert(checkpoint.config, checkpoint, str(folder))
+    format = _format(type, model.targets)
+    tokenizer = vocabulary.convert(checkpoint, model.n_vocab)
+    metadata: dict[str, Any] = {
+        **model.metadata,
+        "general.type": "model",
+        "general.name": folder_name(source, folder),
+        "general.file_type": np.uint32(FILE_TYPES[format]),
+    }
+    if format == "Q8_0":
+        metadata["general.quantization_version"] = np.uint32(_QUANTIZATION_VERSION)
+    formats = [_format_of(target, format) for target in model.targets]
+    total = sum(f.n_bytes(target.shape) for target, f in zip(model.targets, formats, strict=True))
+    done = 0
+
+    def advance(n_bytes: int) -> None:
+        nonlocal done
+        done += n_bytes
+        progress(done, total)
+
+    entries = [
+        Entry(t.name, t.shape, f, lambda t=t, f=f: t.encode(f.name, advance))  # type: ignore[misc]
+        for t, f in zip(model.targets, formats, strict=True)
+    ]
+    if model.rope_factors is not None:
+        factors = model.rope_factors
+        entries.append(Entry("rope_freqs.weight", factors.shape, format_named("F32"), lambda: factors))
+    return write(Path(path), {**metadata, **tokenizer}, entries, max_bytes=max_bytes)
+
+
+def find(source: str | os.PathLike[str]) -> Path:
+    """The folder of a checkpoint: itself, or where Hugging Face's tools keep a repository of this name.
+
+    Raises:
+        FileError: neither is there.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    name = os.fspath(source)
+    owner, slash, repository = name.partition("/")
+    if not (owner and slash and repository) or "/" in repository or ".." in name:
+        raise FileError(f"{name}: no such folder")
+    default = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or default) / f"models--{owner}--{repository}"
+    try:
+        revision = (cache / "refs" / "main").read_text().strip()
+    except OSError:
+        raise FileError(
+            f"{name}: no such folder, and no such repository in {cache.parent}; "
+            f"fetch it with: hf download {name}"
+        ) from None
+    return cache / "snapshots" / revision
+
+
+def folder_name(source: str | os.PathLike[str], folder: Path) -> str:
+    """What the model is called: the repository's name, or the folder's."""
+    return folder.resolve().name if Path(source).is_dir() else os.fspath(source).partition("/")[2]
+
+
+def _format(type: str | None, targets: list[Target]) -> str:
+    """The name of the format that matrices are written in."""
+    if type is None:
+        n_elements: Counter[str] = Counter()
+        for target in targets:
+            for piece in target.pieces:
+                n_elements[piece.stored.dtype] += piece.stored.n_elements
+        return "BF16" if n_elements.most_common(1)[0][0] in ("BF16", "F8_E4M3", "F8_E5M2") else "F16"
+    if type.upper() not in ENCODERS:
+        raise ParameterError(f"type is {type!r}, expected {', '.join(map(str.lower, ENCODERS))}")
+    return type.upper()
+
+
+def _format_of(target: Target, wanted: str) -> Format:
+    if len(target.shape) == 1 or target.name.endswith("ffn_gate_inp.weight"):
+        return format_named("F32")
+    format = format_named(wanted)
+    return format if target.shape[-1] % format.block_size == 0 else format_named("F16")

@@ -1,0 +1,132 @@
+"""A tensor of the file to be written, made from one or more of the checkpoint's, some rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from clarion.convert.encode import ENCODERS, LIMITS, Bytes
+from clarion.convert.stored import Floats, Stored
+from clarion.errors import ModelError
+
+CHUNK_BYTES = 16 * 1024 * 1024  # of float32 values in memory at once, or one head or row where that is more
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A stored matrix or vector as the file wants it.
+
+    Attributes:
+        scale: what float8 values are multiplied with: one number, one for each row, or one for each block.
+        block: rows and columns of such a block.
+        head_dim: of the heads whose halves become neighbouring rows (i, i + n/2 → 2i, 2i + 1), or 0.
+    """
+
+    stored: Stored
+    scale: Stored | None = None
+    block: tuple[int, int] = (0, 0)
+    head_dim: int = 0
+
+    def chunks(self) -> Iterator[Floats]:
+        """Its rows in order, as float32 matrices.
+
+        Raises:
+            ModelError: a value is not finite, or the scale has another shape.
+        """
+        scale = self._scales()
+        # A vector has one row; one that is permuted is small, and taken whole.
+        n_rows, n_cols = self.stored.n_rows, self.stored.n_cols
+        step = max(CHUNK_BYTES // (4 * max(n_cols, 1)), 1)
+        if self.head_dim:
+            step = max(step // self.head_dim, 1) * self.head_dim
+        for begin in range(0, n_rows, step):
+            end = min(begin + step, n_rows)
+            x = self.stored.rows(begin, end)  # [rows, cols]
+            if scale is not None:
+                x = x * scale(begin, end)
+            self._check(x, begin)
+            yield self._permuted(x)
+
+    def _permuted(self, x: Floats) -> Floats:
+        if not self.head_dim:
+            return x
+        shape = x.shape
+        n_cols = 1 if len(self.stored.shape) == 1 else shape[1]
+        return x.reshape(-1, 2, self.head_dim // 2, n_cols).swapaxes(1, 2).reshape(shape)
+
+    def _check(self, x: Floats, begin: int) -> None:
+        if np.isfinite(x).all():
+            return
+        row, column = np.argwhere(~np.isfinite(x))[0]
+        n_bad = int((~np.isfinite(x)).sum())
+        raise ModelError(
+            f"{self.stored.path}: tensor {self.stored.name!r} holds {x[row, column]} at "
+            f"[{begin + row}, {column}] ({n_bad} such values nearby), expected finite numbers"
+        )
+
+    def _scales(self) -> Callable[[int, int], Floats] | None:
+        """What gives the factors of rows begin to end, in a shape that multiplies them."""
+        if self.scale is None:
+            return None
+        values = self.scale.values()
+        rows, cols = self.stored.n_rows, self.stored.n_cols
+        if values.size == 1:
+            return lambda begin, end: values.reshape(1, 1)
+        if values.shape in ((rows,), (rows, 1)):
+            return lambda begin, end: values.reshape(-1, 1)[begin:end]
+        block_rows, block_cols = self.block
+        if (
+            block_rows < 1
+            or block_cols < 1
+            or values.shape != (-(-rows // block_rows), -(-cols // block_cols))
+        ):
+            raise ModelError(
+                f"{self.scale.path}: tensor {self.scale.name!r} has shape {list(values.shape)}, expected one "
+                f"scale, one for each of {rows} rows, or one for each block of {block_rows} × {block_cols}"
+            )
+        return lambda begin, end: values[np.arange(begin, end) // block_rows].repeat(block_cols, axis=1)[
+            :, :cols
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A tensor of the file: pieces of one shape, stacked where there are several or `stacked`."""
+
+    name: str
+    pieces: tuple[Piece, ...]
+    stacked: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape = self.pieces[0].stored.shape
+        return (len(self.pieces), *shape) if self.stacked else shape
+
+    def check_shape(self, expected: tuple[int, ...]) -> None:
+        """Raises ModelError if a piece has another shape."""
+        for piece in self.pieces:
+            if piece.stored.shape != expected:
+                raise ModelError(
+                    f"{piece.stored.path}: tensor {piece.stored.name!r} has shape "
+                    f"{list(piece.stored.shape)}, expected {list(expected)}"
+                )
+
+    def encode(self, format: str, progress: Callable[[int], None]) -> Iterator[Bytes]:
+        """Its bytes in chunks; `progress` hears of each chunk's length.
+
+        Raises:
+            ModelError: a value is not finite, or too large for the format.
+        """
+        limit, encode = LIMITS[format], ENCODERS[format]
+        for piece in self.pieces:
+            for chunk in piece.chunks():
+                if limit < np.inf and chunk.size and np.abs(chunk).max() >= limit:
+                    raise ModelError(
+                        f"{piece.stored.path}: tensor {piece.stored.name!r} holds {np.abs(chunk).max():g}, "
+                        f"which {format} cannot express; --type bf16 or f32 can"
+                    )
+                data = encode(chunk)
+                yield data
+                progress(len(data))

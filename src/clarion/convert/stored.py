@@ -1,0 +1,138 @@
+"""A tensor in a checkpoint's file: where its numbers lie, and how they are read as float32, row by row."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clarion.errors import FileError, FormatError, UnsupportedError
+
+Floats = npt.NDArray[np.float32]
+
+MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 2**63 - 1
+
+# Bytes of an element by the name of its type. Weights are of the first six; others may stand beside them.
+FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
+OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
+ELEMENT_BYTES = FLOAT_BYTES | OTHER_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A contiguous, row-major tensor in a file."""
+
+    name: str
+    dtype: str  # a key of ELEMENT_BYTES
+    shape: tuple[int, ...]
+    path: Path
+    offset: int  # of the first element in the file
+
+    @property
+    def n_elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_elements * ELEMENT_BYTES[self.dtype]
+
+    @property
+    def n_rows(self) -> int:
+        """A vector is one row, and so is a scalar."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def n_cols(self) -> int:
+        return self.shape[-1] if self.shape else 1
+
+    def rows(self, begin: int, end: int) -> Floats:
+        """Rows `begin` to `end`, as float32 [end - begin, n_cols].
+
+        Raises:
+            FileError: the file cannot be read, or is shorter than it was.
+            UnsupportedError: the elements are no floating-point numbers.
+        """
+        if self.dtype not in FLOAT_BYTES:
+            raise UnsupportedError(
+                f"{self.path}: tensor {self.name!r} holds {self.dtype}, expected {', '.join(FLOAT_BYTES)}"
+            )
+        size = self.n_cols * FLOAT_BYTES[self.dtype]
+        raw = read_exactly(self.path, self.offset + begin * size, (end - begin) * size, repr(self.name))
+        return _floats(raw, self.dtype).reshape(end - begin, self.n_cols)
+
+    def values(self) -> Floats:
+        """The whole tensor in its shape."""
+        return self.rows(0, self.n_rows).reshape(self.shape)
+
+
+def check_shape(where: str, shape: Any) -> tuple[int, ...]:
+    """The shape as a tuple; `where` names file and tensor.
+
+    Raises:
+        FormatError: not a list of at most 8 sizes from 0, with at most 2^63 - 1 elements.
+    """
+    if (
+        not isinstance(shape, list | tuple)
+        or len(shape) > MAX_DIMENSIONS
+        or not all(type(size) is int and size >= 0 for size in shape)
+        # Without the zeros, for a product that is zero says nothing about the others.
+        or math.prod(size for size in shape if size) > MAX_ELEMENTS
+    ):
+        raise FormatError(f"{where}: shape is {shape!r:.80}, expected at most {MAX_DIMENSIONS} sizes")
+    return tuple(shape)
+
+
+def read_exactly(path: Path, offset: int, n_bytes: int, what: str) -> npt.NDArray[np.uint8]:
+    """The bytes at `offset`.
+
+    Raises:
+        FileError: the file cannot be read or ends before.
+    """
+    buffer = np.empty(n_bytes, np.uint8)
+    view = buffer.data
+    n_read = 0
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            while n_read < n_bytes and (n := file.readinto(view[n_read:])):
+                n_read += n
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
+    if n_read < n_bytes:
+        raise FileError(
+            f"{path}: offset {offset}: {what} takes {n_bytes} bytes, found {n_read} before the file's end"
+        )
+    return buffer
+
+
+def _floats(raw: npt.NDArray[np.uint8], dtype: str) -> Floats:
+    if dtype == "F32":
+        return raw.view("<f4").astype(np.float32, copy=False)
+    if dtype == "F16":
+        return raw.view("<f2").astype(np.float32)
+    if dtype == "BF16":
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+    if dtype == "F64":
+        with np.errstate(over="ignore"):  # what float32 does not hold becomes infinite, and is refused
+            return raw.view("<f8").astype(np.float32)
+    if dtype == "F8_E5M2":  # the upper half of a float16
+        return (raw.astype(np.uint16) << 8).view(np.float16).astype(np.float32)
+    return _e4m3()[raw]
+
+
+@cache
+def _e4m3() -> Floats:
+    """The 256 values of E4M3: bias 7, no infinities, all ones is NaN. (Micikevicius et al., 2022)"""
+    codes = np.arange(256)
+    exponent, mantissa = (codes >> 3) & 15, codes & 7
+    subnormal = mantissa * 2.0**-9
+    values = np.where(exponent == 0, subnormal, (8 + mantissa) * 2.0 ** (exponent - 10.0))
+    values[codes & 127 == 127] = np.nan
+    return np.where(codes & 128, -values, values).astype(np.float32)

@@ -1,0 +1,194 @@
+"""An evaluation as one page that needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from clarion.errors import FileError
+from clarion.evaluate.evaluation import Evaluation, Place, Track
+from clarion.evaluate.figures import Divergence, Perplexity
+from clarion.evaluate.plots import Series, plot
+from clarion.evaluate.weights import TensorError, compare
+from clarion.gguf import File
+
+_LINE_POINTS = 200  # of a line along the text
+_LEAST = 1e-16  # of a divergence: below it float64 itself rounds
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:900px;
+margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin:2rem 0 .4rem}p{margin:.4rem 0}
+.sub{color:#6b7280}svg{width:100%;height:auto}svg text{font-size:11px;fill:#6b7280}
+.grid{stroke:#e5e7eb}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}
+th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid #e5e7eb;white-space:nowrap}
+th{font-weight:600;color:#6b7280}th:first-child,td:first-child{text-align:left}
+.legend span{margin-right:1rem;font-size:13px}
+.legend i{display:inline-block;width:10px;height:10px;margin-right:5px}
+blockquote{margin:.6rem 0;padding:.3rem .8rem;border-left:3px solid #dc2626;font-size:13px}
+mark{background:#fde68a;white-space:pre-wrap}small{color:#6b7280}
+@media(prefers-color-scheme:dark){body{color:#e5e7eb;background:#111827}.grid{stroke:#374151}
+th,td{border-color:#374151}mark{color:#1f2937}}
+"""
+
+
+def write(path: Path, evaluation: Evaluation) -> None:
+    """Writes the page.
+
+    Raises:
+        FileError: it cannot be written, or a model's file changed meanwhile.
+    """
+    text = page(evaluation)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def page(evaluation: Evaluation) -> str:
+    """The HTML."""
+    tracks, reference = evaluation.models, evaluation.reference
+    names = _names(tracks)
+    sections = [("Figures", _table(evaluation, names))]
+    if reference is not None:
+        if len(tracks) > 1:
+            sections.append(("Size against divergence", _sizes(tracks, names)))
+        sections.append(("How often which divergence", _histogram(tracks, names)))
+        sections.append(("Divergence along the text", _along(evaluation, names)))
+    sections.append(("Perplexity along the text", _perplexities(evaluation, names)))
+    if reference is not None:
+        errors = [_weights(track, reference) for track in tracks]
+        if any(errors):
+            sections.append(("Error of the weights", _weight_errors(errors, names)))
+        for track, name in zip(tracks, names, strict=True):
+            passages = "".join(map(_passage, evaluation.places(track)))
+            sections.append((f"Worst passages: {name}", passages))
+    against = "" if reference is None else f" · reference: {reference.path.name}, {reference.engine}"
+    title = ", ".join(dict.fromkeys(track.path.name for track in tracks))
+    body = "".join(f"<h2>{html.escape(head)}</h2>{content}" for head, content in sections)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}</h1>"
+        f'<p class="sub">{len(evaluation.positions):,} of {len(evaluation.tokens):,} tokens scored in '
+        f"{len(evaluation.chunk_sizes)} chunks{html.escape(against)}</p>{body}</body></html>\n"
+    )
+
+
+def _names(tracks: Sequence[Track]) -> list[str]:
+    """File and engine, as much of it as tells the tracks apart."""
+    several = len({track.engine for track in tracks}) > 1
+    return [f"{track.path.name}, {track.engine}" if several else track.path.name for track in tracks]
+
+
+def _table(evaluation: Evaluation, names: Sequence[str]) -> str:
+    reference = evaluation.reference
+    heads = ["model", "MB", "perplexity", "tokens/s"]
+    if reference is not None:
+        heads += ["mean KLD", "median", "99%", "99.9%", "greatest", "same choice"]
+    rows = []
+    for track, name in zip(evaluation.models, names, strict=True):
+        perplexity = Perplexity.of(track.surprise)
+        cells = [
+            name,
+            f"{track.n_bytes / 1e6:.1f}",
+            f"{perplexity.value:.4f} ± {perplexity.error:.4f}",
+            f"{track.tokens_per_second:.0f}",
+        ]
+        if reference is not None:
+            d = Divergence.of(track.divergence)
+            cells += [f"{value:.2e}" for value in (d.mean, d.median, d.p99, d.p999, d.greatest)]
+            cells.append(f"{(track.choice == reference.choice).mean():.2%}")
+        rows.append(cells)
+    if reference is not None:
+        perplexity = Perplexity.of(reference.surprise)
+        cells = [f"{reference.path.name}, {reference.engine}", f"{reference.n_bytes / 1e6:.1f}"]
+        cells += [f"{perplexity.value:.4f} ± {perplexity.error:.4f}", f"{reference.tokens_per_second:.0f}"]
+        rows.append(cells + [""] * 6)
+    head = "".join(f"<th>{cell}</th>" for cell in heads)
+    body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _sizes(tracks: Sequence[Track], names: Sequence[str]) -> str:
+    series = [
+        Series(name, [(track.n_bytes / 1e6, float(track.divergence.mean()))], "dots")
+        for track, name in zip(tracks, names, strict=True)
+    ]
+    return plot(series, "megabytes of weights", "mean KLD, nats", log_y=True)
+
+
+def _histogram(tracks: Sequence[Track], names: Sequence[str]) -> str:
+    logs = [np.log10(np.maximum(track.divergence, _LEAST)) for track in tracks]
+    low, high = min(float(x.min()) for x in logs), max(float(x.max()) for x in logs)
+    edges = np.linspace(low, max(high, low + 0.1), 61)
+    middles = 10 ** ((edges[:-1] + edges[1:]) / 2)
+    series = []
+    for name, x in zip(names, logs, strict=True):
+        counts = np.histogram(x, edges)[0] / len(x) * 100
+        points = list(zip(middles.tolist(), counts.tolist(), strict=True))
+        series.append(Series(name, points, "bars"))
+    return plot(series, "KLD, nats", "% of tokens", log_x=True, zero=True)
+
+
+def _along(evaluation: Evaluation, names: Sequence[str]) -> str:
+    groups = np.array_split(
+        np.arange(len(evaluation.positions)), min(_LINE_POINTS, len(evaluation.positions))
+    )
+    series = []
+    for track, name in zip(evaluation.models, names, strict=True):
+        divergence = np.maximum(track.divergence, _LEAST)
+        points = [(float(evaluation.positions[g[0]]), float(divergence[g].mean())) for g in groups]
+        series.append(Series(name, points))
+    return plot(series, "token of the text", "mean KLD, nats", log_y=True)
+
+
+def _perplexities(evaluation: Evaluation, names: Sequence[str]) -> str:
+    ends = np.cumsum(evaluation.chunk_sizes)
+    series = []
+    for track, name in zip(evaluation.models, names, strict=True):
+        means = np.cumsum(track.surprise)[ends - 1] / ends
+        positions = evaluation.positions[ends - 1].tolist()
+        series.append(Series(name, list(zip(positions, np.exp(means).tolist(), strict=True))))
+    return plot(series, "token of the text", "perplexity so far")
+
+
+def _weights(track: Track, reference: Track) -> list[TensorError]:
+    """None where both are the same file."""
+    if track.path.resolve() == reference.path.resolve():
+        return []
+    with File.open(track.path) as file, File.open(reference.path) as other:
+        return compare(file, other)
+
+
+def _weight_errors(errors: Sequence[list[TensorError]], names: Sequence[str]) -> str:
+    series = [
+        Series(
+            name,
+            [(float(i), error.error) for i, error in enumerate(found)],
+            "dots",
+            [f"{error.name} ({error.format})" for error in found],
+        )
+        for name, found in zip(names, errors, strict=True)
+    ]
+    return plot(series, "matrix, in the order of the file", "relative error", zero=True)
+
+
+def _passage(place: Place) -> str:
+    return (
+        f"<blockquote>{html.escape(place.before)}<mark>{html.escape(place.token)}</mark>"
+        f"{html.escape(place.after)}<br><small>token {place.position:,} · KLD {place.divergence:.3g} · "
+        "chosen: "
+        f"<mark>{html.escape(place.choice)}</mark> · by the reference: "
+        f"<mark>{html.escape(place.reference_choice)}</mark></small></blockquote>"
+    )

@@ -1,0 +1,123 @@
+"""An evaluation from files: opens the engines, cuts the text, measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from clarion.errors import ModelError, ParameterError
+from clarion.evaluate.chunks import Chunk, halves, windows
+from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
+from clarion.evaluate.evaluation import Evaluation, Track, evaluate
+from clarion.model import open_file
+from clarion.tokenizer import Tokenizer
+
+EXACT: Literal["exact"] = "exact"
+ENGINES = ("clarion", "llama-cpp")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        models: GGUF files; none stands for the built-in model.
+        text: to be predicted.
+        reference: a GGUF file, computed with exact activations, or "exact": the only model's weights in
+            float64; None: only perplexities.
+        context: tokens in a chunk or window.
+        stride: None: chunks side by side, of which the second half is scored; else how far a window moves.
+        n_chunks: the first so many only; None: all.
+        engine: "clarion" or "llama-cpp", for the models.
+        threads, kv: as for `clarion.load`.
+        options: others for `clarion.load`.
+    """
+
+    models: Sequence[Path]
+    text: str
+    reference: Path | Literal["exact"] | None = None
+    context: int = 512
+    stride: int | None = None
+    n_chunks: int | None = None
+    engine: str = "clarion"
+    threads: int | None = None
+    kv: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def run(request: Request, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
+    """Measures; `progress` hears of chunks done and chunks in all.
+
+    Raises:
+        ParameterError: the text is too short, or options contradict each other.
+        FileError, UnsupportedError, ModelError: as `clarion.load`; also where vocabularies differ.
+    """
+    if request.engine not in ENGINES:
+        raise ParameterError(f"engine is {request.engine!r}, expected {' or '.join(ENGINES)}")
+    if request.kv not in (None, "f16", "f32"):
+        raise ParameterError(f"kv is {request.kv!r}, expected f16 or f32")
+    if request.n_chunks is not None and request.n_chunks < 1:
+        raise ParameterError(f"chunks: found {request.n_chunks}, expected at least 1")
+    if request.reference == EXACT and len(request.models) > 1:
+        raise ParameterError(f"reference 'exact' is that of one model, found {len(request.models)}")
+    paths = list(request.models) or [_built_in()]
+    compared = [*paths, *([request.reference] if isinstance(request.reference, Path) else [])]
+    tokenizer = Tokenizer.from_gguf(paths[0])
+    tokens = tokenizer.encode(request.text)
+    for path in compared[1:]:
+        if Tokenizer.from_gguf(path).encode(request.text) != tokens:
+            raise ModelError(f"{path}: gives other tokens for the text than {paths[0]}")
+    chunks = _chunks(request, tokens, tokenizer)
+    with ExitStack() as stack:
+        reference = _reference(request, paths[0])
+        if reference is not None:
+            stack.enter_context(closing(reference[1]))
+        models = []
+        for path in paths:
+            engine = _engine(request, path)
+            stack.enter_context(closing(engine))
+            models.append((_track(path, engine), engine))
+        return evaluate(tokens, chunks, models, reference, tokenizer, progress)
+
+
+def _chunks(request: Request, tokens: list[int], tokenizer: Tokenizer) -> list[Chunk]:
+    begins_with_bos = tokenizer.bos is not None and tokenizer.encode("")[:1] == [tokenizer.bos]
+    bos = tokenizer.bos if begins_with_bos else None
+    if request.stride is None:
+        chunks = halves(tokens, request.context, bos)
+    else:
+        chunks = windows(tokens, request.context, request.stride, bos)
+    return list(islice(chunks, request.n_chunks))
+
+
+def _engine(request: Request, path: Path) -> Engine:
+    if request.engine == "llama-cpp":
+        return LlamaCppEngine(path, request.context, threads=request.threads, kv=request.kv)
+    return ClarionEngine(path, request.context, threads=request.threads, kv=request.kv, **request.options)
+
+
+def _reference(request: Request, path: Path) -> tuple[Track, Engine] | None:
+    if request.reference is None:
+        return None
+    engine: Engine
+    if isinstance(request.reference, Path):
+        path = request.reference
+        options = {**request.options, "activations": "exact"}
+        engine = ClarionEngine(path, request.context, threads=request.threads, kv="f32", **options)
+    else:
+        engine = ExactEngine(path, request.context)
+    return _track(path, engine), engine
+
+
+def _track(path: Path, engine: Engine) -> Track:
+    with open_file(path) as file:
+        return Track(path, engine.name, sum(tensor.n_bytes for tensor in file.tensors.values()))
+
+
+def _built_in() -> Path:
+    with open_file() as file:
+        return file.path

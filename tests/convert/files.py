@@ -1,0 +1,97 @@
+"""The golden checkpoints, unpacked, and files made by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import lzma
+import pickle
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+GOLDENS = Path(__file__).parent / "goldens"
+NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+
+
+def unpack(name, folder):
+    """The golden's checkpoint in a new folder."""
+    raw = lzma.decompress((GOLDENS / f"{name}.tar.xz").read_bytes())
+    with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+        tar.extractall(folder, filter="data")
+    return Path(folder)
+
+
+def without_window(folder):
+    """The checkpoint, attending to everything: llama.cpp does not read the window of this family."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sliding_window": None}))
+    return folder
+
+
+def expected(name):
+    """The golden's ids [T] and logits [T, n_vocab]."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return arrays["ids"], arrays["logits"]
+
+
+def nmse(found, wanted):
+    """Mean squared error over the variance of what is wanted."""
+    found, wanted = np.asarray(found, np.float64), np.asarray(wanted, np.float64)
+    return float(((found - wanted) ** 2).mean() / wanted.var())
+
+
+def safetensors_bytes(header, data=b""):
+    """A file of a header, as an object or as raw bytes, and data."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw)) + raw + data
+
+
+def write_safetensors(path, tensors):
+    """Arrays by name, of float32 or raw 16-bit bfloat16."""
+    header, data = {}, b""
+    for name, values in tensors.items():
+        dtype = {"f": "F32", "u": "BF16"}[values.dtype.kind]
+        begin = len(data)
+        data += values.tobytes()
+        header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, len(data)]}
+    path.write_bytes(safetensors_bytes(header, data))
+
+
+def read_safetensors(path):
+    """The same, back."""
+    raw = path.read_bytes()
+    (length,) = struct.unpack("<Q", raw[:8])
+    tensors = {}
+    for name, entry in json.loads(raw[8 : 8 + length]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            dtype = {"F32": np.float32, "BF16": np.uint16}[entry["dtype"]]
+            values = np.frombuffer(raw[8 + length + begin : 8 + length + end], dtype)
+            tensors[name] = values.reshape(entry["shape"]).copy()
+    return tensors
+
+
+def write_archive(path, data_pkl, members=()):
+    """A PyTorch archive with this pickle and these storages."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", data_pkl)
+        for name, data in members:
+            archive.writestr(f"archive/data/{name}", data)
+
+
+class Call:
+    """Pickles as the call of a function with arguments."""
+
+    def __init__(self, function, *arguments):
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self):
+        return self.function, self.arguments
+
+
+def pickled(value):
+    return pickle.dumps(value, protocol=2)

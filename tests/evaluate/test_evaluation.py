@@ -1,0 +1,219 @@
+"""Whole evaluations of the built-in model, and of a coarser copy of it."""
+
+import json
+import math
+from html.parser import HTMLParser
+
+import gguf
+import numpy as np
+import pytest
+
+import clarion
+from clarion.cli.main import execute
+from clarion.errors import ModelError, ParameterError, UnsupportedError
+from clarion.evaluate import report
+from clarion.evaluate.chunks import halves
+from clarion.evaluate.evaluation import Track, evaluate
+from clarion.evaluate.request import EXACT, Request, run
+from clarion.gguf import File, Writer
+from tests.end_to_end.files import BUILT_IN
+
+TEXT = "Once upon a time there was a girl who lived in a <b>house</b> & had a cat. It said: 'No!'\n" * 13
+CONTEXT = 64
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory):
+    path = tmp_path_factory.mktemp("coarse") / "tale-q4_0.gguf"
+    kind = gguf.GGMLQuantizationType.Q4_0
+    with File.open(BUILT_IN) as file, Writer(path, file.metadata.exact()) as writer:
+        for tensor in file.tensors.values():
+            if tensor.format.name == "Q8_0":
+                values = gguf.quants.dequantize(np.asarray(tensor.data), gguf.GGMLQuantizationType.Q8_0)
+                data = gguf.quants.quantize(values.reshape(tensor.shape), kind)
+                writer.add(tensor.name, tensor.shape, "Q4_0", data)
+            else:
+                writer.add(tensor.name, tensor.shape, tensor.format, tensor.data)
+    return path
+
+
+@pytest.fixture(scope="module")
+def evaluation(coarse):
+    return run(Request([coarse, BUILT_IN], TEXT, reference=BUILT_IN, context=CONTEXT, threads=1))
+
+
+def test_perplexity_is_that_of_the_logits():
+    found = run(Request([], TEXT, context=CONTEXT, threads=1)).report()
+    surprises = []
+    with clarion.load(threads=1) as model:
+        tokens = model.tokenize(TEXT)
+        for begin in range(0, len(tokens) // CONTEXT * CONTEXT, CONTEXT):
+            seen = [tokens[0], *tokens[begin + 1 : begin + CONTEXT]]  # each chunk begins with BOS
+            logits = model.logits(seen).astype(np.float64)
+            for j in range(CONTEXT // 2, CONTEXT - 1):
+                row = logits[j] - logits[j].max()
+                surprises.append(np.log(np.exp(row).sum()) - row[tokens[begin + j + 1]])
+    (figures,) = found["models"]
+    assert found["scored_tokens"] == len(surprises)
+    assert figures["perplexity"] == pytest.approx(math.exp(np.mean(surprises)), rel=1e-6)
+    assert figures["tokens_per_second"] > 0
+    assert "divergence" not in figures
+
+
+def test_exact_arithmetic_is_near_and_more_so_with_better_activations():
+    means = []
+    for activations in ("exact", "high", "fast"):
+        options = {"activations": activations}
+        request = Request([], TEXT, EXACT, CONTEXT, n_chunks=3, threads=1, options=options)
+        (figures,) = run(request).report()["models"]
+        means.append(figures["divergence"]["mean"])
+    assert means == sorted(means)
+    assert means[0] < 1e-10 < means[1] < 2e-6 < means[2]
+
+
+def test_a_coarser_model_is_farther_from_the_reference(evaluation):
+    coarse, same = evaluation.report()["models"]
+    assert coarse["divergence"]["mean"] > 1e-3 > 1e-5 > same["divergence"]["mean"]
+    assert coarse["same_choice"] < 1
+    assert same["same_choice"] > 0.97
+    assert coarse["bytes"] < same["bytes"]
+    order = ["median", "p99", "p999", "greatest"]
+    assert sorted(order, key=coarse["divergence"].get) == order
+
+
+def test_the_worst_places_are_where_the_text_says(evaluation):
+    track = evaluation.models[0]
+    places = evaluation.places(track)
+    assert places[0].divergence == track.divergence.max()
+    assert [place.divergence for place in places] == sorted((p.divergence for p in places), reverse=True)
+    for place in places:
+        assert place.before + place.token + place.after in TEXT
+
+
+def test_strides_score_all_tokens():
+    found = run(Request([], TEXT, context=CONTEXT, stride=16, threads=1))
+    assert len(found.positions) == len(found.tokens) - 1
+    assert (found.positions == np.arange(1, len(found.tokens))).all()
+
+
+class _Page(HTMLParser):
+    VOID = ("meta", "br", "line", "circle", "polyline")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.links = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        assert tag not in ("script", "link", "b")
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_needs_nothing(evaluation, tmp_path):
+    report.write(tmp_path / "out.html", evaluation)
+    text = (tmp_path / "out.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert page.open == []
+    assert page.links == []
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "nan" not in text
+    for word in ("Size against divergence", "Error of the weights", "blk.0.attn_q.weight (Q4_0)", "99.9%"):
+        assert word in text
+    assert "&lt;b&gt;" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_one_model_without_a_reference_has_a_page():
+    page = _Page()
+    page.feed(report.page(run(Request([], TEXT, context=CONTEXT, n_chunks=1, threads=1))))
+    assert page.open == []
+
+
+def test_the_command_line(tmp_path, capsys):
+    text, page = tmp_path / "text.txt", tmp_path / "page.html"
+    text.write_text(TEXT)
+    arguments = ["eval", "--text", str(text), "-c", "64", "--chunks", "2", "-t", "1", "--reference", "exact"]
+    assert execute([*arguments, "--report", str(page)]) == 0
+    assert "mean KLD" in capsys.readouterr().out
+    assert page.exists()
+    assert execute([*arguments, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["chunks"] == 2
+    assert found["reference"]["engine"] == "float64"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["-c", "512"], "at least two chunks"),
+        (["-c", "64", "--chunks", "0"], "chunks"),
+        (["-c", "64", "--stride", "64"], "stride"),
+        (["-c", "64", "--kv", "q8"], "kv"),
+        (["-c", "64", "--reference", "nowhere.gguf"], "nowhere.gguf"),
+        (["-c", "64", "--report", "/nowhere/page.html", "--chunks", "1"], "/nowhere/page.html"),
+        ([str(BUILT_IN), str(BUILT_IN), "-c", "64", "--reference", "exact"], "one model"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, arguments, word):
+    text = tmp_path / "text.txt"
+    text.write_text(TEXT)
+    assert execute(["eval", "--text", str(text), "-t", "1", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert word in message
+    assert message.count("\n") == 1
+
+
+def test_a_missing_engine_is_named(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    with pytest.raises(UnsupportedError, match="pip install llama-cpp-python"):
+        run(Request([], TEXT, context=CONTEXT, engine="llama-cpp"))
+    with pytest.raises(ParameterError, match="engine"):
+        run(Request([], TEXT, context=CONTEXT, engine="other"))
+
+
+def test_llama_cpp_comes_near():
+    pytest.importorskip("llama_cpp")
+    request = Request([], TEXT, EXACT, CONTEXT, n_chunks=2, threads=1, engine="llama-cpp")
+    (figures,) = run(request).report()["models"]
+    assert 1e-7 < figures["divergence"]["mean"] < 1e-2
+
+
+class _Fake:
+    name = "fake"
+
+    def __init__(self, width, value=0.0):
+        self.width, self.value = width, value
+
+    def logits(self, tokens, first):
+        return np.full((len(tokens) - first, self.width), self.value, np.float32)
+
+    def close(self):
+        pass
+
+
+def _tracks(path, *engines):
+    return [(Track(path, engine.name, 0), engine) for engine in engines]
+
+
+def test_logits_that_are_no_numbers(tmp_path):
+    chunks = list(halves([1] * 8, 4, None))
+    with pytest.raises(ModelError, match="not numbers"):
+        evaluate([1] * 8, chunks, _tracks(tmp_path, _Fake(4, np.nan)), None, None)
+
+
+def test_vocabularies_of_different_sizes(tmp_path):
+    chunks = list(halves([1] * 8, 4, None))
+    model, reference = _tracks(tmp_path, _Fake(4), _Fake(5))
+    with pytest.raises(ModelError, match="the reference's 5"):
+        evaluate([1] * 8, chunks, [model], reference, None)
+    with pytest.raises(ParameterError, match="no chunks"):
+        evaluate([1] * 8, [], [model], None, None)
