@@ -1,12 +1,10 @@
 // Weight formats and activations, for the tests of their arithmetic and for tools.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
-#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <stdexcept>
-#include <tuple>
+#include <vector>
 
 #include "bind/bind.h"
 #include "kernels/reference.h"
@@ -38,7 +36,15 @@ auto owned(std::unique_ptr<float[]> data, std::vector<size_t> shape) {
 
 void bind_formats(nb::module_& m) {
     m.def(
-        "formats", [] { return list_formats(); },
+        "formats",
+        [] {
+            nb::list list;
+            for (int i = 0; i < n_formats(); ++i) {
+                const FormatInfo f = format_info(i);
+                list.append(nb::make_tuple(f.id, f.name, f.block, f.bytes));
+            }
+            return list;
+        },
         "(type id, name, weights in a block, bytes in a block) of each format");
     m.def(
         "encoded_row_bytes",

@@ -4,6 +4,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+
 #include "bind/bind.h"
 #include "machine/kv_cache.h"
 #include "machine/message.h"
@@ -23,9 +25,9 @@ using Vector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device:
 using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 template <typename T>
-T as(nb::handle value, const std::string& where) {
+T as(nb::handle value, Message where) {
     T result;
-    if (!nb::try_cast(value, result)) refuse({where, ": found ", nb::repr(value).c_str()});
+    if (!nb::try_cast(value, result)) refuse({text(where), ": found ", nb::repr(value).c_str()});
     return result;
 }
 
@@ -44,41 +46,45 @@ struct Entry {
         return value;
     }
     template <typename T>
-    T get(const char* key) const {
-        return as<T>((*this)[key], text({where, ".", key}));
+    [[gnu::noinline]] T get(const char* key) const {
+        return as<T>((*this)[key], {where, ".", key});
     }
-    template <typename Use>
-    void each(const char* key, Use use) const {
-        const nb::object list = (*this)[key];
-        const std::string place = text({where, ".", key});
-        if (!nb::isinstance<nb::list>(list) && !nb::isinstance<nb::tuple>(list))
-            refuse({place, ": expected a list"});
-        size_t i = 0;
-        for (nb::handle value : list) use(Entry(value, text({place, "[", i++, "]"})));
-    }
+    int64_t integer(const char* key) const { return get<int64_t>(key); }
+    std::string string(const char* key) const { return get<std::string>(key); }
+    std::vector<int64_t> indices(const char* key) const { return get<std::vector<int64_t>>(key); }
     template <typename T>
-    std::map<std::string, T> map(const char* key) const {
+    [[gnu::noinline]] std::map<std::string, T> map(const char* key) const {
         const Entry values((*this)[key], text({where, ".", key}));
         std::map<std::string, T> result;
         for (auto [name, value] : values.dict)
-            result[as<std::string>(name, values.where)] = as<T>(value, values.where);
+            result[as<std::string>(name, {values.where})] = as<T>(value, {values.where});
+        return result;
+    }
+    [[gnu::noinline]] std::vector<Entry> list(const char* key) const {
+        const nb::object values = (*this)[key];
+        const std::string place = text({where, ".", key});
+        if (!nb::isinstance<nb::list>(values)) refuse({place, ": expected a list"});
+        std::vector<Entry> result;
+        for (nb::handle value : values) result.emplace_back(value, text({place, "[", result.size(), "]"}));
         return result;
     }
 };
 
-Kind kind_of(const std::string& name, const std::string& where) {
+Kind kind_of(const Entry& buffer) {
+    const std::string name = buffer.string("kind");
     if (name == "f32") return Kind::f32;
     if (name == "fast") return Kind::fast;
     if (name == "high") return Kind::high;
     if (name == "i32") return Kind::i32;
-    refuse({where, ".kind: found '", name, "', expected f32, fast, high or i32"});
+    refuse({buffer.where, ".kind: found '", name, "', expected f32, fast, high or i32"});
 }
 
-Rows rows_of(const std::string& name, const std::string& where) {
+Rows rows_of(const Entry& buffer) {
+    const std::string name = buffer.string("rows");
     if (name == "tokens") return Rows::tokens;
     if (name == "outputs") return Rows::outputs;
     if (name == "slots") return Rows::slots;
-    refuse({where, ".rows: found '", name, "', expected tokens, outputs or slots"});
+    refuse({buffer.where, ".rows: found '", name, "', expected tokens, outputs or slots"});
 }
 
 // A program and the arrays that it points into.
@@ -121,35 +127,40 @@ class BoundProgram {
     }
 
   private:
-    ProgramSpec read(const Entry& spec) {
+    [[gnu::noinline]] ProgramSpec read(const Entry& spec) {
         ProgramSpec result{};
-        result.arena_bytes = spec.get<int64_t>("arena_bytes");
-        result.max_tokens = spec.get<int64_t>("max_tokens");
-        result.max_outputs = spec.get<int64_t>("max_outputs");
-        spec.each("buffers", [&](const Entry& b) {
-            const Rows rows = rows_of(b.get<std::string>("rows"), b.where);
-            const int64_t slots = rows == Rows::slots ? b.get<int64_t>("slots_per_token") : 0;
-            result.buffers.push_back({b.get<std::string>("name"),
-                                      kind_of(b.get<std::string>("kind"), b.where), rows,
-                                      b.get<int64_t>("width"), b.get<int64_t>("offset"), slots});
-        });
-        spec.each("weights", [&](const Entry& w) {
-            Bytes data = w.get<Bytes>("data");
-            result.weights.push_back({w.get<std::string>("name"),
-                                      w.get<int>("format"),
-                                      w.get<int64_t>("rows"),
-                                      w.get<int64_t>("cols"),
-                                      w.get<int64_t>("experts"),
-                                      {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()}});
-            data_.push_back(std::move(data));
-        });
-        spec.each("ops", [&](const Entry& op) {
-            using Indices = std::vector<int64_t>;
-            result.ops.push_back({op.get<std::string>("op"), op.get<Indices>("inputs"),
-                                  op.get<Indices>("outputs"), op.get<Indices>("weights"),
-                                  op.map<int64_t>("ints"), op.map<double>("floats"),
-                                  op.map<std::vector<double>>("arrays")});
-        });
+        result.arena_bytes = spec.integer("arena_bytes");
+        result.max_tokens = spec.integer("max_tokens");
+        result.max_outputs = spec.integer("max_outputs");
+        for (const Entry& b : spec.list("buffers")) {
+            auto& buffer = result.buffers.emplace_back();
+            buffer.name = b.string("name");
+            buffer.kind = kind_of(b);
+            buffer.rows = rows_of(b);
+            buffer.width = b.integer("width");
+            buffer.offset = b.integer("offset");
+            buffer.slots_per_token = buffer.rows == Rows::slots ? b.integer("slots_per_token") : 0;
+        }
+        for (const Entry& w : spec.list("weights")) {
+            auto& weight = result.weights.emplace_back();
+            weight.name = w.string("name");
+            weight.format = static_cast<int>(std::clamp<int64_t>(w.integer("format"), -1, INT32_MAX));
+            weight.rows = w.integer("rows");
+            weight.cols = w.integer("cols");
+            weight.experts = w.integer("experts");
+            data_.push_back(w.get<Bytes>("data"));
+            weight.data = {reinterpret_cast<const std::byte*>(data_.back().data()), data_.back().nbytes()};
+        }
+        for (const Entry& o : spec.list("ops")) {
+            auto& op = result.ops.emplace_back();
+            op.op = o.string("op");
+            op.inputs = o.indices("inputs");
+            op.outputs = o.indices("outputs");
+            op.weights = o.indices("weights");
+            op.ints = o.map<int64_t>("ints");
+            op.floats = o.map<double>("floats");
+            op.arrays = o.map<std::vector<double>>("arrays");
+        }
         return result;
     }
 

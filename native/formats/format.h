@@ -1,10 +1,7 @@
-// A weight format is a decoder: it knows its block's bytes and nothing of the products made with them.
-//
-// Weights are taken as panels of 16 rows, so that the lanes of a vector are rows. A format is a struct:
+// A weight format is a decoder: it knows its block's bytes and nothing of the products made with them. It is a
+// struct:
 //
 //     static constexpr int id; const char* name; int block (weights), bytes (of a block)
-//     static void dequantize(const uint8_t* row, int64_t n, float* x);      plain C++: the format's
-//     definition
 //
 // and, where weight = scale * (u - offset) + neg_min with u an unsigned byte (integer formats):
 //
@@ -12,16 +9,23 @@
 //     int32_t offset  what unsigned storage added to each weight
 //     bool has_min    whether a group has a minimum
 //     bool wide       whether u may exceed 63
+//     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min);
+//
+// unpack() is the format's definition, in plain C++: one block of one row to u [block], and scale and neg_min
+// [block/group]. Products take weights as panels of 16 rows, so that the lanes of a vector are rows;
+// kernels/row_decoder.cpp makes panels of rows. Where speed matters most a format also has a panel decoder:
+//
 //     int live        groups in a unit: the columns that weights() delivers together
-//     static void scales(Panel, int64_t blocks, float* scale, float* neg_min);    [blocks * block/group][16
-//     rows] static void weights(Panel, int64_t offset of the block in a row, Sink&);
+//     bool hot        whether one token is multiplied straight from the decoder: faster, 3 to 11 KB of a module
+//     static void scales(Panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
+//     static void weights(Panel, int64_t offset of the block in a row, Sink&);
 //
 // weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
 // of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
 // sink.finish(). A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/sinks.h).
 //
-// Float formats have instead: static f32x16 read(const uint8_t* row, int64_t k, int n): n columns from k,
-// zeros behind.
+// Float formats have instead: static f32x16 read(const uint8_t* row, int64_t k, int n), n columns from k,
+// zeros behind; and static void dequantize(const uint8_t* row, int64_t n, float* x).
 #pragma once
 
 #include <cstdint>
@@ -48,7 +52,34 @@ inline uint16_t load_u16(const uint8_t* p) {
     std::memcpy(&h, p, 2);
     return h;
 }
+inline uint32_t load_u32(const uint8_t* p) {
+    uint32_t v;
+    std::memcpy(&v, p, 4);
+    return v;
+}
 inline float f16_at(const uint8_t* p) { return simd::f16_to_f32(load_u16(p)); }
+
+// The same scale for each of a block's n groups.
+template <int n>
+void repeat_scale(float value, float* scale) {
+    for (int i = 0; i < n; ++i) scale[i] = value;
+}
+
+// 2n columns from n bytes: the low nibbles, then the high ones.
+template <int n>
+void unpack_nibbles(const uint8_t* __restrict q, uint8_t* __restrict u) {
+    for (int i = 0; i < n; ++i) {
+        u[i] = q[i] & 15;
+        u[n + i] = q[i] >> 4;
+    }
+}
+
+// 256 columns from 64 bytes: of each 32 bytes, the lowest two bits are 32 columns, the next two the next 32.
+inline void unpack_pairs(const uint8_t* __restrict q, uint8_t* __restrict u) {
+    for (int half = 0; half < 2; ++half)
+        for (int k = 0; k < 4; ++k)
+            for (int i = 0; i < 32; ++i) u[128 * half + 32 * k + i] = q[32 * half + i] >> 2 * k & 3;
+}
 
 // The 16-bit float at `offset + b * stride` of every row: out[b][r]. All halves are stored before any vector
 // is loaded, since a load that spans several recent narrow stores waits for them.

@@ -38,13 +38,16 @@ inline void decode(Panel panel, int64_t blocks, int64_t block_bytes, float* scal
     }
 }
 
-// Group j of one block, in plain C++.
-inline void scale_and_min(const uint8_t* block, int j, float& scale, float& min) {
+// One block, in plain C++.
+inline void unpack(const uint8_t* block, float* scale, float* neg_min) {
+    const float d = f16_at(block), dmin = f16_at(block + 2);
     const uint8_t* b = block + 4;
-    const int s = j < 4 ? b[j] & 63 : (b[4 + j] & 15) | (b[j - 4] >> 6 << 4);
-    const int m = j < 4 ? b[4 + j] & 63 : (b[4 + j] >> 4) | (b[j] >> 6 << 4);
-    scale = f16_at(block) * static_cast<float>(s);
-    min = f16_at(block + 2) * static_cast<float>(m);
+    for (int j = 0; j < 4; ++j) {
+        scale[j] = d * static_cast<float>(b[j] & 63);
+        neg_min[j] = -(dmin * static_cast<float>(b[4 + j] & 63));
+        scale[4 + j] = d * static_cast<float>((b[8 + j] & 15) | b[j] >> 6 << 4);
+        neg_min[4 + j] = -(dmin * static_cast<float>(b[8 + j] >> 4 | b[4 + j] >> 6 << 4));
+    }
 }
 
 }  // namespace clarion::k_scales

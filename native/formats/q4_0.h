@@ -12,7 +12,7 @@ struct Q4_0 {
     static constexpr int block = 32, bytes = 18;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 8;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr bool has_min = false, wide = false, hot = true;
 
     static void scales(Panel panel, int64_t blocks, float* scale, float*) {
         gather_f16(panel, 0, 18, blocks, scale);
@@ -31,14 +31,9 @@ struct Q4_0 {
         sink.finish();
     }
 
-    static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        for (int64_t b = 0; b < n / 32; ++b, row += 18) {
-            const float d = f16_at(row);
-            for (int j = 0; j < 16; ++j) {
-                x[32 * b + j] = d * static_cast<float>((row[2 + j] & 15) - 8);
-                x[32 * b + 16 + j] = d * static_cast<float>((row[2 + j] >> 4) - 8);
-            }
-        }
+    static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
+        *scale = f16_at(block);
+        unpack_nibbles<16>(block + 2, u);
     }
 };
 

@@ -13,6 +13,7 @@ struct Q5_K {
     static constexpr int group = 32, live = 2;
     static constexpr int32_t offset = 0;
     static constexpr bool has_min = true, wide = false;
+    static constexpr bool hot = simd::live_groups >= 8;  // the fifth bits take eight registers more
 
     static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);
@@ -42,16 +43,11 @@ struct Q5_K {
         }
     }
 
-    static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        for (int64_t b = 0; b < n / 256; ++b, row += 176)
-            for (int j = 0; j < 8; ++j, x += 32) {
-                float scale, min;
-                k_scales::scale_and_min(row, j, scale, min);
-                const uint8_t *h = row + 16, *q = row + 48 + 32 * (j / 2);
-                for (int i = 0; i < 32; ++i)
-                    x[i] =
-                        scale * static_cast<float>((q[i] >> 4 * (j % 2) & 15) | (h[i] >> j & 1) << 4) - min;
-            }
+    static void unpack(const uint8_t* block, uint8_t* __restrict u, float* scale, float* neg_min) {
+        k_scales::unpack(block, scale, neg_min);
+        for (int pair = 0; pair < 4; ++pair) unpack_nibbles<32>(block + 48 + 32 * pair, u + 64 * pair);
+        for (int g = 0; g < 8; ++g)
+            for (int i = 0; i < 32; ++i) u[32 * g + i] |= static_cast<uint8_t>((block[16 + i] >> g & 1) << 4);
     }
 
   private:

@@ -14,7 +14,7 @@ struct Q6_K {
     static constexpr int block = 256, bytes = 210;
     static constexpr int group = 16, live = 8;
     static constexpr int32_t offset = 32;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr bool has_min = false, wide = false, hot = true;
 
     static void scales(Panel panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b, scale += 256) {
@@ -53,17 +53,16 @@ struct Q6_K {
         }
     }
 
-    static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        for (int64_t b = 0; b < n / 256; ++b, row += 210, x += 256) {
-            const float d = f16_at(row + 208);
-            for (int col = 0; col < 256; ++col) {
-                const int half = col / 128, k = col % 128 / 32, i = col % 32;
-                const int low = row[64 * half + 32 * (k % 2) + i] >> 4 * (k / 2) & 15;
-                const int high = row[128 + 32 * half + i] >> 2 * k & 3;
-                const float scale = d * static_cast<float>(static_cast<int8_t>(row[192 + col / 16]));
-                x[col] = scale * static_cast<float>((low | high << 4) - 32);
+    static void unpack(const uint8_t* block, uint8_t* __restrict u, float* scale, float*) {
+        const float d = f16_at(block + 208);
+        for (int g = 0; g < 16; ++g) scale[g] = d * static_cast<float>(static_cast<int8_t>(block[192 + g]));
+        unpack_pairs(block + 128, u);
+        for (int half = 0; half < 2; ++half)
+            for (int i = 0; i < 64; ++i) {
+                const int low = 128 * half + i, high = low + 64, l = block[64 * half + i];
+                u[low] = static_cast<uint8_t>(u[low] << 4 | (l & 15));
+                u[high] = static_cast<uint8_t>(u[high] << 4 | l >> 4);
             }
-        }
     }
 
   private:

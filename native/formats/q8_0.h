@@ -11,7 +11,7 @@ struct Q8_0 {
     static constexpr int block = 32, bytes = 34;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 128;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr bool has_min = false, wide = true, hot = true;
 
     static void scales(Panel panel, int64_t blocks, float* scale, float*) {
         gather_f16(panel, 0, 34, blocks, scale);
@@ -30,12 +30,9 @@ struct Q8_0 {
         sink.finish();
     }
 
-    static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        for (int64_t b = 0; b < n / 32; ++b, row += 34) {
-            const float d = f16_at(row);
-            for (int j = 0; j < 32; ++j)
-                x[32 * b + j] = d * static_cast<float>(static_cast<int8_t>(row[2 + j]));
-        }
+    static void unpack(const uint8_t* block, uint8_t* __restrict u, float* scale, float*) {
+        *scale = f16_at(block);
+        for (int i = 0; i < 32; ++i) u[i] = block[2 + i] ^ 0x80;
     }
 };
 

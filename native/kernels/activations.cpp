@@ -55,7 +55,8 @@ void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
     const int32_t limit = high ? simd::high_limit : 127;
     auto* quads = reinterpret_cast<uint8_t*>(row);
     auto* scale = reinterpret_cast<float*>(row + layout.scale);
-    auto* fsum = reinterpret_cast<float*>(row + layout.fsum);
+    auto* fsum32 = reinterpret_cast<float*>(row + layout.fsum32);
+    auto* fsum16 = reinterpret_cast<float*>(row + layout.fsum16);
     auto* sum32 = reinterpret_cast<int32_t*>(row + layout.sum32);
     auto* sum16 = reinterpret_cast<int32_t*>(row + layout.sum16);
     alignas(64) int32_t a[32];
@@ -77,10 +78,12 @@ void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
         }
         int32_t half[2] = {0, 0};
         for (int i = 0; i < 32; ++i) half[i / 16] += a[i];
-        sum16[2 * b] = half[0];
-        sum16[2 * b + 1] = half[1];
+        for (int h = 0; h < 2; ++h) {
+            sum16[2 * b + h] = half[h];
+            fsum16[2 * b + h] = scale[b] * static_cast<float>(half[h]);
+        }
         sum32[b] = half[0] + half[1];
-        fsum[b] = scale[b] * static_cast<float>(sum32[b]);
+        fsum32[b] = scale[b] * static_cast<float>(sum32[b]);
     }
 }
 

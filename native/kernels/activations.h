@@ -7,9 +7,10 @@
 //     the order
 //              of the bytes within a quad is the instruction set's own, simd::encode_quad)
 //     scale    float [K/32]
-//     fsum     float [K/32]   scale * sum of a: what a weight's minimum is multiplied with
+//     fsum32   float [K/32]   scale * sum of a: what a weight's minimum is multiplied with
 //     sum32    int32 [K/32]   sum of a: removes the offset of weights that are stored unsigned
-//     sum16    int32 [K/16]   the same for formats whose scales cover 16 columns
+//     fsum16   float [K/16]   both for formats whose scales cover 16 columns
+//     sum16    int32 [K/16]
 //
 // A block that holds an infinity or a NaN has a NaN scale, so whatever it touches is NaN and nothing else is.
 // Kind::f32 is the row itself.
@@ -26,15 +27,16 @@ namespace clarion {
 inline constexpr int64_t activation_block = 32;
 
 struct EncodedLayout {
-    int64_t padded;                            // columns, rounded up to whole blocks
-    int64_t scale, fsum, sum32, sum16, bytes;  // offsets from the row's start, and its size
+    int64_t padded;                                      // columns, rounded up to whole blocks
+    int64_t scale, fsum32, sum32, fsum16, sum16, bytes;  // offsets from the row's start, and its size
 
     EncodedLayout(Kind kind, int64_t width)
         : padded((width + 31) / 32 * 32),
           scale(kind == Kind::high ? 2 * padded : padded),
-          fsum(scale + padded / 8),
-          sum32(fsum + padded / 8),
-          sum16(sum32 + padded / 8),
+          fsum32(scale + padded / 8),
+          sum32(fsum32 + padded / 8),
+          fsum16(sum32 + padded / 8),
+          sum16(fsum16 + padded / 4),
           bytes((sum16 + padded / 4 + 63) / 64 * 64) {}
 };
 

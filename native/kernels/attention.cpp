@@ -19,10 +19,11 @@
 // and in a batch.
 #include <algorithm>
 #include <limits>
-#include <type_traits>
 #include <vector>
 
+#include "formats/format.h"
 #include "kernels/kv.h"
+#include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
@@ -51,49 +52,83 @@ int64_t padded(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
 f32x16 load_lanes(const uint16_t* p) { return simd::load_f16(p); }
 f32x16 load_lanes(const float* p) { return simd::load(p); }
 
-// sum[j][b] += sum over i in [from, to) of w[j][i] * m[b][i], for Q rows of w and B columns of vectors of m.
-template <int Q, int B, typename T>
-void accumulate(const float* w, int64_t w_stride, const T* m, int64_t m_stride, int64_t from, int64_t to,
-                float* sum, int64_t sum_stride) {
-    f32x16 s[Q][B];
-    for (int j = 0; j < Q; ++j)
-        for (int b = 0; b < B; ++b) s[j][b] = simd::load(sum + j * sum_stride + b * lanes);
-    for (int64_t i = from; i < to; ++i) {
+// Rows of floats in scratch.
+struct Matrix {
+    float* data;
+    int64_t stride;
+
+    float* row(int64_t r) const { return data + r * stride; }
+    Matrix from(int64_t r) const { return {row(r), stride}; }
+};
+
+// A matrix of the cache: columns of vectors. While it is read, `next` is fetched, which will be read after it: pages lie
+// anywhere, and the processor cannot guess where.
+struct Columns {
+    const std::byte* data;
+    const std::byte* next;
+    int64_t length;  // of a column, in vectors
+};
+
+struct Range {
+    int64_t from, to;
+    bool empty() const { return from >= to; }
+};
+
+// sum[j][b] += sum over i in rows of w[j][i] * m[b][i], for Q rows of w and the B columns of m from `column`.
+template <typename T, int Q, int B>
+void accumulate(Matrix w, Columns m, int64_t column, Range rows, Matrix sum) {
+    const int64_t stride = m.length * lanes;
+    const T* data = reinterpret_cast<const T*>(m.data) + column * stride;
+    const T* next = reinterpret_cast<const T*>(m.next) + column * stride;
+    float* out = sum.data + column * lanes;
+    f32x16 s[Q * B];
+    unrolled<Q * B>([&]<int n>()
+                        CLARION_INLINE { s[n] = simd::load(out + n / B * sum.stride + n % B * lanes); });
+    for (int64_t i = rows.from; i < rows.to; ++i) {
         f32x16 v[B];
-        for (int b = 0; b < B; ++b) v[b] = load_lanes(m + b * m_stride + i * lanes);
-        for (int j = 0; j < Q; ++j) {
-            const f32x16 x = simd::set1(w[j * w_stride + i]);
-            for (int b = 0; b < B; ++b) s[j][b] = simd::fma(x, v[b], s[j][b]);
-        }
+        unrolled<B>([&]<int b>() CLARION_INLINE {
+            v[b] = load_lanes(data + b * stride + i * lanes);
+            simd::prefetch(next + b * stride + i * lanes);
+        });
+        unrolled<Q>([&]<int j>() CLARION_INLINE {
+            const f32x16 x = simd::set1(w.data[j * w.stride + i]);
+            unrolled<B>([&]<int b>() CLARION_INLINE { s[j * B + b] = simd::fma(x, v[b], s[j * B + b]); });
+        });
     }
-    for (int j = 0; j < Q; ++j)
-        for (int b = 0; b < B; ++b) simd::store(sum + j * sum_stride + b * lanes, s[j][b]);
+    unrolled<Q * B>([&]<int n>()
+                        CLARION_INLINE { simd::store(out + n / B * sum.stride + n % B * lanes, s[n]); });
 }
 
-// The same for the columns first .. last-1. One query takes four at a time, for enough independent sums.
-template <int Q, typename T>
-void accumulate_columns(const float* w, int64_t w_stride, const T* m, int64_t m_stride, int64_t from,
-                        int64_t to, float* sum, int64_t sum_stride, int64_t first, int64_t last) {
+// The same for a range of columns. One query takes four at a time, for enough independent sums.
+template <typename T, int Q>
+void accumulate_columns(Matrix w, Columns m, Range columns, Range rows, Matrix sum) {
     constexpr int B = Q == 1 ? 4 : most_queries / 4;
-    int64_t b = first;
-    for (; b + B <= last; b += B)
-        accumulate<Q, B>(w, w_stride, m + b * m_stride, m_stride, from, to, sum + b * lanes, sum_stride);
+    int64_t b = columns.from;
+    for (; b + B <= columns.to; b += B) accumulate<T, Q, B>(w, m, b, rows, sum);
     if constexpr (B > 1)
-        for (; b < last; ++b)
-            accumulate<Q, 1>(w, w_stride, m + b * m_stride, m_stride, from, to, sum + b * lanes, sum_stride);
+        for (; b < columns.to; ++b) accumulate<T, Q, 1>(w, m, b, rows, sum);
 }
+
+// For each number of queries that a block can have, and each kind of cache.
+using Accumulate = void (*)(Matrix w, Columns m, Range columns, Range rows, Matrix sum);
+struct Block {
+    int64_t queries;
+    Accumulate f16, f32;
+
+    Accumulate accumulate(KvCache::Store store) const { return store == KvCache::Store::f16 ? f16 : f32; }
+};
+constexpr Block one{1, accumulate_columns<uint16_t, 1>, accumulate_columns<float, 1>};
+constexpr Block four{4, accumulate_columns<uint16_t, 4>, accumulate_columns<float, 4>};
+constexpr Block most{most_queries, accumulate_columns<uint16_t, most_queries>,
+                     accumulate_columns<float, most_queries>};
+
+const Block& block_for(int64_t queries) { return queries > 4 ? most : queries > 1 ? four : one; }
 
 // The positions that one query sees, and what it has seen so far.
 struct Query {
     int64_t first, last;  // positions, last included
     float max;
     float sum[simd::lanes];
-};
-
-// The part of a page, [from, to), that one query sees.
-struct Range {
-    int64_t from, to;
-    bool empty() const { return from >= to; }
 };
 
 class Attention final : public Op {
@@ -142,12 +177,7 @@ class Attention final : public Op {
         const int64_t begin = tiles_[tile],
                       end = tile + 1 < tiles_.size() ? tiles_[tile + 1] : batch.n_tokens;
         const int64_t head = item % parts_ * heads_, heads_end = std::min(head + heads_, use_.n_head);
-        for (int64_t h = head; h < heads_end; ++h) {
-            if (batch.cache->store() == KvCache::Store::f16)
-                run_head<uint16_t>(batch, begin, end, h, scratch);
-            else
-                run_head<float>(batch, begin, end, h, scratch);
-        }
+        for (int64_t h = head; h < heads_end; ++h) run_head(batch, begin, end, h, scratch);
     }
 
   private:
@@ -159,28 +189,20 @@ class Attention final : public Op {
         return window_ > 0 ? std::max<int64_t>(0, p - window_ + 1) : 0;
     }
 
-    // The state of a tile, in scratch. Rows beyond the last query are zero and stay so.
+    // The state of a tile, in scratch: one row for each query, and zeros up to whole blocks of queries.
     struct Tile {
         Query* query;
-        float *q, *o, *s;
-        int64_t q_stride, o_stride;
-
-        float* q_row(int64_t r) const { return q + r * q_stride; }
-        float* o_row(int64_t r) const { return o + r * o_stride; }
-        float* s_row(int64_t r) const { return s + r * page_size; }
+        Matrix q, o, s;
     };
 
-    template <typename T>
     void run_head(const Batch& batch, int64_t begin, int64_t end, int64_t head, const Scratch& scratch) {
         const int64_t rows = rows_for(end - begin);
         Tile tile{};
-        tile.q_stride = padded(dim_k_);
-        tile.o_stride = padded(dim_v_);
         tile.query = reinterpret_cast<Query*>(scratch.data);
-        tile.q = reinterpret_cast<float*>(tile.query + rows);
-        tile.o = tile.q + rows * tile.q_stride;
-        tile.s = tile.o + rows * tile.o_stride;
-        std::fill_n(tile.q, rows * row_floats(), 0.0f);
+        tile.q = {reinterpret_cast<float*>(tile.query + rows), padded(dim_k_)};
+        tile.o = {tile.q.row(rows), padded(dim_v_)};
+        tile.s = {tile.o.row(rows), page_size};
+        std::fill_n(tile.q.data, rows * row_floats(), 0.0f);
 
         int64_t first = batch.positions[begin], last = 0, n = 0;
         for (int64_t t = begin; t < end; ++t) {
@@ -190,42 +212,40 @@ class Attention final : public Op {
             const float* x = f32_row(q_, t) + head * group_ * dim_k_;
             for (int64_t g = 0; g < group_; ++g, ++n) {
                 tile.query[n] = {first_position(p), p, -std::numeric_limits<float>::infinity(), {}};
-                for (int64_t d = 0; d < dim_k_; ++d) tile.q_row(n)[d] = x[g * dim_k_ + d] * scale_;
+                for (int64_t d = 0; d < dim_k_; d += lanes) {
+                    const f32x16 scaled =
+                        simd::mul(load_n(x + g * dim_k_ + d, dim_k_ - d), simd::set1(scale_));
+                    simd::store(tile.q.row(n) + d, scaled);
+                }
             }
         }
 
         const int32_t* pages = batch.pages + batch.sequences[begin] * batch.pages_per_sequence;
+        const KvCache& cache = *batch.cache;
+        const auto keys_of = [&](int64_t p) { return cache.keys(use_.layer, pages[p], head); };
         for (int64_t page = first / page_size; page <= last / page_size; ++page) {
-            const T* keys = batch.cache->keys<T>(use_.layer, pages[page], head);
-            const T* values = batch.cache->values<T>(use_.layer, pages[page], head);
+            const std::byte* next = keys_of(std::min(page + 1, last / page_size));
+            const Columns values{cache.values(use_.layer, pages[page], head), next, page_size};
+            const Columns keys{keys_of(page), values.data, dim_k_};
             for (int64_t r = 0; r < n;) {
-                const int64_t left = n - r;
-                if (most_queries == 8 && left > 4) {
-                    run_page<most_queries>(tile, r, std::min<int64_t>(left, most_queries), page, keys,
-                                           values);
-                    r += most_queries;
-                } else if (left > 1) {
-                    run_page<4>(tile, r, std::min<int64_t>(left, 4), page, keys, values);
-                    r += 4;
-                } else {
-                    run_page<1>(tile, r, 1, page, keys, values);
-                    r += 1;
-                }
+                const Block& block = block_for(n - r);
+                run_page(tile, r, std::min(n - r, block.queries), block, cache.store(), page, keys, values);
+                r += block.queries;
             }
         }
 
         for (int64_t r = 0; r < n; ++r) {
             const f32x16 sum = simd::set1(simd::reduce_add(simd::load(tile.query[r].sum)));
-            float* o = tile.o_row(r);
+            float* o = tile.o.row(r);
             for (int64_t d = 0; d < dim_v_; d += lanes) simd::store(o + d, simd::div(simd::load(o + d), sum));
             std::copy_n(o, dim_v_, f32_row(o_, begin + r / group_) + (head * group_ + r % group_) * dim_v_);
         }
     }
 
-    // One page for the n queries from row r, in registers for Q.
-    template <int Q, typename T>
-    void run_page(const Tile& tile, int64_t r, int64_t n, int64_t page, const T* keys, const T* values) {
-        Range range[Q];
+    // One page for the n queries from row r, which are one block.
+    void run_page(const Tile& tile, int64_t r, int64_t n, const Block& block, KvCache::Store store,
+                  int64_t page, const Columns& keys, const Columns& values) {
+        Range range[most_queries];  // what each sees of the page
         Range all{0, page_size}, any{page_size, 0};
         for (int64_t j = 0; j < n; ++j) {
             const Query& query = tile.query[r + j];
@@ -236,36 +256,28 @@ class Attention final : public Op {
         }
         if (any.empty()) return;
 
-        std::fill_n(tile.s_row(r), Q * page_size, 0.0f);
-        accumulate_columns<Q>(tile.q_row(r), tile.q_stride, keys, dim_k_ * lanes, 0, dim_k_, tile.s_row(r),
-                              page_size, any.from / lanes, (any.to + lanes - 1) / lanes);
+        const Matrix s = tile.s.from(r), o = tile.o.from(r);
+        std::fill_n(s.data, block.queries * page_size, 0.0f);
+        const Range positions{any.from / lanes, (any.to + lanes - 1) / lanes}, dims{0, o.stride / lanes};
+        block.accumulate(store)(tile.q.from(r), keys, positions, {0, dim_k_}, s);
         for (int64_t j = 0; j < n; ++j)
             if (!range[j].empty()) softmax(tile, r + j, range[j]);
 
-        const int64_t columns = tile.o_stride / lanes;
-        const auto add_values = [&](auto queries, int64_t row, int64_t from, int64_t to) {
-            accumulate_columns<decltype(queries)::value>(tile.s_row(row), page_size, values,
-                                                         page_size * lanes, from, to, tile.o_row(row),
-                                                         tile.o_stride, 0, columns);
+        // Positions that all see are added for all at once, those before and after them for each query alone.
+        const auto alone = [&](int64_t j, Range rows) {
+            if (!rows.empty()) one.accumulate(store)(s.from(j), values, dims, rows, o.from(j));
         };
-        // Positions that all see are added for all at once, the others before and after them one query at a
-        // time.
-        constexpr std::integral_constant<int, Q> together{};
-        constexpr std::integral_constant<int, 1> alone{};
         if (all.empty()) all = {page_size, page_size};
-        for (int64_t j = 0; j < n; ++j)
-            if (range[j].from < all.from)
-                add_values(alone, r + j, range[j].from, std::min(range[j].to, all.from));
-        if (!all.empty()) add_values(together, r, all.from, all.to);
-        for (int64_t j = 0; j < n; ++j)
-            if (range[j].to > all.to) add_values(alone, r + j, all.to, range[j].to);
+        for (int64_t j = 0; j < n; ++j) alone(j, {range[j].from, std::min(range[j].to, all.from)});
+        if (!all.empty()) block.accumulate(store)(s, values, dims, all, o);
+        for (int64_t j = 0; j < n; ++j) alone(j, {std::max(range[j].from, all.to), range[j].to});
     }
 
     // Scores to weights for one query and one page; outside the range they are zero.
     void softmax(const Tile& tile, int64_t row, Range range) {
         constexpr float lowest = -std::numeric_limits<float>::infinity();
         Query& query = tile.query[row];
-        float* s = tile.s_row(row);
+        float* s = tile.s.row(row);
         std::fill(s, s + range.from, lowest);
         std::fill(s + range.to, s + page_size, lowest);
         f32x16 max = simd::load(s);
@@ -275,8 +287,8 @@ class Attention final : public Op {
         if (highest != query.max) {
             const f32x16 factor = simd::exp(simd::set1(query.max - highest));
             sum = simd::mul(sum, factor);
-            float* o = tile.o_row(row);
-            for (int64_t d = 0; d < tile.o_stride; d += lanes)
+            float* o = tile.o.row(row);
+            for (int64_t d = 0; d < tile.o.stride; d += lanes)
                 simd::store(o + d, simd::mul(simd::load(o + d), factor));
             query.max = highest;
         }

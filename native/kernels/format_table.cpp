@@ -1,8 +1,11 @@
 #include "kernels/format_table.h"
 
+#include <algorithm>
 #include <iterator>
+#include <string>
 
 #include "formats/table.h"
+#include "kernels/row_decoder.h"
 #include "kernels/sinks.h"
 
 namespace clarion {
@@ -13,22 +16,25 @@ template <typename F>
 constexpr Format row() {
     Format f{};
     f.id = F::id;
-    f.name = F::name;
+    std::copy_n(F::name, std::char_traits<char>::length(F::name), f.name);
     f.block = F::block;
     f.bytes = F::bytes;
-    f.dequantize = F::dequantize;
     if constexpr (requires { F::group; }) {
         f.group = F::group;
         f.offset = F::offset;
         f.has_min = F::has_min;
         f.wide = F::wide;
-        f.decode = decode_tile<F>;
-        if constexpr (simd::one_token_direct) {
+        f.unpack = unpack_blocks<F>;
+    } else {
+        f.decode_f32 = decode_floats<F>;
+        f.dequantize_floats = F::dequantize;
+    }
+    if constexpr (requires { F::live; }) {
+        if constexpr (simd::live_groups > 0) f.decode_panel = decode_tile<F>;
+        if constexpr (F::hot && F::live <= simd::live_groups) {
             f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
             f.one_high = multiply_one<F, simd::high_accumulator>;
         }
-    } else {
-        f.decode_f32 = decode_floats<F>;
     }
     return f;
 }
@@ -43,6 +49,20 @@ constexpr const Format (&rows_of(FormatList<F...>)) [sizeof...(F)] { return Rows
 constexpr auto& table = rows_of(AllFormats{});
 
 }  // namespace
+
+void Format::decode(simd::Panel panel, int64_t blocks, const Tile& tile) const {
+    if (decode_panel != nullptr)
+        decode_panel(panel, blocks, tile);
+    else
+        decode_rows(*this, panel, blocks, tile);
+}
+
+void Format::dequantize(const uint8_t* row, int64_t n, float* x) const {
+    if (integer())
+        dequantize_row(*this, row, n, x);
+    else
+        dequantize_floats(row, n, x);
+}
 
 const Format* formats_begin() { return std::begin(table); }
 const Format* formats_end() { return std::end(table); }

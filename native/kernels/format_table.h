@@ -19,25 +19,30 @@ struct Tile {
 
 struct Format {
     int id;  // GGUF type id
-    const char* name;
+    char name[8];
     int64_t block;  // weights in a block
     int64_t bytes;  // bytes in a block
-    void (*dequantize)(const uint8_t* row, int64_t n,
-                       float* x);  // n weights from a block's start, n a multiple of block
 
     // Integer formats (formats/format.h); group is 0 in the others.
     int group;
     int32_t offset;
     bool has_min;
     bool wide;
-    void (*decode)(simd::Panel panel, int64_t blocks, const Tile& tile);
-    // The whole product with one token, its weights never leaving registers; null unless
-    // simd::one_token_direct.
+    void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
+    void (*decode_panel)(simd::Panel panel, int64_t blocks, const Tile& tile);  // null: decoded row by row
+    // The whole product with one token, its weights never leaving registers; null unless the format is hot and
+    // simd::live_groups allows it.
     void (*one_fast)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
     void (*one_high)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
 
-    // Float formats: columns k .. k+n-1 as weight [n][16 rows].
+    // Float formats: columns k .. k+n-1 as weight [n][16 rows]; n weights of a row.
     void (*decode_f32)(simd::Panel panel, int64_t k, int64_t n, float* weights);
+    void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
+
+    // Some blocks of 16 rows of an integer format: at most 512 columns.
+    void decode(simd::Panel panel, int64_t blocks, const Tile& tile) const;
+    // n weights from a block's start, n a multiple of block.
+    void dequantize(const uint8_t* row, int64_t n, float* x) const;
 
     bool integer() const { return group != 0; }
     int64_t row_bytes(int64_t cols) const { return cols / block * bytes; }

@@ -1,6 +1,9 @@
 // Keys and values on their way into the cache.
 #include "kernels/kv.h"
 
+#include <algorithm>
+
+#include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
@@ -28,14 +31,6 @@ constexpr int64_t lanes = KvCache::lanes;
 void store_lanes(uint16_t* p, simd::f32x16 x) { simd::store_f16(p, x); }
 void store_lanes(float* p, simd::f32x16 x) { simd::store(p, x); }
 
-// x [n] in vectors of 16 lanes, zeros beyond n: put(first lane, vector).
-template <typename Put>
-void in_vectors(const float* x, int64_t n, Put put) {
-    int64_t i = 0;
-    for (; i + lanes <= n; i += lanes) put(i, simd::load(x + i));
-    if (i < n) put(i, simd::load_first(x + i, static_cast<int>(n - i)));
-}
-
 // Where token t goes: its page and its slot there.
 struct Place {
     int64_t page, slot;
@@ -53,16 +48,16 @@ void write_as(const KvCache& cache, int64_t layer, Place place, int64_t head, co
               const float* v) {
     const auto& [n_head, dim_k, dim_v] = cache.layers()[static_cast<size_t>(layer)];
     const int64_t slot = place.slot;
-    T* column = cache.keys<T>(layer, place.page, head) + slot / lanes * dim_k * lanes + slot % lanes;
-    T* values = cache.values<T>(layer, place.page, head);
-    in_vectors(k, dim_k, [&](int64_t d, simd::f32x16 x) {
+    T* column = reinterpret_cast<T*>(cache.keys(layer, place.page, head)) + slot / lanes * dim_k * lanes +
+                slot % lanes;
+    T* values = reinterpret_cast<T*>(cache.values(layer, place.page, head));
+    for (int64_t d = 0; d < dim_k; d += lanes) {
         alignas(64) T row[lanes];
-        store_lanes(row, x);
-        for (int64_t i = 0; i < lanes && d + i < dim_k; ++i) column[(d + i) * lanes] = row[i];
-    });
-    in_vectors(v, dim_v, [&](int64_t d, simd::f32x16 x) {
-        store_lanes(values + d * KvCache::page_size + slot * lanes, x);
-    });
+        store_lanes(row, load_n(k + d, dim_k - d));
+        for (int64_t i = 0; i < std::min(lanes, dim_k - d); ++i) column[(d + i) * lanes] = row[i];
+    }
+    for (int64_t d = 0; d < dim_v; d += lanes)
+        store_lanes(values + d * KvCache::page_size + slot * lanes, load_n(v + d, dim_v - d));
 }
 
 void write(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k, const float* v) {

@@ -4,6 +4,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
+#include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
 #include "simd/simd.h"
@@ -24,22 +25,17 @@ std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64
 
 void RmsNorm::apply(const float* x, float* y) const {
     const auto width = static_cast<int64_t>(gain_.size());
-    const int64_t whole = width / simd::lanes * simd::lanes;
-    const int rest = static_cast<int>(width - whole);
     simd::f32x16 squares = simd::zero();
-    for (int64_t i = 0; i < whole; i += simd::lanes) {
-        const simd::f32x16 v = simd::load(x + i);
+    for (int64_t i = 0; i < width; i += simd::lanes) {
+        const simd::f32x16 v = load_n(x + i, width - i);
         squares = simd::fma(v, v, squares);
     }
-    const simd::f32x16 last = simd::load_first(x + whole, rest);
-    squares = simd::fma(last, last, squares);
     const float mean = simd::reduce_add(squares) / static_cast<float>(width);
     const simd::f32x16 scale = simd::set1(1.0f / std::sqrt(mean + eps_));
-    const float* gain = gain_.data();
-    for (int64_t i = 0; i < whole; i += simd::lanes)
-        simd::store(y + i, simd::mul(simd::mul(simd::load(x + i), scale), simd::load(gain + i)));
-    simd::store_first(y + whole, simd::mul(simd::mul(last, scale), simd::load_first(gain + whole, rest)),
-                      rest);
+    for (int64_t i = 0; i < width; i += simd::lanes) {
+        const simd::f32x16 gain = load_n(gain_.data() + i, width - i);
+        store_n(y + i, simd::mul(simd::mul(load_n(x + i, width - i), scale), gain), width - i);
+    }
 }
 
 namespace {

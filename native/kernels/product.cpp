@@ -23,13 +23,14 @@ struct Scratch16 {
 };
 
 // Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
-template <typename Accumulator, int group, bool has_min, int N>
-void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const EncodedLayout& layout,
+template <typename Accumulator, int group, int N>
+void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
-    const int32_t unbias = Accumulator::bias - offset;
+    const int32_t unbias = Accumulator::bias - format.offset;
     const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
+    const int64_t fsums_at = group == 32 ? layout.fsum32 : layout.fsum16;
     const uint8_t* u = tile.u;
     for (int64_t g = 0; g < n / group; ++g) {
         const int64_t column = first + g * group;
@@ -54,10 +55,10 @@ void dot_tile(const Tile& tile, int32_t offset, int64_t first, int64_t n, const 
             total[t] =
                 simd::fma(simd::to_f32(acc[t].total()), simd::mul(scale, simd::set1(a_scale)), total[t]);
         });
-        if constexpr (has_min) {
+        if (format.has_min) {
             const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * g);
             unrolled<N>([&]<int t>() CLARION_INLINE {
-                const float fsum = reinterpret_cast<const float*>(rows[t] + layout.fsum)[column / 32];
+                const float fsum = reinterpret_cast<const float*>(rows[t] + fsums_at)[column / group];
                 total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
             });
         }
@@ -109,23 +110,13 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
         over_tokens<1>(n_tokens, done, dot);
 }
 
-template <typename Accumulator, int group, bool has_min, int N>
-void dot_tokens(const Tile& tile, int32_t offset, int64_t first, int64_t n, const EncodedLayout& layout,
+template <typename Accumulator, int N>
+void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
                 const std::byte* const* rows, int64_t n_tokens, float* sums) {
     over_tokens<N>(n_tokens, 0, [&]<int M>(int64_t t) {
-        dot_tile<Accumulator, group, has_min, M>(tile, offset, first, n, layout, rows + t, sums + 16 * t);
+        const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
+        dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
     });
-}
-
-template <typename Accumulator, int N>
-void dot_any_group(const Format& format, const Tile& tile, int64_t first, int64_t n,
-                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens, float* sums) {
-    if (format.group == 16)
-        dot_tokens<Accumulator, 16, false, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
-    else if (format.has_min)
-        dot_tokens<Accumulator, 32, true, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
-    else
-        dot_tokens<Accumulator, 32, false, N>(tile, format.offset, first, n, layout, rows, n_tokens, sums);
 }
 
 // The weights of an integer tile as floats, rounded as dequantize rounds them.
@@ -148,7 +139,7 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
                  int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
-    if (simd::one_token_direct && n_tokens == 1 && !floats) {
+    if (format.one_fast != nullptr && n_tokens == 1 && !floats) {
         (activations.kind == Kind::high ? format.one_high : format.one_fast)(panel, n_cols,
                                                                              activations.row(0), sums);
         return;
@@ -177,14 +168,14 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
         } else if (activations.kind == Kind::high) {
-            dot_any_group<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens,
-                                                                   n_tokens, sums);
+            dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
+                                                                sums);
         } else if (format.wide) {
-            dot_any_group<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                         n_tokens, sums);
+            dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
+                                                                      n_tokens, sums);
         } else {
-            dot_any_group<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                          n_tokens, sums);
+            dot_tokens<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
+                                                                       n_tokens, sums);
         }
     }
 }

@@ -30,11 +30,11 @@ const Format& known_format(int type_id) {
 
 }  // namespace
 
-std::vector<std::tuple<int, std::string, int64_t, int64_t>> list_formats() {
-    std::vector<std::tuple<int, std::string, int64_t, int64_t>> list;
-    for (const Format* f = formats_begin(); f != formats_end(); ++f)
-        list.emplace_back(f->id, f->name, f->block, f->bytes);
-    return list;
+int n_formats() { return static_cast<int>(formats_end() - formats_begin()); }
+
+FormatInfo format_info(int i) {
+    const Format& f = formats_begin()[i];
+    return {f.id, f.name, f.block, f.bytes};
 }
 
 int64_t buffer_row_bytes(Kind kind, int64_t width) { return row_bytes(kind, width); }

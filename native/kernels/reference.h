@@ -2,15 +2,19 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
-#include <tuple>
-#include <vector>
 
 #include "machine/op.h"
 
 namespace clarion {
 
-std::vector<std::tuple<int, std::string, int64_t, int64_t>> list_formats();
+struct FormatInfo {
+    int id;  // GGUF type id
+    const char* name;
+    int64_t block, bytes;  // weights and bytes of a block
+};
+int n_formats();
+FormatInfo format_info(int i);
+
 int64_t buffer_row_bytes(Kind kind, int64_t width);
 
 // These check sizes and throw std::invalid_argument.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
 
@@ -25,20 +26,21 @@ void HeadTransform::apply(const float* x, const float* table, float* y) const {
     else if (x != y)
         std::memcpy(y, x, 4 * static_cast<size_t>(head_dim_));
     const int64_t half = n_rot_ / 2;
-    const float* __restrict cos = table, * __restrict sin = table + half;
-    if (neox_) {
-        float* __restrict first = y, * __restrict second = y + half;
-        for (int64_t i = 0; i < half; ++i) {
-            const float a = first[i], b = second[i];
-            first[i] = a * cos[i] - b * sin[i];
-            second[i] = a * sin[i] + b * cos[i];
-        }
-    } else {
+    const float *cos = table, *sin = table + half;
+    if (!neox_) {
         for (int64_t i = 0; i < half; ++i) {
             const float a = y[2 * i], b = y[2 * i + 1];
             y[2 * i] = a * cos[i] - b * sin[i];
             y[2 * i + 1] = a * sin[i] + b * cos[i];
         }
+        return;
+    }
+    for (int64_t i = 0; i < half; i += simd::lanes) {
+        const int64_t n = half - i;
+        const simd::f32x16 a = load_n(y + i, n), b = load_n(y + half + i, n), c = load_n(cos + i, n),
+                           s = load_n(sin + i, n);
+        store_n(y + i, simd::sub(simd::mul(a, c), simd::mul(b, s)), n);
+        store_n(y + half + i, simd::add(simd::mul(a, s), simd::mul(b, c)), n);
     }
 }
 

@@ -91,7 +91,7 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
     OneToken<F, Accumulator> sink;
     sink.quads = reinterpret_cast<const uint8_t*>(activation);
     sink.a_scale = reinterpret_cast<const float*>(activation + layout.scale);
-    sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum);
+    sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum32);
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
     // While this panel is multiplied, one further on is fetched: sixteen rows are sixteen streams, more than the
@@ -115,7 +115,7 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
 // set of L1, which holds fewer lines than a panel has rows.
 template <typename F>
 void decode_floats(Panel panel, int64_t first, int64_t n, float* weights) {
-    constexpr int64_t line_columns = 64 / F::bytes;
+    constexpr int64_t line_columns = F::bytes < 4 ? 64 / F::bytes : 16;
     alignas(64) float block[line_columns / 16][16][16];
     for (int64_t k = 0; k < n; k += line_columns) {
         const int64_t columns = n - k < line_columns ? n - k : line_columns;

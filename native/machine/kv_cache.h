@@ -38,26 +38,22 @@ class KvCache {
     Store store() const { return store_; }
     int64_t bytes() const { return bytes_; }
 
-    // T is uint16_t (f16) or float, as store() says.
-    template <typename T>
-    T* keys(int64_t layer, int64_t page, int64_t head) const {
-        return reinterpret_cast<T*>(at(layer, page, head));
+    // Where the matrices begin; their elements are uint16_t or float, as store() says.
+    std::byte* keys(int64_t layer, int64_t page, int64_t head) const {
+        const auto l = static_cast<size_t>(layer);
+        return memory_->data() + offset_[l] + (page * layers_[l].n_head + head) * head_bytes_[l];
     }
-    template <typename T>
-    T* values(int64_t layer, int64_t page, int64_t head) const {
-        return keys<T>(layer, page, head) + page_size * layers_[static_cast<size_t>(layer)].dim_k;
+    std::byte* values(int64_t layer, int64_t page, int64_t head) const {
+        return keys(layer, page, head) +
+               page_size * layers_[static_cast<size_t>(layer)].dim_k * element_bytes();
     }
+    int64_t element_bytes() const { return store_ == Store::f16 ? 2 : 4; }
 
     // Copies a page in all layers, for a sequence that is about to change a page it shares.
     // Throws std::invalid_argument for pages outside the cache.
     void copy_page(int64_t source, int64_t destination);
 
   private:
-    std::byte* at(int64_t layer, int64_t page, int64_t head) const {
-        const auto l = static_cast<size_t>(layer);
-        return memory_->data() + offset_[l] + (page * layers_[l].n_head + head) * head_bytes_[l];
-    }
-
     std::vector<Layer> layers_;
     std::vector<int64_t> offset_, head_bytes_;  // by layer
     int64_t pages_, bytes_;

@@ -27,13 +27,13 @@ constexpr uint32_t item_of(uint64_t ticket) { return static_cast<uint32_t>(ticke
 }  // namespace
 
 ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
-    : memory_(checked_product({threads, rounded_up(bytes_each)}, "scratch")) {
+    : memory_(checked_product({threads, rounded_up(bytes_each)}, {"scratch"})) {
     for (int t = 0; t < threads; ++t)
         pieces_.push_back({memory_.data() + t * rounded_up(bytes_each), bytes_each, t});
 }
 
 Pool::Pool(int threads) : threads_(threads) {
-    expect_range(threads, 1, most_threads, "threads");
+    expect_range(threads, 1, most_threads, {"threads"});
     asleep_ = std::make_unique<std::atomic<uint32_t>[]>(static_cast<size_t>(threads));
     workers_.reserve(static_cast<size_t>(threads - 1));
     try {

@@ -20,17 +20,17 @@ void expect_indices(std::span<const int32_t> values, int64_t n, const char* what
 
 }  // namespace
 
-Program::Program(Pool& pool, const ProgramSpec& spec)
+Program::Program(Pool& pool, ProgramSpec spec)
     : pool_(pool), max_tokens_(spec.max_tokens), max_outputs_(spec.max_outputs), arena_(spec.arena_bytes) {
-    expect_range(max_tokens_, 1, int64_t{1} << 20, "max_tokens");
-    expect_range(max_outputs_, 0, max_tokens_, "max_outputs");
+    expect_range(max_tokens_, 1, int64_t{1} << 20, {"max_tokens"});
+    expect_range(max_outputs_, 0, max_tokens_, {"max_outputs"});
     buffers_.reserve(spec.buffers.size());
     weights_.reserve(spec.weights.size());
-    for (const auto& buffer : spec.buffers) add_buffer(buffer, spec.arena_bytes);
-    for (const auto& weight : spec.weights) add_weight(weight);
+    for (auto& buffer : spec.buffers) add_buffer(std::move(buffer), spec.arena_bytes);
+    for (auto& weight : spec.weights) add_weight(std::move(weight));
     size_t scratch = 0;
-    for (const auto& op : spec.ops) {
-        ops_.push_back(make_op(op_spec(op)));
+    for (auto& op : spec.ops) {
+        ops_.push_back(make_op(op_spec(std::move(op))));
         scratch = std::max(scratch, ops_.back()->scratch_bytes());
     }
     scratch_ = std::make_unique<ScratchSpace>(pool.threads(), scratch);
@@ -41,41 +41,46 @@ Program::Program(Pool& pool, const ProgramSpec& spec)
     slots_.reserve(most);
 }
 
-void Program::add_buffer(const ProgramSpec::BufferSpec& spec, int64_t arena_bytes) {
+void Program::add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes) {
     const std::string where = text({"buffer '", spec.name, "'"});
-    expect_range(spec.width, 1, most_elements, (where + ": width").c_str());
+    expect_range(spec.width, 1, most_elements, {where, ": width"});
     const int64_t slots = spec.rows == Rows::slots ? spec.slots_per_token : 0;
-    if (spec.rows == Rows::slots)
-        expect_range(slots, 1, most_elements, (where + ": slots_per_token").c_str());
-    const Buffer buffer{spec.name, spec.kind, spec.rows, spec.width, row_bytes(spec.kind, spec.width),
-                        nullptr,   slots};
-    const int64_t size = checked_product({max_rows(buffer), buffer.row_bytes}, where.c_str());
+    if (spec.rows == Rows::slots) expect_range(slots, 1, most_elements, {where, ": slots_per_token"});
+    Buffer buffer{std::move(spec.name),
+                  spec.kind,
+                  spec.rows,
+                  spec.width,
+                  row_bytes(spec.kind, spec.width),
+                  nullptr,
+                  slots};
+    const int64_t size = checked_product({max_rows(buffer), buffer.row_bytes}, {where});
     if (spec.offset < 0 || spec.offset % memory_alignment != 0)
         refuse({where, ": found offset ", spec.offset, ", expected a multiple of ", memory_alignment});
-    if (checked_add(spec.offset, size, where.c_str()) > arena_bytes)
+    if (checked_add(spec.offset, size, {where}) > arena_bytes)
         refuse({where, ": its ", size, " bytes at ", spec.offset, " end beyond the arena's ", arena_bytes});
-    buffers_.push_back(buffer);
-    buffers_.back().data = arena_.data() + spec.offset;
+    buffer.data = arena_.data() + spec.offset;
+    buffers_.push_back(std::move(buffer));
 }
 
-void Program::add_weight(const ProgramSpec::WeightSpec& spec) {
+void Program::add_weight(ProgramSpec::WeightSpec spec) {
     const std::string where = text({"weight '", spec.name, "'"});
     const Format* format = find_format(spec.format);
     if (!format) refuse({where, ": unknown format ", spec.format});
-    expect_range(spec.rows, 1, most_elements, (where + ": rows").c_str());
-    expect_range(spec.cols, 1, most_elements, (where + ": cols").c_str());
-    expect_range(spec.experts, 1, most_elements, (where + ": experts").c_str());
+    expect_range(spec.rows, 1, most_elements, {where, ": rows"});
+    expect_range(spec.cols, 1, most_elements, {where, ": cols"});
+    expect_range(spec.experts, 1, most_elements, {where, ": experts"});
     if (spec.cols % format->block != 0)
         refuse({where, ": found ", spec.cols, " columns, expected a multiple of ", format->block,
                 ", the block of ", format->name});
     const int64_t bytes = format->row_bytes(spec.cols);
-    const int64_t size = checked_product({spec.experts, spec.rows, bytes}, where.c_str());
+    const int64_t size = checked_product({spec.experts, spec.rows, bytes}, {where});
     if (spec.data.size() < static_cast<size_t>(size))
         refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
-    weights_.push_back({spec.name, spec.format, spec.rows, spec.cols, spec.experts, bytes, spec.data.data()});
+    weights_.push_back(
+        {std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes, spec.data.data()});
 }
 
-OpSpec Program::op_spec(const ProgramSpec::OperationSpec& spec) const {
+OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
     const auto resolve = [&](const std::vector<int64_t>& indices, const auto& from, auto& to,
                              const char* what) {
         const auto n = static_cast<int64_t>(from.size());
@@ -85,13 +90,13 @@ OpSpec Program::op_spec(const ProgramSpec::OperationSpec& spec) const {
         }
     };
     OpSpec op;
-    op.op = spec.op;
     resolve(spec.inputs, buffers_, op.inputs, "input");
     resolve(spec.outputs, buffers_, op.outputs, "output");
     resolve(spec.weights, weights_, op.weights, "weight");
-    op.ints = spec.ints;
-    op.floats = spec.floats;
-    op.arrays = spec.arrays;
+    op.op = std::move(spec.op);
+    op.ints = std::move(spec.ints);
+    op.floats = std::move(spec.floats);
+    op.arrays = std::move(spec.arrays);
     op.max_tokens = max_tokens_;
     op.threads = pool_.threads();
     return op;
@@ -120,8 +125,8 @@ bool Program::run(const Batch& batch) {
 
 // Everything that operations index memory with, checked in the copy, which nobody else can change.
 void Program::copy(const Batch& batch) {
-    expect_range(batch.n_tokens, 1, max_tokens_, "tokens in the batch");
-    expect_range(batch.n_outputs, 0, max_outputs_, "outputs in the batch");
+    expect_range(batch.n_tokens, 1, max_tokens_, {"tokens in the batch"});
+    expect_range(batch.n_outputs, 0, max_outputs_, {"outputs in the batch"});
     const auto take = [](std::vector<int32_t>& list, const int32_t* from, int64_t n) {
         list.assign(from, from + n);
         return list.data();

@@ -48,7 +48,7 @@ class Program {
   public:
     // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data and the
     // pool must outlive the program.
-    Program(Pool& pool, const ProgramSpec& spec);
+    Program(Pool& pool, ProgramSpec spec);
 
     // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
     // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument.
@@ -63,9 +63,9 @@ class Program {
     int64_t max_rows(const Buffer& buffer) const;
 
   private:
-    void add_buffer(const ProgramSpec::BufferSpec& spec, int64_t arena_bytes);
-    void add_weight(const ProgramSpec::WeightSpec& spec);
-    OpSpec op_spec(const ProgramSpec::OperationSpec& spec) const;
+    void add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes);
+    void add_weight(ProgramSpec::WeightSpec spec);
+    OpSpec op_spec(ProgramSpec::OperationSpec spec) const;
     void copy(const Batch& batch);
     void check_pages();
 

@@ -156,6 +156,13 @@ template <int n>
 u8x64 shift_right_u8(u8x64 x) {
     return bit_and(u8x64{_mm256_srli_epi16(x.a, n), _mm256_srli_epi16(x.b, n)}, set1_u8(0xff >> n));
 }
+inline u8x64 repeat_16(const uint8_t* p) {
+    const __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {v, v};
+}
+inline u8x64 look_up(u8x64 table, u8x64 index) {
+    return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
+}
 inline i32x16 as_i32(u8x64 x) { return {x.a, x.b}; }
 inline u8x64 as_u8(i32x16 x) { return {x.a, x.b}; }
 
@@ -204,8 +211,9 @@ struct Panel {
     out[3] = {a[3], b[3]};
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = true;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 2;
 
 inline __m256i broadcast_quad(const uint8_t* quad) {
     int32_t q;

@@ -124,6 +124,10 @@ u8x64 shift_right_u8(u8x64 a) {
 }
 inline i32x16 as_i32(u8x64 a) { return {a.v}; }
 inline u8x64 as_u8(i32x16 a) { return {a.v}; }
+inline u8x64 repeat_16(const uint8_t* p) {
+    return {_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+inline u8x64 look_up(u8x64 table, u8x64 index) { return {_mm512_shuffle_epi8(table.v, index.v)}; }
 inline f32x16 f16_low(u8x64 a) { return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(a.v))}; }
 inline f32x16 f16_high(u8x64 a) {
     return {_mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(a.v, 16)))};
@@ -159,8 +163,9 @@ struct Panel {
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = true;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 8;
 
 // Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that
 // sees no further: it must be inlined before that.

@@ -15,19 +15,20 @@ namespace clarion::simd {
     return sum;
 }
 
-template <bool wide>
-struct fast_accumulator {
+struct fast_sums {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;
     __m512i sum;
 
-    static fast_accumulator start(int32_t initial) { return {_mm512_set1_epi32(initial)}; }
+    static fast_sums start(int32_t initial) { return {_mm512_set1_epi32(initial)}; }
     [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         sum = dot_quad(sum, w0.v, quads);
         sum = dot_quad(sum, w1.v, quads + 4);
     }
     i32x16 total() const { return {sum}; }
 };
+template <bool wide>
+using fast_accumulator = fast_sums;
 
 inline constexpr int32_t high_limit = 32639;
 

@@ -215,6 +215,17 @@ inline i32x16 as_i32(u8x64 a) { return std::bit_cast<i32x16>(a); }
 inline u8x64 as_u8(i32x16 a) { return std::bit_cast<u8x64>(a); }
 
 // The low and the high half of each row's four bytes, read as a 16-bit float.
+// Sixteen bytes, four times over: a table for look_up.
+inline u8x64 repeat_16(const uint8_t* p) {
+    u8x64 r;
+    for (int i = 0; i < 64; ++i) r.v[i] = p[i % 16];
+    return r;
+}
+// table[i] for each byte i of index, i <= 15.
+inline u8x64 look_up(u8x64 table, u8x64 index) {
+    for (uint8_t& e : index.v) e = table.v[e];
+    return index;
+}
 inline f32x16 f16_low(u8x64 a) {
     f32x16 r;
     for (int i = 0; i < 16; ++i) r.v[i] = f16_to_f32(static_cast<uint16_t>(a.v[4 * i] | a.v[4 * i + 1] << 8));
@@ -240,8 +251,9 @@ inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
             std::memcpy(out[c].v + 4 * r, panel.base + r * panel.stride + offset + 4 * c, 4);
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = false;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 0;
 
 // ---- products of weights (u8) with activations
 // -----------------------------------------------------------------
@@ -250,13 +262,12 @@ inline constexpr bool one_token_direct = false;
 // bias: what the accumulator subtracts from each weight on its own, for the caller to put back.
 // dot2 takes two vectors of weights and two quads of activations (kernels/activations.h).
 
-template <bool wide>
-struct fast_accumulator {
+struct fast_sums {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;
     i32x16 sum;
 
-    static fast_accumulator start(int32_t initial) { return {set1(initial)}; }
+    static fast_sums start(int32_t initial) { return {set1(initial)}; }
     void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         for (int r = 0; r < 16; ++r)
             for (int j = 0; j < 4; ++j)
@@ -265,6 +276,8 @@ struct fast_accumulator {
     }
     i32x16 total() const { return sum; }
 };
+template <bool wide>
+using fast_accumulator = fast_sums;
 
 inline constexpr int32_t high_limit =
     32639;  // 127 * 256 + 127: the largest that splits into two signed bytes

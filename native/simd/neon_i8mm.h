@@ -6,6 +6,9 @@
 
 namespace clarion::simd {
 
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: up to eight each, of 32.
+inline constexpr int live_groups = 2;
+
 struct fast_sums {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;

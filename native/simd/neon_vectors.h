@@ -245,9 +245,6 @@ struct Panel {
     }
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = true;
-
 inline constexpr int32_t high_limit = 32639;
 
 [[gnu::always_inline]] inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }

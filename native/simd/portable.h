@@ -180,8 +180,8 @@ struct Panel {
     for (int c = 0; c < 4; ++c) out[c].v = (U8)columns[c];
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are.
-inline constexpr bool one_token_direct = false;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: how many there are is not known here.
+inline constexpr int live_groups = 1;
 
 // ---- products
 // -------------------------------------------------------------------------------------------------

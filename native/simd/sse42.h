@@ -239,8 +239,8 @@ struct Panel {
     }
 }
 
-// Whether one token is multiplied straight from the decoder, or from a tile as many are: 16 registers hold no unit.
-inline constexpr bool one_token_direct = false;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: four each, of 16.
+inline constexpr int live_groups = 1;
 
 // ---- products
 // -------------------------------------------------------------------------------------------------

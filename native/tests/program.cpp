@@ -208,11 +208,13 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
 
 void forked_pages_are_copies() {
     KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, KvCache::Store::f32);
-    float* last = cache.values<float>(1, 0, 0) + KvCache::page_size * 16 - 1;
-    *last = 7.0f;
+    const auto last = [&](int64_t page) -> float& {
+        return reinterpret_cast<float*>(cache.values(1, page, 0))[KvCache::page_size * 16 - 1];
+    };
+    last(0) = 7.0f;
     cache.copy_page(0, 2);
-    check(cache.values<float>(1, 2, 0)[KvCache::page_size * 16 - 1] == 7.0f);
-    check(cache.values<float>(1, 1, 0)[KvCache::page_size * 16 - 1] == 0.0f);
+    check(last(2) == 7.0f);
+    check(last(1) == 0.0f);
     check(refusal([&] { cache.copy_page(0, 3); }) == "page: found 3, expected 0 to 2");
 }
 

@@ -33,6 +33,9 @@ VALUES: dict[str, Any] = {
     "a.u64": np.array([2**63], np.uint64),
 }
 
+# The package does not know Q2_0 yet, and gives Q8_1 two 32-bit floats; in ggml they have 16 bits.
+NOT_THEIRS = {"Q8_1": (9, 32, 36), "Q2_0": (42, 64, 18)}
+
 
 def blocks(rng: np.random.Generator, shape: tuple[int, ...], block_size: int, block_bytes: int) -> Any:
     row_bytes = shape[-1] // block_size * block_bytes
@@ -43,7 +46,8 @@ def test_their_reader_reads_what_we_write(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     tensors = {}
     with Writer(tmp_path / "m.gguf", VALUES, alignment=64) as writer:
-        for i, format in enumerate(formats().values()):
+        shared = [format for format in formats().values() if format.name not in NOT_THEIRS]
+        for i, format in enumerate(shared):
             shape = (2, 3, format.block_size * (i + 1))
             data = blocks(rng, shape, format.block_size, format.block_bytes)
             tensors[format.name] = (shape, data)
@@ -82,6 +86,8 @@ def their_file(path: Path, **options: Any) -> dict[str, Any]:
     writer.add_array("a.bools", [True, False])
     data = {}
     for format in formats().values():
+        if format.name in NOT_THEIRS:
+            continue
         data[format.name] = blocks(rng, (4, 2 * format.block_size), format.block_size, format.block_bytes)
         writer.add_tensor(format.name, data[format.name], raw_dtype=gguf.GGMLQuantizationType(format.type_id))
     writer.write_header_to_file()
@@ -128,11 +134,19 @@ def test_their_big_endian_file_is_named_as_such(tmp_path: Path) -> None:
 
 def test_formats_are_theirs() -> None:
     for format in formats().values():
+        if format.name in NOT_THEIRS:
+            assert (format.type_id, format.block_size, format.block_bytes) == NOT_THEIRS[format.name]
+            continue
         theirs = gguf.GGMLQuantizationType(format.type_id)
         assert format.name == theirs.name
         assert (format.block_size, format.block_bytes) == gguf.GGML_QUANT_SIZES[theirs]
 
 
+def test_every_format_of_theirs_is_ours() -> None:
+    assert {format.name for format in formats().values()} >= {t.name for t in gguf.GGMLQuantizationType}
+
+
 def test_names_are_theirs() -> None:
     theirs = {int(type_id): type_id.name for type_id in gguf.GGMLQuantizationType}
-    assert {i: name for i, name in enumerate(NAMES) if i not in REMOVED} == theirs
+    ours = {i: name for i, name in enumerate(NAMES) if i not in REMOVED}
+    assert ours == theirs | {42: "Q2_0"}

@@ -1,6 +1,6 @@
 """Each operation against its definition in float64, for shapes that fill vectors and shapes that do not.
 
-Tolerances, relative to the largest element of inputs and result, in units of the float32 rounding error 2⁻²⁴: an
+Tolerances, relative to the largest element of inputs and result, in units of the rounding error 2⁻²⁴: an
 operation of few roundings may err by a few units; a sum of n products by about sqrt(n), for which 64 is room
 up to n = 1000.
 """

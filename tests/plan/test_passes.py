@@ -11,7 +11,7 @@ import pytest
 from clarion import models, plan
 from clarion.errors import ParameterError, PlanError
 from clarion.plan.fuse import fuse
-from clarion.plan.ir import Node, Value
+from clarion.plan.ir import FLOAT_FORMATS, Node, Value
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
@@ -78,7 +78,7 @@ def test_float_weights_read_float_and_quantised_weights_encoded_activations():
         for op in p.ops:
             if op.op == "linear":
                 formats = {p.weights[w].format for w in op.weights if w >= 0}
-                kinds = {"f32" if fmt in ("F32", "F16", "BF16") else activations for fmt in formats}
+                kinds = {"f32" if fmt in FLOAT_FORMATS else activations for fmt in formats}
                 assert kinds == {p.buffers[op.inputs[0]].kind}
 
 

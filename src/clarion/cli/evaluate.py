@@ -18,7 +18,7 @@ DEFAULT_CONTEXT = 512  # as llama.cpp's tool has it
 
 
 @click.command("eval")
-@click.argument("models", metavar="MODEL...", nargs=-1)
+@click.argument("models", metavar="[MODEL]...", nargs=-1)
 @click.option("--text", "text_path", metavar="FILE", required=True, help="The text, UTF-8.")
 @click.option(
     "--reference", metavar="MODEL|exact", help="Compare with this model, or with the same weights in float64."

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from clarion.errors import ModelError, UnsupportedError
 from clarion.plan.ir import Tensor, Weight
 
-# Integer and float64 tensors exist in files, but no product or table reads them.
-_NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64", "F64"})
+# Integer tensors exist in files, but no product or table reads them.
+_NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64"})
 _SHOWN = 5
 
 

@@ -16,7 +16,7 @@ Activations = Literal["fast", "high", "exact"]
 CacheKind = Literal["f16", "f32"]
 
 # Products over these read plain float32 activations; products over every other format read encoded ones.
-FLOAT_FORMATS = frozenset({"F32", "F16", "BF16"})
+FLOAT_FORMATS = frozenset({"F64", "F32", "F16", "BF16"})
 
 
 class Format(Protocol):

@@ -1,8 +1,8 @@
 """Pass: which encoding of its input each product reads.
 
-Weights in F32, F16 and BF16 multiply float32 activations. All others multiply activations encoded as 8-bit
-(`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds both
-kinds exists twice.
+Weights in F64, F32, F16 and BF16 multiply float32 activations. All others multiply activations encoded as
+8-bit (`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds
+both kinds exists twice.
 """
 
 from __future__ import annotations

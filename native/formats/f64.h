@@ -1,0 +1,27 @@
+// F64: IEEE double precision, rounded to single when read.
+#pragma once
+
+#include "formats/format.h"
+
+namespace clarion {
+
+struct F64 {
+    static constexpr int id = 28;
+    static constexpr const char* name = "F64";
+    static constexpr int block = 1, bytes = 8;
+
+    static simd::f32x16 read(const uint8_t* row, int64_t k, int n) {
+        alignas(64) float x[16] = {};
+        dequantize(row + 8 * k, n, x);
+        return simd::load(x);
+    }
+    static void dequantize(const uint8_t* row, int64_t n, float* x) {
+        for (int64_t i = 0; i < n; ++i) {
+            double value;
+            std::memcpy(&value, row + 8 * i, 8);
+            x[i] = static_cast<float>(value);
+        }
+    }
+};
+
+}  // namespace clarion

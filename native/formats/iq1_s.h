@@ -1,0 +1,39 @@
+// IQ1_S: 256 weights in 50 bytes.  d: f16 | q: 32 bytes | h: 8 times u16.  Each 8 columns are an entry of a
+// codebook of -1, 0 and 1; its index is a byte of q and three bits of h. Each 32 columns share an h: four
+// times three such bits, three bits s and the sign of a shift.
+// weight = d * (2 s + 1) * (codebook[index] +- 1/8), here in eighths
+#pragma once
+
+#include "formats/codebooks.h"
+#include "formats/format.h"
+
+namespace clarion {
+
+struct IQ1_S {
+    static constexpr int id = 19;
+    static constexpr const char* name = "IQ1_S";
+    static constexpr int block = 256, bytes = 50;
+    static constexpr int group = 32;
+    static constexpr int32_t offset = 9;
+    static constexpr bool has_min = false, wide = false;
+
+    static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
+        const float d = f16_at(block) * 0.125f;
+        const uint8_t* q = block + 2;
+        for (int g = 0; g < 8; ++g) {
+            const int h = load_u16(block + 34 + 2 * g);
+            scale[g] = d * static_cast<float>(2 * (h >> 12 & 7) + 1);
+            unrolled<4>([&]<int i>() CLARION_INLINE {
+                put(q[4 * g + i] | (h >> 3 * i & 7) << 8, h >> 15, u + 32 * g + 8 * i);
+            });
+        }
+    }
+
+    // Eight columns of the codebook, shifted by an eighth up or down.
+    static void put(int index, int down, uint8_t* u) {
+        const uint64_t v = codebooks.iq1[index] + (down != 0 ? 0 : 2 * every_byte);
+        std::memcpy(u, &v, 8);
+    }
+};
+
+}  // namespace clarion

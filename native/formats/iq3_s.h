@@ -1,0 +1,34 @@
+// IQ3_S: 256 weights in 110 bytes.  d: f16 | q: 64 bytes | h: 8 bytes | signs: 32 bytes | s: 4 bytes, a nibble
+// for each 32 columns.  Each 4 columns have a byte of q and a bit of h, together their index in a codebook;
+// each 8 a byte of signs.  weight = d * (2 s + 1) * +-codebook[index]
+#pragma once
+
+#include "formats/iq3_xxs.h"
+
+namespace clarion {
+
+struct IQ3_S {
+    static constexpr int id = 21;
+    static constexpr const char* name = "IQ3_S";
+    static constexpr int block = 256, bytes = 110;
+    static constexpr int group = 32;
+    static constexpr int32_t offset = 16;
+    static constexpr bool has_min = false, wide = false;
+
+    static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
+        const float d = f16_at(block);
+        const uint8_t *q = block + 2, *h = block + 66, *signs = block + 74, *s = block + 106;
+        for (int g = 0; g < 8; ++g) {
+            scale[g] = d * static_cast<float>(2 * (s[g / 2] >> 4 * (g % 2) & 15) + 1);
+            unrolled<4>([&]<int i>() CLARION_INLINE {
+                const int first = q[2 * i] | (h[g] << (8 - 2 * i) & 0x100);
+                const int second = q[2 * i + 1] | (h[g] << (7 - 2 * i) & 0x100);
+                put_signed<offset>(u + 8 * i, IQ3_XXS::two(codebooks.iq3_s, first, second),
+                                   codebooks.bits[signs[i]]);
+            });
+            q += 8, signs += 4, u += 32;
+        }
+    }
+};
+
+}  // namespace clarion

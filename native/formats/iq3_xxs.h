@@ -1,0 +1,41 @@
+// IQ3_XXS: 256 weights in 98 bytes.  d: f16 | q: 64 bytes, each the index of 4 columns in a codebook | 8 times
+// u32, for 32 columns each: signs and s as in IQ2_XXS.  weight = d * (s + 1/2) / 2 * +-codebook[q]
+#pragma once
+
+#include <bit>
+
+#include "formats/codebooks.h"
+#include "formats/format.h"
+
+namespace clarion {
+
+struct IQ3_XXS {
+    static constexpr int id = 18;
+    static constexpr const char* name = "IQ3_XXS";
+    static constexpr int block = 256, bytes = 98;
+    static constexpr int group = 32;
+    static constexpr int32_t offset = 64;
+    static constexpr bool has_min = false, wide = true;
+
+    static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
+        const float d = f16_at(block) * 0.5f;
+        const uint8_t* q = block + 2;
+        for (int g = 0; g < 8; ++g) {
+            const uint32_t signs = load_u32(block + 66 + 4 * g);
+            scale[g] = d * (0.5f + static_cast<float>(signs >> 28));
+            unrolled<4>([&]<int i>() CLARION_INLINE {
+                put_signed<offset>(u + 32 * g + 8 * i, two(codebooks.iq3_xxs, q[2 * i], q[2 * i + 1]),
+                                   codebooks.even_signs[signs >> 7 * i & 127]);
+            });
+            q += 8;
+        }
+    }
+
+    // Eight columns: two entries of a codebook.
+    static uint64_t two(const uint32_t* codebook, int first, int second) {
+        const uint64_t a = codebook[first], b = codebook[second];
+        return std::endian::native == std::endian::little ? a | b << 32 : a << 32 | b;
+    }
+};
+
+}  // namespace clarion

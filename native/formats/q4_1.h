@@ -1,0 +1,24 @@
+// Q4_1: 32 weights in 20 bytes.  d: f16 | m: f16 | q: 16 bytes, low nibbles columns 0-15, high nibbles 16-31.
+// weight = d * q + m
+#pragma once
+
+#include "formats/format.h"
+
+namespace clarion {
+
+struct Q4_1 {
+    static constexpr int id = 3;
+    static constexpr const char* name = "Q4_1";
+    static constexpr int block = 32, bytes = 20;
+    static constexpr int group = 32;
+    static constexpr int32_t offset = 0;
+    static constexpr bool has_min = true, wide = false;
+
+    static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min) {
+        *scale = f16_at(block);
+        *neg_min = f16_at(block + 2);
+        unpack_nibbles<16>(block + 4, u);
+    }
+};
+
+}  // namespace clarion

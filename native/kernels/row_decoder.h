@@ -1,0 +1,22 @@
+// Panels and floats made of unpacked rows.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/format_table.h"
+#include "simd/simd.h"
+
+namespace clarion {
+
+template <typename F>
+void unpack_blocks(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min) {
+    constexpr int64_t groups = F::block / F::group;
+    for (int64_t b = 0; b < blocks; ++b)
+        F::unpack(row + b * F::bytes, u + b * F::block, scale + b * groups, neg_min + b * groups);
+}
+
+// As Format::decode and Format::dequantize.
+void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const Tile& tile);
+void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x);
+
+}  // namespace clarion
