@@ -10,7 +10,9 @@ struct fast_sums {
     static constexpr int quad_bytes = 4;
     __m256i a, b;
 
-    static fast_sums start(int32_t initial) { return {_mm256_set1_epi32(initial), _mm256_set1_epi32(initial)}; }
+    static fast_sums start(int32_t initial) {
+        return {_mm256_set1_epi32(initial), _mm256_set1_epi32(initial)};
+    }
     [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m256i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4);
         a = _mm256_dpbusd_avx_epi32(_mm256_dpbusd_avx_epi32(a, w0.a, q0), w1.a, q1);
@@ -37,7 +39,9 @@ struct high_accumulator {
     static constexpr int quad_bytes = 8;
     fast_sums upper, lower;
 
-    static high_accumulator start(int32_t initial) { return {fast_sums::start(0), fast_sums::start(initial)}; }
+    static high_accumulator start(int32_t initial) {
+        return {fast_sums::start(0), fast_sums::start(initial)};
+    }
     [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m256i upper0 = broadcast_quad(quads), lower0 = broadcast_quad(quads + 4);
         const __m256i upper1 = broadcast_quad(quads + 8), lower1 = broadcast_quad(quads + 12);

@@ -26,7 +26,8 @@ struct fast_sums {
         for (int i = 0; i < 4; ++i) {
             const int8x16_t s0 = vreinterpretq_s8_u8(veorq_u8(w0.v[i], vdupq_n_u8(0x80)));
             const int8x16_t s1 = vreinterpretq_s8_u8(veorq_u8(w1.v[i], vdupq_n_u8(0x80)));
-            const int16x8_t low = vmlal_s8(vmull_s8(vget_low_s8(s0), vget_low_s8(q0)), vget_low_s8(s1), vget_low_s8(q1));
+            const int16x8_t low =
+                vmlal_s8(vmull_s8(vget_low_s8(s0), vget_low_s8(q0)), vget_low_s8(s1), vget_low_s8(q1));
             sum[2 * i] = vpadalq_s16(sum[2 * i], low);
             sum[2 * i + 1] = vpadalq_s16(sum[2 * i + 1], vmlal_high_s8(vmull_high_s8(s0, q0), s1, q1));
         }
@@ -72,7 +73,8 @@ struct high_accumulator {
     }
     i32x16 total() const {
         return each<i32x16>([&](int i) {
-            return vpaddq_s32(vpaddq_s32(sum[4 * i], sum[4 * i + 1]), vpaddq_s32(sum[4 * i + 2], sum[4 * i + 3]));
+            return vpaddq_s32(vpaddq_s32(sum[4 * i], sum[4 * i + 1]),
+                              vpaddq_s32(sum[4 * i + 2], sum[4 * i + 3]));
         });
     }
 };
@@ -88,7 +90,8 @@ inline double multiply_burst(int rounds, int32_t* keep) {
     for (int i = 0; i < rounds; ++i)
         for (auto& s : sums) {
             __asm__("" : "+w"(w), "+w"(q));  // a new product each time, as far as the compiler knows
-            s = vpadalq_s16(s, vmlal_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), vget_low_s8(q), vget_low_s8(w)));
+            s = vpadalq_s16(
+                s, vmlal_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), vget_low_s8(q), vget_low_s8(w)));
         }
     int32x4_t sum = sums[0];
     for (int i = 1; i < 8; ++i) sum = veorq_s32(sum, sums[i]);

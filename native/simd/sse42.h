@@ -289,7 +289,8 @@ struct fast_accumulator<false> {
     [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
         const __m128i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4), ones = _mm_set1_epi16(1);
         for (int i = 0; i < 4; ++i) {
-            const __m128i pairs = _mm_add_epi16(_mm_maddubs_epi16(w0.v[i], q0), _mm_maddubs_epi16(w1.v[i], q1));
+            const __m128i pairs =
+                _mm_add_epi16(_mm_maddubs_epi16(w0.v[i], q0), _mm_maddubs_epi16(w1.v[i], q1));
             sum[i] = _mm_add_epi32(sum[i], _mm_madd_epi16(pairs, ones));
         }
     }

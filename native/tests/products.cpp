@@ -37,7 +37,8 @@ struct Matrix {
         for (auto block = bytes.begin(); block != bytes.end(); block += format.bytes, w += format.block) {
             float largest = 0;
             do {
-                std::generate_n(block, format.bytes, [&] { return static_cast<uint8_t>(random.bits() >> 13); });
+                std::generate_n(block, format.bytes,
+                                [&] { return static_cast<uint8_t>(random.bits() >> 13); });
                 format.dequantize(&*block, format.block, w);
                 largest = 0;
                 for (int64_t i = 0; i < format.block; ++i)
@@ -77,8 +78,8 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
     }
     const auto multiply = [&](const float* from, int64_t n) {
         std::vector<float> y(static_cast<size_t>(n * rows));
-        linear(format.id, matrix.bytes.data(), static_cast<int64_t>(matrix.bytes.size()), rows, cols, from, n, kind,
-               y.data());
+        linear(format.id, matrix.bytes.data(), static_cast<int64_t>(matrix.bytes.size()), rows, cols, from, n,
+               kind, y.data());
         return y;
     };
     const std::vector<float> y = multiply(x.data(), n_tokens);
@@ -87,13 +88,15 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
         for (int64_t r = 0; r < rows; ++r) {
             const float* w = matrix.weights.data() + r * cols;
             double exact = 0;
-            for (int64_t i = 0; i < cols; ++i) exact += static_cast<double>(w[i]) * static_cast<double>(token[i]);
+            for (int64_t i = 0; i < cols; ++i)
+                exact += static_cast<double>(w[i]) * static_cast<double>(token[i]);
             const double error = std::fabs(static_cast<double>(y[static_cast<size_t>(t * rows + r)]) - exact);
             const double allowed = tolerance(kind, w, token, cols);
             if (error <= allowed) continue;
-            std::fprintf(stderr, "%s, activations %d: row %d of %d, token %d of %d, %d columns: error %g > %g\n",
-                         format.name, static_cast<int>(kind), static_cast<int>(r), static_cast<int>(rows),
-                         static_cast<int>(t), static_cast<int>(n_tokens), static_cast<int>(cols), error, allowed);
+            std::fprintf(
+                stderr, "%s, activations %d: row %d of %d, token %d of %d, %d columns: error %g > %g\n",
+                format.name, static_cast<int>(kind), static_cast<int>(r), static_cast<int>(rows),
+                static_cast<int>(t), static_cast<int>(n_tokens), static_cast<int>(cols), error, allowed);
             check(false);
         }
         // One token alone takes another way through the kernels, with the same sums.
@@ -107,7 +110,8 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
 void test_products() {
     for (const Format* format = formats_begin(); format != formats_end(); ++format) {
         // More than a tile, and no multiple of one.
-        const int64_t cols = format->block == 1 ? 271 : (600 + format->block - 1) / format->block * format->block;
+        const int64_t cols =
+            format->block == 1 ? 271 : (600 + format->block - 1) / format->block * format->block;
         for (const Kind kind : {Kind::f32, Kind::fast, Kind::high}) {
             if (kind != Kind::f32 && !format->integer()) continue;
             test_product(*format, kind, 37, cols, 13);

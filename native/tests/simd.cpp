@@ -13,7 +13,8 @@ namespace clarion::tests {
 
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+constexpr float infinity = std::numeric_limits<float>::infinity(),
+                nan = std::numeric_limits<float>::quiet_NaN();
 
 struct Floats {
     float v[16];
@@ -42,7 +43,8 @@ template <typename Op, typename Scalar>
 void check_integers(const int32_t* x, const int32_t* y, Op op, Scalar scalar) {
     const Integers z(op(simd::load(x), simd::load(y)));
     for (int i = 0; i < 16; ++i)
-        check(z.v[i] == static_cast<int32_t>(scalar(static_cast<uint32_t>(x[i]), static_cast<uint32_t>(y[i]))));
+        check(z.v[i] ==
+              static_cast<int32_t>(scalar(static_cast<uint32_t>(x[i]), static_cast<uint32_t>(y[i]))));
 }
 template <typename Op, typename Scalar>
 void check_bytes(const uint8_t* x, const uint8_t* y, Op op, Scalar scalar) {
@@ -53,13 +55,20 @@ void check_bytes(const uint8_t* x, const uint8_t* y, Op op, Scalar scalar) {
 void test_floats() {
     const float x[16] = {1, -2, 3.5f, infinity, nan, 0, -0.0f, 7, 1e-40f, 2, nan, 1e30f, 5, -infinity, 3, -8};
     const float y[16] = {2, -3, 3.5f, 1, 2, -0.0f, 0, nan, 1e-41f, 3, nan, 1e30f, -5, infinity, 3, 8};
-    check_floats(x, y, [](auto a, auto b) { return simd::add(a, b); }, [](float a, float b) { return a + b; });
-    check_floats(x, y, [](auto a, auto b) { return simd::sub(a, b); }, [](float a, float b) { return a - b; });
-    check_floats(x, y, [](auto a, auto b) { return simd::mul(a, b); }, [](float a, float b) { return a * b; });
-    check_floats(x, y, [](auto a, auto b) { return simd::div(a, b); }, [](float a, float b) { return a / b; });
-    check_floats(x, y, [](auto a, auto b) { return simd::max(a, b); }, [](float a, float b) { return a > b ? a : b; });
-    check_floats(x, y, [](auto a, auto b) { return simd::min(a, b); }, [](float a, float b) { return a < b ? a : b; });
-    check_floats(x, y, [](auto a, auto) { return simd::abs(a); }, [](float a, float) { return std::fabs(a); });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::add(a, b); }, [](float a, float b) { return a + b; });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::sub(a, b); }, [](float a, float b) { return a - b; });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::mul(a, b); }, [](float a, float b) { return a * b; });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::div(a, b); }, [](float a, float b) { return a / b; });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::max(a, b); }, [](float a, float b) { return a > b ? a : b; });
+    check_floats(
+        x, y, [](auto a, auto b) { return simd::min(a, b); }, [](float a, float b) { return a < b ? a : b; });
+    check_floats(
+        x, y, [](auto a, auto) { return simd::abs(a); }, [](float a, float) { return std::fabs(a); });
 
     float z[16], sum[16];
     Random random;
@@ -81,10 +90,12 @@ void test_floats() {
         simd::store_first(exact.data(), simd::load(y), n);
         for (int i = 0; i < n; ++i) check(same(exact[static_cast<size_t>(i)], y[i]));
     }
-    const float to_integer[16] = {0.5f, 1.5f, 2.5f,     -0.5f, -1.5f, -2.5f, 0.49999997f,   2147483520.0f,
-                                  3e9f, -3e9f, infinity, -infinity, nan, -2147483648.0f, 8388609.0f, -0.0f};
-    const int32_t expected[16] = {0, 2, 2, 0, -2, -2, 0, 2147483520, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN,
-                                  INT32_MIN, INT32_MIN, 8388609, 0};
+    const float to_integer[16] = {0.5f,        1.5f,           2.5f,       -0.5f, -1.5f,    -2.5f,
+                                  0.49999997f, 2147483520.0f,  3e9f,       -3e9f, infinity, -infinity,
+                                  nan,         -2147483648.0f, 8388609.0f, -0.0f};
+    const int32_t expected[16] = {0,         2,          2,         0,         -2,        -2,
+                                  0,         2147483520, INT32_MIN, INT32_MIN, INT32_MIN, INT32_MIN,
+                                  INT32_MIN, INT32_MIN,  8388609,   0};
     const Integers rounded(simd::to_i32(simd::load(to_integer)));
     for (int i = 0; i < 16; ++i) check(rounded.v[i] == expected[i]);
     for (float e = -110; e < 95; e += 0.37f) {
@@ -104,14 +115,21 @@ void test_integers() {
         x[i] = static_cast<int32_t>(random.bits());
         y[i] = static_cast<int32_t>(random.bits());
     }
-    check_integers(x, y, [](auto a, auto b) { return simd::add(a, b); }, [](auto a, auto b) { return a + b; });
-    check_integers(x, y, [](auto a, auto b) { return simd::sub(a, b); }, [](auto a, auto b) { return a - b; });
-    check_integers(x, y, [](auto a, auto b) { return simd::bit_and(a, b); }, [](auto a, auto b) { return a & b; });
-    check_integers(x, y, [](auto a, auto b) { return simd::bit_or(a, b); }, [](auto a, auto b) { return a | b; });
-    check_integers(x, y, [](auto a, auto) { return simd::shift_left<5>(a); }, [](auto a, auto) { return a << 5; });
+    check_integers(
+        x, y, [](auto a, auto b) { return simd::add(a, b); }, [](auto a, auto b) { return a + b; });
+    check_integers(
+        x, y, [](auto a, auto b) { return simd::sub(a, b); }, [](auto a, auto b) { return a - b; });
+    check_integers(
+        x, y, [](auto a, auto b) { return simd::bit_and(a, b); }, [](auto a, auto b) { return a & b; });
+    check_integers(
+        x, y, [](auto a, auto b) { return simd::bit_or(a, b); }, [](auto a, auto b) { return a | b; });
+    check_integers(
+        x, y, [](auto a, auto) { return simd::shift_left<5>(a); }, [](auto a, auto) { return a << 5; });
     check_integers(x, y, [](auto a, auto) { return simd::shift_left<0>(a); }, [](auto a, auto) { return a; });
-    check_integers(x, y, [](auto a, auto) { return simd::shift_right<5>(a); }, [](auto a, auto) { return a >> 5; });
-    check_integers(x, y, [](auto a, auto) { return simd::shift_right<0>(a); }, [](auto a, auto) { return a; });
+    check_integers(
+        x, y, [](auto a, auto) { return simd::shift_right<5>(a); }, [](auto a, auto) { return a >> 5; });
+    check_integers(
+        x, y, [](auto a, auto) { return simd::shift_right<0>(a); }, [](auto a, auto) { return a; });
     check_integers(
         x, y, [](auto a, auto) { return simd::shift_right_signed<24>(a); },
         [](auto a, auto) { return static_cast<int32_t>(a) >> 24; });
@@ -142,8 +160,9 @@ void test_halves() {
             const float b = std::bit_cast<float>(static_cast<uint32_t>(half[i]) << 16);
             check(same(brain.v[i], b) && same(simd::bf16_to_f32(half[i]), b));
             if (exponent == 31) continue;
-            const float next = exponent == 30 && mantissa == 1023 ? std::copysign(65536.0f, x)
-                                                                  : simd::f16_to_f32(static_cast<uint16_t>(half[i] + 1));
+            const float next = exponent == 30 && mantissa == 1023
+                                   ? std::copysign(65536.0f, x)
+                                   : simd::f16_to_f32(static_cast<uint16_t>(half[i] + 1));
             const float middle = (x + next) / 2;
             check(simd::f32_to_f16(middle) == half[i] + (half[i] & 1));
             uint16_t rounded[16];
@@ -165,9 +184,11 @@ void test_bytes() {
     check_bytes(x, y, [](auto a, auto b) { return simd::bit_and(a, b); }, [](int a, int b) { return a & b; });
     check_bytes(x, y, [](auto a, auto b) { return simd::bit_or(a, b); }, [](int a, int b) { return a | b; });
     check_bytes(x, y, [](auto a, auto b) { return simd::bit_xor(a, b); }, [](int a, int b) { return a ^ b; });
-    check_bytes(x, y, [](auto a, auto) { return simd::shift_left_u8<3>(a); }, [](int a, int) { return a << 3; });
+    check_bytes(
+        x, y, [](auto a, auto) { return simd::shift_left_u8<3>(a); }, [](int a, int) { return a << 3; });
     check_bytes(x, y, [](auto a, auto) { return simd::shift_left_u8<0>(a); }, [](int a, int) { return a; });
-    check_bytes(x, y, [](auto a, auto) { return simd::shift_right_u8<5>(a); }, [](int a, int) { return a >> 5; });
+    check_bytes(
+        x, y, [](auto a, auto) { return simd::shift_right_u8<5>(a); }, [](int a, int) { return a >> 5; });
     check_bytes(x, y, [](auto, auto) { return simd::set1_u8(200); }, [](int, int) { return 200; });
     const Integers words(simd::as_i32(simd::load_bytes(x)));
     const Bytes again(simd::as_u8(simd::as_i32(simd::load_bytes(x))));
@@ -209,9 +230,11 @@ void test_largest(int largest_weight, int32_t largest_activation) {
                 }
             }
             const int32_t bias = Accumulator::bias;
-            auto acc = Accumulator::start(4 * 4 * a * bias + 7);  // the sum of all eight quads' activations is 4 * 4a
+            auto acc = Accumulator::start(4 * 4 * a * bias +
+                                          7);  // the sum of all eight quads' activations is 4 * 4a
             for (int i = 0; i < 4; ++i)
-                acc.dot2(simd::set1_u8(static_cast<uint8_t>(w)), simd::set1_u8(static_cast<uint8_t>(w)), quads);
+                acc.dot2(simd::set1_u8(static_cast<uint8_t>(w)), simd::set1_u8(static_cast<uint8_t>(w)),
+                         quads);
             for (const int32_t sum : Integers(acc.total()).v) check(sum == 4 * 4 * a * w + 7);
         }
     }
