@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <source_location>
+#include <stdexcept>
+#include <string>
 
 namespace clarion::tests {
 
@@ -25,6 +27,8 @@ std::string refusal(Body body, std::source_location at = std::source_location::c
     return {};
 }
 
+void test_simd();
+void test_products();
 void test_pool();
 void test_program();
 

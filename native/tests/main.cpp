@@ -1,6 +1,8 @@
-// Tests of the machine without Python, to be run under the sanitizers (scripts/test-native).
+// Tests of the machine without Python, to be run under the sanitizers (scripts/test-native) and on other processors
+// than the one at hand (scripts/test-processors). The argument `kernels` leaves out what needs threads.
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -27,8 +29,12 @@ long allocations() { return count.load(); }
 
 }  // namespace clarion::tests
 
-int main() {
-    clarion::tests::test_pool();
-    clarion::tests::test_program();
+int main(int n_arguments, char** arguments) {
+    clarion::tests::test_simd();
+    clarion::tests::test_products();
+    if (n_arguments < 2 || std::strcmp(arguments[1], "kernels") != 0) {
+        clarion::tests::test_pool();
+        clarion::tests::test_program();
+    }
     std::puts("passed");
 }

@@ -8,22 +8,11 @@
 #include "kernels/format_table.h"
 #include "machine/kv_cache.h"
 #include "tests/check.h"
+#include "tests/random.h"
 
 namespace clarion::tests {
 
 namespace {
-
-// Numbers in [-1, 1), the same in every run.
-class Random {
-  public:
-    float next() {
-        state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-        return static_cast<float>(static_cast<int32_t>(state_ >> 32)) * 0x1p-31f;
-    }
-
-  private:
-    uint64_t state_ = 1;
-};
 
 // A program under construction. Every weight has memory of exactly its size, and so has the arena: a kernel that reads
 // or writes a byte beyond is seen.

@@ -24,7 +24,7 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 model = click.option("-m", "--model", "model_path", metavar="FILE", help="The model, a GGUF file.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-isa = click.option("--isa", metavar="NAME", help="Native module: generic, avx2, avx512vnni.")
+isa = click.option("--isa", metavar="NAME", help="Native module: generic, avx2, ...; doctor lists them.")
 plan = together(
     click.option("-c", "--context", type=int, help="Tokens of prompt and continuation at most."),
     click.option("-b", "--batch", type=int, default=256, show_default=True, help="Tokens computed at once."),

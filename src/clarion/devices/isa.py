@@ -15,12 +15,21 @@ from types import ModuleType
 
 from clarion.errors import DeviceError
 
-# Best first. The features are the names that Linux gives them in /proc/cpuinfo.
+_AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
+
+# Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
 MODULES: dict[str, frozenset[str]] = {
-    "avx512vnni": frozenset(
-        {"avx2", "fma", "f16c", "bmi2", "avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"}
-    ),
-    "avx2": frozenset({"avx2", "fma", "f16c", "bmi2"}),
+    "avx512vnni": _AVX512 | {"avx512_vnni"},
+    "avxvnni": _AVX2 | {"avx_vnni"},
+    "avx512": _AVX512,
+    "avx2": _AVX2,
+    "sse42": frozenset({"ssse3", "sse4_1", "sse4_2"}),
+    "neon_i8mm": frozenset({"asimd", "asimddp", "i8mm"}),
+    "neon_dotprod": frozenset({"asimd", "asimddp"}),
+    "neon": frozenset({"asimd"}),
+    "rvv": frozenset({"riscv:v"}),
+    "portable": frozenset(),
     "generic": frozenset(),
 }
 
@@ -40,13 +49,19 @@ class Choice:
 
 @functools.cache
 def processor_features() -> frozenset[str]:
-    """The feature flags of the first processor, as the kernel lists them; empty where it lists none."""
+    """The feature flags of the first processor, as the kernel lists them; empty where it lists none.
+
+    RISC-V has one string in their place, `rv64imv_zba`: its parts are `riscv:i`, `riscv:m` .. `riscv:zba`.
+    """
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 key, _, value = line.partition(":")
                 if key.strip() in ("flags", "Features"):
                     return frozenset(value.split())
+                if key.strip() == "isa":
+                    letters, *extensions = value.strip().removeprefix("rv64").split("_")
+                    return frozenset(f"riscv:{name}" for name in [*letters, *extensions])
     except OSError:
         return frozenset()
     return frozenset()

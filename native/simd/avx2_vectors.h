@@ -1,0 +1,231 @@
+// AVX2 + FMA + F16C, without products of bytes: a vector of 16 rows is two registers, rows 0-7 and 8-15.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace clarion::simd {
+
+inline constexpr int lanes = 16;
+
+struct f32x16 {
+    __m256 a, b;
+};
+struct i32x16 {
+    __m256i a, b;
+};
+struct u8x64 {
+    __m256i a, b;
+};
+
+// ---- f32x16
+// -------------------------------------------------------------------------------------------------
+
+inline f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+inline void store(float* p, f32x16 x) {
+    _mm256_storeu_ps(p, x.a);
+    _mm256_storeu_ps(p + 8, x.b);
+}
+inline f32x16 load_first(const float* p, int n) {
+    alignas(32) float x[16] = {};
+    std::memcpy(x, p, 4 * static_cast<size_t>(n));
+    return load(x);
+}
+inline void store_first(float* p, f32x16 x, int n) {
+    alignas(32) float y[16];
+    store(y, x);
+    std::memcpy(p, y, 4 * static_cast<size_t>(n));
+}
+inline f32x16 set1(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+inline f32x16 zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline f32x16 add(f32x16 x, f32x16 y) { return {_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)}; }
+inline f32x16 sub(f32x16 x, f32x16 y) { return {_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)}; }
+inline f32x16 mul(f32x16 x, f32x16 y) { return {_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)}; }
+inline f32x16 div(f32x16 x, f32x16 y) { return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)}; }
+inline f32x16 max(f32x16 x, f32x16 y) { return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)}; }
+inline f32x16 min(f32x16 x, f32x16 y) { return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)}; }
+inline f32x16 abs(f32x16 x) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, x.a), _mm256_andnot_ps(sign, x.b)};
+}
+inline f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
+    return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
+}
+inline float reduce_add(f32x16 x) {
+    const __m256 w8 = _mm256_add_ps(x.a, x.b);
+    const __m128 w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps(w8, 1));
+    const __m128 w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
+    return _mm_cvtss_f32(_mm_add_ss(w2, _mm_movehdup_ps(w2)));
+}
+inline float reduce_max(f32x16 x) {
+    const __m256 w8 = _mm256_max_ps(x.a, x.b);
+    const __m128 w4 = _mm_max_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps(w8, 1));
+    const __m128 w2 = _mm_max_ps(w4, _mm_movehl_ps(w4, w4));
+    return _mm_cvtss_f32(_mm_max_ss(w2, _mm_movehdup_ps(w2)));
+}
+
+// ---- i32x16
+// -------------------------------------------------------------------------------------------------
+
+inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store_256(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
+
+inline i32x16 load(const int32_t* p) { return {load_256(p), load_256(p + 8)}; }
+inline void store(int32_t* p, i32x16 x) {
+    store_256(p, x.a);
+    store_256(p + 8, x.b);
+}
+inline i32x16 set1(int32_t x) { return {_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+inline i32x16 add(i32x16 x, i32x16 y) { return {_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+inline i32x16 sub(i32x16 x, i32x16 y) { return {_mm256_sub_epi32(x.a, y.a), _mm256_sub_epi32(x.b, y.b)}; }
+inline i32x16 bit_and(i32x16 x, i32x16 y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+inline i32x16 bit_or(i32x16 x, i32x16 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+template <int n>
+i32x16 shift_left(i32x16 x) {
+    return {_mm256_slli_epi32(x.a, n), _mm256_slli_epi32(x.b, n)};
+}
+template <int n>
+i32x16 shift_right(i32x16 x) {
+    return {_mm256_srli_epi32(x.a, n), _mm256_srli_epi32(x.b, n)};
+}
+template <int n>
+i32x16 shift_right_signed(i32x16 x) {
+    return {_mm256_srai_epi32(x.a, n), _mm256_srai_epi32(x.b, n)};
+}
+inline f32x16 to_f32(i32x16 x) { return {_mm256_cvtepi32_ps(x.a), _mm256_cvtepi32_ps(x.b)}; }
+inline i32x16 to_i32(f32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+inline f32x16 as_f32(i32x16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
+inline i32x16 as_i32(f32x16 x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
+inline void store_i8(int8_t* p, i32x16 x) {
+    alignas(32) int32_t v[16];
+    store(v, x);
+    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v[i]);
+}
+
+// ---- 16-bit floats in memory
+// ----------------------------------------------------------------------------------
+
+inline float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
+inline uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
+inline float bf16_to_f32(uint16_t h) {
+    const uint32_t bits = static_cast<uint32_t>(h) << 16;
+    float f;
+    std::memcpy(&f, &bits, 4);
+    return f;
+}
+inline __m128i load_u16x8(const uint16_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline f32x16 load_f16(const uint16_t* p) {
+    return {_mm256_cvtph_ps(load_u16x8(p)), _mm256_cvtph_ps(load_u16x8(p + 8))};
+}
+inline void store_f16(uint16_t* p, f32x16 x) {
+    auto* out = reinterpret_cast<__m128i*>(p);
+    _mm_storeu_si128(out, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(out + 1, _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+inline f32x16 load_bf16(const uint16_t* p) {
+    const auto widen = [](__m128i h) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+    };
+    return {widen(load_u16x8(p)), widen(load_u16x8(p + 8))};
+}
+
+// ---- u8x64
+// --------------------------------------------------------------------------------------------------
+
+inline u8x64 load_bytes(const void* p) { return {load_256(p), load_256(static_cast<const char*>(p) + 32)}; }
+inline void store_bytes(void* p, u8x64 x) {
+    store_256(p, x.a);
+    store_256(static_cast<char*>(p) + 32, x.b);
+}
+inline u8x64 set1_u8(uint8_t x) {
+    const __m256i v = _mm256_set1_epi8(static_cast<char>(x));
+    return {v, v};
+}
+inline u8x64 bit_and(u8x64 x, u8x64 y) { return {_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
+inline u8x64 bit_or(u8x64 x, u8x64 y) { return {_mm256_or_si256(x.a, y.a), _mm256_or_si256(x.b, y.b)}; }
+inline u8x64 bit_xor(u8x64 x, u8x64 y) { return {_mm256_xor_si256(x.a, y.a), _mm256_xor_si256(x.b, y.b)}; }
+// There are no shifts of bytes: shift words and drop the bits that crossed.
+template <int n>
+u8x64 shift_left_u8(u8x64 x) {
+    return bit_and(u8x64{_mm256_slli_epi16(x.a, n), _mm256_slli_epi16(x.b, n)},
+                   set1_u8(static_cast<uint8_t>(0xff << n)));
+}
+template <int n>
+u8x64 shift_right_u8(u8x64 x) {
+    return bit_and(u8x64{_mm256_srli_epi16(x.a, n), _mm256_srli_epi16(x.b, n)}, set1_u8(0xff >> n));
+}
+inline u8x64 repeat_16(const uint8_t* p) {
+    const __m256i v = _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {v, v};
+}
+inline u8x64 look_up(u8x64 table, u8x64 index) {
+    return {_mm256_shuffle_epi8(table.a, index.a), _mm256_shuffle_epi8(table.b, index.b)};
+}
+inline i32x16 as_i32(u8x64 x) { return {x.a, x.b}; }
+inline u8x64 as_u8(i32x16 x) { return {x.a, x.b}; }
+
+// The low 16 bits of eight 32-bit elements, as eight floats.
+inline __m256 low_halves_to_f32(__m256i x) {
+    const __m256i low = _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
+    const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(packed));
+}
+inline f32x16 f16_low(u8x64 x) { return {low_halves_to_f32(x.a), low_halves_to_f32(x.b)}; }
+inline f32x16 f16_high(u8x64 x) {
+    return {low_halves_to_f32(_mm256_srli_epi32(x.a, 16)), low_halves_to_f32(_mm256_srli_epi32(x.b, 16))};
+}
+
+// 16 rows of a matrix, `stride` bytes apart.
+struct Panel {
+    const uint8_t* base;
+    int64_t stride;
+};
+
+// As in avx512_vectors.h, for eight rows: register i takes rows i and 4+i, one in each 128-bit lane.
+[[gnu::always_inline]] inline void transpose_16_of_8(const uint8_t* p, int64_t s, __m256i out[4]) {
+    const auto two = [s](const uint8_t* q) {
+        const auto row = [q](int64_t at) {
+            return _mm_loadu_si128(reinterpret_cast<const __m128i*>(q + at));
+        };
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(row(0)), row(4 * s), 1);
+    };
+    const __m256i v0 = two(p), v1 = two(p + s), v2 = two(p + 2 * s), v3 = two(p + 3 * s);
+    const __m256i low01 = _mm256_unpacklo_epi32(v0, v1), high01 = _mm256_unpackhi_epi32(v0, v1);
+    const __m256i low23 = _mm256_unpacklo_epi32(v2, v3), high23 = _mm256_unpackhi_epi32(v2, v3);
+    out[0] = _mm256_unpacklo_epi64(low01, low23);
+    out[1] = _mm256_unpackhi_epi64(low01, low23);
+    out[2] = _mm256_unpacklo_epi64(high01, high23);
+    out[3] = _mm256_unpackhi_epi64(high01, high23);
+}
+[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+    int64_t s = panel.stride;
+    __asm__("" : "+r"(s));  // or the compiler keeps 16 addresses in memory instead of scaling one register
+    __m256i a[4], b[4];
+    transpose_16_of_8(panel.base + offset, s, a);
+    transpose_16_of_8(panel.base + 8 * s + offset, s, b);
+    out[0] = {a[0], b[0]};
+    out[1] = {a[1], b[1]};
+    out[2] = {a[2], b[2]};
+    out[3] = {a[3], b[3]};
+}
+
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 2;
+
+inline __m256i broadcast_quad(const uint8_t* quad) {
+    int32_t q;
+    std::memcpy(&q, quad, 4);
+    return _mm256_set1_epi32(q);
+}
+
+// Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that
+// sees no further: it must be inlined before that.
+[[gnu::always_inline]] inline void prefetch(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+}
+inline void pause() { _mm_pause(); }
+
+}  // namespace clarion::simd
