@@ -254,9 +254,11 @@ class ExpertLinear final : public Op {
     }
 
   private:
-    int32_t expert_of(int64_t slot) const {
+    // Whatever a plan lets happen to the ids, they name experts that exist.
+    uint32_t expert_of(int64_t slot) const {
         const int64_t k = ids_->width;
-        return reinterpret_cast<const int32_t*>(ids_->data + slot / k * ids_->row_bytes)[slot % k];
+        const auto* ids = reinterpret_cast<const uint32_t*>(ids_->data + slot / k * ids_->row_bytes);
+        return std::min(ids[slot % k], static_cast<uint32_t>(n_experts_ - 1));
     }
     const Buffer *input_, *ids_;
     Panels panels_;

@@ -122,6 +122,17 @@ def test_experts_and_routes_that_make_no_sense(native):
             b.program()
 
 
+def test_ids_out_of_range_stay_among_the_experts(native):
+    b = Builder(native, 3)
+    x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2, rows="slots")
+    b.op("expert_linear", [x, ids], [y], [b.weight(np.arange(1, 4)[:, None, None] * np.ones((3, 2, 4)))])
+    program = b.program()
+    program.buffer("x")[:] = 1
+    program.buffer("ids")[:, 0] = [-1, 2**31 - 1, 0]
+    assert Batch(3).run(program)
+    np.testing.assert_array_equal(program.buffer("y"), [[12, 12], [12, 12], [4, 4]])
+
+
 BATCHES = [
     (Batch(0), "tokens in the batch: found 0, expected 1 to 4"),
     (Batch(5), "tokens in the batch: found 5, expected 1 to 4"),
