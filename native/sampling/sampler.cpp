@@ -74,7 +74,6 @@ double exp_sum(const float* x, int64_t n, float top, double temperature, double*
 }  // namespace
 
 // ---- SamplerState
-// -----------------------------------------------------------------------------------------------
 
 SamplerState::SamplerState(int64_t n_vocab, SamplingParameters parameters)
     : n_vocab_(n_vocab), parameters_(std::move(parameters)) {
@@ -97,7 +96,6 @@ void SamplerState::extend(const int32_t* tokens, int64_t n) {
 }
 
 // ---- Sampler: adjustments, on few tokens
-// ----------------------------------------------------------------------------
 
 Sampler::Sampler(int64_t n_vocab)
     : n_vocab_(n_vocab),
@@ -187,7 +185,6 @@ void Sampler::dry(const SamplerState& state, const float* logits) {
 }
 
 // ---- Sampler: one pass over all logits
-// --------------------------------------------------------------------------------
 
 void Sampler::scan(const float* x) {
     constexpr float lowest = -std::numeric_limits<float>::infinity();
@@ -242,7 +239,6 @@ Sampler::Key Sampler::by_logit(float logit, int64_t index) {
 [[gnu::noinline]] void Sampler::sort(Key* first, Key* last) { std::sort(first, last); }
 
 // ---- Sampler: candidates
-// ----------------------------------------------------------------------------------------------
 
 // Takes the finite logits >= threshold, in order of id.
 void Sampler::gather(const float* x, float threshold) {
@@ -355,7 +351,6 @@ void Sampler::keep_nucleus(double mass) {
 }
 
 // ---- Sampler: the whole way
-// ----------------------------------------------------------------------------------------
 
 int32_t Sampler::sample(SamplerState& state, const float* logits) {
     if (state.n_vocab_ != n_vocab_) refuse({"state and sampler differ in vocabulary size"});

@@ -21,7 +21,6 @@ struct u8x64 {
 };
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 inline void store(float* p, f32x16 x) {
@@ -67,7 +66,6 @@ inline float reduce_max(f32x16 x) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store_256(void* p, __m256i x) { _mm256_storeu_si256(static_cast<__m256i*>(p), x); }
@@ -105,7 +103,6 @@ inline void store_i8(int8_t* p, i32x16 x) {
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 inline float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 inline uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
@@ -132,7 +129,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64
-// --------------------------------------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) { return {load_256(p), load_256(static_cast<const char*>(p) + 32)}; }
 inline void store_bytes(void* p, u8x64 x) {

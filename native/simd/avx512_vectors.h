@@ -21,7 +21,6 @@ struct u8x64 {
 };
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 
@@ -53,7 +52,6 @@ inline float reduce_max(f32x16 a) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store(int32_t* p, i32x16 a) { _mm512_storeu_si512(p, a.v); }
@@ -83,7 +81,6 @@ inline void store_i8(int8_t* p, i32x16 a) {
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 inline float f16_to_f32(uint16_t h) { return _cvtsh_ss(h); }
 inline uint16_t f32_to_f16(float f) { return _cvtss_sh(f, _MM_FROUND_TO_NEAREST_INT); }
@@ -105,7 +102,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64
-// --------------------------------------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
 inline void store_bytes(void* p, u8x64 a) { _mm512_storeu_si512(p, a.v); }

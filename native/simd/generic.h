@@ -23,7 +23,6 @@ struct u8x64 {
 };
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) {
     f32x16 r;
@@ -92,7 +91,6 @@ inline float reduce_max(f32x16 a) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) {
     i32x16 r;
@@ -157,7 +155,6 @@ inline void store_i8(int8_t* p, i32x16 a) {  // the low byte of each lane
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 inline f32x16 load_f16(const uint16_t* p) {
     f32x16 r;
@@ -174,7 +171,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64: 16 rows of 4 bytes, in row order
-// --------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) {
     u8x64 r;
@@ -257,7 +253,6 @@ inline constexpr int live_groups = 0;
 inline constexpr int live_groups_high = 0;  // with 16-bit activations
 
 // ---- products of weights (u8) with activations
-// -----------------------------------------------------------------
 
 // Sums of w * a over columns, for 16 rows. `wide` says that w may need all eight bits; otherwise w <= 63.
 // bias: what the accumulator subtracts from each weight on its own, for the caller to put back.

@@ -28,7 +28,6 @@ template <typename Result, typename Op>
 }
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) {
     return each<f32x16>([=](int i) { return vld1q_f32(p + 4 * i); });
@@ -88,7 +87,6 @@ inline float reduce_max(f32x16 x) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) {
     return each<i32x16>([=](int i) { return vld1q_s32(p + 4 * i); });
@@ -149,7 +147,6 @@ inline void store_i8(int8_t* p, i32x16 x) {
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 inline float32x4_t widen_f16(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
 inline float f16_to_f32(uint16_t h) { return vgetq_lane_f32(widen_f16(vdup_n_u16(h)), 0); }
@@ -173,7 +170,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64
-// --------------------------------------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) {
     const auto* from = static_cast<const uint8_t*>(p);

@@ -42,7 +42,6 @@ template <typename To, typename From>
 }
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) { return {vector_from<F32>(p)}; }
 inline void store(float* p, f32x16 x) { std::memcpy(p, &x, 64); }
@@ -74,7 +73,6 @@ inline float reduce_max(f32x16 x) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) { return {vector_from<I32>(p)}; }
 inline void store(int32_t* p, i32x16 x) { std::memcpy(p, &x, 64); }
@@ -114,7 +112,6 @@ inline void store_i8(int8_t* p, i32x16 x) {
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 // Halves in the low 16 bits of each lane. Numbers and subnormals: 2^112 moves the exponent's bias. Infinity and NaN,
 // where the half's exponent is all ones, get such an exponent.
@@ -135,7 +132,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64
-// --------------------------------------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) { return {vector_from<U8>(p)}; }
 inline void store_bytes(void* p, u8x64 x) { std::memcpy(p, &x, 64); }
@@ -185,7 +181,6 @@ inline constexpr int live_groups = 1;
 inline constexpr int live_groups_high = 1;  // with 16-bit activations
 
 // ---- products
-// -------------------------------------------------------------------------------------------------
 
 // Elements j and j+1 of four bytes, as 16 bits, to every row.
 [[gnu::always_inline]] inline I16 pair(int16_t first, int16_t second) {

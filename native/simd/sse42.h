@@ -31,7 +31,6 @@ inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<cons
 inline void store_128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
 
 // ---- f32x16
-// -------------------------------------------------------------------------------------------------
 
 inline f32x16 load(const float* p) {
     return each<f32x16>([=](int i) { return _mm_loadu_ps(p + 4 * i); });
@@ -89,7 +88,6 @@ inline float reduce_max(f32x16 x) {
 }
 
 // ---- i32x16
-// -------------------------------------------------------------------------------------------------
 
 inline i32x16 load(const int32_t* p) {
     return each<i32x16>([=](int i) { return load_128(p + 4 * i); });
@@ -145,7 +143,6 @@ inline void store_i8(int8_t* p, i32x16 x) {
 }
 
 // ---- 16-bit floats in memory
-// ----------------------------------------------------------------------------------
 
 // Halves in the low 16 bits of each lane. Numbers and subnormals: 2^112 moves the exponent's bias. Infinity and NaN,
 // where the half's exponent is all ones, get such an exponent.
@@ -173,7 +170,6 @@ inline f32x16 load_bf16(const uint16_t* p) {
 }
 
 // ---- u8x64
-// --------------------------------------------------------------------------------------------------
 
 inline u8x64 load_bytes(const void* p) {
     return each<u8x64>([=](int i) { return load_128(static_cast<const char*>(p) + 16 * i); });
@@ -244,7 +240,6 @@ inline constexpr int live_groups = 1;
 inline constexpr int live_groups_high = 1;  // with 16-bit activations
 
 // ---- products
-// -------------------------------------------------------------------------------------------------
 
 inline __m128i broadcast_quad(const uint8_t* quad) {
     int32_t q;
