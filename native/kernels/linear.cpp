@@ -2,7 +2,7 @@
 //
 // An item is some panels of one matrix for one block of tokens.
 //
-// Few tokens: the weights' bytes are what costs. An item is about 64 KB of them: some microseconds, long against taking
+// Few tokens: the weights' bytes are what costs. An item is about 256 KB of them: ten microseconds, long against taking
 // it and short against a matrix. Each thread's items follow one another, since a product fetches the panel after its
 // own: with items in turns, two threads fetched for each other and reached half of the bandwidth of both.
 // Many tokens: an item is one panel, and so many tokens that their activations stay in half of a 1 MB L2 while panel
@@ -20,7 +20,7 @@ namespace clarion {
 
 namespace {
 
-constexpr int64_t item_weight_bytes = 64 << 10;
+constexpr int64_t item_weight_bytes = 256 << 10;
 constexpr int64_t few_tokens = 16;
 constexpr int64_t block_activation_bytes = 512 << 10;
 constexpr int64_t least_block = 48;  // below, decoding a tile is no longer small against multiplying with it
