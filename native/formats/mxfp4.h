@@ -15,7 +15,8 @@ struct MXFP4 {
     static constexpr int block = 32, bytes = 17;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 12;
-    static constexpr bool has_min = false, wide = false, hot = true;
+    static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(Panel panel, int64_t blocks, float* scale, float*) {
         alignas(64) int32_t first[16 * 16];  // each block's first four bytes: [blocks][16]

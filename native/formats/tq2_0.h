@@ -12,7 +12,8 @@ struct TQ2_0 {
     static constexpr int block = 256, bytes = 66;
     static constexpr int group = 32, live = 4;
     static constexpr int32_t offset = 1;
-    static constexpr bool has_min = false, wide = false, hot = true;
+    static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(Panel panel, int64_t blocks, float* scale, float*) {
         float d[16 * 16];  // [blocks][16]

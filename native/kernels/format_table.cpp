@@ -31,10 +31,10 @@ constexpr Format row() {
     }
     if constexpr (requires { F::live; }) {
         if constexpr (simd::live_groups > 0) f.decode_panel = decode_tile<F>;
-        if constexpr (F::hot && F::live <= simd::live_groups) {
+        if constexpr (F::hot && F::live <= simd::live_groups)
             f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
+        if constexpr (F::hot && F::live <= simd::live_groups_high)
             f.one_high = multiply_one<F, simd::high_accumulator>;
-        }
     }
     return f;
 }

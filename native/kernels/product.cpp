@@ -139,9 +139,9 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
                  int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
-    if (format.one_fast != nullptr && n_tokens == 1 && !floats) {
-        (activations.kind == Kind::high ? format.one_high : format.one_fast)(panel, n_cols,
-                                                                             activations.row(0), sums);
+    const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
+    if (one != nullptr && n_tokens == 1 && !floats) {
+        one(panel, n_cols, activations.row(0), sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};

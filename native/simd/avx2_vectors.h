@@ -211,9 +211,10 @@ struct Panel {
     out[3] = {a[3], b[3]};
 }
 
-// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
-// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
-inline constexpr int live_groups = 2;
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied straight
+// from a decoder with no more of them. Eight do not fit 16 registers; but what is spilled costs less than the tile.
+inline constexpr int live_groups = 8;
+inline constexpr int live_groups_high = 2;  // with 16-bit activations, which take more code for each
 
 inline __m256i broadcast_quad(const uint8_t* quad) {
     int32_t q;

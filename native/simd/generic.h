@@ -254,6 +254,7 @@ inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
 // straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
 inline constexpr int live_groups = 0;
+inline constexpr int live_groups_high = 0;  // with 16-bit activations
 
 // ---- products of weights (u8) with activations
 // -----------------------------------------------------------------

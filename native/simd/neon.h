@@ -7,6 +7,7 @@ namespace clarion::simd {
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: up to sixteen each, of 32.
 inline constexpr int live_groups = 1;
+inline constexpr int live_groups_high = 1;  // with 16-bit activations
 
 // Weights are taken signed, |w - 128| <= 128: two products, at most 128 * 127 * 2 = 32512, fit into 16 bits. Each row has
 // two sums, of its columns 0, 1 and 2, 3.

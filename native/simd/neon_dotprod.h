@@ -7,6 +7,7 @@ namespace clarion::simd {
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: up to eight each, of 32.
 inline constexpr int live_groups = 2;
+inline constexpr int live_groups_high = 2;  // with 16-bit activations
 
 // Weights are taken signed, w - 128.
 inline int8x16_t signed_weights(uint8x16_t w) { return vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(0x80))); }

@@ -8,6 +8,7 @@ namespace clarion::simd {
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: up to eight each, of 32.
 inline constexpr int live_groups = 2;
+inline constexpr int live_groups_high = 2;  // with 16-bit activations
 
 struct fast_sums {
     static constexpr int32_t bias = 0;

@@ -241,6 +241,7 @@ struct Panel {
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: four each, of 16.
 inline constexpr int live_groups = 1;
+inline constexpr int live_groups_high = 1;  // with 16-bit activations
 
 // ---- products
 // -------------------------------------------------------------------------------------------------
