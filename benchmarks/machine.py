@@ -1,0 +1,107 @@
+"""Measure what the machine itself costs: handing out operations, and attention over a full cache.
+
+    python benchmarks/machine.py [--threads 2] [--rounds 9]
+
+Times are the best of the rounds. An operation of one item stays on its thread; one of several items is shared
+out, which wakes and joins threads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from clarion.devices import native
+
+Buffers = dict[str, int]  # name → width
+Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float]]
+
+
+def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> Any:
+    spec: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "max_outputs": 0,
+        "weights": [],
+        "buffers": [],
+        "ops": [],
+    }
+    offset = 0
+    for name, width in buffers.items():
+        spec["buffers"].append(
+            {
+                "name": name,
+                "kind": "f32",
+                "rows": "tokens",
+                "width": width,
+                "offset": offset,
+                "slots_per_token": 1,
+            }
+        )
+        offset += max_tokens * native().encoded_row_bytes("f32", width)
+    for op, inputs, outputs, ints, floats in ops:
+        entry = {"op": op, "inputs": inputs, "outputs": outputs, "weights": [], "arrays": {}}
+        spec["ops"].append(entry | {"ints": ints, "floats": floats})
+    return native().Program(machine, spec | {"arena_bytes": offset})
+
+
+def batch(n: int, start: int = 0) -> list[np.ndarray]:
+    """n tokens of one sequence from a position: tokens, positions, sequences, pages, outputs."""
+    positions = np.arange(start, start + n, dtype=np.int32)
+    pages = np.arange(positions[-1] // 64 + 1, dtype=np.int32)[None]
+    return [np.zeros(n, np.int32), positions, np.zeros(n, np.int32), pages, np.zeros(0, np.int32)]
+
+
+def best(run: Callable[[], object], rounds: int) -> float:
+    times = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    machine = native().Machine(args.threads)
+    print(f"{native().ISA}, {args.threads} threads")
+
+    n_ops = 5000
+    for what, n, width in (("one item", 1, 16), ("two items", 2, 8192)):
+        silu = program(machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {})] * n_ops)
+        arguments = batch(n)
+        seconds = best(lambda p=silu, a=arguments: p.run(None, *a), args.rounds)
+        print(f"silu [{n}, {width}], {what}: {1e6 * seconds / n_ops:.2f} µs")
+
+    n_head, n_head_kv, head_dim = 32, 8, 64
+    heads = {"layer": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim, "window": 0}
+    for kind in ("f16", "f32"):
+        cache = native().KvCache([(n_head_kv, head_dim, head_dim)], 128, 64, kind)
+        widths = {"k": n_head_kv * head_dim, "v": n_head_kv * head_dim}
+        fill = program(machine, 512, widths, [("kv_write", [0, 1], [], {"layer": 0}, {})])
+        for name in widths:
+            fill.buffer(name)[:] = np.random.default_rng(0).standard_normal(fill.buffer(name).shape)
+        for start in range(0, 8192, 512):
+            fill.run(cache, *batch(512, start))
+        for n, start in ((1, 8191), (256, 1792)):
+            q = {"q": n_head * head_dim, "o": n_head * head_dim}
+            attention = program(machine, n, q, [("attention", [0], [1], heads, {"scale": head_dim**-0.5})])
+            arguments = batch(n, start)
+            seconds = best(lambda p=attention, c=cache, a=arguments: p.run(c, *a), args.rounds)
+            products = 2 * n_head * head_dim * int((arguments[1] + 1).sum())
+            print(
+                f"attention of {n} from position {start}, {n_head}/{n_head_kv} heads of {head_dim}, {kind}: "
+                f"{1e3 * seconds:.2f} ms, {products / seconds / 1e9:.0f} G products/s"
+            )
+
+
+if __name__ == "__main__":
+    main()
