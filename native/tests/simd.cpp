@@ -53,8 +53,9 @@ void check_bytes(const uint8_t* x, const uint8_t* y, Op op, Scalar scalar) {
 }
 
 void test_floats() {
+    // No zeros of both signs: which of them is the larger differs between processors.
     const float x[16] = {1, -2, 3.5f, infinity, nan, 0, -0.0f, 7, 1e-40f, 2, nan, 1e30f, 5, -infinity, 3, -8};
-    const float y[16] = {2, -3, 3.5f, 1, 2, -0.0f, 0, nan, 1e-41f, 3, nan, 1e30f, -5, infinity, 3, 8};
+    const float y[16] = {2, -3, 3.5f, 1, 2, 0, -0.0f, nan, 1e-41f, 3, nan, 1e30f, -5, infinity, 3, 8};
     check_floats(
         x, y, [](auto a, auto b) { return simd::add(a, b); }, [](float a, float b) { return a + b; });
     check_floats(
