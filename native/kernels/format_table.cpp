@@ -5,12 +5,22 @@
 #include <string>
 
 #include "formats/table.h"
+#include "kernels/grid_product.h"
 #include "kernels/row_decoder.h"
 #include "kernels/sinks.h"
 
 namespace clarion {
 
 namespace {
+
+template <typename F>
+void decode_codes(Panel panel, int64_t blocks, const Tile& tile) {
+    decode_grid(grid_of<F>(), panel, blocks, tile);
+}
+template <typename F, typename Accumulator>
+void multiply_one_codes(Panel panel, int64_t n_cols, const std::byte* activation, float* sums) {
+    multiply_one_grid<Accumulator>(grid_of<F>(), panel, n_cols, activation, sums);
+}
 
 template <typename F>
 constexpr Format row() {
@@ -35,6 +45,11 @@ constexpr Format row() {
             f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
         if constexpr (F::hot && F::live <= simd::live_groups_high)
             f.one_high = multiply_one<F, simd::high_accumulator>;
+    }
+    if constexpr (requires { F::grid(); } && simd::live_groups > 0) {
+        f.decode_panel = decode_codes<F>;
+        f.one_fast = multiply_one_codes<F, simd::fast_accumulator<true>>;
+        f.one_high = multiply_one_codes<F, simd::high_accumulator>;
     }
     return f;
 }
