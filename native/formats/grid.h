@@ -4,7 +4,7 @@
 //
 //     using Entry          of its codebook: 8 bytes, or 4
 //     uint8_t flip, more   what flags do
-//     const Entry* grid()
+//     constexpr const Entry* grid()
 //     static void codes(Panel, int64_t at, const Codes&);   the block at `at` of each row
 //
 // and kernels/grid_product.h looks up, multiplies, or makes a tile, for all of them. Blocks are of 256 columns.
@@ -17,15 +17,17 @@ namespace clarion {
 
 struct Codes {
     uint32_t* index;  // [32 or 64 entries][16]
-    int32_t* flags;  // [8][16]: those of 32 columns
-    float* scale;    // [256 / group][16]
+    int32_t* flags;   // [8][16]: those of 32 columns
+    float* scale;     // [256 / group][16]
 };
 
 // Which flags mean a minus, where `offset` was added to all bytes of a codebook: 2 * offset - byte.
 constexpr uint8_t minus_flip = 0xff;
 constexpr uint8_t minus_more(int offset) { return static_cast<uint8_t>(2 * offset + 1); }
 
-inline void store_index(uint32_t* index, simd::i32x16 v) { simd::store(reinterpret_cast<int32_t*>(index), v); }
+inline void store_index(uint32_t* index, simd::i32x16 v) {
+    simd::store(reinterpret_cast<int32_t*>(index), v);
+}
 
 // The indices of four entries: bytes of q, and above each what high.operator()<i>() has.
 template <typename High>
@@ -65,7 +67,8 @@ inline void put_sevens(simd::i32x16 v, simd::f32x16 factor, int32_t* flags, floa
     const simd::i32x16 low = simd::bit_or(shifted_bits<0>(v, 0x7f), shifted_bits<1>(v, 0x7f00));
     const simd::i32x16 high = simd::bit_or(shifted_bits<2>(v, 0x7f0000), shifted_bits<3>(v, 0x7f000000));
     simd::store(flags, make_even(simd::bit_or(low, high)));
-    simd::store(scale, simd::mul(factor, simd::add(simd::set1(0.5f), simd::to_f32(simd::shift_right<28>(v)))));
+    simd::store(scale,
+                simd::mul(factor, simd::add(simd::set1(0.5f), simd::to_f32(simd::shift_right<28>(v)))));
 }
 
 // Four bytes of two nibbles s: eight times scale = factor * (1/2 + s).

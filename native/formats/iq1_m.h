@@ -17,7 +17,7 @@ struct IQ1_M {
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;
-    static const Entry* grid() { return codebooks.iq1; }
+    static constexpr const Entry* grid() { return codebooks.iq1; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         simd::u8x64 q[8], h[4], s[4];
@@ -31,9 +31,9 @@ struct IQ1_M {
             store_indices(to.index + 64 * g, simd::as_i32(q[g]),
                           [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 4 * i>(nibbles, 0x700); });
             // Bit 3 of nibble i to all bits of byte i.
-            const simd::i32x16 set =
-                simd::bit_or(simd::bit_or(shifted_bits<-3>(nibbles, 1), shifted_bits<1>(nibbles, 0x100)),
-                             simd::bit_or(shifted_bits<5>(nibbles, 0x10000), shifted_bits<9>(nibbles, 0x1000000)));
+            const simd::i32x16 set = simd::bit_or(
+                simd::bit_or(shifted_bits<-3>(nibbles, 1), shifted_bits<1>(nibbles, 0x100)),
+                simd::bit_or(shifted_bits<5>(nibbles, 0x10000), shifted_bits<9>(nibbles, 0x1000000)));
             simd::store(to.flags + 16 * g, simd::sub(simd::shift_left<8>(set), set));
         }
         const simd::i32x16 s01 = simd::as_i32(s[2]), s23 = simd::as_i32(s[3]);

@@ -17,7 +17,7 @@ struct IQ2_S {
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
-    static const Entry* grid() { return codebooks.iq2_s; }
+    static constexpr const Entry* grid() { return codebooks.iq2_s; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         simd::u8x64 end[4];  // h, then s

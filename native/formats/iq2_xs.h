@@ -17,7 +17,7 @@ struct IQ2_XS {
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
-    static const Entry* grid() { return codebooks.iq2_xs; }
+    static constexpr const Entry* grid() { return codebooks.iq2_xs; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
@@ -31,7 +31,8 @@ struct IQ2_XS {
                 store_index(index + 16, shifted_bits<-16>(a, 511));
                 store_index(index + 32, shifted_bits<0>(b, 511));
                 store_index(index + 48, shifted_bits<-16>(b, 511));
-                const simd::i32x16 low = simd::bit_or(shifted_bits<-9>(a, 0x7f), shifted_bits<-17>(a, 0x7f00));
+                const simd::i32x16 low =
+                    simd::bit_or(shifted_bits<-9>(a, 0x7f), shifted_bits<-17>(a, 0x7f00));
                 const simd::i32x16 high =
                     simd::bit_or(shifted_bits<7>(b, 0x7f0000), shifted_bits<-1>(b, 0x7f000000));
                 simd::store(to.flags + 16 * (2 * pair + i), make_even(simd::bit_or(low, high)));

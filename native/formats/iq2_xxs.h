@@ -17,7 +17,7 @@ struct IQ2_XXS {
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
-    static const Entry* grid() { return codebooks.iq2_xxs; }
+    static constexpr const Entry* grid() { return codebooks.iq2_xxs; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);

@@ -17,7 +17,7 @@ struct IQ3_S {
 
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
-    static const Entry* grid() { return codebooks.iq3_s; }
+    static constexpr const Entry* grid() { return codebooks.iq3_s; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         simd::u8x64 a[4], b[4], c[4];

@@ -18,7 +18,7 @@ struct IQ3_XXS {
 
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
-    static const Entry* grid() { return codebooks.iq3_xxs; }
+    static constexpr const Entry* grid() { return codebooks.iq3_xxs; }
 
     static void codes(Panel panel, int64_t at, const Codes& to) {
         for (int part = 0; part < 4; ++part) {

@@ -26,9 +26,8 @@ struct Grid {
     void (*codes)(Panel, int64_t at, const Codes&);
 };
 template <typename F>
-Grid<typename F::Entry> grid_of() {
-    return {F::grid(), F::bytes, F::group, F::offset, F::flip, F::more, F::codes};
-}
+inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), F::bytes, F::group, F::offset,
+                                                    F::flip,   F::more,  F::codes};
 
 // A block of 16 rows, its codes apart.
 template <typename Entry>
@@ -37,8 +36,8 @@ struct GridBlock {
     alignas(64) int32_t flags[16 * 8];
 
     // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
-    [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set, simd::u8x64& w0,
-                                        simd::u8x64& w1) const {
+    [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
+                                        simd::u8x64& w0, simd::u8x64& w1) const {
         if constexpr (sizeof(Entry) == 8) {
             simd::look_up_rows(grid.entries, index + 16 * step, w0, w1);
         } else {
@@ -50,11 +49,12 @@ struct GridBlock {
 };
 
 template <typename Entry>
-[[gnu::noinline]] void decode_grid(const Grid<Entry>& grid, Panel panel, int64_t blocks, const Tile& tile) {
+[[gnu::noinline]] void decode_grid(Panel panel, int64_t blocks, const Tile& tile, const Grid<Entry>& grid) {
     GridBlock<Entry> block;
     uint8_t* u = tile.u;
     for (int64_t b = 0; b < blocks; ++b) {
-        grid.codes(panel, b * grid.bytes, {block.index, block.flags, tile.scale + b * (16 * 256 / grid.group)});
+        grid.codes(panel, b * grid.bytes,
+                   {block.index, block.flags, tile.scale + b * (16 * 256 / grid.group)});
         for (int64_t step = 0; step < 32;) {
             simd::i32x16 set = simd::load(block.flags + 4 * step);
             for (const int64_t end = step + 4; step < end; ++step, u += 128) {
@@ -70,8 +70,8 @@ template <typename Entry>
 
 // As multiply_one (kernels/sinks.h), with the same sums as the product over tiles.
 template <typename Accumulator, typename Entry>
-[[gnu::noinline]] void multiply_one_grid(const Grid<Entry>& grid, Panel panel, int64_t n_cols,
-                                         const std::byte* activation, float* sums) {
+[[gnu::noinline]] void multiply_one_grid(Panel panel, int64_t n_cols, const std::byte* activation,
+                                         float* sums, const Grid<Entry>& grid) {
     const EncodedLayout layout(Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high, n_cols);
     const auto* quads = reinterpret_cast<const uint8_t*>(activation);
     const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale);

@@ -169,11 +169,13 @@ inline uint64_t two_indices(const uint32_t* index) {
 // Entries of two rows are loaded into one register, rows of four pairs into a vector; then the even 32-bit elements of
 // two vectors are the first halves of the entries, in row order. Twice as fast as a gather where that is microcode, and
 // where gathers were slowed down against data sampling.
-[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0, u8x64& w1) {
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
+                                                u8x64& w1) {
     const auto two = [=](int r) {
         const auto* entries = reinterpret_cast<const double*>(table);
         const uint64_t i = two_indices(index + r);
-        return _mm_castpd_si128(_mm_loadh_pd(_mm_load_sd(entries + static_cast<uint32_t>(i)), entries + (i >> 32)));
+        return _mm_castpd_si128(
+            _mm_loadh_pd(_mm_load_sd(entries + static_cast<uint32_t>(i)), entries + (i >> 32)));
     };
     const auto eight = [&](int r) {
         const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(two(r)), two(r + 4), 1);
@@ -196,7 +198,8 @@ inline uint64_t two_indices(const uint32_t* index) {
     const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1);
     return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
 }
-[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip, uint8_t more) {
+[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
+                                                  uint8_t more) {
     const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
     const __m512i bytes = _mm512_shuffle_epi8(flags.v, first);
     const u8x64 x = set1_u8(flip), c = set1_u8(more);
