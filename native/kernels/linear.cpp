@@ -2,11 +2,11 @@
 //
 // An item is some panels of one matrix for one block of tokens.
 //
-// Few tokens: the weights' bytes are what costs. An item is about 256 KB of them: ten microseconds, long against taking
-// it and short against a matrix. Each thread's items follow one another, since a product fetches the panel after its
-// own: with items in turns, two threads fetched for each other and reached half of the bandwidth of both.
-// Many tokens: an item is one panel, and so many tokens that their activations stay in half of a 1 MB L2 while panel
-// after panel passes.
+// Few tokens: the weights' bytes are what costs, and an item is some panels. Each thread's items follow one another, since
+// a product fetches the panel after its own: with items in turns, two threads fetched for each other and reached half of
+// the bandwidth of both.
+// Many tokens: an item is one panel, and so many tokens that their activations stay in L2 while panel after panel passes.
+// How many is in machine/tiling.cpp.
 #include <algorithm>
 #include <stdexcept>
 
@@ -20,11 +20,6 @@ namespace clarion {
 
 namespace {
 
-constexpr int64_t item_weight_bytes = 256 << 10;
-constexpr int64_t few_tokens = 16;
-constexpr int64_t block_activation_bytes = 512 << 10;
-constexpr int64_t least_block = 48;  // below, decoding a tile is no longer small against multiplying with it
-
 struct Matrix {
     const Weight* weight;
     const Format* format;
@@ -32,7 +27,7 @@ struct Matrix {
     const Buffer* output;
 };
 
-// The panels of some matrices, as items: `begin` says how large they are.
+// The panels of some matrices, as items.
 class Panels {
   public:
     std::vector<Matrix> matrices;
@@ -42,9 +37,9 @@ class Panels {
         int64_t first, last;  // panels
     };
 
-    // Returns the number of items.
-    int64_t begin(bool whole_items) {
-        whole_items_ = whole_items;
+    // Items are of so many bytes, and of one panel at least. Returns their number.
+    int64_t begin(int64_t item_bytes) {
+        item_bytes_ = item_bytes;
         int64_t n = 0;
         for (const Matrix& m : matrices) n += items(m);
         return n;
@@ -58,11 +53,11 @@ class Panels {
   private:
     static int64_t panels(const Matrix& m) { return (m.weight->rows + 15) / 16; }
     int64_t step(const Matrix& m) const {
-        return whole_items_ ? std::max<int64_t>(1, item_weight_bytes / (16 * m.weight->row_bytes)) : 1;
+        return std::max<int64_t>(1, item_bytes_ / (16 * m.weight->row_bytes));
     }
     int64_t items(const Matrix& m) const { return (panels(m) + step(m) - 1) / step(m); }
 
-    bool whole_items_ = true;
+    int64_t item_bytes_ = 0;
 };
 
 // Items are taken in order by whoever is free, so of n threads one takes about every n-th. This places the n-th, 2n-th,
@@ -94,7 +89,8 @@ void check_output(const Weight& weight, const Buffer* output, const std::string&
 
 class Linear final : public Op {
   public:
-    explicit Linear(const OpSpec& spec) : input_(spec.inputs.at(0)), threads_(spec.threads) {
+    explicit Linear(const OpSpec& spec)
+        : input_(spec.inputs.at(0)), tiling_(spec.tiling), threads_(spec.threads) {
         const size_t n = spec.outputs.size();
         if (input_ == nullptr || n == 0 || spec.weights.size() != 2 * n)
             throw std::invalid_argument(
@@ -122,11 +118,12 @@ class Linear final : public Op {
     int64_t begin(const Batch& batch) override {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
-        const int64_t most = std::clamp(block_activation_bytes / input_->row_bytes, least_block, most_tokens);
+        const int64_t most =
+            std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens, most_tokens);
         const int64_t blocks = (n_tokens_ + most - 1) / most;
         // Whole tiles of tokens in every block but the last.
         block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
-        items_per_block_ = panels_.begin(n_tokens_ <= few_tokens);
+        items_per_block_ = panels_.begin(n_tokens_ <= tiling_.few_tokens ? tiling_.item_bytes : 0);
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
@@ -134,15 +131,15 @@ class Linear final : public Op {
         const int64_t first_token = item / items_per_block_ * block_;
         const int64_t n_tokens = std::min(block_, n_tokens_ - first_token);
         item %= items_per_block_;
-        if (n_tokens_ <= few_tokens) item = beside_each_other(item, items_per_block_, threads_);
+        if (n_tokens_ <= tiling_.few_tokens) item = beside_each_other(item, items_per_block_, threads_);
         const Panels::Share share = panels_.at(item);
         const Matrix& m = *share.matrix;
         const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
                                   input_->row_bytes};
         float* sums = product_sums(scratch.data);
         for (int64_t p = share.first; p < share.last; ++p) {
-            panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
-                          m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
+            panel_product(tiling_, *m.format, reinterpret_cast<const uint8_t*>(m.weight->data),
+                          m.weight->rows, m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
             store(m, 16 * p, first_token, n_tokens, sums);
         }
     }
@@ -168,6 +165,7 @@ class Linear final : public Op {
 
     const Buffer *input_, *residual_;
     Panels panels_;
+    Tiling tiling_;
     int64_t threads_;
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
@@ -178,7 +176,7 @@ class Linear final : public Op {
 class ExpertLinear final : public Op {
   public:
     explicit ExpertLinear(const OpSpec& spec)
-        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), threads_(spec.threads) {
+        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), tiling_(spec.tiling), threads_(spec.threads) {
         if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
             spec.weights.size() != spec.outputs.size())
             throw std::invalid_argument(
@@ -220,7 +218,7 @@ class ExpertLinear final : public Op {
                 static_cast<int32_t>(s);
         // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
         n_slots_ = n_slots;
-        items_per_expert_ = panels_.begin(true);
+        items_per_expert_ = panels_.begin(tiling_.item_bytes);
         return n_active_ * items_per_expert_;
     }
 
@@ -243,7 +241,7 @@ class ExpertLinear final : public Op {
                 const int32_t* slots = slots_.data() + s;
                 const auto divisor = static_cast<int32_t>(input_->rows == Rows::slots ? 1 : ids_->width);
                 const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots, divisor};
-                panel_product(*m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
+                panel_product(tiling_, *m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
                               scratch.data, sums);
                 const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
                 for (int64_t t = 0; t < n; ++t) {
@@ -262,6 +260,7 @@ class ExpertLinear final : public Op {
     }
     const Buffer *input_, *ids_;
     Panels panels_;
+    Tiling tiling_;
     int64_t threads_;
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
