@@ -32,14 +32,17 @@ template <typename F>
 
 // R rows with T tokens: sums[16 t + r].
 template <typename F, int R, int T>
-void dot_floats(Panel rows, int64_t n_cols, const float* const* x, const uint8_t* ahead, float* sums) {
+void dot_floats(Panel rows, int64_t n_cols, const float* const* x, Fetch fetch, float* sums) {
     simd::f32x16 total[R * T];
     unrolled<R * T>([&]<int i>() CLARION_INLINE { total[i] = simd::zero(); });
     for (int64_t k = 0; k + 16 <= n_cols; k += 16) {
         simd::f32x16 w[R];
         unrolled<R>([&]<int r>() CLARION_INLINE {
             w[r] = F::read(rows.base + r * rows.stride + F::bytes * k);
-            if constexpr (T == 1) simd::prefetch(ahead + r * rows.stride + F::bytes * k);
+            if constexpr (T == 1) {
+                simd::prefetch(fetch.first + r * rows.stride + F::bytes * k);
+                simd::prefetch(fetch.last + r * rows.stride + F::bytes * k);
+            }
         });
         unrolled<T>([&]<int t>() CLARION_INLINE {
             const simd::f32x16 a = simd::load(x[t] + k);
@@ -57,15 +60,13 @@ void multiply_floats(Panel panel, int64_t n_cols, const std::byte* const* tokens
     // then at most as many as multiplies. Files in F64 are curiosities, and take what costs the least code.
     constexpr int R = F::bytes == 8 ? 1 : simd::tile_f32 >= 12 ? 4 : simd::tile_f32 > 1 ? 2 : 1, T = R;
     const auto* x = reinterpret_cast<const float* const*>(tokens);
-    const uint8_t* ahead = panel_ahead(panel);
-    for (int r = 0; r < 16; r += R) {
+    for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
         const Panel rows{panel.base + r * panel.stride, panel.stride};
         int64_t t = 0;
         if constexpr (T > 1)
             for (; t + T <= n_tokens; t += T)
-                dot_floats<F, R, T>(rows, n_cols, x + t, ahead, sums + 16 * t + r);
-        for (; t < n_tokens; ++t)
-            dot_floats<F, R, 1>(rows, n_cols, x + t, ahead + r * panel.stride, sums + 16 * t + r);
+                dot_floats<F, R, T>(rows, n_cols, x + t, fetch, sums + 16 * t + r);
+        for (; t < n_tokens; ++t) dot_floats<F, R, 1>(rows, n_cols, x + t, fetch, sums + 16 * t + r);
     }
 }
 

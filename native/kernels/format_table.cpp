@@ -19,8 +19,9 @@ void decode_codes(Panel panel, int64_t blocks, const Tile& tile) {
     decode_grid(panel, blocks, tile, grid_of<F>);
 }
 template <typename F, typename Accumulator>
-void multiply_one_codes(Panel panel, int64_t n_cols, const std::byte* activation, float* sums) {
-    multiply_one_grid<Accumulator>(panel, n_cols, activation, sums, grid_of<F>);
+void multiply_one_codes(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch,
+                        float* sums) {
+    multiply_one_grid<Accumulator>(panel, n_cols, activation, fetch, sums, grid_of<F>);
 }
 
 template <typename F>

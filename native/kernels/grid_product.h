@@ -79,7 +79,7 @@ template <typename Accumulator, typename Entry>
         reinterpret_cast<const int32_t*>(activation + (grid.group == 32 ? layout.sum32 : layout.sum16));
     const int32_t unbias = Accumulator::bias - grid.offset;
     const int64_t steps = grid.group / 8;
-    const uint8_t* ahead = panel_ahead(panel);
+    const uint8_t* ahead = fetch.first;
     alignas(64) float scales[16 * 16];
     GridBlock<Entry> block;
     simd::f32x16 total = simd::zero();

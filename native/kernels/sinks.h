@@ -41,17 +41,6 @@ void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// Bytes of weights between what is multiplied and what is fetched.
-inline constexpr int64_t fetch_ahead = 48 << 10;
-
-// What is fetched while a panel is multiplied: sixteen rows are sixteen streams, more than the hardware follows. Memory
-// under load answers after half a microsecond or more, in which a core reads 12 KB; 48 KB, in whole panels, measured
-// best, and fit an L2 of 256 KB beside the activations.
-inline const uint8_t* panel_ahead(Panel panel) {
-    const int64_t bytes = 16 * panel.stride;
-    return bytes == 0 ? panel.base : panel.base + (fetch_ahead + bytes - 1) / bytes * bytes;
-}
-
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
 // column order, exactly as the product over tiles does it. In runs, groups of 16 columns are complete in another order:
 // their sums wait in memory until the unit is.
@@ -63,7 +52,7 @@ struct OneToken {
     static constexpr int sums = waits ? F::live / 2 : F::live;
     static constexpr int run_bytes = 16 * F::bytes * columns / F::block / runs;  // of all rows
 
-    const uint8_t* ahead;  // what will be needed after this panel
+    Fetch fetch;
     const uint8_t* quads;
     const float* a_scale;
     const float* a_fsum;  // of this format's groups, as a_sum
@@ -84,12 +73,16 @@ struct OneToken {
         // and stall.
         constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
         constexpr int from = run_bytes * nth / of, to = run_bytes * (nth + 2) / of;
-        for (int line = (from + 63) / 64 * 64; line < to; line += 64) simd::prefetch(ahead + line);
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) {
+            simd::prefetch(fetch.first + line);
+            simd::prefetch(fetch.again + line);
+            simd::prefetch(fetch.last + line);
+        }
         constexpr int g = 4 * quad / (waits ? 32 : F::group);
         acc[g].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void next_run() {
-        ahead += run_bytes;
+        fetch.advance(run_bytes);
         quads += 4 * Accumulator::quad_bytes;
         if constexpr (waits) {
             unrolled<sums>([&]<int g>() CLARION_INLINE { simd::store(waiting + 32 * g, acc[g].total()); });
@@ -112,7 +105,7 @@ struct OneToken {
         } else {
             unrolled<F::live>([&]<int g>() CLARION_INLINE { add(g, acc[g].total()); });
         }
-        if constexpr (runs == 1) ahead += run_bytes;
+        if constexpr (runs == 1) fetch.advance(run_bytes);
         quads += (columns / 4 - (runs == 2 ? 8 : 0)) * Accumulator::quad_bytes;
         a_scale += columns / 32;
         a_fsum += F::live;
@@ -123,7 +116,7 @@ struct OneToken {
 };
 
 template <typename F, typename Accumulator>
-void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, float* sums) {
+void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch, float* sums) {
     constexpr Kind kind = Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high;
     constexpr int64_t scale_columns = 512;  // scales are decoded for so many columns at a time
     constexpr int64_t most = scale_columns / F::block, groups = F::block / F::group;
@@ -138,7 +131,7 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
         reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16));
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
-    sink.ahead = panel_ahead(panel);
+    sink.fetch = fetch;
     for (int64_t b = 0; b < n_cols / F::block; b += most) {
         const int64_t n = n_cols / F::block - b < most ? n_cols / F::block - b : most;
         F::scales(panel, n, scale, neg_min);
