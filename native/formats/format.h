@@ -23,7 +23,8 @@
 // weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
 // of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
 // sink.finish(). Where `int runs` is 2, it delivers the first 16 columns of each 32, calls sink.next_run(), then the
-// others under the same numbers of quads, and calls it again: half the machine code. A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/sinks.h).
+// others under the same numbers of quads, and calls it again: half the machine code. A sink multiplies at once,
+// or keeps a tile in L1 for many tokens (kernels/sinks.h). Formats with codebooks have a third kind: formats/grid.h.
 //
 // Float formats have instead: static f32x16 read(const uint8_t*), 16 columns of a row; and static void
 // dequantize(const uint8_t* row, int64_t n, float* x).

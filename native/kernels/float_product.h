@@ -55,7 +55,7 @@ void dot_floats(Panel rows, int64_t n_cols, const float* const* x, Fetch fetch, 
 
 template <typename F>
 void multiply_floats(Panel panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
-                     float* sums) {
+                     Fetch fetch, float* sums) {
     // Sums, the weights of R rows and an activation: 21 registers of 32, or 14 of 16 where a vector takes two. Loads are
     // then at most as many as multiplies. Files in F64 are curiosities, and take what costs the least code.
     constexpr int R = F::bytes == 8 ? 1 : simd::tile_f32 >= 12 ? 4 : simd::tile_f32 > 1 ? 2 : 1, T = R;

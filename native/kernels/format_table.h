@@ -52,7 +52,7 @@ struct Format {
 
     // Float formats: the product of 16 rows with some tokens; n weights of a row.
     void (*multiply_floats)(simd::Panel panel, int64_t n_cols, const std::byte* const* tokens,
-                            int64_t n_tokens, float* sums);
+                            int64_t n_tokens, Fetch fetch, float* sums);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 
     // Some blocks of 16 rows of an integer format: at most 512 columns.

@@ -71,7 +71,7 @@ template <typename Entry>
 // As multiply_one (kernels/sinks.h), with the same sums as the product over tiles.
 template <typename Accumulator, typename Entry>
 [[gnu::noinline]] void multiply_one_grid(Panel panel, int64_t n_cols, const std::byte* activation,
-                                         float* sums, const Grid<Entry>& grid) {
+                                         const Fetch& fetch, float* sums, const Grid<Entry>& grid) {
     const EncodedLayout layout(Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high, n_cols);
     const auto* quads = reinterpret_cast<const uint8_t*>(activation);
     const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale);

@@ -172,9 +172,9 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
         // The same columns of the next panel, one row at a time.
-        const uint8_t* ahead = panel.base + 16 * panel.stride;
-        for (int r = 0; r < 16; ++r, ahead += panel.stride)
-            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
+        const uint8_t* next = panel.base + panel_bytes;
+        for (int r = 0; r < 16; ++r, next += panel.stride)
+            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(next + line);
         format.decode(panel, n / format.block, tile);
         panel.base += bytes;
         if (floats && n_tokens == 1) {
