@@ -3,6 +3,10 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
+#if defined(__x86_64__) || defined(_M_X64)
+#include <cpuid.h>
+#endif
+
 #include <cerrno>
 #include <memory>
 #include <system_error>
@@ -65,6 +69,17 @@ NB_MODULE(files, m) {
                                                                           self);
             },
             "u8[size], read-only; keeps the mapping alive.");
+
+    m.def(
+        "cpuid",
+        [](uint32_t leaf, uint32_t subleaf) -> nb::object {
+#if defined(__x86_64__) || defined(_M_X64)
+            uint32_t a, b, c, d;
+            if (__get_cpuid_count(leaf, subleaf, &a, &b, &c, &d) != 0) return nb::make_tuple(a, b, c, d);
+#endif
+            return nb::none();
+        },
+        "leaf"_a, "subleaf"_a, "eax, ebx, ecx and edx; None where this processor has no such leaf.");
 
     m.def(
         "string_offsets",

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 
 from clarion.devices import choose, native
-from clarion.devices.memory import data_caches, memory
-from clarion.devices.threads import default_threads
+from clarion.devices.hierarchy import hierarchy
+from clarion.devices.memory import memory
+from clarion.devices.record import best_threads
 from clarion.errors import ContextError, DeviceError, ParameterError, TemplateError
 from clarion.gguf import File
 from clarion.models import build
@@ -65,7 +66,8 @@ def load(
 
     Args:
         path: the file, or any part of a split one; None: the model that comes with Clarion.
-        threads: that compute; None: one for each physical core that this process may use.
+        threads: that compute; None: as many as `clarion doctor --measure` found to be the fastest, or one
+            for each physical core that this process may use.
         context: tokens of a prompt and its continuation at most; None: what the model was trained for, up to
             4096.
         activations: what quantised weights are multiplied with: "fast" (8-bit integers), "high" (16-bit) or
@@ -91,7 +93,7 @@ def load(
     started = time.perf_counter()
     isa = choose(isa).name
     core = native(isa)
-    n_threads = default_threads() if threads is None else integer("threads", threads, 1, MAX_THREADS)
+    n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         plan = make_plan(
@@ -102,7 +104,7 @@ def load(
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        machine = core.Machine(n_threads, **data_caches())
+        machine = core.Machine(n_threads, **hierarchy().cache_bytes)
         residency = _residency(plan, weights, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
