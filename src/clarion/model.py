@@ -23,8 +23,8 @@ from clarion.errors import ContextError, DeviceError, ParameterError, TemplateEr
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
-from clarion.residency import Copied, Residency
-from clarion.residency.copied import worth_copying
+from clarion.residency import Copied, Moving, Residency
+from clarion.residency.space import worth_copying
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
@@ -44,7 +44,7 @@ BUILT_IN = "tale-q8_0.gguf"
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_THREADS = 1024
-WEIGHTS = ("auto", "mapped", "copied")
+WEIGHTS = ("auto", "mapped", "copied", "moving")
 MAX_BATCH = 65_536
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
@@ -80,9 +80,10 @@ def load(
             is faster with more of them.
         cache_tokens: tokens that the KV cache holds, of all texts together; None: `context`. Requests that
             find no room wait in line.
-        weights: "mapped" reads them where the file is mapped; "copied" copies them into huge pages first, at
-            most of a second for each GB, from where they are read up to 1.7 times as fast; "auto" copies what
-            is between 32 MB and half of the available memory.
+        weights: "mapped" reads them where the file is mapped. In huge pages they are read up to 1.7 times as
+            fast, and a copy takes about a second for each GB: "copied" makes it first, "moving" while the
+            first texts are computed. "auto": "moving" for what is between 32 MB and half of the available
+            memory, where the system has huge pages, else "mapped".
 
     Raises:
         FileError: the file cannot be read, or breaks a rule of its format (FormatError).
@@ -108,6 +109,10 @@ def load(
         residency = _residency(plan, weights, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
+        mover = residency if isinstance(residency, Moving) else None
+        if mover is not None:
+            stack.callback(mover.stop)
+            mover.start(program)
         engine = Engine(
             program,
             core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv),
@@ -117,6 +122,7 @@ def load(
             max_tokens=plan.max_tokens,
             max_outputs=plan.max_outputs,
             check=file.check,
+            mover=mover,
         )
         return Model(
             file,
@@ -124,6 +130,7 @@ def load(
             engine,
             isa=isa,
             threads=n_threads,
+            mover=mover,
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
@@ -168,13 +175,20 @@ def _residency(plan: Plan, weights: str, threads: int) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
-    if weights == "mapped" or (weights == "auto" and not worth_copying(n_bytes, memory().available)):
-        return plan.residency
+    if weights == "auto":
+        pages = hierarchy().huge_pages
+        copies = pages is not None and pages.use != "never" and worth_copying(n_bytes, memory().available)
+        weights = "moving" if copies else "mapped"
+    names = [weight.name for weight in plan.weights]
     try:
-        return Copied(plan.residency, (weight.name for weight in plan.weights), threads)
+        if weights == "copied":
+            return Copied(plan.residency, names, threads)
+        if weights == "moving":
+            return Moving(plan.residency, names, [weight.rows > 1 for weight in plan.weights])
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None
+    return plan.residency
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
@@ -211,6 +225,7 @@ class Model:
         *,
         isa: str,
         threads: int,
+        mover: Moving | None,
         load_seconds: float,
         resources: ExitStack,
     ) -> None:
@@ -224,6 +239,7 @@ class Model:
         self.n_vocab = plan.n_vocab
         self.load_seconds = load_seconds
         self._engine = engine
+        self._mover = mover
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
@@ -354,6 +370,11 @@ class Model:
     def byte_products_per_token(self) -> int:
         """Products of bytes that one token of a prompt takes."""
         return byte_products_per_token(self.plan)
+
+    def settle(self) -> None:
+        """Waits until weights that move into huge pages have done so: from then on speeds stay the same."""
+        if self._mover is not None:
+            self._mover.join()
 
     # ---- end ----------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ def bench(
                 batch=batch,
             )
             models.append(stack.enter_context(loaded))
+            loaded.settle()
         rates: list[list[tuple[float, float]]] = [[] for _ in models]
         for turn in range(rounds + 1):
             for i, loaded in enumerate(models):

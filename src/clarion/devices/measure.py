@@ -85,7 +85,10 @@ class _Products:
         n_bytes = _WIDTH * _WIDTH // _BLOCK * _BLOCK_BYTES
         weight = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
         n = max(2, min(256 * _MIB, memory().available // 4) // n_bytes)
-        self._weights = files.copy_to_huge_pages([weight] * n, 1)
+        space = files.HugePages(n * n_bytes).bytes
+        self._weights = [space[i * n_bytes : (i + 1) * n_bytes] for i in range(n)]
+        for copy in self._weights:
+            copy[:] = weight
 
     def rates(self, threads: int) -> tuple[float, float]:
         """Bytes of weights a second with one token; products of bytes a second with many."""

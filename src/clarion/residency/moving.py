@@ -1,0 +1,106 @@
+"""Weights that are read where the file is mapped, and move into huge pages while the model computes.
+
+The first token does not wait for a copy. A thread of its own copies one weight after the other; when one is
+complete, the program reads it there from its next run on, and the mapping's pages are released once no run
+uses them. Both hold the same bytes, so it never matters when a weight moves.
+
+First of all it looks up the mapping's pages, which computing would do one by one.
+
+Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
+switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
+`pause`, and the thread waits after the piece in hand, about a millisecond.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from clarion._native import files
+from clarion.residency.mapped import Mapped
+from clarion.residency.space import Bytes, Space
+
+_SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing is left to copy
+
+
+class Program(Protocol):
+    """What reads the weights."""
+
+    def move_weight(self, index: int, data: Bytes) -> None: ...
+    def moved(self) -> int: ...
+
+
+class Moving:
+    """Names weights to their bytes in the mapping, and moves the matrices among them from `start` on."""
+
+    place = "moving"
+
+    def __init__(self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool]) -> None:
+        """`matrices` says which weights move; they are numbered as in the program. Raises MemoryError."""
+        self._mapped = mapped
+        self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
+        self._space = Space(mapped, list(self._indices))
+        self._may_copy = threading.Event()
+        self._may_copy.set()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+
+    def data(self, name: str) -> object:
+        """The bytes of a weight in the mapping, an array of uint8."""
+        return self._mapped.data(name)
+
+    def start(self, program: Program) -> None:
+        """Begins to move weights; once."""
+        self._thread = threading.Thread(
+            target=self._move, args=(program,), name="clarion-weights", daemon=True
+        )
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Until `resume`, nothing is copied: somebody waits for what is computed."""
+        self._may_copy.clear()
+
+    def resume(self) -> None:
+        self._may_copy.set()
+
+    def stop(self) -> None:
+        """Ends the thread, wherever it is; weights stay where they are now."""
+        self._stopped = True
+        self._may_copy.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def join(self) -> None:
+        """Waits until all weights have moved."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _move(self, program: Program) -> None:
+        for original in self._space.originals.values():
+            if self._stopped:
+                return
+            files.populate(original)
+        unreleased: deque[Bytes] = deque()
+        n_released = 0
+        for name, index in self._indices.items():
+            for copy, original in self._space.pieces(name):
+                self._may_copy.wait()
+                if self._stopped:
+                    return
+                files.copy(copy, original)
+            program.move_weight(index, self._space.copies[name])
+            unreleased.append(self._space.originals[name])
+            n_released = _release(unreleased, n_released, program.moved())
+        while unreleased and not self._stopped:
+            threading.Event().wait(_SECONDS_BETWEEN_LOOKS)
+            n_released = _release(unreleased, n_released, program.moved())
+
+
+def _release(unreleased: deque[Bytes], n_released: int, n_moved: int) -> int:
+    """Lets go of the originals that nobody reads any more; returns of how many so far."""
+    while n_released < n_moved:
+        files.release(unreleased.popleft())
+        n_released += 1
+    return n_released
