@@ -5,8 +5,8 @@
 The file lies in the system's page cache, or with `--cold` does not. Each measurement is a process of its own:
 `clarion run` with a prompt of 16 tokens, from its start until it prints. What stands beside it are the parts,
 from another process: opening the file, loading the model, making the tokenizer, the first prompt, another one
-after that (its arithmetic alone), the time until all weights are where they stay, and the most memory that the
-process had, mapped pages included. `over` is what the first token cost beyond the arithmetic.
+after that (its arithmetic alone), the time until all weights are where they stay, and the most memory that
+the process had, mapped pages included. `over` is what the first token cost beyond the arithmetic.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 // Files and the memory that weights lie in: what is the same for every instruction set, in a module of its own.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/vector.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
@@ -12,7 +13,9 @@
 #include <stdexcept>
 #include <system_error>
 #include <utility>
+#include <vector>
 
+#include "residency/copying.h"
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
@@ -121,22 +124,30 @@ NB_MODULE(files, m) {
             },
             "u8[size]; keeps the memory alive.");
 
+    nb::class_<Gate>(m, "Gate", "Holds copies up, or ends them, from another thread.")
+        .def(nb::init<>())
+        .def("open", &Gate::open)
+        .def("close", &Gate::close)
+        .def("end", &Gate::end, "For good.");
+
     m.def(
         "copy",
-        [](const Writable& to, const Bytes& from) {
+        [](const Writable& to, const Bytes& from, const Gate& gate) {
             if (from.size() != to.size()) throw std::invalid_argument("copy: the sizes differ");
             const nb::gil_scoped_release unlocked;
-            std::memcpy(to.data(), from.data(), from.size());
+            return copy(to.data(), from.data(), from.size(), gate);
         },
-        "to"_a.noconvert(), "from_"_a.noconvert(), "Copies u8[n], with the interpreter lock released.");
+        "to"_a.noconvert(), "from_"_a.noconvert(), "gate"_a,
+        "Copies u8[n] while the gate is open, with the interpreter lock released; False if it ended.");
 
     m.def(
         "populate",
-        [](const Bytes& bytes) {
+        [](const std::vector<Bytes>& arrays, const Gate& gate) {
             const nb::gil_scoped_release unlocked;
-            populate_mapped_pages(bytes.data(), bytes.size());
+            for (const Bytes& bytes : arrays)
+                if (gate.pass()) populate_mapped_pages(bytes.data(), bytes.size());
         },
-        "bytes"_a.noconvert(), "Looks up all pages of a mapping at once.");
+        "arrays"_a, "gate"_a, "Looks up all pages of a mapping under these u8[n], before they are touched.");
 
     m.def(
         "release",

@@ -31,10 +31,9 @@ struct Format {
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
     void (*decode_panel)(simd::Panel panel, int64_t blocks, const Tile& tile);  // null: decoded row by row
     // The whole product with one token, its weights never leaving registers; null unless the format is hot and
-    // simd::live_groups allows it. As many bytes as the panel has are fetched from `ahead` meanwhile.
-    using One = void (*)(simd::Panel panel, int64_t n_cols, const std::byte* activation, const uint8_t* ahead,
-                         float* sums);
-    One one_fast, one_high;
+    // simd::live_groups allows it.
+    void (*one_fast)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
+    void (*one_high)(simd::Panel panel, int64_t n_cols, const std::byte* activation, float* sums);
 
     // Float formats: columns k .. k+n-1 as weight [n][16 rows]; n weights of a row.
     void (*decode_f32)(simd::Panel panel, int64_t k, int64_t n, float* weights);

@@ -137,9 +137,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
     if (one != nullptr && n_tokens == 1 && !floats) {
-        const int64_t bytes = 16 * panel.stride;  // 0: no other panel follows
-        const int64_t ahead = bytes == 0 ? 0 : (tiling.fetch_ahead + bytes - 1) / bytes * bytes;
-        one(panel, n_cols, activations.row(0), panel.base + ahead, sums);
+        one(panel, n_cols, activations.row(0), sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};

@@ -71,7 +71,7 @@ class Strings(Sequence[str]):
             yield bytes(view[start : start + length])
 
     def texts(self) -> list[str]:
-        """Every string, in order. Bytes that are no UTF-8 become lone surrogates, as `surrogateescape` does."""
+        """Every string, in order. Bytes that are no UTF-8 become lone surrogates (`surrogateescape`)."""
         starts, lengths = (np.ascontiguousarray(values) for values in (self._starts, self._lengths))
         return files.strings(self._data, starts, lengths)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from clarion._native import files
 from clarion.residency.mapped import Mapped
@@ -18,9 +18,14 @@ class Copied:
     def __init__(self, mapped: Mapped, names: Sequence[str], threads: int) -> None:
         """Copies on so many threads. Raises MemoryError."""
         self._space = Space(mapped, names)
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda part: self._copy(part, threads), range(threads)):
-                pass
+        workers = [
+            threading.Thread(target=self._copy, args=(part, threads), name=f"clarion-copy-{part}")
+            for part in range(threads)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
 
     def data(self, name: str) -> Bytes:
         """The bytes of a weight, an array of uint8."""
@@ -28,7 +33,9 @@ class Copied:
 
     def _copy(self, part: int, parts: int) -> None:
         """The same part of each weight, as threads share rows: it then lies near to who reads it."""
-        for name in self._space.copies:
-            for copy, original in self._space.pieces(name, part, parts):
-                files.copy(copy, original)
-                files.release(original)
+        gate = files.Gate()
+        for name, copy in self._space.copies.items():
+            first, last = (copy.nbytes * i // parts for i in (part, part + 1))
+            original = self._space.originals[name][first:last]
+            files.copy(copy[first:last], original, gate)
+            files.release(original)

@@ -42,9 +42,8 @@ class Moving:
         self._mapped = mapped
         self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
         self._space = Space(mapped, list(self._indices))
-        self._may_copy = threading.Event()
-        self._may_copy.set()
-        self._stopped = False
+        self._gate = files.Gate()
+        self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
     def data(self, name: str) -> object:
@@ -60,15 +59,15 @@ class Moving:
 
     def pause(self) -> None:
         """Until `resume`, nothing is copied: somebody waits for what is computed."""
-        self._may_copy.clear()
+        self._gate.close()
 
     def resume(self) -> None:
-        self._may_copy.set()
+        self._gate.open()
 
     def stop(self) -> None:
         """Ends the thread, wherever it is; weights stay where they are now."""
-        self._stopped = True
-        self._may_copy.set()
+        self._stopped.set()
+        self._gate.end()
         if self._thread is not None:
             self._thread.join()
 
@@ -78,23 +77,17 @@ class Moving:
             self._thread.join()
 
     def _move(self, program: Program) -> None:
-        for original in self._space.originals.values():
-            if self._stopped:
-                return
-            files.populate(original)
+        files.populate(list(self._space.originals.values()), self._gate)
         unreleased: deque[Bytes] = deque()
         n_released = 0
         for name, index in self._indices.items():
-            for copy, original in self._space.pieces(name):
-                self._may_copy.wait()
-                if self._stopped:
-                    return
-                files.copy(copy, original)
-            program.move_weight(index, self._space.copies[name])
-            unreleased.append(self._space.originals[name])
+            copy, original = self._space.copies[name], self._space.originals[name]
+            if not files.copy(copy, original, self._gate):
+                return
+            program.move_weight(index, copy)
+            unreleased.append(original)
             n_released = _release(unreleased, n_released, program.moved())
-        while unreleased and not self._stopped:
-            threading.Event().wait(_SECONDS_BETWEEN_LOOKS)
+        while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
 
 

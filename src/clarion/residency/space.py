@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,6 @@ from clarion.residency.mapped import Mapped
 
 Bytes = npt.NDArray[np.uint8]
 
-# A copy of so many bytes takes about a millisecond: long against starting it, short against a token.
-PIECE_BYTES = 2 << 20
 # Smaller models stay in the caches, where pages do not matter.
 LEAST_BYTES = 32 << 20
 # Of the memory that is available: the rest of the machine has work to do too.
@@ -39,14 +37,6 @@ class Space:
             name: memory[start : start + data.nbytes]
             for start, (name, data) in zip(ends, self.originals.items(), strict=False)
         }
-
-    def pieces(self, name: str, part: int = 0, parts: int = 1) -> Iterator[tuple[Bytes, Bytes]]:
-        """(copy, original) of one of several equal parts of a weight, in pieces."""
-        copy, original = self.copies[name], self.originals[name]
-        first, last = (original.nbytes * i // parts for i in (part, part + 1))
-        for start in range(first, last, PIECE_BYTES):
-            end = min(start + PIECE_BYTES, last)
-            yield copy[start:end], original[start:end]
 
 
 def worth_copying(n_bytes: int, available: int) -> bool:

@@ -47,8 +47,8 @@ class Engine:
         check: Callable[[], None],
         mover: Mover | None = None,
     ) -> None:
-        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover` pauses
-        while prompts are computed."""
+        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover`
+        pauses while prompts are computed."""
         self._program = program
         self._cache = cache
         self._sampler = sampler
