@@ -1,7 +1,6 @@
 // Files and the memory that weights lie in: what is the same for every instruction set, in a module of its own.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/vector.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
@@ -13,7 +12,6 @@
 #include <stdexcept>
 #include <system_error>
 #include <utility>
-#include <vector>
 
 #include "residency/copying.h"
 #include "residency/huge_pages.h"
@@ -139,15 +137,6 @@ NB_MODULE(files, m) {
         },
         "to"_a.noconvert(), "from_"_a.noconvert(), "gate"_a,
         "Copies u8[n] while the gate is open, with the interpreter lock released; False if it ended.");
-
-    m.def(
-        "populate",
-        [](const std::vector<Bytes>& arrays, const Gate& gate) {
-            const nb::gil_scoped_release unlocked;
-            for (const Bytes& bytes : arrays)
-                if (gate.pass()) populate_mapped_pages(bytes.data(), bytes.size());
-        },
-        "arrays"_a, "gate"_a, "Looks up all pages of a mapping under these u8[n], before they are touched.");
 
     m.def(
         "release",

@@ -175,14 +175,4 @@ void release_mapped_pages(const uint8_t* begin, size_t size) {
     }
 }
 
-void populate_mapped_pages(const uint8_t* begin, size_t size) {
-#ifdef MADV_POPULATE_READ
-    const auto first = reinterpret_cast<uintptr_t>(begin) & ~(page_size - 1);
-    madvise(reinterpret_cast<void*>(first), reinterpret_cast<uintptr_t>(begin) + size - first,
-            MADV_POPULATE_READ);
-#else
-    static_cast<void>(begin), static_cast<void>(size);
-#endif
-}
-
 }  // namespace clarion

@@ -43,8 +43,4 @@ class Mapping {
 // file when they are read again. Other memory is left alone.
 void release_mapped_pages(const uint8_t* begin, size_t size);
 
-// Looks up all pages of [begin, begin + size) at once, reading them from the file where memory has them not: touching them
-// one by one costs a fault for every few. Advice: a system without such a call does nothing, and so where pages are gone.
-void populate_mapped_pages(const uint8_t* begin, size_t size);
-
 }  // namespace clarion

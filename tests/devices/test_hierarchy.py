@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarion.devices import caches, kernel_files
@@ -90,6 +90,7 @@ def test_caches_from_registers() -> None:
 registers = st.none() | st.tuples(*[st.integers(0, 2**32 - 1)] * 4)
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.tuples(st.sampled_from([4, 0x0B, 0x80000000, 0x8000001D]), st.integers(0, 5)), registers
@@ -166,6 +167,7 @@ def test_huge_pages(tmp_path: Path) -> None:
     assert huge_pages(tmp_path / "nothing") is None
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_file(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarion.devices import choices, choose, isa, processor_family
@@ -41,6 +41,7 @@ def test_quota(tmp_path: Path, files: dict[str, str | bytes], process: str, expe
     assert cpu_quota(root, file) == expected
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80), st.binary(max_size=40))
 def test_any_quota(process: bytes, quota: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -97,7 +97,7 @@ junk = (
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["threads", "bandwidth", "multiply", "generation", "prompt"]), junk)
 def test_any_value(name: str, value: object) -> None:
     path = record.store(example())

@@ -4,8 +4,6 @@ The first token does not wait for a copy. A thread of its own copies one weight 
 complete, the program reads it there from its next run on, and the mapping's pages are released once no run
 uses them. Both hold the same bytes, so it never matters when a weight moves.
 
-First of all it looks up the mapping's pages, which computing would do one by one.
-
 Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
 switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
 `pause`, and the thread waits after the piece in hand, about a millisecond.
@@ -13,6 +11,8 @@ switches between two runs and says by `moved` how many it has switched. Prompts 
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Moving:
             self._thread.join()
 
     def _move(self, program: Program) -> None:
-        files.populate(list(self._space.originals.values()), self._gate)
+        _yield_to_others()
         unreleased: deque[Bytes] = deque()
         n_released = 0
         for name, index in self._indices.items():
@@ -89,6 +89,12 @@ class Moving:
             n_released = _release(unreleased, n_released, program.moved())
         while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
+
+
+def _yield_to_others() -> None:
+    """The lowest priority: all of an idle core, little of one that computes. On Linux each thread has its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def _release(unreleased: deque[Bytes], n_released: int, n_moved: int) -> int:
