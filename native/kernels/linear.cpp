@@ -40,8 +40,8 @@ class Panels {
         return n;
     }
     // Of about so many bytes, and as many for each thread.
-    int64_t of(int64_t item_bytes, int64_t threads) const {
-        return std::min(single(), threads * (bytes() / (threads * item_bytes) + 1));
+    int64_t of_bytes(int64_t size, int64_t threads) const {
+        return std::min(single(), threads * (bytes() / (threads * size) + 1));
     }
     // body(matrix, its first panel, its end) for each matrix that item i of n has panels of.
     template <typename Body>
@@ -126,8 +126,8 @@ class Linear final : public Op {
         const int64_t blocks = (n_tokens_ + most - 1) / most;
         // Whole tiles of tokens in every block but the last.
         block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
-        items_per_block_ =
-            n_tokens_ <= tiling_.few_tokens ? panels_.of(tiling_.item_bytes, threads_) : panels_.single();
+        items_per_block_ = n_tokens_ <= tiling_.few_tokens ? panels_.of_bytes(tiling_.item_bytes, threads_)
+                                                           : panels_.single();
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
@@ -221,7 +221,7 @@ class ExpertLinear final : public Op {
                 static_cast<int32_t>(s);
         // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
         n_slots_ = n_slots;
-        items_per_expert_ = panels_.of(tiling_.item_bytes, 1);
+        items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
         return n_active_ * items_per_expert_;
     }
 

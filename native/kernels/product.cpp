@@ -137,7 +137,10 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
     if (one != nullptr && n_tokens == 1 && !floats) {
-        one(panel, n_cols, activations.row(0), sums);
+        const int64_t bytes = 16 * panel.stride;  // 0: no other panel follows
+        const int64_t ahead = bytes == 0 ? 0 : (tiling.fetch_ahead + bytes - 1) / bytes * bytes;
+        const uint8_t* first = panel.base + ahead;
+        one(panel, n_cols, activations.row(0), {first, first - ahead / 2, first - ahead / 6 * 5}, sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};
