@@ -48,9 +48,8 @@ Tiling::Tiling(Caches caches) {
     // smaller. So beyond this multiplying is what costs, and up to here items of many panels do no harm.
     few_tokens = 16;
 
-    // Ten microseconds of a core's bandwidth: long against taking an item, which waits for the reads before
-    // it, and short against a matrix,
-    // at whose end threads wait for one another.
+    // Ten microseconds of a core's bandwidth: long against taking an item, which waits for the reads before it, and short
+    // against a matrix, at whose end threads wait for one another.
     item_bytes = int64_t{256} << 10;
 }
 
