@@ -59,8 +59,9 @@ int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
 struct Query {
     int64_t first, last;  // last included
 
+    // Of `size` positions from `begin` on.
     Range of(int64_t begin, int64_t size) const {
-        return {std::max<int64_t>(0, first - begin), std::min(size, last + 1 - begin)};
+        return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
     }
     bool sees_part(int64_t part) const { return !of(part * split, split).empty(); }
 };
@@ -345,7 +346,8 @@ class Attention final : public Op {
         for (int64_t r = 0; r < tile.n;) {
             const int64_t n = block_size(tile.n - r);
             for (int64_t j = 0; j < n; ++j) {
-                const Range range = r + j < tile.n ? tile.query[r + j].of(begin, page_size) : Range{0, 0};
+                const Range range =
+                    r + j < tile.n ? tile.query[r + j].of(begin, page_size) : Range{page_size, page_size};
                 encode_weights(tile.s.row(r + j), range, values, tile.weights, j);
             }
             add_values(n, tile.weights, values, outputs(tile, r));

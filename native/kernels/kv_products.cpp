@@ -230,8 +230,8 @@ void encode_weights(const float* p, Range range, const PageMatrix& values, const
         if (range.from > 0 || range.to < kv_page) {
             float masked[kv_page];
             unrolled<4>([&]<int i>() CLARION_INLINE { simd::store(masked + i * lanes, x[i]); });
-            std::fill(masked, masked + std::min(range.from, range.to), 0.0f);
-            std::fill(masked + std::max<int64_t>(0, range.to), masked + kv_page, 0.0f);
+            std::fill(masked, masked + range.from, 0.0f);
+            std::fill(masked + range.to, masked + kv_page, 0.0f);
             unrolled<4>([&]<int i>() CLARION_INLINE { x[i] = simd::load(masked + i * lanes); });
         }
         const Encoded block = weights_block(rows, b);
