@@ -243,17 +243,19 @@ class Attention final : public Op {
         const int64_t key_bytes = kv_bytes(key_format, dim_k_, false);
         const int64_t value_bytes = kv_bytes(value_format, dim_v_, true);
         const int32_t* pages = batch.pages + batch.sequences[tile.begin] * batch.pages_per_sequence;
+        const int64_t first = std::max(tile.first, part * split) / page_size;
         const int64_t last = std::min(tile.last, (part + 1) * split - 1) / page_size;
-        const int64_t blocks = rows_for((tile.n + group_ - 1) / group_);
+        const int64_t next_head = std::min(head + 1, use_.n_head - 1);
         for (int64_t r = 0; r < tile.n; ++r) clear(tile.part.row(r), state_floats_);
         if (is_integer(key_format))
-            for (int64_t r = 0; r < blocks; ++r) encode_query(tile.q.row(r), dim_k_, tile.queries, r);
-        for (int64_t page = std::max(tile.first, part * split) / page_size; page <= last; ++page) {
-            const std::byte* values = cache.values(use_.layer, pages[page], head);
-            const std::byte* next = cache.keys(use_.layer, pages[std::min(page + 1, last)], head);
-            run_page(tile, page,
-                     {key_format, cache.keys(use_.layer, pages[page], head), dim_k_, values, value_bytes},
-                     {value_format, values, dim_v_, next, key_bytes});
+            for (int64_t r = 0; r < rows_for((tile.n + group_ - 1) / group_); ++r)
+                encode_query(tile.q.row(r), dim_k_, tile.queries, r);
+        for (int64_t page = first; page <= last; ++page) {
+            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.layer, pages[p], h); };
+            const std::byte* keys = keys_of(page, head);
+            const std::byte* next = page < last ? keys_of(page + 1, head) : keys_of(first, next_head);
+            run_page(tile, page, {key_format, keys, dim_k_, next, key_bytes},
+                     {value_format, keys + key_bytes, dim_v_, next + key_bytes, value_bytes});
         }
         if (kept.data == tile.part.data)
             absorb(tile, part, tile.part);
@@ -282,19 +284,19 @@ class Attention final : public Op {
         }
         if (any.empty()) return;
         // Many queries multiply for long: each of them fetches a few lines of what comes next.
-        const int64_t key_rest = keys.next_bytes, value_rest = values.next_bytes;
+        const int64_t key_bytes = keys.next_bytes, value_bytes = values.next_bytes;
         const bool many = tile.n > 4;
         if (many) keys.next_bytes = values.next_bytes = 0;
         add_page_scores(tile, prepare(keys, false, tile.n, tile.prepared),
                         {any.from / lanes, (any.to + lanes - 1) / lanes});
-        const int64_t step = (std::max(key_rest, value_rest) / tile.n / 64 + 1) * 64;
+        const int64_t step = (std::max(key_bytes, value_bytes) / tile.n / 64 + 1) * 64;
         for (int64_t r = 0; r < tile.n; ++r) {
             const Range range = tile.query[r].of(begin, page_size);
             if (!range.empty()) softmax(tile.s.row(r), range, tile.part.row(r));
             if (!many) continue;
             for (int64_t i = r * step; i < (r + 1) * step; i += 64) {
-                if (i < key_rest) simd::prefetch(keys.next + i);
-                if (i < value_rest) simd::prefetch(values.next + i);
+                if (i < key_bytes) simd::prefetch(keys.next + i);
+                if (i < value_bytes) simd::prefetch(values.next + i);
             }
         }
         values = prepare(values, true, tile.n, tile.prepared);

@@ -97,39 +97,52 @@ void accumulate_queries(int64_t n, Matrix w, const PageMatrix& m, int64_t length
     f(w, m, length, columns, rows, sum);
 }
 
-// out[j] += a panel of 16 rows times the activations of Q queries, `blocks` blocks of `pairs` x 8 columns: unsigned bytes
-// [blocks][pairs][2][16 rows][4 columns], and f16 scales [blocks][16 rows], or none.
+// Some panels of 16 rows, one behind the other, times the activations of Q queries: out[j] += the products with panel 0,
+// out[j] + 16 those with panel 1, ... A panel is unsigned bytes [blocks][pairs][2][16 rows][4 columns], and has f16
+// scales [blocks][16 rows], or none.
+struct Panels {
+    const uint8_t* u;
+    const uint16_t* scales;
+    int64_t n, blocks, pairs;
+    int32_t offset;
+};
+
 template <int Q>
-void multiply_panel(const uint8_t* u, const uint16_t* scales, int64_t blocks, int64_t pairs, int32_t offset,
-                    const Encoded& a, Matrix out, Fetch<2>& fetch) {
+void multiply(const Panels& panels, const Encoded& a, Matrix out, Fetch<2>& fetch) {
     using Accumulator = simd::high_accumulator;
-    f32x16 total[Q];
-    unrolled<Q>([&]<int j>() CLARION_INLINE { total[j] = simd::load(out.row(j)); });
+    const uint8_t* u = panels.u;
+    const uint16_t* scales = panels.scales;
     auto ahead = fetch;
-    const uint8_t* quads = a.quads(0);
-    for (int64_t b = 0; b < blocks; ++b) {
-        Accumulator acc[Q];
-        unrolled<Q>([&]<int j>() CLARION_INLINE {
-            acc[j] = Accumulator::start((Accumulator::bias - offset) * a.blocks(j)[b].sum);
-        });
-        for (int64_t pair = 0; pair < pairs; ++pair, u += 2 * line, quads += 2 * Encoded::quad_bytes) {
-            if constexpr (Q <= 4) ahead.step();
-            const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + line);
-            unrolled<Q>([&]<int j>() CLARION_INLINE { acc[j].dot2(w0, w1, quads + j * a.stride); });
+    for (int64_t p = 0; p < panels.n; ++p, out.data += lanes) {
+        f32x16 total[Q];
+        unrolled<Q>([&]<int j>() CLARION_INLINE { total[j] = simd::load(out.row(j)); });
+        const uint8_t* quads = a.quads(0);
+        for (int64_t b = 0; b < panels.blocks; ++b) {
+            Accumulator acc[Q];
+            unrolled<Q>([&]<int j>() CLARION_INLINE {
+                acc[j] = Accumulator::start((Accumulator::bias - panels.offset) * a.blocks(j)[b].sum);
+            });
+            for (int64_t i = 0; i < panels.pairs; ++i, u += 2 * line, quads += 2 * Encoded::quad_bytes) {
+                if constexpr (Q <= 4) ahead.step();
+                const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + line);
+                unrolled<Q>([&]<int j>() CLARION_INLINE { acc[j].dot2(w0, w1, quads + j * a.stride); });
+            }
+            f32x16 scale = simd::set1(1.0f);
+            if (scales) {
+                scale = simd::load_f16(scales);
+                scales += lanes;
+            }
+            unrolled<Q>([&]<int j>() CLARION_INLINE {
+                const f32x16 both = simd::mul(scale, simd::set1(a.blocks(j)[b].scale));
+                total[j] = simd::fma(simd::to_f32(acc[j].total()), both, total[j]);
+            });
         }
-        const f32x16 scale = scales ? simd::load_f16(scales + b * lanes) : simd::set1(1.0f);
-        unrolled<Q>([&]<int j>() CLARION_INLINE {
-            const f32x16 both = simd::mul(scale, simd::set1(a.blocks(j)[b].scale));
-            total[j] = simd::fma(simd::to_f32(acc[j].total()), both, total[j]);
-        });
+        unrolled<Q>([&]<int j>() CLARION_INLINE { simd::store(out.row(j), total[j]); });
     }
     fetch = ahead;
-    unrolled<Q>([&]<int j>() CLARION_INLINE { simd::store(out.row(j), total[j]); });
 }
 
-auto multiply_for(int64_t n) {
-    return n > 4 ? multiply_panel<most_queries> : n > 1 ? multiply_panel<4> : multiply_panel<1>;
-}
+auto multiply_for(int64_t n) { return n > 4 ? multiply<most_queries> : n > 1 ? multiply<4> : multiply<1>; }
 
 const uint8_t* integers(const PageMatrix& m) {
     return reinterpret_cast<const uint8_t*>(m.data) + kv_scale_bytes(m.dim);
@@ -250,20 +263,25 @@ void add_values(int64_t n, Matrix p, const PageMatrix& values, Range positions, 
 }
 
 void add_scores(int64_t n, const Encoded& q, const PageMatrix& keys, Range vectors, Matrix s) {
-    const int64_t blocks = kv_blocks(keys.dim);
+    const int64_t blocks = kv_blocks(keys.dim), panels = vectors.to - vectors.from;
     const auto* scales = reinterpret_cast<const uint16_t*>(keys.data);
-    Fetch<2> fetch(keys, 4 * blocks * (vectors.to - vectors.from));
-    for (int64_t v = vectors.from; v < vectors.to; ++v)
-        multiply_for(n)(integers(keys) + v * blocks * 8 * line, scales + v * blocks * lanes, blocks, 4,
-                        kv_offset(keys.format), q, {s.data + v * lanes, s.stride}, fetch);
+    Fetch<2> fetch(keys, 4 * blocks * panels);
+    const Panels some{integers(keys) + vectors.from * blocks * 8 * line,
+                      scales + vectors.from * blocks * lanes,
+                      panels,
+                      blocks,
+                      4,
+                      kv_offset(keys.format)};
+    multiply_for(n)(some, q, {s.data + vectors.from * lanes, s.stride}, fetch);
 }
 
 void add_values(int64_t n, const Encoded& p, const PageMatrix& values, Matrix o) {
-    const int64_t panels = 2 * kv_blocks(values.dim);
-    Fetch<2> fetch(values, 8 * panels);
-    for (int64_t v = 0; v < panels; ++v)
-        multiply_for(n)(integers(values) + v * kv_page * lanes, nullptr, 1, 8, kv_offset(values.format),
-                        weights_block(p, v / 2), {o.data + v * lanes, o.stride}, fetch);
+    const int64_t blocks = kv_blocks(values.dim);
+    Fetch<2> fetch(values, 16 * blocks);
+    for (int64_t b = 0; b < blocks; ++b)
+        multiply_for(n)(
+            {integers(values) + b * kv_page * kv_block, nullptr, 2, 1, 8, kv_offset(values.format)},
+            weights_block(p, b), {o.data + b * kv_block, o.stride}, fetch);
 }
 
 }  // namespace clarion

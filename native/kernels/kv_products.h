@@ -38,8 +38,8 @@ struct Range {
     bool empty() const { return from >= to; }
 };
 
-// A matrix of a page. While up to four queries read it, `next` is fetched, which will be read after it: pages lie
-// anywhere, and the processor cannot guess where.
+// A matrix of a page. While up to four queries read it, that of the next page is fetched: pages lie anywhere, the
+// processor cannot guess where, and half a page ahead was too late (a page of q8_0 in 8.7 KB is read in 0.8 us).
 struct PageMatrix {
     KvFormat format;
     const std::byte* data;

