@@ -55,7 +55,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -72,8 +72,8 @@ def load(
             4096.
         activations: what quantised weights are multiplied with: "fast" (8-bit integers), "high" (16-bit) or
             "exact" (float32).
-        kv: what keys and values are stored as, "f16" or "f32"; None: "f32" where activations are exact, else
-            "f16".
+        kv: what keys and values are stored as, one of "f32", "f16", "bf16", "q8_0", "q4_0", or two as
+            "q8_0:f16" or ("q8_0", "f16"); None: "f32" where activations are exact, else "f16".
         isa: the native module to use; None: the best one for this processor.
         batch: tokens computed at once at most.
         outputs: rows of logits in one batch at most, and so texts that are generated at once. `Model.logits`
@@ -115,7 +115,7 @@ def load(
             mover.start(program)
         engine = Engine(
             program,
-            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv),
+            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
             core.Sampler(plan.n_vocab),
             n_pages=n_pages,
             context=plan.context,
@@ -150,7 +150,7 @@ def make_plan(
     *,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -163,7 +163,7 @@ def make_plan(
     return compile(
         graph,
         activations=cast(Any, activations),
-        kv=cast(Any, kv),
+        kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
