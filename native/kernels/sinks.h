@@ -73,11 +73,7 @@ struct OneToken {
         // and stall.
         constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
         constexpr int from = run_bytes * nth / of, to = run_bytes * (nth + 2) / of;
-        for (int line = (from + 63) / 64 * 64; line < to; line += 64) {
-            simd::prefetch(fetch.first + line);
-            simd::prefetch(fetch.again + line);
-            simd::prefetch(fetch.last + line);
-        }
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
         constexpr int g = 4 * quad / (waits ? 32 : F::group);
         acc[g].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
