@@ -1,0 +1,23 @@
+// The formats that can be written: id, weights and bytes of a block, the largest magnitude that its scale in f16
+// allows, and the function.
+#pragma once
+
+#include "quantize/quantizers.h"
+
+namespace clarion::quantize {
+
+inline constexpr float f16_max = 65504.0f;
+
+inline constexpr Quantizer table[] = {
+    {1, 1, 2, f16_max, quantize_f16},
+    {30, 1, 2, 3.3895e38f, quantize_bf16},
+    {2, 32, 18, 8 * f16_max, quantize_q4_0},
+    {3, 32, 20, f16_max, quantize_q4_1},
+    {6, 32, 22, 16 * f16_max, quantize_q5_0},
+    {7, 32, 24, f16_max, quantize_q5_1},
+    {8, 32, 34, 127 * f16_max, quantize_q8_0},
+    {9, 32, 36, 32 * f16_max / 64, quantize_q8_1},
+    {15, 256, 292, 3e38f, quantize_q8_k},
+};
+
+}  // namespace clarion::quantize
