@@ -1,4 +1,4 @@
-// One function for each format; which file holds it is said by the name before the underscore.
+// One function for each format.
 #pragma once
 
 #include "quantize/quantizer.h"
@@ -14,5 +14,12 @@ void quantize_q5_1(const Run&);
 void quantize_q8_0(const Run&);
 void quantize_q8_1(const Run&);
 void quantize_q8_k(const Run&);
+void quantize_q2_k(const Run&);
+void quantize_q3_k(const Run&);
+void quantize_q4_k(const Run&);
+void quantize_q5_k(const Run&);
+void quantize_q6_k(const Run&);
+void quantize_iq4_nl(const Run&);
+void quantize_iq4_xs(const Run&);
 
 }  // namespace clarion::quantize

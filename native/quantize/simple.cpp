@@ -24,15 +24,11 @@ void each_tile(const Run& run, Body body) {
 }
 
 struct Halves {
-    alignas(64) float value[lanes];
     uint16_t bits[lanes];
     explicit Halves(F x) {
+        alignas(64) float value[lanes];
         store(value, x);
-        for (int l = 0; l < lanes; ++l) {
-            const Half h = to_half(value[l]);
-            value[l] = h.value;
-            bits[l] = h.bits;
-        }
+        for (int l = 0; l < lanes; ++l) bits[l] = to_half(value[l]).bits;
     }
 };
 
@@ -68,7 +64,7 @@ void symmetric(const Run& run) {
                 codes.put(j, truncated(min(code, all(2.0f * half - 1))));
             }
         } else {
-            d = load(Halves(fit_scale<Levels>(tile, 12, 0.8f, 1.1f, 2).scale).value);
+            d = rounded_to_half(fit_scale<Levels>(tile, 12, 0.8f, 1.1f, 2).scale);
             const F to_code = inverse(d);
             for (int j = 0; j < 32; ++j) codes.put(j, Levels::code(tile.x[j] * to_code));
         }
@@ -104,8 +100,8 @@ void affine(const Run& run) {
             }
         } else {
             const AffineFit fit = fit_affine<32, false>(tile, most, 16, 3);
-            d = load(Halves(fit.scale).value);
-            m = load(Halves(fit.low).value);
+            d = rounded_to_half(fit.scale);
+            m = rounded_to_half(fit.low);
             const F to_code = inverse(d);
             for (int j = 0; j < 32; ++j)
                 codes.put(j, truncated(rounded(clamp((tile.x[j] - m) * to_code, all(0.0f), all(most)))));
@@ -138,13 +134,15 @@ float bytes_of_block(const float* x, int8_t* q) {
 }  // namespace
 
 void quantize_f16(const Run& run) {
-    for (int64_t i = 0; i < run.n_blocks; ++i) put_u16(run.out + 2 * i, simd::f32_to_f16(run.x[i]));
+    auto* out = reinterpret_cast<uint16_t*>(run.out);
+    for (int64_t i = 0; i < run.n_blocks; ++i) out[i] = simd::f32_to_f16(run.x[i]);
 }
 
 void quantize_bf16(const Run& run) {  // to nearest even
+    auto* out = reinterpret_cast<uint16_t*>(run.out);
     for (int64_t i = 0; i < run.n_blocks; ++i) {
         const auto bits = std::bit_cast<uint32_t>(run.x[i]);
-        put_u16(run.out + 2 * i, (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        out[i] = static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
     }
 }
 

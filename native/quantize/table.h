@@ -18,6 +18,13 @@ inline constexpr Quantizer table[] = {
     {8, 32, 34, 127 * f16_max, quantize_q8_0},
     {9, 32, 36, 32 * f16_max / 64, quantize_q8_1},
     {15, 256, 292, 3e38f, quantize_q8_k},
+    {10, 256, 84, 15 * f16_max, quantize_q2_k},
+    {11, 256, 110, 32 * 3 * f16_max, quantize_q3_k},
+    {12, 256, 144, 63 * f16_max, quantize_q4_k},
+    {13, 256, 176, 63 * f16_max, quantize_q5_k},
+    {14, 256, 210, 127 * 31 * f16_max, quantize_q6_k},
+    {20, 32, 18, 113 * f16_max, quantize_iq4_nl},
+    {23, 256, 136, 31 * 113 * f16_max, quantize_iq4_xs},
 };
 
 }  // namespace clarion::quantize

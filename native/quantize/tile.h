@@ -47,6 +47,14 @@ inline Half to_half(float x) {
     return {bits, simd::f16_to_f32(bits)};
 }
 
+// Each lane as its scale in the file would read.
+inline F rounded_to_half(F x) {
+    alignas(64) float v[lanes];
+    store(v, x);
+    for (float& e : v) e = to_half(e).value;
+    return load(v);
+}
+
 inline void put_u16(uint8_t* out, uint32_t v) {
     out[0] = static_cast<uint8_t>(v);
     out[1] = static_cast<uint8_t>(v >> 8);
