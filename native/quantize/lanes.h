@@ -95,6 +95,11 @@ CLARION_LANES F abs(F a) {
     CLARION_EACH_PIECE a.v[i] = (FloatPiece)((IntPiece)a.v[i] & 0x7fffffff);
     return a;
 }
+CLARION_LANES I bits_of(F a) {
+    I r;
+    CLARION_EACH_PIECE r.v[i] = (IntPiece)a.v[i];
+    return r;
+}
 // Towards zero; |a| < 2^31.
 CLARION_LANES I truncated(F a) {
     I r;
@@ -117,12 +122,6 @@ CLARION_LANES F square(F a) { return a * a; }
 CLARION_LANES F ratio(F a, F b) {
     const I positive = b > all(0.0f);
     return select(positive, a / select(positive, b, all(1.0f)), all(0.0f));
-}
-
-CLARION_LANES float lane(const F& a, int i) {
-    float p[lanes];
-    store(p, a);
-    return p[i];
 }
 
 }  // namespace clarion::quantize

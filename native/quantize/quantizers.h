@@ -19,6 +19,11 @@ void quantize_q3_k(const Run&);
 void quantize_q4_k(const Run&);
 void quantize_q5_k(const Run&);
 void quantize_q6_k(const Run&);
+void quantize_iq2_xxs(const Run&);
+void quantize_iq2_xs(const Run&);
+void quantize_iq2_s(const Run&);
+void quantize_iq3_xxs(const Run&);
+void quantize_iq3_s(const Run&);
 void quantize_iq4_nl(const Run&);
 void quantize_iq4_xs(const Run&);
 

@@ -23,6 +23,11 @@ inline constexpr Quantizer table[] = {
     {12, 256, 144, 63 * f16_max, quantize_q4_k},
     {13, 256, 176, 63 * f16_max, quantize_q5_k},
     {14, 256, 210, 127 * 31 * f16_max, quantize_q6_k},
+    {16, 256, 66, 3 * 43 * f16_max, quantize_iq2_xxs},
+    {17, 256, 74, 3 * 43 * f16_max, quantize_iq2_xs},
+    {22, 256, 82, 3 * 43 * f16_max, quantize_iq2_s},
+    {18, 256, 98, 7 * 62 * f16_max, quantize_iq3_xxs},
+    {21, 256, 110, 31 * 15 * f16_max, quantize_iq3_s},
     {20, 32, 18, 113 * f16_max, quantize_iq4_nl},
     {23, 256, 136, 31 * 113 * f16_max, quantize_iq4_xs},
 };
