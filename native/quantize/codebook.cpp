@@ -2,9 +2,8 @@
 // IQ3_S. A block of 256 has a scale d: f16 and for each group of 32 or 16 an integer s of four bits:
 // weight = d * factor * (s + 1/2) * +-entry.
 #include "formats/codebooks.h"
-#include "quantize/common_scale.h"
+#include "quantize/codebook_block.h"
 #include "quantize/quantizers.h"
-#include "quantize/shortlist.h"
 
 namespace clarion::quantize {
 
@@ -42,7 +41,6 @@ struct Block {
     uint16_t entry[64];  // of each vector
     uint8_t sign[32];    // of each 8 weights, a bit for each negative one
     int s[16];           // of each group
-    Half d;
 };
 
 // Seven signs, the eighth making their number even, of each 8 of 32 weights, and s.
@@ -63,7 +61,7 @@ struct IQ2XXS {
     using Book = Iq2Book<&Codebooks::iq2_xxs, 256>;
     static constexpr int n = 32, bytes = 66;
     static constexpr bool even_signs = true;
-    static constexpr float factor = 0.25f, from = 0.029f, to = 0.062f;
+    static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         for (int g = 0; g < 8; ++g) {
             for (int i = 0; i < 4; ++i) out[2 + 8 * g + i] = static_cast<uint8_t>(b.entry[4 * g + i]);
@@ -76,7 +74,7 @@ struct IQ2XS {
     using Book = Iq2Book<&Codebooks::iq2_xs, 512>;
     static constexpr int n = 16, bytes = 74;
     static constexpr bool even_signs = true;
-    static constexpr float factor = 0.25f, from = 0.029f, to = 0.062f;
+    static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         for (int i = 0; i < 32; ++i)
             put_u16(out + 2 + 2 * i, b.entry[i] | static_cast<uint32_t>(b.sign[i] & 127) << 9);
@@ -88,7 +86,7 @@ struct IQ2S {
     using Book = Iq2Book<&Codebooks::iq2_s, 1024>;
     static constexpr int n = 16, bytes = 82;
     static constexpr bool even_signs = false;
-    static constexpr float factor = 0.25f, from = 0.029f, to = 0.062f;
+    static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         std::memset(out + 66, 0, 8);
         for (int i = 0; i < 32; ++i) {
@@ -104,7 +102,7 @@ struct IQ3XXS {
     using Book = Iq3XxsBook;
     static constexpr int n = 32, bytes = 98;
     static constexpr bool even_signs = true;
-    static constexpr float factor = 0.5f, from = 0.024f, to = 0.055f;
+    static constexpr float most = 15.0f, factor = 0.5f, from = 0.024f, to = 0.055f;
     static void pack(const Block& b, uint8_t* out) {
         for (int i = 0; i < 64; ++i) out[2 + i] = static_cast<uint8_t>(b.entry[i]);
         for (int g = 0; g < 8; ++g) put_u32(out + 66 + 4 * g, signs_and_scale(b.sign + 4 * g, b.s[g]));
@@ -115,7 +113,7 @@ struct IQ3S {
     using Book = Iq3SBook;
     static constexpr int n = 32, bytes = 110;
     static constexpr bool even_signs = false;
-    static constexpr float factor = 2.0f, from = 0.10f, to = 0.23f;
+    static constexpr float most = 15.0f, factor = 2.0f, from = 0.10f, to = 0.23f;
     static void pack(const Block& b, uint8_t* out) {
         std::memset(out + 66, 0, 8);
         for (int i = 0; i < 64; ++i) {
@@ -149,26 +147,28 @@ template <typename Format>
 struct Group {
     using Book = typename Format::Book;
     static constexpr int n = Format::n, vectors = n / Book::dims;
-    const float *x, *w;
+    const Shortlists<Book>& lists = Shortlists<Book>::get();
+    const float *x = nullptr, *w = nullptr;
     Found found[vectors], trial[vectors];
     float error = 3e38f;
 
     // Searches with scale d, and keeps what it finds if that is better.
     bool attempt(float d) {
-        const float e = search<Book, n>(x, w, d, trial);
+        const float e = search<Book, n>(lists, x, w, d, trial);
         if (!(e < error)) return false;
         error = e;
         std::copy_n(trial, vectors, found);
         return true;
     }
+    uint16_t entry(int v) const { return lists[found[v].cell].entry[found[v].lane]; }
     // sum(w x entry) and sum(w entry^2) of what was kept.
     void sums(float& xc, float& cc) const {
         xc = cc = 0.0f;
         for (int v = 0; v < vectors; ++v) {
-            const auto& list = Shortlists<Book>::get()[found[v].cell];
+            const auto& cell = lists[found[v].cell];
             for (int j = 0; j < Book::dims; ++j) {
                 const int at = v * Book::dims + j;
-                const float c = list.value[j][found[v].lane];
+                const auto c = static_cast<float>(cell.value(found[v].lane, j));
                 xc += w[at] * x[at] * c;
                 cc += w[at] * c * c;
             }
@@ -176,75 +176,20 @@ struct Group {
     }
 };
 
-template <typename Format>
-void quantize_block(const float* x, const float* w, uint8_t* out) {
-    using Book = typename Format::Book;
-    constexpr int n = Format::n, groups = 256 / n, vectors = n / Book::dims;
-    alignas(64) float magnitude[256];
-    Block block;
-    for (int i = 0; i < 32; ++i)
-        block.sign[i] = take_signs<Format::even_signs>(x + 8 * i, w + 8 * i, magnitude + 8 * i);
-
-    Group<Format> group[groups];
-    float scale[groups], cost[groups];
-    for (int g = 0; g < groups; ++g) {
-        Group<Format>& at = group[g];
-        at.x = magnitude + n * g;
-        at.w = w + n * g;
-        float sum = 0.0f, weight = 0.0f;
-        for (int j = 0; j < n; ++j) {
-            sum += at.w[j] * std::fabs(at.x[j]);
-            weight += at.w[j];
-        }
-        const float mean = sum / weight;
-        constexpr int steps = 6;
-        for (int k = 0; k < steps; ++k)
-            at.attempt(mean * (Format::from + (Format::to - Format::from) / (steps - 1) * static_cast<float>(k)));
-        for (int round = 0;; ++round) {
-            float xc;
-            at.sums(xc, cost[g]);
-            scale[g] = cost[g] > 0 ? std::max(xc / cost[g], 0.0f) : 0.0f;
-            if (round == 2 || !at.attempt(scale[g])) break;
-        }
-    }
-
-    float d = to_half(common_scale(scale, cost, groups, 0.0f, 15.0f, 0.5f) / Format::factor).value;
-    for (int round = 0; round < 2; ++round) {
-        const float unit = d * Format::factor;
-        float above = 0.0f, below = 0.0f;
-        for (int g = 0; g < groups; ++g) {
-            Group<Format>& at = group[g];
-            const float best = unit > 0 ? scale[g] / unit - 0.5f : 0.0f;
-            const int middle = static_cast<int>(std::clamp(best, 0.0f, 15.0f) + 0.5f);
-            at.error = 3e38f;
-            for (int s = std::max(middle - 1, 0); s <= std::min(middle + 1, 15); ++s)
-                if (at.attempt(unit * (static_cast<float>(s) + 0.5f))) block.s[g] = s;
-            float xc, cc;
-            at.sums(xc, cc);
-            scale[g] = cc > 0 ? std::max(xc / cc, 0.0f) : 0.0f;
-            const float r = static_cast<float>(block.s[g]) + 0.5f;
-            above += r * xc;
-            below += r * r * cc;
-        }
-        if (round == 0 && below > 0) d = to_half(std::max(above / below, 0.0f) / Format::factor).value;
-    }
-    for (int g = 0; g < groups; ++g)
-        for (int v = 0; v < vectors; ++v)
-            block.entry[vectors * g + v] = Shortlists<Book>::get()[group[g].found[v].cell].entry[group[g].found[v].lane];
-    block.d = to_half(d);
-    put_u16(out, block.d.bits);
-    Format::pack(block, out);
-}
-
+// Magnitudes, signs, and a search of what is left.
 template <typename Format>
 void quantize(const Run& run) {
-    alignas(64) float w[256];
-    std::fill_n(w, 256, 1.0f);
-    for (int64_t b = 0; b < run.n_blocks; ++b) {
-        if (run.importance != nullptr)
-            std::memcpy(w, run.importance + (run.column + 256 * b) % run.cols, sizeof w);
-        quantize_block<Format>(run.x + 256 * b, w, run.out + Format::bytes * b);
-    }
+    each_block<Format>(run, [](const float* x, const float* w, uint8_t* out) {
+        constexpr int n = Format::n, vectors = Group<Format>::vectors;
+        alignas(64) float magnitude[256];
+        Block block;
+        for (int i = 0; i < 32; ++i)
+            block.sign[i] = take_signs<Format::even_signs>(x + 8 * i, w + 8 * i, magnitude + 8 * i);
+        Group<Format> group[256 / n];
+        put_u16(out, fit_block<Format>(magnitude, w, group, block.s).bits);
+        for (int v = 0; v < 256 / Format::Book::dims; ++v) block.entry[v] = group[v / vectors].entry(v % vectors);
+        Format::pack(block, out);
+    });
 }
 
 }  // namespace

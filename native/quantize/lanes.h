@@ -49,6 +49,11 @@ CLARION_LANES F load(const float* p) {
     std::memcpy(&r, p, sizeof r);
     return r;
 }
+CLARION_LANES I load(const int32_t* p) {
+    I r;
+    std::memcpy(&r, p, sizeof r);
+    return r;
+}
 CLARION_LANES void store(float* p, F a) { std::memcpy(p, &a, sizeof a); }
 CLARION_LANES void store(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
 

@@ -1,8 +1,8 @@
 #include "quantize/quantizer.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
-#include <cmath>
 #include <condition_variable>
 #include <mutex>
 #include <system_error>
@@ -19,12 +19,16 @@ namespace {
 // format's block times 16 lanes.
 constexpr int64_t piece = 32768;
 
-// The first weight that is not finite or larger than the limit, or n.
+// The first weight that is not finite or larger than the limit, or n. Of magnitudes the bits have the order of the
+// values, and infinity and NaN come last.
 int64_t first_bad(const float* x, int64_t n, float limit) {
-    bool bad = false;
-    for (int64_t i = 0; i < n; ++i) bad |= !(std::fabs(x[i]) <= limit);
-    if (!bad) return n;
-    return std::find_if(x, x + n, [&](float v) { return !(std::fabs(v) <= limit); }) - x;
+    const auto magnitude = [&](int64_t i) { return std::bit_cast<int32_t>(x[i]) & 0x7fffffff; };
+    const auto most = std::bit_cast<int32_t>(limit);
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; ++i) largest = std::max(largest, magnitude(i));
+    int64_t i = largest <= most ? n : 0;
+    while (i < n && magnitude(i) <= most) ++i;
+    return i;
 }
 
 class Work {

@@ -18,9 +18,11 @@ template <typename Book>
 class Shortlists {
   public:
     static constexpr int dims = Book::dims;
+    static_assert(dims % 4 == 0);
     struct Cell {
+        int32_t values[dims / 4][lanes];  // four elements of each entry, a signed byte each
         uint16_t entry[lanes];
-        int8_t value[dims][lanes];
+        int value(int lane, int j) const { return static_cast<int8_t>(values[j / 4][lane] >> 8 * (j % 4)); }
     };
 
     static const Shortlists& get() {
@@ -29,13 +31,15 @@ class Shortlists {
     }
     const Cell& operator[](int i) const { return cells_[i]; }
 
-    // For lane j of a vector: what its level adds to the number of its cell.
-    static F radix() {
-        alignas(64) float power[lanes];
-        for (int j = 0; j < lanes; ++j)
-            power[j] = j % dims == 0 ? 1.0f : power[j - 1] * static_cast<float>(Book::n_levels);
-        return load(power);
-    }
+    // What the level of a vector's element adds to the number of its cell, for the elements in 16 lanes.
+    struct Radix {
+        alignas(64) float of[lanes];
+    };
+    static constexpr Radix radix = [] {
+        Radix r{};
+        for (int j = 0; j < lanes; ++j) r.of[j] = j % dims == 0 ? 1.0f : r.of[j - 1] * Book::n_levels;
+        return r;
+    }();
 
   private:
     static constexpr int n_cells = [] {
@@ -43,7 +47,7 @@ class Shortlists {
         for (int j = 0; j < dims; ++j) n *= Book::n_levels;
         return n;
     }();
-    std::unique_ptr<Cell[]> cells_{new Cell[n_cells]};
+    std::unique_ptr<Cell[]> cells_{new Cell[n_cells]()};
 
     Shortlists() {
         auto values = std::make_unique<int16_t[]>(dims * Book::size);  // [dims][size]
@@ -65,28 +69,27 @@ class Shortlists {
             for (int k = 0; k < lanes; ++k) {
                 const auto e = static_cast<int>(key[k] & 2047);
                 cells_[cell].entry[k] = static_cast<uint16_t>(e);
-                for (int j = 0; j < dims; ++j)
-                    cells_[cell].value[j][k] = static_cast<int8_t>(values[j * Book::size + e]);
+                for (int j = 0; j < dims; ++j) {
+                    const auto byte = static_cast<uint8_t>(values[j * Book::size + e]);
+                    cells_[cell].values[j / 4][k] |= static_cast<int32_t>(uint32_t{byte} << 8 * (j % 4));
+                }
             }
         }
     }
 };
 
-typedef int8_t BytePiece __attribute__((vector_size(piece_lanes)));
-
-CLARION_LANES F load_bytes(const int8_t* p) {
+// The j-th signed byte of each lane.
+template <int j>
+CLARION_LANES F byte_of(I a) {
     F r;
-    CLARION_EACH_PIECE {
-        BytePiece b;
-        std::memcpy(&b, p + piece_lanes * i, sizeof b);
-        r.v[i] = __builtin_convertvector(b, FloatPiece);
-    }
+    CLARION_EACH_PIECE r.v[i] = __builtin_convertvector((a.v[i] << (24 - 8 * j)) >> 24, FloatPiece);
     return r;
 }
 
 // What a search found for one vector of a codebook.
 struct Found {
     int cell, lane;
+    float error;
 };
 
 // The least lane, its number in the lowest four bits. Values are not negative: their order is that of their bits.
@@ -104,27 +107,30 @@ CLARION_LANES float least_lane(F a, int& lane) {
 
 // sum(w (x - d * entry)^2) over n elements, each dims of them at their best entry, which `found` tells.
 template <typename Book, int n>
-[[gnu::noinline]] float search(const float* x, const float* w, float d, Found* found) {
-    const auto& lists = Shortlists<Book>::get();
-    const F radix = Shortlists<Book>::radix();
+[[gnu::noinline]] float search(const Shortlists<Book>& lists, const float* x, const float* w, float d, Found* found) {
     const F to_level = inverse(all(d * Book::step)), zero = all(Book::base / Book::step);
     float total = 0.0f;
     for (int at = 0; at < n; at += lanes) {
-        alignas(64) float part[lanes];
+        alignas(64) int32_t part[lanes];
         const F level = rounded(clamp(load(x + at) * to_level - zero, all(0.0f), all(Book::n_levels - 1.0f)));
-        store(part, level * radix);
+        store(part, truncated(level * load(lists.radix.of)));
         for (int k = 0; k < lanes; k += Book::dims, ++found) {
-            float cell = 0.0f;
-            for (int j = 0; j < Book::dims; ++j) cell += part[k + j];
-            found->cell = static_cast<int>(cell);
-            const auto& list = lists[found->cell];
+            found->cell = std::accumulate(part + k, part + k + Book::dims, 0);
+            const auto& cell = lists[found->cell];
             F error = all(0.0f);
-#pragma GCC unroll 8
-            for (int j = 0; j < Book::dims; ++j) {
-                const F off = all(x[at + k + j]) - all(d) * load_bytes(list.value[j]);
+            const auto add = [&](int j, F value) {
+                const F off = all(x[at + k + j]) - all(d) * value;
                 error = error + all(w[at + k + j]) * square(off);
+            };
+            for (int four = 0; four < Book::dims / 4; ++four) {
+                const I values = load(cell.values[four]);
+                add(4 * four, byte_of<0>(values));
+                add(4 * four + 1, byte_of<1>(values));
+                add(4 * four + 2, byte_of<2>(values));
+                add(4 * four + 3, byte_of<3>(values));
             }
-            total += least_lane(error, found->lane);
+            found->error = least_lane(error, found->lane);
+            total += found->error;
         }
     }
     return total;

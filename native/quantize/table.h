@@ -23,6 +23,8 @@ inline constexpr Quantizer table[] = {
     {12, 256, 144, 63 * f16_max, quantize_q4_k},
     {13, 256, 176, 63 * f16_max, quantize_q5_k},
     {14, 256, 210, 127 * 31 * f16_max, quantize_q6_k},
+    {19, 256, 50, 15 * f16_max, quantize_iq1_s},
+    {29, 256, 56, 15 * f16_max, quantize_iq1_m},
     {16, 256, 66, 3 * 43 * f16_max, quantize_iq2_xxs},
     {17, 256, 74, 3 * 43 * f16_max, quantize_iq2_xs},
     {22, 256, 82, 3 * 43 * f16_max, quantize_iq2_s},
@@ -30,6 +32,12 @@ inline constexpr Quantizer table[] = {
     {21, 256, 110, 31 * 15 * f16_max, quantize_iq3_s},
     {20, 32, 18, 113 * f16_max, quantize_iq4_nl},
     {23, 256, 136, 31 * 113 * f16_max, quantize_iq4_xs},
+    {34, 256, 54, f16_max, quantize_tq1_0},
+    {35, 256, 66, f16_max, quantize_tq2_0},
+    {41, 128, 18, f16_max, quantize_q1_0},
+    {42, 64, 18, 2 * f16_max, quantize_q2_0},
+    {39, 32, 17, 1e18f, quantize_mxfp4},
+    {40, 64, 36, 6 * 448.0f, quantize_nvfp4},
 };
 
 }  // namespace clarion::quantize
