@@ -23,6 +23,7 @@ from clarion.errors import ContextError, DeviceError, ParameterError, TemplateEr
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
+from clarion.plan.observe import Observer
 from clarion.residency import Copied, Residency
 from clarion.residency.copied import worth_copying
 from clarion.runtime.completion import Completion
@@ -146,8 +147,9 @@ def make_plan(
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
+    observe: Observer | None = None,
 ) -> Plan:
-    """What `load` would compute with, for the same arguments."""
+    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
     batch = integer("batch", batch, 1, MAX_BATCH)
     graph = build(file.metadata, file.tensors)
     if context is None:
@@ -159,6 +161,7 @@ def make_plan(
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
+        observe=observe,
         row_bytes=native(isa).encoded_row_bytes,
     )
 
