@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 
 namespace clarion {
 
@@ -26,15 +25,5 @@ class HugePages {
     size_t mapped_;
     uint8_t* data_;
 };
-
-struct CopyJob {
-    const uint8_t* from;
-    uint8_t* to;
-    size_t size;
-};
-
-// Copies in pieces, on so many threads. What has been copied out of a file's mapping is let go at once, so that memory
-// never holds both.
-void copy_all(std::span<const CopyJob> jobs, int threads);
 
 }  // namespace clarion

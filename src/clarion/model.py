@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
@@ -105,7 +104,7 @@ def load(
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
         machine = core.Machine(n_threads)
-        residency = _residency(plan, weights, core, n_threads)
+        residency = _residency(plan, weights, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
         engine = Engine(
@@ -166,14 +165,14 @@ def make_plan(
     )
 
 
-def _residency(plan: Plan, weights: str, core: ModuleType, threads: int) -> Residency:
+def _residency(plan: Plan, weights: str, threads: int) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
     if weights == "mapped" or (weights == "auto" and not worth_copying(n_bytes, memory().available)):
         return plan.residency
     try:
-        return Copied(plan.residency, (weight.name for weight in plan.weights), core, threads)
+        return Copied(plan.residency, (weight.name for weight in plan.weights), threads)
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None

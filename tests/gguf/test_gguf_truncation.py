@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from gguf_bytes import ARCHITECTURE, gguf, row
 
-from clarion.devices import choices, native
+from clarion._native import files
 from clarion.errors import ClosedError, FileError
 from clarion.gguf import File, part
 
@@ -65,7 +65,7 @@ def test_file_that_was_restored_is_still_reported(path: Path) -> None:
 def test_file_that_is_cut_while_it_is_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Cut:
         def __init__(self, path: Path) -> None:
-            self.mapping = native().Mapping(path)
+            self.mapping = files.Mapping(path)
             os.truncate(path, 8)
 
         def __getattr__(self, name: str) -> object:
@@ -118,7 +118,7 @@ def test_mappings_come_and_go_while_others_fault(tmp_path: Path) -> None:
         path = tmp_path / name
         path.write_bytes(b"\x02" * SIZE)
         while not stop.is_set():
-            mapping = native().Mapping(path)
+            mapping = files.Mapping(path)
             assert mapping.bytes[-1] == 2
             assert not mapping.damaged
 
@@ -128,7 +128,7 @@ def test_mappings_come_and_go_while_others_fault(tmp_path: Path) -> None:
     path = tmp_path / "cut"
     for _ in range(30):
         path.write_bytes(b"\x01" * SIZE)
-        mapping = native().Mapping(path)
+        mapping = files.Mapping(path)
         os.truncate(path, 0)
         assert not mapping.bytes.any()
         assert mapping.damaged
@@ -172,17 +172,6 @@ def test_mapping_is_given_back(path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == descriptors - 1
 
 
-@pytest.mark.parametrize("name", [choice.name for choice in choices() if choice.usable])
-def test_every_module_guards_its_own_mappings(path: Path, name: str) -> None:
-    """Modules chain: each handler passes on what is not in its own table."""
-    mappings = [native(other.name).Mapping(path) for other in choices() if other.usable]
-    mapping = native(name).Mapping(path)
-    os.truncate(path, 0)
-    assert not mapping.bytes.any()
-    assert mapping.damaged
-    assert all(not other.bytes.any() and other.damaged for other in mappings)
-
-
 def run(source: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", source, *map(str, arguments)],
@@ -195,8 +184,8 @@ def run(source: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 FAULT_ELSEWHERE = """
 import mmap, os, signal, sys
-from clarion.devices import native
-kept = native().Mapping(sys.argv[1])
+from clarion._native import files
+kept = files.Mapping(sys.argv[1])
 with open(sys.argv[2], "w+b") as file:
     file.truncate(mmap.PAGESIZE)
     other = mmap.mmap(file.fileno(), mmap.PAGESIZE)

@@ -1,1 +1,2 @@
-"""The native core, one module for each instruction set. `clarion.devices.native` picks one."""
+"""The native core: one module for each instruction set, of which
+`clarion.devices.native` picks one, and `files`."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from clarion.devices import native
+from clarion._native import files
 from clarion.errors import FormatError, UnsupportedError
 from clarion.gguf.cursor import Bytes, Cursor, decode, format_error
 
@@ -306,7 +306,7 @@ def _read_type(cursor: Cursor, field: str, allowed: Sequence[int]) -> int:
 def _read_strings(cursor: Cursor, field: str, count: int) -> Entry:
     start = cursor.offset
     try:
-        starts, lengths, cursor.offset = native().string_offsets(cursor.data, start, count)
+        starts, lengths, cursor.offset = files.string_offsets(cursor.data, start, count)
     except IndexError as error:
         raise FormatError(f"{cursor.path}: {field}: {error}") from None
     return Entry(STRING, start, count, is_array=True, strings=(starts, lengths))

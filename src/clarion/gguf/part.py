@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from clarion.devices import native
+from clarion._native import files
 from clarion.errors import FileError, FormatError, UnsupportedError
 from clarion.gguf.cursor import Bytes, Cursor, format_error
 from clarion.gguf.formats import Format, format_of
@@ -108,7 +108,7 @@ def read_part(path: Path) -> Part:
 
 def _map(path: Path) -> Any:
     try:
-        return native().Mapping(path)
+        return files.Mapping(path)
     except OSError as error:
         raise FileError(f"{path}: cannot be opened: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:

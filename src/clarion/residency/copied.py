@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import ModuleType
 
+from clarion._native import files
 from clarion.residency.mapped import Mapped
 
 # Smaller models stay in the caches, where pages do not matter.
@@ -22,9 +22,9 @@ class Copied:
 
     place = "copied"
 
-    def __init__(self, mapped: Mapped, names: Iterable[str], native: ModuleType, threads: int) -> None:
+    def __init__(self, mapped: Mapped, names: Iterable[str], threads: int) -> None:
         names = list(names)
-        copies = native.copy_to_huge_pages([mapped.data(name) for name in names], threads)
+        copies = files.copy_to_huge_pages([mapped.data(name) for name in names], threads)
         self._copies: dict[str, object] = dict(zip(names, copies, strict=True))
 
     def data(self, name: str) -> object:

@@ -1,3 +1,5 @@
+// Files and the memory that weights lie in: what is the same for every instruction set, in a module of its own.
+#include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
@@ -6,7 +8,7 @@
 #include <system_error>
 #include <utility>
 
-#include "bind/bind.h"
+#include "residency/copying.h"
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
@@ -33,7 +35,9 @@ Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
 
 }  // namespace
 
-void bind_residency(nb::module_& m) {
+NB_MODULE(files, m) {
+    // Whoever still holds a model when the interpreter ends holds its mapping: that is no fault to report.
+    nb::set_leak_warnings(false);
     nb::class_<Mapping>(m, "Mapping",
                         "A file mapped read-only; a page that is gone reads as zeros and sets `damaged`.")
         .def(
