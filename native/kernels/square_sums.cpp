@@ -29,7 +29,8 @@ class SquareSums final : public Op {
         const int64_t first = item * item_columns, last = std::min(first + item_columns, x_.width);
         const int64_t experts = counts_.width, per_row = ids_ && x_.rows == Rows::tokens ? ids_->width : 1;
         float *sums = f32_row(sums_, 0), *counts = f32_row(counts_, 0);
-        for (int64_t e = 0; e < experts; ++e) std::fill(sums + e * x_.width + first, sums + e * x_.width + last, 0.0f);
+        for (int64_t e = 0; e < experts; ++e)
+            std::fill(sums + e * x_.width + first, sums + e * x_.width + last, 0.0f);
         if (item == 0) std::fill(counts, counts + experts, 0.0f);
         for (int64_t row = 0; row < rows_; ++row) {
             const int64_t e = expert_of(row);
@@ -73,13 +74,16 @@ std::unique_ptr<Op> make_square_sums(const OpSpec& spec) {
         expect_kind(spec, *ids, Kind::i32);
         expect_rows(spec, *ids, Rows::tokens);
         if (x.rows != Rows::tokens && (x.rows != Rows::slots || x.slots_per_token != ids->width))
-            spec.fail({"buffer '", x.name, "' needs a row for each token, or for each of its ", ids->width, " experts"});
+            spec.fail({"buffer '", x.name, "' needs a row for each token, or for each of its ", ids->width,
+                       " experts"});
     }
     const int64_t experts = spec.integer("experts");
-    if (experts < 1 || (experts > 1 && !ids)) spec.fail({"experts is ", experts, ids ? "" : " without their ids"});
+    if (experts < 1 || (experts > 1 && !ids))
+        spec.fail({"experts is ", experts, ids ? "" : " without their ids"});
     expect_width(spec, counts, experts);
     if (sums.width % x.width != 0 || sums.width / x.width != experts)
-        spec.fail({"buffer '", sums.name, "' is ", sums.width, " wide, expected ", experts, " times ", x.width});
+        spec.fail(
+            {"buffer '", sums.name, "' is ", sums.width, " wide, expected ", experts, " times ", x.width});
     return std::make_unique<SquareSums>(x, ids, sums, counts);
 }
 

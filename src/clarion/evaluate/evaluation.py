@@ -137,9 +137,10 @@ def evaluate(
     models: Sequence[tuple[Track, Engine]],
     reference: tuple[Track, Engine] | None,
     tokenizer: Tokenizer,
+    threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Computes all chunks with every model, one chunk's logits at a time.
+    """Computes all chunks with every model, one chunk's logits at a time, which `threads` score.
 
     Raises:
         ParameterError: no chunks.
@@ -152,9 +153,9 @@ def evaluate(
         wanted = None
         if reference is not None:
             wanted = _logits(*reference, chunk)
-            _add(reference[0], wanted, targets, None)
+            _add(reference[0], wanted, targets, None, threads)
         for track, engine in models:
-            _add(track, _logits(track, engine, chunk), targets, wanted)
+            _add(track, _logits(track, engine, chunk), targets, wanted, threads)
         progress(done + 1, len(chunks))
     return Evaluation(
         tokens,
@@ -171,17 +172,17 @@ def _logits(track: Track, engine: Engine, chunk: Chunk) -> Rows:
     logits = engine.logits(chunk.tokens, chunk.first)
     track.seconds += time.perf_counter() - started
     track.n_computed += len(chunk.tokens)
-    if not np.isfinite(logits).all():
-        raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
     return logits
 
 
-def _add(track: Track, logits: Rows, targets: Any, reference: Rows | None) -> None:
+def _add(track: Track, logits: Rows, targets: Any, reference: Rows | None, threads: int) -> None:
     if reference is not None and logits.shape != reference.shape:
         raise ModelError(
             f"{track.path}: the vocabulary has {logits.shape[1]} tokens, the reference's {reference.shape[1]}"
         )
-    scores = score(logits, targets, reference)
+    scores = score(logits, targets, reference, threads)
+    if not np.isfinite(scores.surprise).all():
+        raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
     track.surprises.append(scores.surprise)
     track.divergences.append(scores.divergence)
     track.choices.append(scores.choice)

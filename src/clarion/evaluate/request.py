@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from clarion.devices.threads import default_threads
 from clarion.errors import ModelError, ParameterError
-from clarion.evaluate.chunks import Chunk, halves, windows
+from clarion.evaluate.chunks import Chunk, beginning, halves, windows
 from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
 from clarion.evaluate.evaluation import Evaluation, Track, evaluate
 from clarion.model import open_file
@@ -81,12 +82,13 @@ def run(request: Request, progress: Callable[[int, int], None] = lambda done, to
             engine = _engine(request, path)
             stack.enter_context(closing(engine))
             models.append((_track(path, engine), engine))
-        return evaluate(tokens, chunks, models, reference, tokenizer, progress)
+        return evaluate(
+            tokens, chunks, models, reference, tokenizer, request.threads or default_threads(), progress
+        )
 
 
 def _chunks(request: Request, tokens: list[int], tokenizer: Tokenizer) -> list[Chunk]:
-    begins_with_bos = tokenizer.bos is not None and tokenizer.encode("")[:1] == [tokenizer.bos]
-    bos = tokenizer.bos if begins_with_bos else None
+    bos = beginning(tokenizer)
     if request.stride is None:
         chunks = halves(tokens, request.context, bos)
     else:

@@ -44,7 +44,9 @@ class SquareSums:
                     x = node.inputs[0]
                     sums = Value(f"{weight.name}.in_sum2", weight.experts * x.width, "batch")
                     counts = Value(f"{weight.name}.counts", weight.experts, "batch")
-                    result.append(Node("square_sums", node.inputs, (sums, counts), ints={"experts": weight.experts}))
+                    result.append(
+                        Node("square_sums", node.inputs, (sums, counts), ints={"experts": weight.experts})
+                    )
                     kept += [sums, counts]
                     shared[node.inputs] = Squares(sums.name, counts.name)
                 self.found[weight.name] = shared[node.inputs]

@@ -1,0 +1,1 @@
+"""Making models smaller: weights in fewer bits, and what that costs."""
