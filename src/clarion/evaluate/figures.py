@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Rows = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 # Rows scored at once: 256 KB of float32 stay in a second-level cache (1 MB and more where AVX2 is) while the
 # passes over them go by, with as much again for their exponentials.
@@ -23,17 +24,17 @@ class Scores:
     """What is kept of a chunk's logits, one number for each token [n].
 
     Attributes:
-        surprise: -ln of the probability of the token that came; NaN where a logit of the row is no number.
+        surprise: -ln of the probability of the token that came; NaN where a logit of the row is not finite.
         divergence: the Kullback-Leibler divergence of the reference's distribution from this one, in nats.
         choice: the most probable token.
     """
 
     surprise: Doubles
     divergence: Doubles
-    choice: npt.NDArray[np.int64]
+    choice: Indices
 
 
-def score(logits: Rows, targets: npt.NDArray[np.int64], reference: Rows | None, threads: int = 1) -> Scores:
+def score(logits: Rows, targets: Indices, reference: Rows | None, threads: int = 1) -> Scores:
     """The scores of rows of logits [n, V]; without a reference the divergences are zero.
 
     Rows are scored one by one, so `threads` change nothing but the time. With a reference softmax and sums are
@@ -53,9 +54,7 @@ def score(logits: Rows, targets: npt.NDArray[np.int64], reference: Rows | None, 
     return scores
 
 
-def _score(
-    scores: Scores, rows: slice, logits: Rows, targets: npt.NDArray[np.int64], reference: Rows | None
-) -> None:
+def _score(scores: Scores, rows: slice, logits: Rows, targets: Indices, reference: Rows | None) -> None:
     choice = logits.argmax(axis=1)
     every = np.arange(len(logits))
     greatest = logits[every, choice]
