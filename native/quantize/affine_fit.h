@@ -19,10 +19,10 @@ struct Moments {
 };
 
 template <int n>
-CLARION_LANES Moments moments(const Tile<n>& tile, F to_code, F low, float most) {
+[[gnu::noinline]] Moments moments(const Tile<n>& tile, F to_code, F low, float most) {
     Moments m;
     const F shift = low * to_code;
-#pragma GCC unroll 4
+    CLARION_UNROLL
     for (int j = 0; j < n; ++j) {
         const F x = tile.x[j], w = tile.w[j];
         const F q = rounded(clamp(x * to_code - shift, all(0.0f), all(most))), wq = w * q;
@@ -37,7 +37,7 @@ CLARION_LANES Moments moments(const Tile<n>& tile, F to_code, F low, float most)
 
 // `not_above_zero`: the format stores -low without a sign.
 template <int n, bool not_above_zero>
-CLARION_LANES void try_range(const Tile<n>& tile, F to_code, F low, float most, AffineFit& best) {
+[[gnu::noinline]] void try_range(const Tile<n>& tile, F to_code, F low, float most, AffineFit& best) {
     const Moments m = moments(tile, to_code, low, most);
     const F det = m.w * m.qq - m.q * m.q;
     F scale = ratio(m.w * m.xq - m.q * m.x, det);
@@ -55,7 +55,7 @@ CLARION_LANES void try_range(const Tile<n>& tile, F to_code, F low, float most, 
 }
 
 template <int n, bool not_above_zero>
-AffineFit fit_affine(const Tile<n>& tile, float most, int steps, int refinements) {
+[[gnu::noinline]] AffineFit fit_affine(const Tile<n>& tile, float most, int steps, int refinements) {
     AffineFit best;
     F low = tile.x[0], high = tile.x[0];
     for (int j = 1; j < n; ++j) {
@@ -64,13 +64,14 @@ AffineFit fit_affine(const Tile<n>& tile, float most, int steps, int refinements
     }
     if constexpr (not_above_zero) low = min(low, all(0.0f));
     const F to_unit = inverse(high - low);
-    for (int k = 0; k < steps; ++k) {
-        // From codes that leave a twelfth of the range unused to such that clip it.
+    for (int k = 0; k < steps + refinements; ++k) {
+        // From codes that leave an eighth of the range unused to such that clip it.
         const float stretch = most * (0.88f + 0.30f * static_cast<float>(k) / static_cast<float>(steps - 1));
-        try_range<n, not_above_zero>(tile, to_unit * all(stretch), low, most, best);
+        if (k < steps)
+            try_range<n, not_above_zero>(tile, to_unit * all(stretch), low, most, best);
+        else
+            try_range<n, not_above_zero>(tile, inverse(best.scale), best.low, most, best);
     }
-    for (int k = 0; k < refinements; ++k)
-        try_range<n, not_above_zero>(tile, inverse(best.scale), best.low, most, best);
     return best;
 }
 

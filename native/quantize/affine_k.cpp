@@ -59,7 +59,7 @@ template <typename Format>
 [[gnu::noinline]] F error_of(const Tile<Format::n>& tile, F scale, F low) {
     const F to_code = inverse(scale), shift = low * to_code;
     F error = all(0.0f);
-#pragma GCC unroll 4
+    CLARION_UNROLL
     for (int j = 0; j < Format::n; ++j) {
         const F q = rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most)));
         error = error + tile.w[j] * square(tile.x[j] - low - scale * q);

@@ -61,6 +61,7 @@ struct IQ2XXS {
     using Book = Iq2Book<&Codebooks::iq2_xxs, 256>;
     static constexpr int n = 32, bytes = 66;
     static constexpr bool even_signs = true;
+    static constexpr int steps = 6;
     static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         for (int g = 0; g < 8; ++g) {
@@ -74,6 +75,7 @@ struct IQ2XS {
     using Book = Iq2Book<&Codebooks::iq2_xs, 512>;
     static constexpr int n = 16, bytes = 74;
     static constexpr bool even_signs = true;
+    static constexpr int steps = 6;
     static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         for (int i = 0; i < 32; ++i)
@@ -86,6 +88,7 @@ struct IQ2S {
     using Book = Iq2Book<&Codebooks::iq2_s, 1024>;
     static constexpr int n = 16, bytes = 82;
     static constexpr bool even_signs = false;
+    static constexpr int steps = 6;
     static constexpr float most = 15.0f, factor = 0.25f, from = 0.029f, to = 0.062f;
     static void pack(const Block& b, uint8_t* out) {
         std::memset(out + 66, 0, 8);
@@ -102,6 +105,7 @@ struct IQ3XXS {
     using Book = Iq3XxsBook;
     static constexpr int n = 32, bytes = 98;
     static constexpr bool even_signs = true;
+    static constexpr int steps = 6;
     static constexpr float most = 15.0f, factor = 0.5f, from = 0.024f, to = 0.055f;
     static void pack(const Block& b, uint8_t* out) {
         for (int i = 0; i < 64; ++i) out[2 + i] = static_cast<uint8_t>(b.entry[i]);
@@ -113,6 +117,7 @@ struct IQ3S {
     using Book = Iq3SBook;
     static constexpr int n = 32, bytes = 110;
     static constexpr bool even_signs = false;
+    static constexpr int steps = 6;
     static constexpr float most = 15.0f, factor = 2.0f, from = 0.10f, to = 0.23f;
     static void pack(const Block& b, uint8_t* out) {
         std::memset(out + 66, 0, 8);

@@ -1,8 +1,8 @@
 // A block of 256 weights whose groups are entries of a codebook times d * factor * (s + 1/2): finds d, and s of each
 // group.
 //
-// A Format has: n (weights of a group), most (the largest s), factor, and from, to: the range of scales to begin
-// with, as multiples of a group's mean magnitude. A Group searches its entries for a given scale, keeps the best
+// A Format has: n (weights of a group), most (the largest s), factor, and the range of scales to begin with, as
+// multiples of a group's mean magnitude: `steps` of them, from `from` to `to`. A Group searches its entries for a given scale, keeps the best
 // that it has seen, and knows the sums from which the scale follows that suits them.
 #pragma once
 
@@ -20,7 +20,7 @@ float own_scale(const Group& group, float& xc, float& cc) {
 // The scale that a group would like to have, and what deviations from it cost.
 template <typename Format, typename Group>
 float fit_group(Group& group, float& cost) {
-    constexpr int steps = 6, refinements = 2;
+    constexpr int steps = Format::steps, refinements = 2;
     float sum = 0.0f, weight = 0.0f, xc;
     for (int j = 0; j < Format::n; ++j) {
         sum += group.w[j] * std::fabs(group.x[j]);

@@ -31,6 +31,15 @@ struct F {
     FloatPiece v[pieces];
 };
 
+// Loops over a group's weights: as many steps at once as there are registers for.
+#if defined(__AVX512F__)
+#define CLARION_UNROLL _Pragma("GCC unroll 4")
+#elif defined(__AVX2__)
+#define CLARION_UNROLL _Pragma("GCC unroll 2")
+#else
+#define CLARION_UNROLL _Pragma("GCC unroll 1")
+#endif
+
 #define CLARION_LANES [[gnu::always_inline]] inline
 #define CLARION_EACH_PIECE _Pragma("GCC unroll 4") for (int i = 0; i < pieces; ++i)
 

@@ -26,7 +26,7 @@ struct ScaleFit {
 template <typename Levels, int n>
 CLARION_LANES void try_inverse(const Tile<n>& tile, F inverse, ScaleFit& best) {
     F xc = all(0.0f), cc = all(0.0f);
-#pragma GCC unroll 4
+    CLARION_UNROLL
     for (int j = 0; j < n; ++j) {
         const F c = Levels::nearest(tile.x[j] * inverse), wc = tile.w[j] * c;
         xc = xc + wc * tile.x[j];
@@ -47,26 +47,25 @@ CLARION_LANES F extreme(const F (&x)[n]) {
     return most;
 }
 
-// `steps` candidates map the largest weight to levels from `from` to `to` times an end of the levels.
+// `steps` candidates map the largest weight to levels from `from` to `to` times an end of the levels, either end.
 template <typename Levels, int n>
-ScaleFit fit_scale(const Tile<n>& tile, int steps, float from, float to, int refinements) {
+[[gnu::noinline]] ScaleFit fit_scale(const Tile<n>& tile, int steps, float from, float to, int refinements) {
     ScaleFit best;
     const F top = inverse(extreme(tile.x));
-    for (int k = 0; k < steps; ++k) {
-        const float t = from + (to - from) * static_cast<float>(k) / static_cast<float>(steps - 1);
-        try_inverse<Levels>(tile, top * all(t * Levels::low), best);
-        try_inverse<Levels>(tile, top * all(t * Levels::high), best);
+    for (int k = 0; k < 2 * steps + refinements; ++k) {
+        const float t = from + (to - from) * static_cast<float>(k / 2) / static_cast<float>(steps - 1);
+        const F candidate = top * all(t * (k % 2 == 0 ? Levels::low : Levels::high));
+        try_inverse<Levels>(tile, k < 2 * steps ? candidate : inverse(best.scale), best);
     }
-    for (int k = 0; k < refinements; ++k) try_inverse<Levels>(tile, inverse(best.scale), best);
     return best;
 }
 
 // sum(w (x - scale * level)^2), each weight at its nearest level.
 template <typename Levels, int n>
-CLARION_LANES F scale_error(const Tile<n>& tile, F scale) {
+[[gnu::noinline]] F scale_error(const Tile<n>& tile, F scale) {
     const F to_level = inverse(scale);
     F error = all(0.0f);
-#pragma GCC unroll 4
+    CLARION_UNROLL
     for (int j = 0; j < n; ++j)
         error = error + tile.w[j] * square(tile.x[j] - scale * Levels::nearest(tile.x[j] * to_level));
     return error;

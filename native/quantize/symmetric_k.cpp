@@ -75,9 +75,9 @@ struct IQ4XS {
 
 // Of the integers r - 1, r, r + 1 the one with the least error in each group, given its block's scale.
 template <typename Format>
-[[gnu::noinline]] F best_integer(const Tile<Format::n>& tile, F d, F r) {
-    F best = r, least = scale_error<typename Format::Levels>(tile, d * r);
-    for (const float step : {-1.0f, 1.0f}) {
+F best_integer(const Tile<Format::n>& tile, F d, F r) {
+    F best = r, least = all(3e38f);
+    for (const float step : {0.0f, -1.0f, 1.0f}) {
         const F s = clamp(r + all(step), all(Format::low), all(Format::high));
         const F error = scale_error<typename Format::Levels>(tile, d * s);
         const I better = error < least;

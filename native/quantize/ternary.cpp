@@ -126,7 +126,7 @@ void quantize_q2_0(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes) {
         const int count = static_cast<int>(std::min<int64_t>(lanes, run.n_blocks - first));
         tile.load(run, 64 * first, count);
-        const F d = rounded_to_half(fit_scale<Levels>(tile, 4, 0.6f, 1.2f, 2).scale), to_level = inverse(d);
+        const F d = rounded_to_half(fit_scale<Levels>(tile, 3, 0.65f, 1.1f, 2).scale), to_level = inverse(d);
         Codes<64> codes;
         for (int j = 0; j < 64; ++j) codes.put(j, Levels::code(tile.x[j] * to_level));
         alignas(64) float d_of[lanes];

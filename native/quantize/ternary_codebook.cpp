@@ -19,11 +19,11 @@ struct Book {
 };
 
 struct IQ1S {
-    static constexpr int n = 32, bytes = 50, vectors_of_shift = 4;
+    static constexpr int n = 32, bytes = 50, steps = 4, vectors_of_shift = 4;
     static constexpr float most = 7.0f, factor = 2.0f, from = 0.9f, to = 1.9f;
 };
 struct IQ1M {
-    static constexpr int n = 16, bytes = 56, vectors_of_shift = 1;
+    static constexpr int n = 16, bytes = 56, steps = 4, vectors_of_shift = 1;
     static constexpr float most = 7.0f, factor = 2.0f, from = 0.9f, to = 1.9f;
 };
 

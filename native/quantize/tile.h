@@ -16,7 +16,7 @@ struct Tile {
     F x[n], w[n];
 
     // `count` groups of n weights, the first one `at` weights after the run's begin.
-    void load(const Run& run, int64_t at, int count) {
+    [[gnu::noinline]] void load(const Run& run, int64_t at, int count) {
         alignas(64) float tx[n][lanes], tw[n][lanes];
         for (int l = 0; l < lanes; ++l) {
             if (l < count) {
