@@ -1,7 +1,7 @@
 """Which format for which matrix: the least cost for a size, where costs and sizes add up.
 
-Each matrix offers choices of so many bytes at such a cost. Only the lower convex hull of them matters to a
-Lagrangian: for any price of a byte, the best mixture takes the best choice of each matrix on its own. All these
+Each matrix can be stored in so many bytes at such a cost, its offers. Only the lower convex hull of them matters to a
+Lagrangian: for any price of a byte, the best mixture takes the best of each matrix on its own. All these
 mixtures together are one path, from every matrix at its smallest, taking the steps of all hulls in the order
 of what a byte gains. Every mixture on it is the best of its size. Between two of them, what is left of a
 budget goes to the next steps that fit.
@@ -18,7 +18,7 @@ from clarion.errors import ParameterError
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Offer:
     """One way of storing a matrix."""
 
     format: str
@@ -28,10 +28,10 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One matrix moves to its next larger choice."""
+    """One matrix moves to its next larger offer."""
 
     matrix: int
-    choice: Choice
+    offer: Offer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,19 @@ class Point:
     cost: float
 
 
-def hull(choices: Sequence[Choice]) -> list[Choice]:
+def hull(offers: Sequence[Offer]) -> list[Offer]:
     """The lower convex hull, smallest first: each gains less for a byte than the one before."""
-    kept: list[Choice] = []
-    for choice in sorted(choices, key=lambda choice: (choice.n_bytes, choice.cost)):
-        if kept and choice.cost >= kept[-1].cost:
+    kept: list[Offer] = []
+    for offer in sorted(offers, key=lambda offer: (offer.n_bytes, offer.cost)):
+        if kept and offer.cost >= kept[-1].cost:
             continue
-        while len(kept) > 1 and _gain(kept[-2], choice) >= _gain(kept[-2], kept[-1]):
+        while len(kept) > 1 and _gain(kept[-2], offer) >= _gain(kept[-2], kept[-1]):
             kept.pop()
-        kept.append(choice)
+        kept.append(offer)
     return kept
 
 
-def _gain(a: Choice, b: Choice) -> float:
+def _gain(a: Offer, b: Offer) -> float:
     """Cost saved for each byte more."""
     return (a.cost - b.cost) / (b.n_bytes - a.n_bytes)
 
@@ -68,25 +68,25 @@ class Frontier:
         points: the mixtures' sizes and costs: the start, then after each step.
     """
 
-    def __init__(self, matrices: Sequence[Sequence[Choice]]) -> None:
-        """`matrices`: the choices of each, at least one."""
-        hulls = [hull(choices) for choices in matrices]
-        self.start = [choices[0] for choices in hulls]
+    def __init__(self, matrices: Sequence[Sequence[Offer]]) -> None:
+        """`matrices`: the offers of each, at least one."""
+        hulls = [hull(offers) for offers in matrices]
+        self.start = [offers[0] for offers in hulls]
         gains = [
             (-_gain(before, after), i, after)
-            for i, choices in enumerate(hulls)
-            for before, after in zip(choices, choices[1:], strict=False)
+            for i, offers in enumerate(hulls)
+            for before, after in zip(offers, offers[1:], strict=False)
         ]
         gains.sort(key=lambda entry: entry[0])
-        self.steps = [Step(i, choice) for _, i, choice in gains]
+        self.steps = [Step(i, offer) for _, i, offer in gains]
         chosen = list(self.start)
         self.points = [_point(chosen)]
         for step in self.steps:
-            chosen[step.matrix] = step.choice
+            chosen[step.matrix] = step.offer
             self.points.append(_point(chosen))
 
-    def within(self, n_bytes: int) -> list[Choice]:
-        """The choice of each matrix, all together in at most so many bytes.
+    def within(self, n_bytes: int) -> list[Offer]:
+        """The offer of each matrix, all together in at most so many bytes.
 
         Raises:
             ParameterError: even the smallest mixture is larger.
@@ -97,14 +97,14 @@ class Frontier:
         chosen, left = list(self.start), n_bytes - least
         stuck: set[int] = set()  # a matrix that missed a step takes none after it
         for step in self.steps:
-            more = step.choice.n_bytes - chosen[step.matrix].n_bytes
+            more = step.offer.n_bytes - chosen[step.matrix].n_bytes
             if step.matrix in stuck or more > left:
                 stuck.add(step.matrix)
                 continue
-            chosen[step.matrix] = step.choice
+            chosen[step.matrix] = step.offer
             left -= more
         return chosen
 
 
-def _point(chosen: Sequence[Choice]) -> Point:
-    return Point(sum(choice.n_bytes for choice in chosen), sum(choice.cost for choice in chosen))
+def _point(chosen: Sequence[Offer]) -> Point:
+    return Point(sum(offer.n_bytes for offer in chosen), sum(offer.cost for offer in chosen))
