@@ -187,7 +187,8 @@ void quantize(const Run& run) {
             block.sign[i] = take_signs<Format::even_signs>(x + 8 * i, w + 8 * i, magnitude + 8 * i);
         Group<Format> group[256 / n];
         put_u16(out, fit_block<Format>(magnitude, w, group, block.s).bits);
-        for (int v = 0; v < 256 / Format::Book::dims; ++v) block.entry[v] = group[v / vectors].entry(v % vectors);
+        for (int v = 0; v < 256 / Format::Book::dims; ++v)
+            block.entry[v] = group[v / vectors].entry(v % vectors);
         Format::pack(block, out);
     });
 }

@@ -28,7 +28,8 @@ float fit_group(Group& group, float& cost) {
     }
     const float mean = sum / weight;
     for (int k = 0; k < steps; ++k)
-        group.attempt(mean * (Format::from + (Format::to - Format::from) / (steps - 1) * static_cast<float>(k)));
+        group.attempt(mean *
+                      (Format::from + (Format::to - Format::from) / (steps - 1) * static_cast<float>(k)));
     float scale = own_scale(group, xc, cost);
     for (int k = 0; k < refinements && group.attempt(scale); ++k) scale = own_scale(group, xc, cost);
     return scale;

@@ -20,7 +20,8 @@ inline float common_scale(const float* s, const float* h, int groups, float low,
     for (int round = 0; round < 2; ++round) {
         alignas(64) float candidate[lanes];
         for (int k = 0; k < lanes; ++k)
-            candidate[k] = most / (end * (1.03f - static_cast<float>(lanes * round + k) * (0.5f / (2 * lanes))));
+            candidate[k] =
+                most / (end * (1.03f - static_cast<float>(lanes * round + k) * (0.5f / (2 * lanes))));
         const F d = load(candidate), to_integer = inverse(d);
         F error = all(0.0f);
         for (int g = 0; g < groups; ++g) {

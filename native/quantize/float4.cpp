@@ -25,7 +25,8 @@ struct E2m1 {
     static I code(F v) {
         const F magnitude = abs(v);
         I code = (v < all(-border(1))) & all(8);
-        for (int i = 1; i < 8; ++i) code = code - (magnitude > all(border(i)));  // a comparison that holds is -1
+        for (int i = 1; i < 8; ++i)
+            code = code - (magnitude > all(border(i)));  // a comparison that holds is -1
         return code;
     }
 };
@@ -69,7 +70,8 @@ void quantize_mxfp4(const Run& run) {
         int start[lanes] = {}, e[lanes] = {};
         alignas(64) float scale[lanes] = {};
         for (int l = 0; l < count; ++l)  // 4 to 8 times the scale in the middle
-            start[l] = static_cast<int>(std::bit_cast<uint32_t>(largest(run.x + 32 * (first + l), 32)) >> 23) - 3;
+            start[l] =
+                static_cast<int>(std::bit_cast<uint32_t>(largest(run.x + 32 * (first + l), 32)) >> 23) - 3;
         best_of(tile, start, 3, power_of_two, scale, e);
         Codes<32> codes;
         const F to_level = inverse(load(scale));
@@ -93,7 +95,8 @@ void quantize_nvfp4(const Run& run) {
         alignas(64) float scale[lanes] = {};
         for (int l = 0; l < 4 * count; ++l) {
             const float wanted = largest(run.x + 64 * first + 16 * l, 16) / 6;
-            const float* at = std::lower_bound(codebooks.half_e4m3, codebooks.half_e4m3 + last, 0.5f * wanted);
+            const float* at =
+                std::lower_bound(codebooks.half_e4m3, codebooks.half_e4m3 + last, 0.5f * wanted);
             start[l] = static_cast<int>(at - codebooks.half_e4m3) - 2;
         }
         best_of(tile, start, 8, e4m3, scale, code);

@@ -12,7 +12,8 @@ struct Iq4Levels {
     CLARION_LANES static F nearest(F v) {
         F level = all(low);
 #pragma GCC unroll 16
-        for (int i = 1; i < 16; ++i) level = select(v > all(border(i)), all(codebook_data::iq4[i] + 0.0f), level);
+        for (int i = 1; i < 16; ++i)
+            level = select(v > all(border(i)), all(codebook_data::iq4[i] + 0.0f), level);
         return level;
     }
     static I code(F v) {
@@ -22,7 +23,9 @@ struct Iq4Levels {
     }
 
   private:
-    static constexpr float border(int i) { return 0.5f * (codebook_data::iq4[i - 1] + codebook_data::iq4[i]); }
+    static constexpr float border(int i) {
+        return 0.5f * (codebook_data::iq4[i - 1] + codebook_data::iq4[i]);
+    }
 };
 
 }  // namespace clarion::quantize

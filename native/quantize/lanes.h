@@ -57,10 +57,10 @@ CLARION_LANES I load(const int32_t* p) {
 CLARION_LANES void store(float* p, F a) { std::memcpy(p, &a, sizeof a); }
 CLARION_LANES void store(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
 
-#define CLARION_OPERATOR(type, op)                     \
-    CLARION_LANES type operator op(type a, type b) {   \
-        CLARION_EACH_PIECE a.v[i] = a.v[i] op b.v[i];  \
-        return a;                                      \
+#define CLARION_OPERATOR(type, op)                    \
+    CLARION_LANES type operator op(type a, type b) {  \
+        CLARION_EACH_PIECE a.v[i] = a.v[i] op b.v[i]; \
+        return a;                                     \
     }
 CLARION_OPERATOR(F, +)
 CLARION_OPERATOR(F, -)
@@ -72,11 +72,11 @@ CLARION_OPERATOR(I, &)
 CLARION_OPERATOR(I, |)
 #undef CLARION_OPERATOR
 
-#define CLARION_COMPARISON(op)                         \
-    CLARION_LANES I operator op(F a, F b) {            \
-        I r;                                           \
-        CLARION_EACH_PIECE r.v[i] = a.v[i] op b.v[i];  \
-        return r;                                      \
+#define CLARION_COMPARISON(op)                        \
+    CLARION_LANES I operator op(F a, F b) {           \
+        I r;                                          \
+        CLARION_EACH_PIECE r.v[i] = a.v[i] op b.v[i]; \
+        return r;                                     \
     }
 CLARION_COMPARISON(<)
 CLARION_COMPARISON(<=)

@@ -4,12 +4,14 @@
 #include <bit>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
 #include "quantize/table.h"
+#include "simd/half.h"
 
 namespace clarion::quantize {
 
@@ -31,13 +33,26 @@ int64_t first_bad(const float* x, int64_t n, float limit) {
     return i;
 }
 
+// n weights as float32, in `buffer` unless they are that already.
+const float* widened(const Matrix& matrix, int64_t at, int64_t n, float* buffer) {
+    if (matrix.source == Source::f32) return static_cast<const float*>(matrix.x) + at;
+    const auto* halves = static_cast<const uint16_t*>(matrix.x) + at;
+    if (matrix.source == Source::f16)
+        for (int64_t i = 0; i < n; ++i) buffer[i] = simd::f16_to_f32(halves[i]);
+    else
+        for (int64_t i = 0; i < n; ++i) buffer[i] = simd::bf16_to_f32(halves[i]);
+    return buffer;
+}
+
 class Work {
   public:
-    Work(const Quantizer& quantizer, const float* x, int64_t rows, int64_t cols, const float* importance, uint8_t* out)
-        : quantizer_(quantizer), x_(x), n_(rows * cols), cols_(cols), importance_(importance), out_(out), bad_(n_) {}
+    Work(const Quantizer& quantizer, const Matrix& matrix, uint8_t* out)
+        : quantizer_(quantizer), matrix_(matrix), n_(matrix.rows * matrix.cols), out_(out), bad_(n_) {}
 
     void join() {
-        for (int64_t at; !stop_ && (at = next_.fetch_add(piece)) < n_;) one(at, std::min(piece, n_ - at));
+        const auto buffer = std::make_unique<float[]>(matrix_.source == Source::f32 ? 0 : piece);
+        for (int64_t at; !stop_ && (at = next_.fetch_add(piece)) < n_;)
+            one(at, std::min(piece, n_ - at), buffer.get());
         const std::lock_guard lock(mutex_);
         ++finished_;
         done_.notify_one();
@@ -48,11 +63,12 @@ class Work {
         return done_.wait_for(lock, std::chrono::milliseconds(50), [&] { return finished_ == threads; });
     }
     void stop() { stop_ = true; }
-    Fault fault() const { return {bad_ == n_ ? -1 : bad_.load()}; }
+    int64_t first_bad_position() const { return bad_ == n_ ? -1 : bad_.load(); }
 
   private:
-    void one(int64_t at, int64_t n) {
-        const int64_t bad = at + first_bad(x_ + at, n, quantizer_.limit);
+    void one(int64_t at, int64_t n, float* buffer) {
+        const float* x = widened(matrix_, at, n, buffer);
+        const int64_t bad = at + first_bad(x, n, quantizer_.limit);
         if (bad < at + n) {
             // Pieces before this one are taken already: the least position that any thread finds is the first.
             int64_t least = bad_;
@@ -60,14 +76,13 @@ class Work {
             }
             return stop();
         }
-        quantizer_.quantize({x_ + at, n / quantizer_.block, importance_, at % cols_, cols_,
+        quantizer_.quantize({x, n / quantizer_.block, matrix_.importance, at % matrix_.cols, matrix_.cols,
                              out_ + at / quantizer_.block * quantizer_.bytes});
     }
 
     const Quantizer& quantizer_;
-    const float* x_;
-    int64_t n_, cols_;
-    const float* importance_;
+    const Matrix& matrix_;
+    int64_t n_;
     uint8_t* out_;
     std::atomic<int64_t> next_{0}, bad_;
     std::atomic<bool> stop_{false};
@@ -84,13 +99,13 @@ const Quantizer* quantizers(int& count) {
 }
 
 const Quantizer* find(int id) {
-    const auto* found = std::find_if(std::begin(table), std::end(table), [&](const Quantizer& q) { return q.id == id; });
+    const auto* found =
+        std::find_if(std::begin(table), std::end(table), [&](const Quantizer& q) { return q.id == id; });
     return found == std::end(table) ? nullptr : found;
 }
 
-Fault run(const Quantizer& quantizer, const float* x, int64_t rows, int64_t cols, const float* importance,
-          int threads, uint8_t* out, bool (*waiting)()) {
-    Work work(quantizer, x, rows, cols, importance, out);
+int64_t run(const Quantizer& quantizer, const Matrix& matrix, int threads, uint8_t* out, bool (*waiting)()) {
+    Work work(quantizer, matrix, out);
     std::vector<std::jthread> others;
     others.reserve(static_cast<size_t>(threads));
     while (static_cast<int>(others.size()) < threads) {
@@ -104,7 +119,7 @@ Fault run(const Quantizer& quantizer, const float* x, int64_t rows, int64_t cols
     while (!work.finished(threads))
         if (!waiting()) work.stop();
     others.clear();
-    return work.fault();
+    return work.first_bad_position();
 }
 
 }  // namespace clarion::quantize

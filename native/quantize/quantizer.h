@@ -31,15 +31,19 @@ struct Quantizer {
 const Quantizer* find(int id);
 const Quantizer* quantizers(int& count);
 
-// What kept a matrix from being quantized: the first such weight, by its position in x.
-struct Fault {
-    int64_t position = -1;  // or -1: none
+// The weights to be quantized: [rows, cols] of float32, or of 16-bit floats, which are widened piece by piece.
+enum class Source { f32, f16, bf16 };
+struct Matrix {
+    const void* x;
+    Source source;
+    int64_t rows, cols;
+    const float* importance;  // [cols], or null
 };
 
-// Quantizes x [rows, cols] to out [rows, cols / block * bytes] with `threads` threads. `waiting` is called now
-// and then on the calling thread, which does not compute; if it returns false, work ends early.
-// Finds weights that are not finite or exceed the limit. Throws std::system_error if no thread can be started.
-Fault run(const Quantizer& quantizer, const float* x, int64_t rows, int64_t cols, const float* importance,
-          int threads, uint8_t* out, bool (*waiting)());
+// Quantizes a matrix to out [rows, cols / block * bytes] with `threads` threads and returns the position of the
+// first weight that is not finite or exceeds the limit, or -1. `waiting` is called now and then on the calling
+// thread, which does not compute; if it returns false, work ends early. Throws std::system_error if no thread can
+// be started.
+int64_t run(const Quantizer& quantizer, const Matrix& matrix, int threads, uint8_t* out, bool (*waiting)());
 
 }  // namespace clarion::quantize

@@ -52,7 +52,8 @@ class Shortlists {
     Shortlists() {
         auto values = std::make_unique<int16_t[]>(dims * Book::size);  // [dims][size]
         for (int e = 0; e < Book::size; ++e)
-            for (int j = 0; j < dims; ++j) values[j * Book::size + e] = static_cast<int16_t>(Book::value(e, j));
+            for (int j = 0; j < dims; ++j)
+                values[j * Book::size + e] = static_cast<int16_t>(Book::value(e, j));
         auto key = std::make_unique<uint32_t[]>(Book::size);  // distance, then entry
         for (int cell = 0; cell < n_cells; ++cell) {
             for (int e = 0; e < Book::size; ++e) key[e] = 0;
@@ -107,7 +108,8 @@ CLARION_LANES float least_lane(F a, int& lane) {
 
 // sum(w (x - d * entry)^2) over n elements, each dims of them at their best entry, which `found` tells.
 template <typename Book, int n>
-[[gnu::noinline]] float search(const Shortlists<Book>& lists, const float* x, const float* w, float d, Found* found) {
+[[gnu::noinline]] float search(const Shortlists<Book>& lists, const float* x, const float* w, float d,
+                               Found* found) {
     const F to_level = inverse(all(d * Book::step)), zero = all(Book::base / Book::step);
     float total = 0.0f;
     for (int at = 0; at < n; at += lanes) {

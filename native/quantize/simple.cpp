@@ -175,8 +175,10 @@ void quantize_q8_k(const Run& run) {
     for (int64_t b = 0; b < run.n_blocks; ++b) {
         const float* x = run.x + 256 * b;
         uint8_t* out = run.out + 292 * b;
-        const float most = *std::max_element(x, x + 256, [](float u, float v) { return std::fabs(u) < std::fabs(v); });
-        const float d = std::fabs(most) / (most < 0 ? 128.0f : 127.0f), to_code = d > 1e-37f ? 1.0f / d : 0.0f;
+        const float most =
+            *std::max_element(x, x + 256, [](float u, float v) { return std::fabs(u) < std::fabs(v); });
+        const float d = std::fabs(most) / (most < 0 ? 128.0f : 127.0f),
+                    to_code = d > 1e-37f ? 1.0f / d : 0.0f;
         std::memcpy(out, &d, 4);
         auto* q = reinterpret_cast<int8_t*>(out + 4);
         for (int j = 0; j < 256; ++j) q[j] = away_from_zero(std::clamp(x[j] * to_code, -128.0f, 127.0f));

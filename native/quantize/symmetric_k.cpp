@@ -42,9 +42,10 @@ struct Q6K {
         for (int half = 0; half < 2; ++half, code += 128)
             for (int i = 0; i < 32; ++i) {
                 out[64 * half + i] = static_cast<uint8_t>((code[i] & 15) | (code[64 + i] & 15) << 4);
-                out[64 * half + 32 + i] = static_cast<uint8_t>((code[32 + i] & 15) | (code[96 + i] & 15) << 4);
-                out[128 + 32 * half + i] = static_cast<uint8_t>(code[i] >> 4 | code[32 + i] >> 4 << 2 |
-                                                                code[64 + i] >> 4 << 4 | code[96 + i] >> 4 << 6);
+                out[64 * half + 32 + i] =
+                    static_cast<uint8_t>((code[32 + i] & 15) | (code[96 + i] & 15) << 4);
+                out[128 + 32 * half + i] = static_cast<uint8_t>(
+                    code[i] >> 4 | code[32 + i] >> 4 << 2 | code[64 + i] >> 4 << 4 | code[96 + i] >> 4 << 6);
             }
         for (int g = 0; g < 16; ++g) out[192 + g] = static_cast<uint8_t>(s[g]);
         put_u16(out + 208, d.bits);
@@ -108,7 +109,8 @@ void quantize(const Run& run) {
         const int count = static_cast<int>(std::min<int64_t>(blocks, run.n_blocks - first));
         tile.load(run, 256 * first, groups * count);
 
-        const ScaleFit fit = fit_scale<typename Format::Levels>(tile, Format::steps, Format::from, Format::to, 2);
+        const ScaleFit fit =
+            fit_scale<typename Format::Levels>(tile, Format::steps, Format::from, Format::to, 2);
         alignas(64) float scale[lanes], cc[lanes], d_of[lanes];
         store(scale, fit.scale);
         store(cc, fit.cc);
@@ -148,7 +150,8 @@ void quantize_iq4_nl(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes) {
         const int count = static_cast<int>(std::min<int64_t>(lanes, run.n_blocks - first));
         tile.load(run, 32 * first, count);
-        const F d = rounded_to_half(fit_scale<Iq4Levels>(tile, 8, 0.8f, 1.1f, 2).scale), to_level = inverse(d);
+        const F d = rounded_to_half(fit_scale<Iq4Levels>(tile, 8, 0.8f, 1.1f, 2).scale),
+                to_level = inverse(d);
         Codes<32> codes;
         for (int j = 0; j < 32; ++j) codes.put(j, Iq4Levels::code(tile.x[j] * to_level));
         alignas(64) float d_of[lanes];

@@ -26,8 +26,9 @@ struct Magnitudes {
     Magnitudes(const Run& run, int64_t at) {
         for (int i = 0; i < n / lanes; ++i) {
             x[i] = abs(load(run.x + at + lanes * i));
-            w[i] = run.importance == nullptr ? all(1.0f)
-                                             : load(run.importance + (run.column + at + lanes * i) % run.cols);
+            w[i] = run.importance == nullptr
+                       ? all(1.0f)
+                       : load(run.importance + (run.column + at + lanes * i) % run.cols);
         }
     }
     void above(float threshold, float& wx, float& weight) const {

@@ -41,6 +41,7 @@ def write(
     entries: Sequence[Entry],
     *,
     max_bytes: int | None = None,
+    parts: Sequence[Sequence[Entry]] | None = None,
     alignment: int = 32,
 ) -> list[Path]:
     """Writes the model and returns its files.
@@ -48,17 +49,19 @@ def write(
     Args:
         path: the file; of parts, the name that their numbers are put into, with or without `.gguf`.
         max_bytes: of the tensors of a part, at most; None: one file. A larger tensor has its own part.
+        parts: the entries as they are to be distributed, in the place of `max_bytes`.
 
     Raises:
         ParameterError: more parts than names can count, or what does not fit the format.
         FileError: a file cannot be written. Nothing is left then.
     """
-    if max_bytes is None:
+    if parts is None and max_bytes is not None:
+        parts = _distribute(entries, max_bytes)
+    if parts is None:
         with Writer(path, metadata, alignment) as writer:
             for entry in entries:
                 writer.add(entry.name, entry.shape, entry.format, entry.data())
         return [path]
-    parts = _distribute(entries, max_bytes)
     if len(parts) > MAX_PARTS:
         raise ParameterError(f"{max_bytes} bytes a part make {len(parts)} parts, allowed: {MAX_PARTS}")
     stem = path.name.removesuffix(".gguf")

@@ -1,7 +1,8 @@
-"""One matrix of float32 weights as the bytes of a weight format, and what that costs."""
+"""One matrix of weights as the bytes of a weight format, and what that costs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,11 @@ from clarion.gguf import Format, format_named, format_of
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
+# float32, float16, or uint16: the bits of bfloat16.
+Rows = npt.NDArray[Any]
 
 _CHUNK_ELEMENTS = 1 << 22
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +37,16 @@ class TensorError:
 
 
 def writable() -> list[Format]:
-    """The formats that can be written, F32 among them, by the bits that they take for a weight."""
+    """The formats that can be written, by the bits that they take for a weight."""
     found = [format_named("F32"), *(format_of(type_id) for type_id in quantizer().writable())]
     return sorted(found, key=lambda f: (f.block_bytes / f.block_size, f.name))
 
 
 def quantize_tensor(
-    rows: Floats, format_name: str, importance: Floats | None = None, threads: int | None = None
+    rows: Floats,
+    format_name: str,
+    importance: npt.NDArray[Any] | None = None,
+    threads: int | None = None,
 ) -> Bytes:
     """The rows as a format's blocks.
 
@@ -58,43 +65,59 @@ def quantize_tensor(
         ModelError: a weight is not finite, or larger than the format can hold; the message names its place.
         KeyboardInterrupt: Ctrl-C.
     """
-    format = format_named(format_name)
-    rows = np.ascontiguousarray(rows, np.float32)
+    return encode_rows(np.ascontiguousarray(rows, np.float32), format_named(format_name), importance, threads)
+
+
+def encode_rows(
+    rows: Rows,
+    format: Format,
+    importance: npt.NDArray[Any] | None,
+    threads: int | None,
+    where: str = "weights",
+    first: Sequence[int] = (0,),
+) -> Bytes:
+    """As `quantize_tensor`, for all kinds of rows. An error names `where` and counts rows from `first`, whose
+    last number is that of the first row."""
     if rows.ndim != 2 or rows.shape[1] % format.block_size:
         raise ParameterError(
-            f"rows have shape {list(rows.shape)}, expected [rows, cols] with cols a multiple of "
+            f"{where}: shape is {list(rows.shape)}, expected [rows, cols] with cols a multiple of "
             f"{format.block_size} for {format.name}"
         )
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ParameterError(f"threads is {threads}, allowed: 1 to {MAX_THREADS}")
     if format.name == "F32":
-        _check_finite(rows)
-        return rows.view(np.uint8)
-    limits = quantizer().writable()
-    if format.type_id not in limits:
-        raise UnsupportedError(
-            f"weight format {format.name} cannot be written, supported: {', '.join(f.name for f in writable())}"
-        )
-    weights = None if importance is None else _normalized(importance, rows.shape[1])
-    data, bad = quantizer().quantize(format.type_id, rows, weights, threads or default_threads())
+        wide = _widened(rows)
+        finite = np.isfinite(wide)
+        bad = -1 if finite.all() else int(np.argmin(finite))
+        data, limit = wide.view(np.uint8), np.inf
+    else:
+        limits = quantizer().writable()
+        if format.type_id not in limits:
+            names = ", ".join(f.name for f in writable())
+            raise UnsupportedError(f"weight format {format.name} cannot be written, supported: {names}")
+        weights = None if importance is None else _normalized(importance, rows.shape[1])
+        data, bad = quantizer().quantize(format.type_id, rows, weights, threads or default_threads())
+        limit = limits[format.type_id]
     if bad >= 0:
         row, column = divmod(bad, rows.shape[1])
-        value, limit = rows[row, column], limits[format.type_id]
+        value = _widened(rows[row : row + 1])[0, column]
         expected = f"at most {limit:g} in magnitude" if np.isfinite(value) else "finite numbers"
-        raise ModelError(f"found {value:g} at [{row}, {column}], {format.name} holds {expected}")
-    quantized: Bytes = data
-    return quantized
+        place = [*first[:-1], first[-1] + row, column]
+        raise ModelError(f"{where}: found {value:g} at {place}, {format.name} holds {expected}")
+    encoded: Bytes = data
+    return encoded
 
 
 def dequantize_tensor(data: Bytes, format_name: str, cols: int) -> Floats:
     """What the bytes stand for: float32 [rows, cols]."""
     format = format_named(format_name)
     n = data.size // format.n_bytes((1, cols)) * cols
-    flat = np.ascontiguousarray(data).reshape(-1)
-    values: Floats = native().dequantize(format.type_id, flat, n)
+    values: Floats = native().dequantize(format.type_id, np.ascontiguousarray(data).reshape(-1), n)
     return values.reshape(-1, cols)
 
 
 def tensor_error(
-    rows: Floats, data: Bytes, format_name: str, importance: Floats | None = None
+    rows: Floats, data: Bytes, format_name: str, importance: npt.NDArray[Any] | None = None
 ) -> TensorError:
     """How far quantized rows are from the wanted ones.
 
@@ -115,14 +138,13 @@ def tensor_error(
     return TensorError(squared, norm)
 
 
-def _check_finite(rows: Floats) -> None:
-    finite = np.isfinite(rows)
-    if not finite.all():
-        row, column = np.argwhere(~finite)[0]
-        raise ModelError(f"found {rows[row, column]:g} at [{row}, {column}], F32 holds finite numbers")
+def _widened(rows: Rows) -> Floats:
+    if rows.dtype == np.uint16:
+        return (rows.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(rows, np.float32)
 
 
-def _normalized(importance: Floats, cols: int) -> Floats | None:
+def _normalized(importance: npt.NDArray[Any], cols: int) -> Floats | None:
     """Mean 1, and nothing below a millionth: columns that never mattered must still be near their weights."""
     values = np.asarray(importance, np.float64)
     if values.shape != (cols,) or not np.isfinite(values).all() or (values < 0).any():
@@ -130,6 +152,4 @@ def _normalized(importance: Floats, cols: int) -> Floats | None:
             f"importance has shape {list(values.shape)}, expected [{cols}], finite and not negative"
         )
     mean = values.mean() if cols else 0.0
-    if mean == 0:
-        return None
-    return np.maximum(values / mean, 1e-6).astype(np.float32)
+    return np.maximum(values / mean, 1e-6).astype(np.float32) if mean else None
