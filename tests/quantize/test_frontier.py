@@ -1,13 +1,13 @@
 """The frontier, against all mixtures there are."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarion.errors import ParameterError
-from clarion.quantize.frontier import Offer, Frontier, hull
+from clarion.quantize.frontier import Frontier, Offer, hull
 
 offers = st.lists(
     st.builds(Offer, st.sampled_from("abcde"), st.integers(1, 60), st.integers(0, 60).map(float)),
@@ -31,7 +31,7 @@ def least_cost(matrices, n_bytes):
 def test_a_hull_is_convex_and_leaves_nothing_below_it(found):
     kept = hull(found)
     assert set(kept) <= set(found)
-    for a, b in zip(kept, kept[1:], strict=False):
+    for a, b in pairwise(kept):
         assert a.n_bytes < b.n_bytes
         assert a.cost > b.cost
     for offer in found:

@@ -37,8 +37,8 @@ class Scores:
 def score(logits: Rows, targets: Indices, reference: Rows | None, threads: int = 1) -> Scores:
     """The scores of rows of logits [n, V]; without a reference the divergences are zero.
 
-    Rows are scored one by one, so `threads` change nothing but the time. With a reference softmax and sums are
-    float64; without one the exponentials are those of the logits' own type, summed in pairs.
+    Rows are scored one by one, so `threads` change nothing but the time. With a reference softmax and sums
+    are float64; without one the exponentials are those of the logits' own type, summed in pairs.
     """
     n, width = logits.shape
     scores = Scores(np.empty(n), np.zeros(n), np.empty(n, np.int64))

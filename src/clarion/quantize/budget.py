@@ -1,119 +1,100 @@
-"""What each matrix costs in each format: measured errors, and what an error of that matrix does to the output.
-
-The error of a format is the squared error of the weights, weighted by the importance of their columns: the
-expected squared error of the products, summed over them. How much that matters is another figure for each
-matrix, its influence: one matrix at a time is replaced by a coarse copy of itself, and the mean
-Kullback-Leibler divergence of the model's output from the undisturbed one, over that error, is what a unit of
-error costs. For small errors both grow together, and the costs of different matrices add up; so the cost of a
-mixture is an estimate, in nats, of its divergence from the model that it was made of (docs/budget.md has how
-near it comes).
-"""
+"""A model in so many bytes: for each matrix the format that the whole is served best by."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from clarion.devices.threads import default_threads
-from clarion.errors import ModelError, ParameterError
-from clarion.evaluate.figures import score
-from clarion.gguf import File, Tensor, format_named
-from clarion.model import load, make_plan
+from clarion.errors import ParameterError
+from clarion.evaluate.chunks import beginning
+from clarion.gguf import File, Writer
+from clarion.gguf.part import padded
+from clarion.quantize.collect import collect
 from clarion.quantize.frontier import Frontier, Offer
 from clarion.quantize.imatrix import Imatrix
-from clarion.quantize.recipes import fitting, is_quantizable
-from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
-from clarion.residency import Replaced
-from clarion.runtime.sampling import Options
-from clarion.runtime.solo import Solo
+from clarion.quantize.measure import CANDIDATES, Measured, measure, own_text
+from clarion.quantize.model import (
+    Quantized,
+    check_source,
+    imatrix_metadata,
+    notes,
+    write_quantized,
+    written_metadata,
+)
+from clarion.quantize.recipes import (
+    ALIASES,
+    RECIPES,
+    Choice,
+    Recipe,
+    choose_formats,
+    is_quantizable,
+    recipe_named,
+)
+from clarion.tokenizer import Tokenizer
 
-CANDIDATES = ("Q2_K", "IQ3_XXS", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
-# Coarse enough that a single matrix is seen in the output, fine enough that its effect is still in proportion.
-PROBE = "Q3_K"
-PROBE_TOKENS = 512
-PROBE_CONTEXT = 256
-# Of a matrix, spread over it: an error over 1024 rows is known to about a percent.
-MOST_ROWS = 1024
+CHUNK, MOST_CHUNKS = 512, 64  # of the text, for the importance: more of it changes little
+OWN_TOKENS = 1024
 
-Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A matrix, and what it costs in each format.
-
-    Attributes:
-        influence: cost of a unit of squared error.
-        offers: one for each format that fits its rows, and its own, which costs nothing.
-    """
-
-    tensor: Tensor
-    influence: float
-    offers: list[Offer]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """A format for each matrix.
+    """A format for each measured matrix.
 
     Attributes:
-        formats: by name, of every matrix that was measured.
-        n_bytes: of the file, the rest of it included.
-        cost: the estimate for the mixture, see `measure`.
+        measured: the matrices, in the order of the frontier.
+        offers: what was chosen for each.
+        n_bytes: of the file.
+        cost: the estimated divergence from the source, in nats.
         others: bytes of the file that are not measured matrices.
+        n_weights: in all tensors of the file.
     """
 
-    formats: dict[str, str]
-    n_bytes: int
-    cost: float
-    others: int
+    measured: list[Measured]
     frontier: Frontier
+    offers: list[Offer]
+    others: int
+    n_weights: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.others + sum(offer.n_bytes for offer in self.offers)
+
+    @property
+    def cost(self) -> float:
+        return sum(offer.cost for offer in self.offers)
+
+    def report(self) -> dict[str, Any]:
+        """All figures as plain values."""
+        return {
+            "bytes": self.n_bytes,
+            "estimated_divergence": self.cost,
+            "frontier": [
+                {"bytes": point.n_bytes + self.others, "estimated_divergence": point.cost}
+                for point in self.frontier.points
+            ],
+            "matrices": [
+                {
+                    "name": matrix.tensor.name,
+                    "format": chosen.format,
+                    "influence": matrix.influence,
+                    "offers": [
+                        {"format": offer.format, "bytes": offer.n_bytes, "estimated_divergence": offer.cost}
+                        for offer in matrix.offers
+                    ],
+                }
+                for matrix, chosen in zip(self.measured, self.offers, strict=True)
+            ],
+        }
 
 
-def measure(
-    file: File,
-    *,
-    tokens: Sequence[int],
-    imatrix: Imatrix | None = None,
-    candidates: Sequence[str] = CANDIDATES,
-    threads: int | None = None,
-    progress: Progress = lambda done, total: None,
-) -> list[Measured]:
-    """Measures every matrix of a model that may be quantized, in the file's order.
-
-    Args:
-        tokens: a text, of which the first PROBE_TOKENS measure the influence.
-        imatrix: weights the columns; None: all alike.
-        candidates: the formats; where rows are no whole blocks, what stands in for them.
-        progress: hears of matrices done and matrices in all.
-
-    Raises:
-        ParameterError: nothing can be quantized, or the text is shorter than two tokens.
-        UnsupportedError: a candidate is a format that cannot be written.
-        ModelError: a weight is not finite, or the importance matrix is of another model.
-        FileError: the file changed meanwhile.
-    """
-    tensors = [tensor for tensor in file.tensors.values() if is_quantizable(tensor)]
-    if not tensors:
-        raise ParameterError(f"{file.path}: has no matrices that could be quantized")
-    if len(tokens) < 2:
-        raise ParameterError(f"the text to measure with has {len(tokens)} tokens, expected at least 2")
-    probe = _Probe(file, tokens[:PROBE_TOKENS], threads)
-    measured = []
-    for done, tensor in enumerate(tensors):
-        measured.append(_measure(tensor, imatrix, candidates, probe, threads))
-        file.check()
-        progress(done + 1, len(tensors))
-    return measured
-
-
-def choose(measured: Sequence[Measured], budget: int, others: int) -> Mixture:
+def choose(measured: Sequence[Measured], budget: int, others: int, n_weights: int) -> Mixture:
     """The mixture with the least cost within a budget.
 
     Args:
@@ -128,107 +109,122 @@ def choose(measured: Sequence[Measured], budget: int, others: int) -> Mixture:
     if budget < least:
         raise ParameterError(
             f"a budget of {size_text(budget)} cannot be reached with these formats: "
-            f"the smallest mixture makes {size_text(least)}, {least} bytes"
+            f"the smallest file is {size_text(least)} ({least} bytes)"
         )
-    chosen = frontier.within(budget - others)
-    return Mixture(
-        {matrix.tensor.name: offer.format for matrix, offer in zip(measured, chosen, strict=True)},
-        sum(offer.n_bytes for offer in chosen) + others,
-        sum(offer.cost for offer in chosen),
-        others,
-        frontier,
-    )
+    return Mixture(list(measured), frontier, frontier.within(budget - others), others, n_weights)
+
+
+def quantize_to_budget(
+    source: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    budget: int,
+    *,
+    text: str | None = None,
+    imatrix: str | os.PathLike[str] | None = None,
+    candidates: Sequence[str] = CANDIDATES,
+    overrides: Sequence[tuple[str, str]] = (),
+    allow_requantize: bool = False,
+    threads: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[Quantized, Mixture]:
+    """Writes a model as a file of at most `budget` bytes.
+
+    Args:
+        text: what to measure with; None: what the model itself writes.
+        imatrix: an importance matrix of the model; None: it is collected from the text.
+        candidates: formats to choose from, beside the source's own.
+        overrides: patterns of names and the formats of tensors that they find, whatever they cost.
+        progress: hears what is being done, how much of it is, and how much it is in all.
+        others: as `clarion.quantize.model.quantize`.
+
+    Raises:
+        ParameterError: the budget is less than the smallest mixture, the text is too short, or as `quantize`.
+        FileError, FormatError, UnsupportedError, ModelError: as `quantize` and `clarion.load`.
+    """
+    path = Path(path)
+    importance = Imatrix.read(imatrix) if imatrix is not None else None
+    with File.open(source) as file:
+        as_they_are = choose_formats(file, recipe_named("F16"), overrides, imatrix=True)
+        fixed = [re.compile(pattern) for pattern, _ in overrides]
+        tensors = [
+            tensor
+            for tensor in file.tensors.values()
+            if is_quantizable(tensor) and not any(pattern.search(tensor.name) for pattern in fixed)
+        ]
+        if not tensors:
+            raise ParameterError(f"{file.path}: has no matrices to choose formats for")
+        names = {tensor.name for tensor in tensors}
+        check_source(file, path, [c for c in as_they_are if c.tensor.name in names], allow_requantize)
+        tokenizer = Tokenizer.from_metadata(file.metadata)
+        tokens = tokenizer.encode(text) if text is not None else own_text(file.path, OWN_TOKENS, threads)
+        if importance is None:
+            importance = collect(
+                file,
+                tokens,
+                dataset="" if text is not None else "written by the model",
+                bos=beginning(tokenizer),
+                chunk=min(CHUNK, len(tokens)),
+                n_chunks=MOST_CHUNKS,
+                output=True,
+                threads=threads,
+                progress=lambda done, total: progress("importance", done, total),
+            )
+        measured = measure(
+            file,
+            tensors,
+            tokens=tokens,
+            imatrix=importance,
+            candidates=[name.upper() for name in candidates],
+            threads=threads,
+            progress=lambda done, total: progress("measure", done, total),
+        )
+        metadata = imatrix_metadata(imatrix or "", importance)
+        others = _others(file, written_metadata(file, recipe_named("F16"), metadata), as_they_are, names)
+        n_weights = sum(tensor.n_elements for tensor in file.tensors.values())
+        mixture = choose(measured, budget, others, n_weights)
+        chosen = [
+            (f"^{re.escape(matrix.tensor.name)}$", offer.format)
+            for matrix, offer in zip(measured, mixture.offers, strict=True)
+        ]
+        choices = choose_formats(file, recipe_named("F16"), [*overrides, *chosen], imatrix=True)
+        paths = write_quantized(
+            file,
+            path,
+            choices,
+            _most_used(choices),
+            importance=importance,
+            metadata=metadata,
+            allow_requantize=allow_requantize,
+            threads=threads,
+            progress=lambda done, total: progress("quantize", done, total),
+        )
+        return Quantized(paths, choices, notes(choices, importance)), mixture
 
 
 def size_text(n_bytes: int) -> str:
-    """A size for people, in decimal units, as the sizes that they ask for."""
+    """A size for people, in decimal units."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n_bytes >= size:
             return f"{n_bytes / size:.4g} {unit}"
     return f"{n_bytes} bytes"
 
 
-def own_text(path: Path, n_tokens: int, threads: int | None = None) -> list[int]:
-    """What the model writes when nothing is asked, at temperature 1: a text that it was made for.
-
-    Raises:
-        FileError, UnsupportedError, ModelError: as `clarion.load`.
-    """
-    with load(path, threads=threads, context=n_tokens + 1) as model:
-        start = [model.tokenizer.bos or 0]
-        free: Options = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 0}
-        options: Options = {**free, "max_tokens": n_tokens, "ignore_eos": True, "detokenize": False}
-        return [*start, *model.generate(start, **options).tokens]
+def _others(file: File, metadata: dict[str, Any], choices: Sequence[Choice], names: Collection[str]) -> int:
+    """Bytes of the file to be written that are not data of the tensors with these names."""
+    writer = Writer("", metadata, file.alignment)
+    measured = 0
+    for choice in choices:
+        writer.add(choice.tensor.name, choice.tensor.shape, choice.format, b"")
+        if choice.tensor.name in names:
+            measured += padded(choice.format.n_bytes(choice.tensor.shape), file.alignment)
+    return writer.n_bytes - measured
 
 
-def _measure(
-    tensor: Tensor,
-    imatrix: Imatrix | None,
-    candidates: Sequence[str],
-    probe: _Probe,
-    threads: int | None,
-) -> Measured:
-    cols, experts = tensor.shape[-1], math.prod(tensor.shape[:-2])
-    found = imatrix.importance(tensor.name, experts, cols) if imatrix is not None else None
-    # A table that is only looked up, or what the text never reached: all columns alike.
-    importance = np.ones((experts, cols)) if found is None or not found.any() else found
-    rows = dequantize_tensor(np.asarray(tensor.data), tensor.format.name, cols).reshape(experts, -1, cols)
-    influence = probe.influence(tensor, rows, importance)
-    step = -(-rows.shape[0] * rows.shape[1] // MOST_ROWS)
-    sample = rows[:, ::step]
-    scale = rows.shape[1] / sample.shape[1]
-    names = dict.fromkeys(fitting(format_named(name), cols).name for name in candidates)
-    offers = [Offer(tensor.format.name, tensor.n_bytes, 0.0)]
-    for name in names:
-        if name != tensor.format.name:
-            error = scale * _squared_error(sample, name, importance, threads)
-            offers.append(Offer(name, format_named(name).n_bytes(tensor.shape), influence * error))
-    return Measured(tensor, influence, offers)
-
-
-def _squared_error(
-    rows: Floats, name: str, importance: npt.NDArray[np.float64], threads: int | None
-) -> float:
-    """Of all experts' rows [E, R, K], weighted by the importance [E, K]."""
-    total = 0.0
-    for x, weights in zip(rows, importance.astype(np.float32), strict=True):
-        total += tensor_error(x, quantize_tensor(x, name, weights, threads), name, weights).squared
-    return total
-
-
-class _Probe:
-    """The undisturbed model's output on a text, and how far it moves when a matrix is coarser."""
-
-    def __init__(self, file: File, tokens: Sequence[int], threads: int | None) -> None:
-        context = min(PROBE_CONTEXT, len(tokens))
-        self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
-        plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._others = plan.residency
-        self._threads = threads
-        self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, threads=threads)
-        self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
-
-    def influence(self, tensor: Tensor, rows: Floats, importance: npt.NDArray[np.float64]) -> float:
-        """Mean divergence for each unit of the probe's squared error; 0 for what the model does not read."""
-        if tensor.name not in self._used:
-            return 0.0
-        name = fitting(format_named(PROBE), tensor.shape[-1]).name
-        pieces, error = [], 0.0
-        for x, weights in zip(rows, importance.astype(np.float32), strict=True):
-            coarse = quantize_tensor(x, name, weights, self._threads)
-            values = dequantize_tensor(coarse, name, x.shape[1])
-            pieces.append(quantize_tensor(values, tensor.format.name, None, self._threads).reshape(-1))
-            error += tensor_error(x, pieces[-1].reshape(len(x), -1), tensor.format.name, weights).squared
-        if error == 0:
-            return 0.0
-        self._solo.use(Replaced(self._others, {tensor.name: np.concatenate(pieces)}))
-        divergences = []
-        for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
-            logits = self._solo.logits(chunk)
-            targets = np.zeros(len(chunk), np.int64)  # of no interest here
-            divergences.append(score(logits, targets, wanted, self._threads or default_threads()).divergence)
-        mean = float(np.concatenate(divergences).mean())
-        if not math.isfinite(mean):
-            raise ModelError(f"the output is not finite when {tensor.name!r} is disturbed")
-        return mean / error
+def _most_used(choices: Sequence[Choice]) -> Recipe:
+    """What the file calls itself: the recipe of the format that most weights have."""
+    counts: Counter[str] = Counter()
+    for choice in choices:
+        counts[choice.format.name] += choice.tensor.n_elements
+    (name, _), *_ = counts.most_common()
+    named = ALIASES.get(name, name)
+    return RECIPES.get(named) or next(recipe for recipe in RECIPES.values() if recipe.format == name)

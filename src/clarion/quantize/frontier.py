@@ -1,10 +1,10 @@
 """Which format for which matrix: the least cost for a size, where costs and sizes add up.
 
-Each matrix can be stored in so many bytes at such a cost, its offers. Only the lower convex hull of them matters to a
-Lagrangian: for any price of a byte, the best mixture takes the best of each matrix on its own. All these
-mixtures together are one path, from every matrix at its smallest, taking the steps of all hulls in the order
-of what a byte gains. Every mixture on it is the best of its size. Between two of them, what is left of a
-budget goes to the next steps that fit.
+Each matrix can be stored in so many bytes at such a cost: its offers. Only the lower convex hull of them
+matters to a Lagrangian: for any price of a byte, the best mixture takes the best of each matrix on its own.
+All these mixtures together are one path, from every matrix at its smallest, taking the steps of all hulls in
+the order of what a byte gains. Every mixture on it is the best of its size. Between two of them, what is left
+of a budget goes to the next steps that fit.
 
 Shoham and Gersho, 1988, Efficient bit allocation for an arbitrary set of quantizers.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from clarion.errors import ParameterError
 
@@ -75,7 +76,7 @@ class Frontier:
         gains = [
             (-_gain(before, after), i, after)
             for i, offers in enumerate(hulls)
-            for before, after in zip(offers, offers[1:], strict=False)
+            for before, after in pairwise(offers)
         ]
         gains.sort(key=lambda entry: entry[0])
         self.steps = [Step(i, offer) for _, i, offer in gains]
