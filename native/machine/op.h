@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "machine/message.h"
+#include "machine/tiling.h"
 
 namespace clarion {
 
@@ -100,6 +101,7 @@ struct OpSpec {
     std::map<std::string, std::vector<double>> arrays;
     int64_t max_tokens;  // the largest batch this program will run
     int64_t threads;     // that will run it; a result must not depend on them
+    Tiling tiling;       // nor on this
 
     // Throws unless the plan gives this many; optional entries may be null or missing at the end.
     struct Count {
@@ -137,8 +139,8 @@ class Op {
     virtual size_t scratch_bytes() const { return 0; }
     // How many independent items this batch splits into; runs on one thread, before any item of this op.
     virtual int64_t begin(const Batch& batch) = 0;
-    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op
-    // touches.
+    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op touches. A thread
+    // takes neighbours one after the other, so they should read memory in order.
     virtual void run(const Batch& batch, int64_t item, const Scratch& scratch) = 0;
 };
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from clarion.cli import options
-from clarion.cli.progress import bar
+from clarion.cli.progress import bar, stages
 from clarion.errors import ParameterError
+
+if TYPE_CHECKING:
+    from clarion.quantize.model import Quantized
 
 
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("out", metavar="OUT")
-@click.argument("type_", metavar="TYPE")
+@click.argument("type_", metavar="[TYPE]", required=False)
+@click.option("--budget", metavar="SIZE", help="Choose formats for a file of this size, as 5GB or 4.5GiB.")
+@click.option("--text", metavar="FILE", help="What to measure formats with, for --budget.")
+@click.option("--formats", metavar="A,B,...", help="What --budget chooses from.")
+@options.as_json
 @click.option("--imatrix", metavar="FILE", help="Importance of the columns, from clarion imatrix.")
 @click.option(
     "--tensor", "overrides", metavar="PATTERN=TYPE", multiple=True, help="Another format; first that fits."
@@ -27,7 +36,11 @@ from clarion.errors import ParameterError
 def quantize(
     source: str,
     out: str,
-    type_: str,
+    type_: str | None,
+    budget: str | None,
+    text: str | None,
+    formats: str | None,
+    as_json: bool,
     imatrix: str | None,
     overrides: tuple[str, ...],
     allow_requantize: bool,
@@ -38,22 +51,68 @@ def quantize(
 
     TYPE is a recipe, as Q4_K_M or IQ3_XS, or a format, as Q8_0 or MXFP4. PATTERN is a regular expression that is
     searched in the names of tensors: --tensor 'ffn_down=Q6_K'.
+
+    With --budget in the place of TYPE, each matrix gets the format that serves the whole best: what each format
+    does to the model's output is measured on a text, and the frontier is printed.
     """
+    if (type_ is None) == (budget is None):
+        raise click.UsageError("expected either TYPE or --budget")
+    pairs = [_override(text) for text in overrides]
+    common: dict[str, Any] = {
+        "imatrix": imatrix,
+        "overrides": pairs,
+        "allow_requantize": allow_requantize,
+        "threads": threads,
+    }
+    if budget is not None:
+        if keep_split:
+            raise click.UsageError("--keep-split: a budget is that of one file")
+        _to_budget(source, out, budget, text, formats, as_json, common)
+        return
+    if text is not None or formats is not None or as_json:
+        raise click.UsageError("--text, --formats and --json go with --budget")
     from clarion.quantize import quantize as write
 
-    pairs = [_override(text) for text in overrides]
     with bar("quantize") as progress:
-        done = write(
+        done = write(source, out, str(type_), keep_split=keep_split, progress=progress, **common)
+    _print(done)
+
+
+def _to_budget(
+    source: str,
+    out: str,
+    budget: str,
+    text: str | None,
+    formats: str | None,
+    as_json: bool,
+    common: dict[str, Any],
+) -> None:
+    from clarion.cli.prompt import read_text
+    from clarion.convert import parse_size
+    from clarion.quantize.budget import quantize_to_budget
+    from clarion.quantize.measure import CANDIDATES
+
+    n_bytes = parse_size(budget)
+    with stages() as progress:
+        done, mixture = quantize_to_budget(
             source,
             out,
-            type_,
-            imatrix=imatrix,
-            overrides=pairs,
-            allow_requantize=allow_requantize,
-            keep_split=keep_split,
-            threads=threads,
+            n_bytes,
+            text=read_text(None, text) if text is not None else None,
+            candidates=formats.split(",") if formats is not None else CANDIDATES,
             progress=progress,
+            **common,
         )
+    if as_json:
+        print(json.dumps({"path": out, "budget": n_bytes, **mixture.report()}))
+        return
+    from clarion.cli.frontier import show
+
+    show(mixture, n_bytes)
+    _print(done)
+
+
+def _print(done: Quantized) -> None:
     for path in done.paths:
         print(path)
     before, after = done.bits_per_weight

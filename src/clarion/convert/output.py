@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from clarion.gguf import Format, Writer
 from clarion.gguf.writer import Chunk
 
 MAX_PARTS = 99_999
-_UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +88,17 @@ def write(
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as `2G`, `500M`, `100K`; the units are powers of 1000.
+    """Bytes of a size as `2G`, `4.5GB`, `500M`, `100K`, in powers of 1000, or `2GiB`, in powers of 1024.
 
     Raises:
         ParameterError: anything else.
     """
-    match = re.fullmatch(r"([1-9]\d{0,8})([KMG])B?", text, re.ASCII)
-    if match is None:
-        raise ParameterError(f"size is {text!r}, expected a number and K, M or G, as 2G")
-    return int(match[1]) * _UNITS[match[2]]
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG])(?:B|(iB))?", text, re.ASCII)
+    unit = 0 if match is None else (1024 if match[3] else 1000) ** (1 + "KMG".index(match[2]))
+    n_bytes = 0 if match is None else int(Decimal(match[1]) * unit)
+    if not n_bytes:
+        raise ParameterError(f"size is {text!r}, expected a number and K, M or G, as 2G or 4.5GB")
+    return n_bytes
 
 
 def _distribute(entries: Sequence[Entry], max_bytes: int) -> list[list[Entry]]:

@@ -37,7 +37,8 @@ class ClarionEngine:
         batch = options.get("batch", 256)
         self._model = load(path, context=context, outputs=batch, **options)
         self._rows = np.empty((0, self._model.n_vocab), np.float32)
-        self.name = f"clarion {options.get('activations', 'high')}"
+        cache = f", {options['kv']} cache" if options.get("kv") else ""
+        self.name = f"clarion {options.get('activations', 'high')}{cache}"
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
         if len(self._rows) < len(tokens) - first:
@@ -99,7 +100,7 @@ class LlamaCppEngine:
             )
         except ValueError as error:
             raise FileError(f"{os.fspath(path)}: llama.cpp does not load it: {error}") from error
-        self.name = f"llama.cpp ({llama_cpp.__version__})"
+        self.name = f"llama-cpp-python {llama_cpp.__version__}"
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
         self._model.reset()

@@ -37,8 +37,8 @@ class Scores:
 def score(logits: Rows, targets: Indices, reference: Rows | None, threads: int = 1) -> Scores:
     """The scores of rows of logits [n, V]; without a reference the divergences are zero.
 
-    Rows are scored one by one, so `threads` change nothing but the time. With a reference softmax and sums are
-    float64; without one the exponentials are those of the logits' own type, summed in pairs.
+    Rows are scored one by one, so `threads` change nothing but the time. With a reference softmax and sums
+    are float64; without one the exponentials are those of the logits' own type, summed in pairs.
     """
     n, width = logits.shape
     scores = Scores(np.empty(n), np.zeros(n), np.empty(n, np.int64))
@@ -58,16 +58,16 @@ def _score(scores: Scores, rows: slice, logits: Rows, targets: Indices, referenc
     choice = logits.argmax(axis=1)
     every = np.arange(len(logits))
     greatest = logits[every, choice]
-    with np.errstate(invalid="ignore"):
-        x = logits - greatest[:, None]  # [rows, V]
-    of_targets = x[every, targets].astype(np.float64)
-    finite = np.isfinite(x).all(axis=1)
-    sums = np.exp(x, out=x).sum(axis=1).astype(np.float64)
     scores.choice[rows] = choice
-    scores.surprise[rows] = np.where(finite, np.log(sums) - of_targets, np.nan)
-    if reference is not None:
-        p, q = log_softmax(logits), log_softmax(reference)
-        scores.divergence[rows] = np.maximum(np.einsum("tv,tv->t", np.exp(q), q - p), 0.0)
+    with np.errstate(invalid="ignore"):  # of logits that are not finite
+        x = logits - greatest[:, None]  # [rows, V]
+        of_targets = x[every, targets].astype(np.float64)
+        finite = np.isfinite(x).all(axis=1)
+        sums = np.exp(x, out=x).sum(axis=1).astype(np.float64)
+        scores.surprise[rows] = np.where(finite, np.log(sums) - of_targets, np.nan)
+        if reference is not None:
+            p, q = log_softmax(logits), log_softmax(reference)
+            scores.divergence[rows] = np.maximum(np.einsum("tv,tv->t", np.exp(q), q - p), 0.0)
 
 
 def log_softmax(rows: Rows) -> Doubles:

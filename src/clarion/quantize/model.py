@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def quantize(
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
         choices = choose_formats(file, recipe, overrides, imatrix=importance is not None)
-        metadata = _imatrix_metadata(imatrix, importance) if imatrix is not None and importance else {}
+        metadata = imatrix_metadata(imatrix, importance) if imatrix is not None and importance else {}
         paths = write_quantized(
             file,
             Path(path),
@@ -98,7 +98,7 @@ def quantize(
             threads=threads,
             progress=progress,
         )
-        return Quantized(paths, choices, _notes(choices, importance))
+        return Quantized(paths, choices, notes(choices, importance))
 
 
 def write_quantized(
@@ -115,16 +115,8 @@ def write_quantized(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Writes a model with a format chosen for each tensor; see `quantize`. `recipe` only names the file's type."""
-    if any(path.resolve() == part.resolve() for part in file.parts):
-        raise ParameterError(f"{path}: is what is read; write to another file")
-    if not allow_requantize:
-        _check_floats(file, choices)
-    kept = {key: value for key, value in file.metadata.exact().items() if not key.startswith("split.")}
-    kept |= {
-        "general.file_type": np.uint32(recipe.file_type),
-        "general.quantization_version": np.uint32(_QUANTIZATION_VERSION),
-        **(metadata or {}),
-    }
+    check_source(file, path, choices, allow_requantize)
+    kept = written_metadata(file, recipe, metadata or {})
     total = sum(choice.tensor.n_bytes for choice in choices)
     done = 0
 
@@ -147,6 +139,24 @@ def write_quantized(
             for part in range(len(file.parts))
         ]
     return write(path, kept, entries, parts=parts, alignment=file.alignment)
+
+
+def check_source(file: File, path: Path, choices: Iterable[Choice], allow_requantize: bool) -> None:
+    """Refuses to write over what is read, and unless it is allowed, to quantize twice."""
+    if any(path.resolve() == part.resolve() for part in file.parts):
+        raise ParameterError(f"{path}: is what is read; write to another file")
+    if not allow_requantize:
+        _check_floats(file, choices)
+
+
+def written_metadata(file: File, recipe: Recipe, more: Mapping[str, Any]) -> dict[str, Any]:
+    """The source's, with what says how the weights are stored."""
+    kept = {key: value for key, value in file.metadata.exact().items() if not key.startswith("split.")}
+    return kept | {
+        "general.file_type": np.uint32(recipe.file_type),
+        "general.quantization_version": np.uint32(_QUANTIZATION_VERSION),
+        **more,
+    }
 
 
 def read_rows(tensor: Tensor, begin: int, end: int) -> Rows:
@@ -203,11 +213,12 @@ def _check_floats(file: File, choices: Iterable[Choice]) -> None:
             )
 
 
-def _notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
-    notes = []
+def notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
+    """What a person should know: fallbacks, and matrices without importance."""
+    found = []
     for choice in choices:
         if choice.format != choice.wanted:
-            notes.append(
+            found.append(
                 f"fallback: {choice.tensor.name}: {choice.tensor.shape[-1]} columns are no whole blocks of "
                 f"{choice.wanted.block_size}: {choice.wanted.name} → {choice.format.name}"
             )
@@ -217,15 +228,15 @@ def _notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
     if imatrix is not None:
         missing = [c.tensor.name for c in inner if c.tensor.name not in imatrix.statistics]
         if missing:
-            notes.append(f"no importance for {len(missing)} of {len(inner)} matrices, first {missing[0]}")
+            found.append(f"no importance for {len(missing)} of {len(inner)} matrices, first {missing[0]}")
     elif lossy := sorted({c.format.name for c in inner} & set(_LOSSY)):
-        notes.append(
+        found.append(
             f"{', '.join(lossy)} without an importance matrix: clarion imatrix makes one, --imatrix reads it"
         )
-    return notes
+    return found
 
 
-def _imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
+def imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
     """What a file says of the importance matrix that it was made with."""
     return {
         "quantize.imatrix.file": os.fspath(path),
