@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from clarion.devices import native
-from clarion.devices.memory import data_caches
+from clarion.devices.hierarchy import hierarchy
 from clarion.devices.threads import default_threads
 from clarion.errors import ContextError, ParameterError
 from clarion.plan import Plan
@@ -38,9 +38,9 @@ class Solo:
         core = native(isa)
         self.plan = plan
         self._core = core
-        self._machine = core.Machine(threads or default_threads(), **data_caches())
+        self._machine = core.Machine(threads or default_threads(), **hierarchy().cache_bytes)
         self._pages = np.arange(-(-plan.context // PAGE_SIZE), dtype=np.int32)[None]  # [1, pages]
-        self._cache = core.KvCache(list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv)
+        self._cache = core.KvCache(list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv.keys, plan.kv.values)
         self.use(residency)
 
     def use(self, residency: Residency | None) -> None:
