@@ -42,6 +42,7 @@ PROBE_CONTEXT = 256
 MOST_ROWS = 1024
 
 Floats = npt.NDArray[np.float32]
+Importance = Sequence[Floats | None]  # for each expert, of each column [K]; None: all alike
 Progress = Callable[[int, int], None]
 
 
@@ -118,8 +119,7 @@ def _measure(
 ) -> Measured:
     cols, experts = tensor.shape[-1], math.prod(tensor.shape[:-2])
     found = imatrix.importance(tensor.name, experts, cols) if imatrix is not None else None
-    # A table that is only looked up, or what the text never reached: all columns alike.
-    importance = np.ones((experts, cols)) if found is None or not found.any() else found
+    importance = [None] * experts if found is None else list(found.astype(np.float32))
     rows = dequantize_tensor(np.asarray(tensor.data), tensor.format.name, cols).reshape(experts, -1, cols)
     influence = probe.influence(tensor, rows, importance)
     step = -(-rows.shape[0] * rows.shape[1] // MOST_ROWS)
@@ -135,12 +135,10 @@ def _measure(
     return Measured(tensor, influence, offers)
 
 
-def _squared_error(
-    rows: Floats, name: str, importance: npt.NDArray[np.float64], threads: int | None
-) -> float:
-    """Of all experts' rows [E, R, K], weighted by the importance [E, K]."""
+def _squared_error(rows: Floats, name: str, importance: Importance, threads: int | None) -> float:
+    """Of all experts' rows [E, R, K]."""
     total = 0.0
-    for x, weights in zip(rows, importance.astype(np.float32), strict=True):
+    for x, weights in zip(rows, importance, strict=True):
         total += tensor_error(x, quantize_tensor(x, name, weights, threads), name, weights).squared
     return total
 
@@ -158,13 +156,13 @@ class _Probe:
         self._solo = Solo(plan, threads=threads)
         self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
 
-    def influence(self, tensor: Tensor, rows: Floats, importance: npt.NDArray[np.float64]) -> float:
+    def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:
         """Mean divergence for each unit of the probe's squared error; 0 for what the model does not read."""
         if tensor.name not in self._used:
             return 0.0
         name = fitting(format_named(PROBE), tensor.shape[-1]).name
         pieces, error = [], 0.0
-        for x, weights in zip(rows, importance.astype(np.float32), strict=True):
+        for x, weights in zip(rows, importance, strict=True):
             coarse = quantize_tensor(x, name, weights, self._threads)
             values = dequantize_tensor(coarse, name, x.shape[1])
             pieces.append(quantize_tensor(values, tensor.format.name, None, self._threads).reshape(-1))
