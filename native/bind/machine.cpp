@@ -114,6 +114,12 @@ class BoundProgram {
 
     void cancel() { program_.cancel(); }
 
+    void move_weight(int64_t index, Bytes data) {
+        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()});
+        data_.push_back(std::move(data));
+    }
+    int64_t moved() { return program_.moved(); }
+
     nb::object buffer(const std::string& name) {
         const Buffer& b = program_.buffer(name);
         const size_t shape[2] = {static_cast<size_t>(program_.max_rows(b)), static_cast<size_t>(b.width)};
@@ -214,6 +220,10 @@ void bind_machine(nb::module_& m) {
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
+        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a,
+             "Reads a matrix from other bytes that say the same, from the next run on; from any thread.")
+        .def("moved", &BoundProgram::moved,
+             "How many moves were made: earlier bytes that nobody reads any more.")
         .def("buffer", &BoundProgram::buffer, "name"_a, "A buffer's rows, a view of the arena: f32 or i32.");
 }
 

@@ -1,8 +1,10 @@
 #include "machine/program.h"
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <thread>
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
@@ -241,6 +243,54 @@ void cancelling_from_another_thread() {
     check(program.run(batch));
 }
 
+// Matrices move to and fro while batches run. Bytes that nobody reads any more are overwritten at once: a run that still
+// read them would give other results, and the thread sanitizer sees it even where it does not.
+void weights_move_between_runs() {
+    const Shape shape{40, 6, 2, 20, 12, 24, 0, 0, 3, 2};
+    const Tokens t = two_sequences();
+    const std::vector<int32_t> pages = {3, 0, 1, 4};
+    const KvCache::Layer layer{shape.n_head_kv, shape.head_dim, shape.head_dim};
+    Builder b(11);
+    add_model(b, shape, Kind::f32, 0);
+    const auto weights = b.spec.weights;
+    Pool pool(3);
+    Program program(pool, b.spec);
+    KvCache cache({layer, layer}, 5, KvCache::Store::f32);
+    const std::vector<float> expected = run(program, cache, t, pages, 2, 11);
+    std::atomic<bool> over{false};
+    std::thread mover([&] {
+        std::vector<std::vector<std::byte>> places[2];
+        for (const auto& weight : weights) {
+            places[0].emplace_back(weight.data.begin(), weight.data.end());
+            places[1].emplace_back(weight.data.size());
+        }
+        int64_t moves = 0;
+        for (int round = 0; round < 20; ++round)
+            for (size_t i = 0; i < weights.size(); ++i) {
+                if (weights[i].rows * weights[i].experts == 1) continue;
+                auto &from = places[round % 2][i], &to = places[(round + 1) % 2][i];
+                to = from;
+                program.move_weight(static_cast<int64_t>(i), to);
+                ++moves;
+                while (program.moved() < moves) std::this_thread::yield();
+                std::fill(from.begin(), from.end(), std::byte{0xff});
+            }
+        over = true;
+        // What the program reads now has to live as long as it runs.
+        while (over) std::this_thread::yield();
+    });
+    while (!over) check(same_bits(run(program, cache, t, pages, 2, 11), expected));
+    check(same_bits(run(program, cache, t, pages, 2, 11), expected));
+    over = false;
+    mover.join();
+    const auto refused = [&](int64_t i, size_t size) {
+        return refusal([&] { program.move_weight(i, std::vector<std::byte>(size)); });
+    };
+    check(refused(-1, 0).starts_with("weight: found -1, expected 0 to "));
+    check(refused(1, 160) == "weight 'w': a vector cannot be moved");
+    check(refused(0, 19 * 160 - 1) == "weight 'w': found 3039 bytes, expected 3040");
+}
+
 void bad_batches_are_refused() {
     Builder b(4);
     const Shape shape{32, 2, 1, 16, 16, 32, 0, 1, 2, 1};
@@ -290,6 +340,7 @@ void test_program() {
     same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
     forked_pages_are_copies();
     cancelling_from_another_thread();
+    weights_move_between_runs();
     bad_batches_are_refused();
 }
 

@@ -59,4 +59,4 @@ weights = click.option(
     show_default=True,
     help="Read weights where the file is mapped (mapped), or from a copy in huge pages (copied).",
 )
-threads = click.option("-t", "--threads", type=int, help="Threads that compute.  [default: physical cores]")
+threads = click.option("-t", "--threads", type=int, help="Threads that compute.  [default: the best number]")
