@@ -175,7 +175,7 @@ Tokens two_sequences() {
     return t;
 }
 
-void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Store store) {
+void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Formats formats) {
     const Tokens t = two_sequences();
     const auto n = static_cast<int64_t>(t.tokens.size());
     const std::vector<int32_t> pages = {3, 0, 1, 4};
@@ -187,7 +187,7 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
             add_model(b, shape, kind, format);
             Pool pool(threads);
             Program program(pool, b.spec);
-            KvCache cache({layer, layer}, 5, store);
+            KvCache cache({layer, layer}, 5, formats);
             const std::vector<float> logits = run(program, cache, t, pages, 2, batch);
             for (const float x : logits) check(std::isfinite(x));
             if (expected.empty()) expected = logits;
@@ -209,7 +209,7 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
 }
 
 void forked_pages_are_copies() {
-    KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, KvCache::Store::f32);
+    KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, {KvFormat::f32, KvFormat::f32});
     const auto last = [&](int64_t page) -> float& {
         return reinterpret_cast<float*>(cache.values(1, page, 0))[KvCache::page_size * 16 - 1];
     };
@@ -297,8 +297,8 @@ void bad_batches_are_refused() {
     add_model(b, shape, Kind::f32, 0);
     Pool pool(2);
     Program program(pool, b.spec);
-    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, KvCache::Store::f16),
-        other({{1, 8, 16}}, 2, KvCache::Store::f16);
+    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16}),
+        other({{1, 8, 16}}, 2, {KvFormat::f16, KvFormat::f16});
     const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
         const auto n = static_cast<int64_t>(t.tokens.size());
         const Batch batch{n,
@@ -334,10 +334,10 @@ void bad_batches_are_refused() {
 void test_program() {
     const Shape odd{40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, window{64, 5, 1, 33, 32, 96, 9, 1, 4, 1};
     const Shape blocks{256, 4, 4, 64, 64, 256, 0, 1, 2, 2};
-    same_bits_everywhere(odd, Kind::f32, 0, KvCache::Store::f32);
-    same_bits_everywhere(window, Kind::f32, 1, KvCache::Store::f16);
-    same_bits_everywhere(blocks, Kind::high, 12, KvCache::Store::f16);
-    same_bits_everywhere(blocks, Kind::fast, 8, KvCache::Store::f32);
+    same_bits_everywhere(odd, Kind::f32, 0, {KvFormat::f32, KvFormat::q4_0});
+    same_bits_everywhere(window, Kind::f32, 1, {KvFormat::f16, KvFormat::f32});
+    same_bits_everywhere(blocks, Kind::high, 12, {KvFormat::q8_0, KvFormat::bf16});
+    same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
     forked_pages_are_copies();
     cancelling_from_another_thread();
     weights_move_between_runs();

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
+from clarion._native import sampling
 from clarion.devices import choose, native
 from clarion.devices.hierarchy import hierarchy
 from clarion.devices.memory import memory
@@ -55,7 +56,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -72,8 +73,8 @@ def load(
             4096.
         activations: what quantised weights are multiplied with: "fast" (8-bit integers), "high" (16-bit) or
             "exact" (float32).
-        kv: what keys and values are stored as, "f16" or "f32"; None: "f32" where activations are exact, else
-            "f16".
+        kv: what keys and values are stored as, one of "f32", "f16", "bf16", "q8_0", "q4_0", or two as
+            "q8_0:f16" or ("q8_0", "f16"); None: "f32" where activations are exact, else "f16".
         isa: the native module to use; None: the best one for this processor.
         batch: tokens computed at once at most.
         outputs: rows of logits in one batch at most, and so texts that are generated at once. `Model.logits`
@@ -115,8 +116,8 @@ def load(
             mover.start(program)
         engine = Engine(
             program,
-            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv),
-            core.Sampler(plan.n_vocab),
+            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
+            sampling.Sampler(plan.n_vocab),
             n_pages=n_pages,
             context=plan.context,
             max_tokens=plan.max_tokens,
@@ -150,7 +151,7 @@ def make_plan(
     *,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -163,7 +164,7 @@ def make_plan(
     return compile(
         graph,
         activations=cast(Any, activations),
-        kv=cast(Any, kv),
+        kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
@@ -413,7 +414,7 @@ class Model:
                 ids,
                 parameters,
                 room=room,
-                state=native(self.isa).SamplerState(self.n_vocab, parameters.native(breakers)),
+                state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
                 decoder=self.tokenizer.stream() if parameters.detokenize else None,
                 end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
                 streams=streams,
