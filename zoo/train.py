@@ -171,7 +171,7 @@ def held_out_windows(tokens: Tokens, context: int) -> NDArray[np.int64]:
     """The held-out text in windows side by side, each with one token more, [N, context + 1]."""
     n = (len(tokens.ids) - 1) // context
     ids = tokens.ids[: n * context + 1].astype(np.int64)
-    return np.lib.stride_tricks.sliding_window_view(ids, context + 1)[::context]
+    return np.lib.stride_tricks.sliding_window_view(ids, context + 1)[::context].copy()
 
 
 def _by_muon(name: str, parameter: Tensor) -> bool:
