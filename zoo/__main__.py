@@ -62,7 +62,7 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
-    model = config.load(name, size or device)
+    model = config.load(name, size or device, continued=start is not None)
     tokens = prepare(corpus, runs / "tokens")
     training = Training(Run.of(model, runs), model, tokens, device, start)
     if end is not None:

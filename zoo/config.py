@@ -106,8 +106,11 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in _read() if name != "recipe")
 
 
-def load(name: str, size: str) -> Model:
+def load(name: str, size: str, *, continued: bool = False) -> Model:
     """A model of `models.toml`.
+
+    Args:
+        continued: with the recipe for a run that begins with another file's weights.
 
     Raises:
         ParameterError: there is none of this name or size, or its figures do not fit together.
@@ -118,7 +121,9 @@ def load(name: str, size: str) -> Model:
     if size not in SIZES:
         raise ParameterError(f"size is {size!r}, known: {', '.join(SIZES)}")
     sized = model[size]
-    recipe = {**_read()["recipe"], **sized["recipe"]}
+    recipe = {**_read()["recipe"], **sized.get("recipe", {})}
+    if continued:
+        recipe |= sized.get("continued", {})
     made = Model(
         name,
         size,

@@ -17,6 +17,9 @@ def test_every_model_has_every_size(name, size):
     model = config.load(name, size)
     assert (model.name, model.size) == (name, size)
     assert config.from_dict(asdict(model)) == model
+    continued = config.load(name, size, continued=True)
+    assert continued.shape == model.shape
+    assert continued.recipe.matrix_rate <= model.recipe.matrix_rate
     assert model.shape.n_embd % 256 == 0
     assert model.recipe.batch % model.recipe.micro_batch == 0
 
@@ -47,7 +50,7 @@ def test_what_is_unknown_is_refused():
     [
         ("n_layer = 7", "n_layers = 7", "tale: 'n_layers' is unknown, known: family, n_embd"),
         ("n_head = 8", "n_head = 7", "tale: n_embd is 256, expected a multiple of 7"),
-        ("batch = 4096, micro", "batch = 4100, micro", "tale: batch is 4100, expected a multiple of 4096"),
+        ("context = 512", "context = 500", "tale: micro_batch is 32768, expected a multiple of 500"),
         ('family = "llama"', 'family = "alpaca"', "tale: family is 'alpaca', known: llama"),
     ],
 )
@@ -59,4 +62,4 @@ def test_what_does_not_fit_is_named(monkeypatch, tmp_path, found, changed, messa
     changed_file.write_text(head + begin + rest.replace(found, changed, 1))
     monkeypatch.setattr(config, "_FILE", changed_file)
     with pytest.raises(ParameterError, match=message):
-        config.load("tale", "cpu")
+        [config.load("tale", size) for size in config.SIZES]
