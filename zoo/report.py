@@ -7,7 +7,7 @@ from pathlib import Path
 
 import clarion
 from zoo import measure
-from zoo.card import Facts, File, card
+from zoo.card import CONTEXT, Facts, File, card
 from zoo.checkpoint import Run
 from zoo.corpus import prepare, read_text
 from zoo.curve import curve
@@ -29,7 +29,7 @@ def write(run: Run, folder: Path, paths: Sequence[Path], corpus: Path, cache: Pa
         FileError: something cannot be read or written.
     """
     state = run.load()
-    net = Network(state.model.shape, state.model.recipe.context)
+    net = Network(state.model.shape, CONTEXT)
     net.load_state_dict(state.network)
     text = read_text(corpus, "valid")
     figures = measure.files(paths, text)

@@ -218,11 +218,12 @@ def test_started_networks_begin_as_the_file_they_came_from(tmp_path):
     source = random_network("llama")
     export(model("llama"), source.weights(), tmp_path / "model.gguf", "F16")
     ids = torch.arange(7, 4007, 125)[None]
+    copy_weights(source, tmp_path / "model.gguf")  # as rounded in the file
     with torch.no_grad():
         wanted = source(ids)
         deeper = Network(SHAPES["llama"].__class__("llama", 3, 256, 4, 2, 256), 32)
         copy_weights(deeper, tmp_path / "model.gguf")
-        torch.testing.assert_close(deeper(ids), wanted, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(deeper(ids), wanted)
         # Another order of the rotated rows: the same scores.
         moe = Network(SHAPES["qwen3moe"], 32)
         copy_weights(moe, tmp_path / "model.gguf")
