@@ -10,15 +10,11 @@ namespace clarion {
 
 namespace {
 
-// Columns of a tile. 512 columns of unsigned bytes are 8 KB and leave L1 (32 KB and more) room for as many
-// columns of 12 tokens (6 KB) and the scales (2 KB); as floats, 256 columns are 16 KB.
-constexpr int64_t tile_columns = 512, tile_columns_f32 = 256;
-
 struct Scratch16 {
-    alignas(64) uint8_t u[16 * tile_columns];
-    alignas(64) float scale[tile_columns];  // [cols/group][16], group >= 16
-    alignas(64) float neg_min[tile_columns];
-    alignas(64) float weights[16 * tile_columns_f32];
+    alignas(64) uint8_t u[16 * most_tile_columns];
+    alignas(64) float scale[most_tile_columns];  // [cols/group][16], group >= 16
+    alignas(64) float neg_min[most_tile_columns];
+    alignas(64) float weights[16 * most_tile_columns];
     alignas(64) float sums[16 * most_tokens];
 };
 
@@ -136,12 +132,15 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 }
 
 // Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
-void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
-                 int64_t n_tokens, Scratch16& local, float* sums) {
+void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, int64_t n_cols,
+                 const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
     if (one != nullptr && n_tokens == 1 && !floats) {
-        one(panel, n_cols, activations.row(0), sums);
+        const int64_t bytes = 16 * panel.stride;  // 0: no other panel follows
+        const int64_t ahead = bytes == 0 ? 0 : (tiling.fetch_ahead + bytes - 1) / bytes * bytes;
+        const uint8_t* first = panel.base + ahead;
+        one(panel, n_cols, activations.row(0), {first, first - ahead / 2, first - ahead / 6 * 5}, sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};
@@ -149,7 +148,7 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     std::fill_n(sums, 16 * n_tokens, 0.0f);
     const EncodedLayout layout(activations.kind, n_cols);
-    const int64_t step = floats ? tile_columns_f32 : tile_columns;
+    const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
@@ -186,23 +185,24 @@ size_t product_scratch_bytes() { return sizeof(Scratch16); }
 
 float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
 
-void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
-                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
-                   float* sums) {
+void panel_product(const Tiling& tiling, const Format& format, const uint8_t* weight, int64_t n_rows,
+                   int64_t n_cols, int64_t first_row, const ActivationRows& activations, int64_t n_tokens,
+                   std::byte* scratch, float* sums) {
     auto& local = *reinterpret_cast<Scratch16*>(scratch);
     const int64_t row_bytes = format.row_bytes(n_cols);
     if (n_rows < 16) {  // each row on its own, in all lanes
         float one[16 * most_tokens];
         for (int64_t r = 0; r < n_rows; ++r) {
-            whole_panel(format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local, one);
+            whole_panel(tiling, format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local,
+                        one);
             for (int64_t t = 0; t < n_tokens; ++t) sums[16 * t + r] = one[16 * t];
         }
         return;
     }
     // The last panel begins early enough to be whole; its lanes move down afterwards.
     const int64_t early = std::max<int64_t>(0, first_row + 16 - n_rows);
-    whole_panel(format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations, n_tokens,
-                local, sums);
+    whole_panel(tiling, format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations,
+                n_tokens, local, sums);
     if (early != 0)
         for (int64_t t = 0; t < n_tokens; ++t)
             std::copy(sums + 16 * t + early, sums + 16 * t + 16, sums + 16 * t);

@@ -99,6 +99,7 @@ OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
     op.arrays = std::move(spec.arrays);
     op.max_tokens = max_tokens_;
     op.threads = pool_.threads();
+    op.tiling = pool_.tiling();
     return op;
 }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 
 from clarion.devices import choose, native
-from clarion.devices.memory import memory
+from clarion.devices.memory import data_caches, memory
 from clarion.devices.threads import default_threads
 from clarion.errors import ContextError, DeviceError, ParameterError, TemplateError
 from clarion.gguf import File
@@ -102,7 +102,7 @@ def load(
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        machine = core.Machine(n_threads)
+        machine = core.Machine(n_threads, **data_caches())
         residency = _residency(plan, weights, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))

@@ -60,6 +60,12 @@ def caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> list[Ca
     return found
 
 
+def data_caches() -> dict[str, int]:
+    """Bytes of the first and the second level as the native `Machine` takes them, of those that are known."""
+    data = [cache for cache in caches() if cache.kind != "Instruction"]
+    return {f"l{cache.level}": cache.size for cache in data if cache.level <= 2}
+
+
 def _integer(path: Path) -> int | None:
     try:
         return int(path.read_text())
