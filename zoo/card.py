@@ -98,11 +98,13 @@ def card(model: Model, facts: Facts) -> str:
 
 def _architecture(model: Model) -> str:
     shape = model.shape
+    plural = "s" if shape.n_layer > 1 else ""
     experts = (
         f"{shape.n_expert} experts of {shape.n_ff}, {shape.n_expert_used} used" if shape.n_expert else ""
     )
     return (
-        f"{shape.n_layer} layers, width {shape.n_embd}, {shape.n_head} heads, {shape.n_head_kv} KV heads, "
+        f"{shape.n_layer} layer{plural}, width {shape.n_embd}, {shape.n_head} heads, "
+        f"{shape.n_head_kv} KV heads, "
         f"{experts or f'FFN {shape.n_ff}'}, tied embeddings"
     )
 
