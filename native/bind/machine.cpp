@@ -114,6 +114,12 @@ class BoundProgram {
 
     void cancel() { program_.cancel(); }
 
+    void move_weight(int64_t index, Bytes data) {
+        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()});
+        data_.push_back(std::move(data));
+    }
+    int64_t moved() { return program_.moved(); }
+
     nb::object buffer(const std::string& name) {
         const Buffer& b = program_.buffer(name);
         const size_t shape[2] = {static_cast<size_t>(program_.max_rows(b)), static_cast<size_t>(b.width)};
@@ -169,16 +175,15 @@ class BoundProgram {
 };
 
 KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t pages, int64_t page_size,
-                   const std::string& kind) {
+                   const std::string& keys, const std::string& values) {
     if (page_size != KvCache::page_size)
         refuse({"page_size: found ", page_size, ", expected ", KvCache::page_size});
-    if (kind != "f16" && kind != "f32") refuse({"kind: found '", kind, "', expected f16 or f32"});
     std::vector<KvCache::Layer> shapes;
     for (const auto& layer : layers) {
         if (layer.size() != 3) refuse({"layers: expected (n_head_kv, dim_k, dim_v) for each"});
         shapes.push_back({layer[0], layer[1], layer[2]});
     }
-    return KvCache(std::move(shapes), pages, kind == "f16" ? KvCache::Store::f16 : KvCache::Store::f32);
+    return KvCache(std::move(shapes), pages, {kv_format(keys), kv_format(values.empty() ? keys : values)});
 }
 
 }  // namespace
@@ -199,9 +204,11 @@ void bind_machine(nb::module_& m) {
         .def(
             "__init__",
             [](KvCache* self, const std::vector<std::vector<int64_t>>& layers, int64_t pages,
-               int64_t page_size,
-               const std::string& kind) { new (self) KvCache(make_cache(layers, pages, page_size, kind)); },
-            "layers"_a, "pages"_a, "page_size"_a = KvCache::page_size, "kind"_a = "f16")
+               int64_t page_size, const std::string& keys, const std::string& values) {
+                new (self) KvCache(make_cache(layers, pages, page_size, keys, values));
+            },
+            "layers"_a, "pages"_a, "page_size"_a = KvCache::page_size, "keys"_a = "f16", "values"_a = "",
+            "Formats: f32, f16, bf16, q8_0, q4_0; values are stored as keys if not given.")
         .def_prop_ro("bytes", &KvCache::bytes)
         .def_prop_ro("pages", &KvCache::pages)
         .def("copy_page", &KvCache::copy_page, "source"_a, "destination"_a);
@@ -213,6 +220,10 @@ void bind_machine(nb::module_& m) {
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
+        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a,
+             "Reads a matrix from other bytes that say the same, from the next run on; from any thread.")
+        .def("moved", &BoundProgram::moved,
+             "How many moves were made: earlier bytes that nobody reads any more.")
         .def("buffer", &BoundProgram::buffer, "name"_a, "A buffer's rows, a view of the arena: f32 or i32.");
 }
 

@@ -23,6 +23,11 @@ struct Tile {
 struct Fetch {
     const uint8_t *first, *again, *last;
 
+    [[gnu::always_inline]] void line(int64_t at) const {
+        simd::prefetch(first + at);
+        simd::prefetch(again + at);
+        simd::prefetch(last + at);
+    }
     void advance(int64_t bytes) {
         first += bytes;
         again += bytes;

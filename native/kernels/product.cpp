@@ -18,6 +18,17 @@ struct Scratch16 {
     alignas(64) float sums[16 * most_tokens];
 };
 
+// Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
+struct SpreadFetch {
+    Fetch from;
+    int64_t bytes, n_tokens;
+
+    [[gnu::always_inline]] void tokens(int64_t first, int64_t end) const {
+        for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
+            from.line(at);
+    }
+};
+
 // Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
 template <typename Accumulator, int group, int N>
 void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
@@ -108,8 +119,9 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
 
 template <typename Accumulator, int N>
 void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
-                const std::byte* const* rows, int64_t n_tokens, float* sums) {
+                const std::byte* const* rows, int64_t n_tokens, const SpreadFetch& fetch, float* sums) {
     over_tokens<N>(n_tokens, 0, [&]<int M>(int64_t t) {
+        fetch.tokens(t, t + M);
         const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
         dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
     });
@@ -136,11 +148,13 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
                  const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
+    const int64_t panel_bytes = 16 * panel.stride;  // 0: no other panel follows
+    const int64_t ahead =
+        panel_bytes == 0 ? 0 : (tiling.fetch_ahead + panel_bytes - 1) / panel_bytes * panel_bytes;
+    const uint8_t* fetched = panel.base + ahead;
+    Fetch fetch{fetched, fetched - ahead / 2, fetched - ahead / 6 * 5};
     if (one != nullptr && n_tokens == 1 && !floats) {
-        const int64_t bytes = 16 * panel.stride;  // 0: no other panel follows
-        const int64_t ahead = bytes == 0 ? 0 : (tiling.fetch_ahead + bytes - 1) / bytes * bytes;
-        const uint8_t* first = panel.base + ahead;
-        one(panel, n_cols, activations.row(0), {first, first - ahead / 2, first - ahead / 6 * 5}, sums);
+        one(panel, n_cols, activations.row(0), fetch, sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};
@@ -152,10 +166,8 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
-        // The same columns of the next panel, one row at a time.
-        const uint8_t* ahead = panel.base + 16 * panel.stride;
-        for (int r = 0; r < 16; ++r, ahead += panel.stride)
-            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
+        const SpreadFetch spread{fetch, 16 * bytes, n_tokens};
+        fetch.advance(16 * bytes);
         if (format.integer())
             format.decode(panel, n / format.block, tile);
         else
@@ -164,17 +176,18 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
         if (floats) {
             if (format.integer()) tile_to_f32(format, tile, n, local.weights);
             over_tokens<simd::tile_f32>(n_tokens, 0, [&]<int N>(int64_t t) {
+                spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
         } else if (activations.kind == Kind::high) {
             dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
-                                                                sums);
+                                                                spread, sums);
         } else if (format.wide) {
             dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                      n_tokens, sums);
+                                                                      n_tokens, spread, sums);
         } else {
             dot_tokens<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                       n_tokens, sums);
+                                                                       n_tokens, spread, sums);
         }
     }
 }

@@ -57,11 +57,7 @@ struct OneToken {
         // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
         // and stall.
         constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
-        for (int line = (from + 63) / 64 * 64; line < to; line += 64) {
-            simd::prefetch(fetch.first + line);
-            simd::prefetch(fetch.again + line);
-            simd::prefetch(fetch.last + line);
-        }
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {

@@ -41,15 +41,15 @@ Tiling::Tiling(Caches caches) {
 
     // Sixteen rows are sixteen streams, more than the hardware follows, and memory under load answers after half a
     // microsecond or more, in which a core reads 12 KB. Four times as much measured best (2-core Zen 4), where it fits
-    // L2 beside a token's activations.
+    // L2 beside a token's activations. Lines are fetched again at a half and at a sixth of it (kernels/format_table.h).
     fetch_ahead = std::min(int64_t{48} << 10, caches.l2 / 4);
 
     // A Cascade Lake core multiplies 290 G/s where its memory feeds 17 G weights/s (Q4_K); other processors' quotients are
     // smaller. So beyond this multiplying is what costs, and up to here items of many panels do no harm.
     few_tokens = 16;
 
-    // Ten microseconds of a core's bandwidth: long against the 0.1 that taking an item costs, and short against a matrix,
-    // at whose end threads wait for one another.
+    // Ten microseconds of a core's bandwidth: long against taking an item, which waits for the reads before it, and short
+    // against a matrix, at whose end threads wait for one another.
     item_bytes = int64_t{256} << 10;
 }
 

@@ -19,26 +19,37 @@ _AVX2 = frozenset({"avx2", "fma", "f16c", "bmi2"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 
 # Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
-MODULES: dict[str, frozenset[str]] = {
-    "avx512vnni": _AVX512 | {"avx512_vnni"},
-    "avxvnni": _AVX2 | {"avx_vnni"},
-    "avx512": _AVX512,
-    "avx2": _AVX2,
-    "sse42": frozenset({"ssse3", "sse4_1", "sse4_2"}),
-    "neon_i8mm": frozenset({"asimd", "asimddp", "i8mm"}),
-    "neon_dotprod": frozenset({"asimd", "asimddp"}),
-    "neon": frozenset({"asimd"}),
-    "rvv": frozenset({"riscv:v"}),
-    "portable": frozenset(),
-    "generic": frozenset(),
+FAMILIES: dict[str, dict[str, frozenset[str]]] = {
+    "x86-64": {
+        "avx512vnni": _AVX512 | {"avx512_vnni"},
+        "avxvnni": _AVX2 | {"avx_vnni"},
+        "avx512": _AVX512,
+        "avx2": _AVX2,
+        "sse42": frozenset({"ssse3", "sse4_1", "sse4_2"}),
+    },
+    "AArch64": {
+        "neon_i8mm": frozenset({"asimd", "asimddp", "i8mm"}),
+        "neon_dotprod": frozenset({"asimd", "asimddp"}),
+        "neon": frozenset({"asimd"}),
+    },
+    "RISC-V": {"rvv": frozenset({"riscv:v"})},
+    "any": {"portable": frozenset(), "generic": frozenset()},
+}
+_MACHINES = {
+    "x86_64": "x86-64",
+    "amd64": "x86-64",
+    "aarch64": "AArch64",
+    "arm64": "AArch64",
+    "riscv64": "RISC-V",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One module: whether the processor can run it, whether it is installed, and if not, what is missing."""
+    """One module: what processors it is for, what this one lacks for it, and whether it is installed."""
 
     name: str
+    family: str
     missing_features: tuple[str, ...]
     installed: bool
 
@@ -84,8 +95,15 @@ def choices() -> list[Choice]:
     """Every module of the package's table, best first."""
     features = processor_features()
     return [
-        Choice(name, tuple(sorted(needed - features)), _installed(name)) for name, needed in MODULES.items()
+        Choice(name, family, tuple(sorted(needed - features)), _installed(name))
+        for family, modules in FAMILIES.items()
+        for name, needed in modules.items()
     ]
+
+
+def processor_family() -> str:
+    """The family of modules that this processor may run, "any" where it has none of its own."""
+    return _MACHINES.get(platform.machine().lower(), "any")
 
 
 def choose(name: str | None = None) -> Choice:
@@ -100,10 +118,14 @@ def choose(name: str | None = None) -> Choice:
         for choice in table.values():
             if choice.usable:
                 return choice
-        raise DeviceError("no native module is installed: found none of " + ", ".join(MODULES))
+        raise DeviceError("no native module is installed: found none of " + ", ".join(table))
     if wanted not in table:
-        raise DeviceError(f"instruction set {wanted!r} is unknown; known: {', '.join(MODULES)}")
+        raise DeviceError(f"instruction set {wanted!r} is unknown; known: {', '.join(table)}")
     choice = table[wanted]
+    if choice.family not in (processor_family(), "any"):
+        raise DeviceError(
+            f"instruction set {wanted!r} is for {choice.family} processors, this one is {platform.machine()}"
+        )
     if not choice.installed:
         raise DeviceError(f"instruction set {wanted!r} is not part of this installation")
     if choice.missing_features:
