@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Measures how far products are from float64, for every format and kind of activations, and writes
-docs/fidelity.md.
+docs/fidelity-kernels.md.
 
     python scripts/make_fidelity_table.py
 
@@ -23,7 +23,7 @@ from blocks import FORMATS, random_matrix  # noqa: E402
 
 KINDS = ("fast", "high", "f32")
 ROWS, COLS, N_TOKENS, SEED = 64, 4096, 16, 5
-PAGE = ROOT / "docs" / "fidelity.md"
+PAGE = ROOT / "docs" / "fidelity-kernels.md"
 
 
 def errors(native: Any, name: str, kind: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""docs/fidelity.md says what products lose; no instruction set may lose more."""
+"""docs/fidelity-kernels.md says what products lose; no instruction set may lose more."""
 
 from __future__ import annotations
 
