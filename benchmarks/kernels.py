@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 from measure_ggml import Ggml
 
-from clarion._native import files
 from clarion.devices import native
 from clarion.devices.measure import bandwidth, multiply_peak
 
@@ -46,9 +45,7 @@ def program(
         place = {"rows": "tokens", "width": width, "offset": offset, "slots_per_token": 1}
         buffers.append({"name": name, "kind": of} | place)
         offset += n * module.encoded_row_bytes(of, width)
-    weights = files.copy_to_huge_pages(
-        [random_bytes(rows * row_bytes + i)[i:] for i in range(matrices)], threads
-    )
+    weights = [random_bytes(rows * row_bytes + i)[i:] for i in range(matrices)]  # in huge pages, by numpy
     ops = [("encode", [0], [1], [])] + [("linear", [1], [2], [i, -1]) for i in range(matrices)]
     spec = {
         "arena_bytes": offset,
