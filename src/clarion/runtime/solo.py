@@ -40,7 +40,9 @@ class Solo:
         self._core = core
         self._machine = core.Machine(threads or default_threads(), **hierarchy().cache_bytes)
         self._pages = np.arange(-(-plan.context // PAGE_SIZE), dtype=np.int32)[None]  # [1, pages]
-        self._cache = core.KvCache(list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv.keys, plan.kv.values)
+        self._cache = core.KvCache(
+            list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv.keys, plan.kv.values
+        )
         self.use(residency)
 
     def use(self, residency: Residency | None) -> None:
