@@ -4,10 +4,10 @@
 
 LIBGGML is llama-cpp-python's `llama_cpp/lib/libggml-base.so`, of which `ggml_quantize_chunk` is called
 through ctypes. Both run on one thread, in turns, with importance; a format's speed is the best of its rounds,
-in MB of float32 input a second. Errors are relative: the root of sum(importance * (quantized - wanted)^2) over
-that of sum(importance * wanted^2), over all tensors, with importance and without. Tensors are random (normal,
-Laplace and Student's t with 4 degrees of freedom), importance is random (log-normal), and with --model the
-model's own matrices come first.
+in MB of float32 input a second. Errors are relative: the root of sum(importance * (quantized - wanted)^2)
+over that of sum(importance * wanted^2), over all tensors, with importance and without. Tensors are random
+(normal, Laplace and Student's t with 4 degrees of freedom), importance is random (log-normal), and with
+--model the model's own matrices come first.
 """
 
 from __future__ import annotations
