@@ -161,7 +161,8 @@ def test_hostile_bytes(native: ModuleType, name: str, kind: str) -> None:
     finite = np.isfinite(w).all(axis=1)
     ordinary = finite & (np.abs(np.where(np.isfinite(w), w, 0)).max(axis=1) < 1e30)
     assert ordinary[1::2].all()
-    assert not np.isfinite(y[:, ~finite]).any()
+    # A finite scale can make weights overflow whose product, scaled by the activations first, does not.
+    assert (np.abs(y[:, ~finite]) < 1e30).sum() == 0
     error = np.abs(y[:, ordinary] - x.astype(np.float64) @ w[ordinary].T)
     # A scale and a minimum of random bytes may be far larger than the weights that they cancel to.
     allowed = tolerance(kind, w[ordinary], x.astype(np.float64))
