@@ -10,12 +10,7 @@ struct F32 {
     static constexpr const char* name = "F32";
     static constexpr int block = 1, bytes = 4;
 
-    static simd::f32x16 read(const uint8_t* row, int64_t k, int n) {
-        if (n == 16) return simd::load(reinterpret_cast<const float*>(row) + k);
-        alignas(64) float x[16] = {};
-        std::memcpy(x, row + 4 * k, 4 * static_cast<size_t>(n));
-        return simd::load(x);
-    }
+    static simd::f32x16 read(const uint8_t* p) { return simd::load(reinterpret_cast<const float*>(p)); }
     static void dequantize(const uint8_t* row, int64_t n, float* x) {
         std::memcpy(x, row, 4 * static_cast<size_t>(n));
     }

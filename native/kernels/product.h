@@ -10,8 +10,7 @@
 //     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
 //     float   one fused multiply-add for each such group, in column order
 //
-// Float formats, and Kind::f32 with any format, multiply floats: sums over 32 columns first, then those in
-// order.
+// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. Float formats: kernels/float_product.h.
 #pragma once
 
 #include <cstddef>
