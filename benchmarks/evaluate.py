@@ -3,8 +3,8 @@
     python benchmarks/evaluate.py llama-1b.gguf -t 2 -r 5
 
 A round is a prompt as `clarion bench -p` has it, of which only the last token's logits are wanted, and a
-chunk of an evaluation of as many tokens, from the first batch to the scores. An evaluation needs the logits of
-half of its tokens: `products_of_logits` is how much more there is to multiply for that.
+chunk of an evaluation of as many tokens, from the first batch to the scores. An evaluation needs the logits
+of half of its tokens: `products_of_logits` is how much more there is to multiply for that.
 """
 
 from __future__ import annotations

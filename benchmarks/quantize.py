@@ -1,12 +1,13 @@
 """How fast each weight format is written, and with what error: Clarion and llama.cpp on the same tensors.
 
-    python benchmarks/quantize.py --ggml LIBGGML_BASE [--model FLOAT.gguf] [--formats Q4_K,IQ2_XS] [--json OUT]
+    python benchmarks/quantize.py --ggml LIBGGML [--model FLOAT.gguf] [--formats Q4_K,IQ2_XS] [--json OUT]
 
-LIBGGML_BASE is llama-cpp-python's `llama_cpp/lib/libggml-base.so`, of which `ggml_quantize_chunk` is called through
-ctypes. Both run on one thread, in turns; a format's speed is the best of its rounds, in MB of float32 input a second.
-Errors are relative: the root of sum(importance * (quantized - wanted)^2) over that of sum(importance * wanted^2), over
-all tensors, with importance and without. Tensors are random (normal, Laplace and Student's t with 4 degrees of
-freedom), importance is random (log-normal), and with --model the model's own matrices come first.
+LIBGGML is llama-cpp-python's `llama_cpp/lib/libggml-base.so`, of which `ggml_quantize_chunk` is called
+through ctypes. Both run on one thread, in turns, with importance; a format's speed is the best of its rounds,
+in MB of float32 input a second. Errors are relative: the root of sum(importance * (quantized - wanted)^2)
+over that of sum(importance * wanted^2), over all tensors, with importance and without. Tensors are random
+(normal, Laplace and Student's t with 4 degrees of freedom), importance is random (log-normal), and with
+--model the model's own matrices come first.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from clarion.quantize.model import read_rows
 from clarion.quantize.recipes import is_quantizable
 
 Array = np.ndarray[Any, Any]
+Write = Callable[[Array, "Array | None"], Array]
 COLS = 2048
 SKIPPED = ("F32", "Q8_1", "Q8_K")  # nothing to choose, or what llama.cpp does not write
 
@@ -88,13 +90,13 @@ def relative_error(
     return math.sqrt(squared / norm)
 
 
-def speed(work: Callable[[], object], n_bytes: int, seconds: float) -> float:
+def speed(write: Write, rows: Array, importance: Array | None, seconds: float) -> float:
     """MB/s, of as many calls as fit."""
     calls, begin = 0, time.perf_counter()
     while (spent := time.perf_counter() - begin) < seconds or not calls:
-        work()
+        write(rows, importance)
         calls += 1
-    return n_bytes * calls / spent / 1e6
+    return rows.nbytes * calls / spent / 1e6
 
 
 def main() -> None:
@@ -140,7 +142,7 @@ def main() -> None:
         rates: tuple[list[float], list[float]] = ([], [])
         for turn in range(arguments.rounds):
             for write, rate in list(zip((ours, theirs), rates, strict=True))[:: 1 if turn % 2 == 0 else -1]:
-                rate.append(speed(lambda w=write: w(rows, importance), rows.nbytes, arguments.seconds))  # type: ignore[misc]
+                rate.append(speed(write, rows, importance, arguments.seconds))
         mine, other = max(rates[0]), max(rates[1])
         print(
             f"| {format.name} | {mine:.0f} | {other:.0f} | {mine / other:.1f} "

@@ -3,9 +3,9 @@
 
 Run by hand, with llama-cpp-python (0.3.36), gguf and this package importable.
 
-recipes.json: the format of every tensor of small models, for each recipe, without and with an importance matrix.
-blocks.npz: bytes of the formats that leave no choice. logits.json: for quantizations of the built-in model the token
-that llama.cpp finds most likely after each token of a text, and by how much.
+recipes.json: the format of every tensor of small models, for each recipe, without and with an importance
+matrix. blocks.npz: bytes of the formats that leave no choice. logits.json: for quantizations of the built-in
+model the token that llama.cpp finds most likely after each token of a text, and by how much.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 // group.
 //
 // A Format has: n (weights of a group), most (the largest s), factor, and the range of scales to begin with, as
-// multiples of a group's mean magnitude: `steps` of them, from `from` to `to`. A Group searches its entries for a given scale, keeps the best
-// that it has seen, and knows the sums from which the scale follows that suits them.
+// multiples of a group's mean magnitude: `steps` of them, from `from` to `to`. A Group searches its entries for a
+// given scale, keeps the best that it has seen, and knows the sums from which the scale follows that suits them.
 #pragma once
 
 #include "quantize/common_scale.h"

@@ -53,18 +53,23 @@ CLARION_LANES I all(int32_t x) {
     CLARION_EACH_PIECE r.v[i] = x - IntPiece{};
     return r;
 }
+// Piece by piece: a copy of the whole would go through the stack in narrower steps than it is read again.
 CLARION_LANES F load(const float* p) {
     F r;
-    std::memcpy(&r, p, sizeof r);
+    CLARION_EACH_PIECE std::memcpy(&r.v[i], p + piece_lanes * i, sizeof r.v[i]);
     return r;
 }
 CLARION_LANES I load(const int32_t* p) {
     I r;
-    std::memcpy(&r, p, sizeof r);
+    CLARION_EACH_PIECE std::memcpy(&r.v[i], p + piece_lanes * i, sizeof r.v[i]);
     return r;
 }
-CLARION_LANES void store(float* p, F a) { std::memcpy(p, &a, sizeof a); }
-CLARION_LANES void store(int32_t* p, I a) { std::memcpy(p, &a, sizeof a); }
+CLARION_LANES void store(float* p, F a) {
+    CLARION_EACH_PIECE std::memcpy(p + piece_lanes * i, &a.v[i], sizeof a.v[i]);
+}
+CLARION_LANES void store(int32_t* p, I a) {
+    CLARION_EACH_PIECE std::memcpy(p + piece_lanes * i, &a.v[i], sizeof a.v[i]);
+}
 
 #define CLARION_OPERATOR(type, op)                    \
     CLARION_LANES type operator op(type a, type b) {  \

@@ -120,7 +120,7 @@ template <typename Book, int n>
             found->cell = std::accumulate(part + k, part + k + Book::dims, 0);
             const auto& cell = lists[found->cell];
             F error = all(0.0f);
-            const auto add = [&](int j, F value) {
+            const auto add = [&](int j, F value) __attribute__((always_inline)) {
                 const F off = all(x[at + k + j]) - all(d) * value;
                 error = error + all(w[at + k + j]) * square(off);
             };

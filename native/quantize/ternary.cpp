@@ -58,8 +58,8 @@ float ternary_scale(const Run& run, int64_t at) {
     };
     block.above(-1.0f, wx, weight);
     const float mean = wx / weight;
-    for (const float t : {0.5f, 0.8f, 1.1f}) attempt(t * mean);
-    for (int k = 0; k < 4 && attempt(0.5f * best); ++k) {
+    for (const float t : {0.6f, 0.9f}) attempt(t * mean);
+    for (int k = 0; k < 3 && attempt(0.5f * best); ++k) {
     }
     return best;
 }

@@ -247,8 +247,33 @@ def test_the_command(source, tmp_path, capsys):
 
 LOGITS = json.loads((GOLDENS / "logits.json").read_text())
 # Each format in one of them.
-MIXED = """Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K_M Q4_K_M Q5_K_S IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_M IQ3_XXS IQ3_M
-IQ4_NL IQ4_XS TQ1_0 TQ2_0 NVFP4 Q1_0 Q2_0 F16 BF16""".split()
+MIXED = [
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K_M",
+    "Q4_K_M",
+    "Q5_K_S",
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_M",
+    "IQ3_XXS",
+    "IQ3_M",
+    "IQ4_NL",
+    "IQ4_XS",
+    "TQ1_0",
+    "TQ2_0",
+    "NVFP4",
+    "Q1_0",
+    "Q2_0",
+    "F16",
+    "BF16",
+]
 
 
 @pytest.mark.parametrize("recipe", MIXED)

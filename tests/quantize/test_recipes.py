@@ -28,7 +28,7 @@ def test_formats_are_those_of_the_recipe(model, recipe, imatrix):
     name, file = model
     recorded = RECORDED[name].get(recipe, {}).get("with" if imatrix else "without")
     if recorded is None:
-        # Without an importance matrix llama.cpp refuses what would lose too much; formats are then as with it.
+        # Without an importance matrix llama.cpp refuses what would lose too much.
         assert recipe in ("NVFP4", "Q2_K_S", *REFUSED) or recipe.startswith("IQ")
         return
     kinds = {}

@@ -49,11 +49,11 @@ def quantize(
 ) -> None:
     """Writes the GGUF file IN as OUT, its weights in the formats of a recipe.
 
-    TYPE is a recipe, as Q4_K_M or IQ3_XS, or a format, as Q8_0 or MXFP4. PATTERN is a regular expression that is
-    searched in the names of tensors: --tensor 'ffn_down=Q6_K'.
+    TYPE is a recipe, as Q4_K_M or IQ3_XS, or a format, as Q8_0 or MXFP4. PATTERN is a regular expression that
+    is searched in the names of tensors: --tensor 'ffn_down=Q6_K'.
 
-    With --budget in the place of TYPE, each matrix gets the format that serves the whole best: what each format
-    does to the model's output is measured on a text, and the frontier is printed.
+    With --budget in the place of TYPE, each matrix gets the format that serves the whole best: what each
+    format does to the model's output is measured on a text, and the frontier is printed.
     """
     if (type_ is None) == (budget is None):
         raise click.UsageError("expected either TYPE or --budget")
@@ -116,10 +116,9 @@ def _print(done: Quantized) -> None:
     for path in done.paths:
         print(path)
     before, after = done.bits_per_weight
-    formats = Counter(choice.format.name for choice in done.choices).most_common()
-    print(
-        f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {', '.join(f'{n} {f}' for f, n in formats)}"
-    )
+    counted = Counter(choice.format.name for choice in done.choices).most_common()
+    formats = ", ".join(f"{n} {format}" for format, n in counted)
+    print(f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {formats}")
     for note in done.notes:
         print(f"clarion: {note}", file=sys.stderr)
 

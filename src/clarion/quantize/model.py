@@ -78,8 +78,8 @@ def quantize(
     Raises:
         FileError, FormatError: a file cannot be read or written. Nothing is left then.
         ParameterError: an unknown recipe, a pattern that finds nothing, or the source as the file to write.
-        ModelError: a weight is not finite or too large, a tensor is quantized already, or the importance matrix is
-            of another model.
+        ModelError: a weight is not finite or too large, a tensor is quantized already, or the importance
+            matrix is of another model.
     """
     recipe = recipe_named(type)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
@@ -114,7 +114,8 @@ def write_quantized(
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
-    """Writes a model with a format chosen for each tensor; see `quantize`. `recipe` only names the file's type."""
+    """Writes a model with a format chosen for each tensor, see `quantize`; `recipe` only names the file's
+    type."""
     check_source(file, path, choices, allow_requantize)
     kept = written_metadata(file, recipe, metadata or {})
     total = sum(choice.tensor.n_bytes for choice in choices)
@@ -160,7 +161,7 @@ def written_metadata(file: File, recipe: Recipe, more: Mapping[str, Any]) -> dic
 
 
 def read_rows(tensor: Tensor, begin: int, end: int) -> Rows:
-    """Rows of a tensor, [end - begin, cols]: 16-bit floats as they are, of bfloat16 the bits; else float32."""
+    """Rows of a tensor, [end - begin, cols]: float16 as it is, of bfloat16 the bits, else float32."""
     cols = tensor.shape[-1]
     size = tensor.format.n_bytes((1, cols))
     raw = np.asarray(tensor.data)[begin * size : end * size]
@@ -208,8 +209,9 @@ def _check_floats(file: File, choices: Iterable[Choice]) -> None:
     for choice in choices:
         if not choice.copied and choice.tensor.format.name not in _FLOATS:
             raise ModelError(
-                f"{file.parts[choice.tensor.part]}: tensor {choice.tensor.name!r} is {choice.tensor.format.name} "
-                f"already, expected {', '.join(_FLOATS)}; --allow-requantize adds one error to the other"
+                f"{file.parts[choice.tensor.part]}: tensor {choice.tensor.name!r} is "
+                f"{choice.tensor.format.name} already, expected {', '.join(_FLOATS)}; "
+                "--allow-requantize adds one error to the other"
             )
 
 

@@ -1,16 +1,18 @@
 """Which tensor gets which format: the recipes that people know by name.
 
-The table gives what llama.cpp's own tool gives (its llama-quant.cpp, version of llama-cpp-python 0.3.36), without its
-exceptions for Falcon, GLM 5 and BailingMoE 3.
+The table gives what llama.cpp's own tool gives (src/llama-quant.cpp, as of llama-cpp-python 0.3.36), without
+its exceptions for Falcon, GLM 5 and BailingMoE 3.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+
+import numpy as np
 
 from clarion.errors import ParameterError
 from clarion.gguf import File, Format, Tensor, format_named
@@ -117,8 +119,8 @@ IQ3_XS                                        ffn_gate,ffn_up        middle     
 """
 _LOW = "IQ1_S,IQ1_M,IQ2_XXS,IQ2_XS,IQ2_S,IQ2_M"
 
-# A row that is no whole number of blocks: the format of shorter blocks that stands in, and F16 where that does not
-# fit either.
+# Where a row is no whole number of blocks: the format of shorter blocks that stands in, and F16 where that
+# does not fit either.
 FALLBACKS = {
     **dict.fromkeys(("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS"), "IQ4_NL"),
     **dict.fromkeys(("Q2_0", "Q2_K", "Q3_K", "TQ1_0", "TQ2_0", "Q1_0"), "Q4_0"),
@@ -182,7 +184,7 @@ class _Place:
     count: int
 
 
-_CONDITIONS = {
+_CONDITIONS: dict[str, Callable[[_Place], bool]] = {
     "-": lambda p: True,
     "gqa": lambda p: p.model.n_gqa >= 4,
     "experts": lambda p: p.model.n_expert >= 4,
@@ -222,8 +224,8 @@ def choose_formats(
     """The format of every tensor of a model, in the file's order.
 
     Args:
-        overrides: a regular expression that is searched in names, and the format of tensors that it finds; the
-            first that fits a tensor decides, before the recipe.
+        overrides: a regular expression that is searched in names, and the format of tensors that it finds;
+            the first that fits a tensor decides, before the recipe.
         imatrix: whether there is an importance matrix, on which some recipes depend.
 
     Raises:
@@ -322,7 +324,9 @@ def _model(file: File, imatrix: bool) -> _Model:
 
     def number(key: str, default: int) -> int:
         value = metadata.get(f"{arch}.{key}", default)
-        return int(value if isinstance(value, int) else next(iter(value), default))
+        if isinstance(value, np.ndarray):  # one for each layer: the first counts
+            value = value[0] if value.size else default
+        return int(value) if isinstance(value, int | np.integer) else default
 
     n_layer = number("block_count", 1 + max((_layer(name) for name in file.tensors), default=0))
     n_head = number("attention.head_count", 0)
