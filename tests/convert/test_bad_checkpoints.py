@@ -387,7 +387,7 @@ def test_an_unknown_type(checkpoint, refused):
     assert "'q4_0'" in refused(ParameterError, type="q4_0")
 
 
-@pytest.mark.parametrize("size", ["0", "2", "-1G", "1.5G", "2T", "G"])
+@pytest.mark.parametrize("size", ["0", "2", "-1G", "1,5G", "2T", "G"])
 def test_sizes(checkpoint, tmp_path, size, capsys):
     out = tmp_path / "o.gguf"
     assert execute(["convert", str(checkpoint), str(out), "--split-max-size", size]) == 2
