@@ -11,13 +11,10 @@ struct F32 {
     static constexpr int block = 1, bytes = 4;
 
     static simd::f32x16 read(const uint8_t* row, int64_t k, int n) {
-        if (n == 16) return simd::load(reinterpret_cast<const float*>(row) + k);
-        alignas(64) float x[16] = {};
-        std::memcpy(x, row + 4 * k, 4 * static_cast<size_t>(n));
-        return simd::load(x);
+        return with_numbers<float>(row + 4 * k, n, [](const float* p) { return simd::load(p); });
     }
     static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        std::memcpy(x, row, 4 * static_cast<size_t>(n));
+        for (int64_t i = 0; i < n; ++i) x[i] = from_file<float>(row + 4 * i);
     }
 };
 

@@ -5,6 +5,7 @@
 #include "formats/format.h"
 #include "kernels/activations.h"
 #include "simd/simd.h"
+#include "simd/tile.h"
 
 namespace clarion {
 
@@ -12,7 +13,7 @@ namespace {
 
 // Columns of a tile. 512 columns of unsigned bytes are 8 KB and leave L1 (32 KB and more) room for as many
 // columns of 12 tokens (6 KB) and the scales (2 KB); as floats, 256 columns are 16 KB.
-constexpr int64_t tile_columns = 512, tile_columns_f32 = 256;
+constexpr int64_t tile_columns = simd::TileProduct::most_columns, tile_columns_f32 = 256;
 
 struct Scratch16 {
     alignas(64) uint8_t u[16 * tile_columns];
@@ -110,10 +111,35 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
         over_tokens<1>(n_tokens, done, dot);
 }
 
+// The tokens that simd/tile.h takes, where the instruction set has such products.
+template <typename Element, typename Product>
+int64_t multiply_whole_tile(const Product& product) {
+    if constexpr (requires { multiply_tile(product, std::type_identity<Element>{}); })
+        return multiply_tile(product, std::type_identity<Element>{});
+    else
+        return 0;
+}
+
 template <typename Accumulator, int N>
 void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
                 const std::byte* const* rows, int64_t n_tokens, float* sums) {
-    over_tokens<N>(n_tokens, 0, [&]<int M>(int64_t t) {
+    const bool wide_group = format.group == 32;
+    const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
+        .u = tile.u,
+        .scale = tile.scale,
+        .neg_min = format.has_min ? tile.neg_min : nullptr,
+        .columns = n,
+        .group = format.group,
+        .offset = format.offset,
+        .quads = first / 4 * Accumulator::quad_bytes,
+        .a_scale = layout.scale + first / 32 * 4,
+        .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
+        .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+        .tokens = rows,
+        .n_tokens = n_tokens,
+        .sums = sums,
+    });
+    over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
         const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
         dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
     });
@@ -164,7 +190,9 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
         panel.base += bytes;
         if (floats) {
             if (format.integer()) tile_to_f32(format, tile, n, local.weights);
-            over_tokens<simd::tile_f32>(n_tokens, 0, [&]<int N>(int64_t t) {
+            const int64_t done = multiply_whole_tile<float>(
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
+            over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
         } else if (activations.kind == Kind::high) {

@@ -9,18 +9,22 @@
 //               (4 K/16 + 8) u times its terms' magnitude. Where a format has minima, scale * q and the minimum
 //               partly cancel: in groups of random q both stay below 8 max|w| of the group.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "kernels/format_table.h"
 #include "kernels/reference.h"
+#include "kernels/row_decoder.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
 namespace clarion::tests {
 
 namespace {
+
+constexpr uint64_t weights_hash = 0x18a1a6e1583aa309;
 
 // Random bytes whose weights are finite and of ordinary size, block by block, and those weights.
 struct Matrix {
@@ -105,17 +109,57 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
     }
 }
 
+// A panel is the 16 rows that the scalar decoder gives.
+void test_panel(const Format& format) {
+    Random random(static_cast<uint64_t>(format.id));
+    const int64_t cols = 256;
+    const Matrix matrix(format, 16, cols, random);
+    alignas(64) uint8_t u[16 * cols], row_u[16 * cols];
+    alignas(64) float scale[cols], neg_min[cols], row_scale[cols], row_min[cols];
+    const simd::Panel panel{matrix.bytes.data(), format.row_bytes(cols)};
+    format.decode(panel, cols / format.block, {u, scale, neg_min});
+    decode_rows(format, panel, cols / format.block, {row_u, row_scale, row_min});
+    const size_t n_scales = static_cast<size_t>(16 * cols / format.group) * sizeof(float);
+    check(std::memcmp(u, row_u, sizeof u) == 0 && std::memcmp(scale, row_scale, n_scales) == 0);
+    check(!format.has_min || std::memcmp(neg_min, row_min, n_scales) == 0);
+    for (int r = 0; r < 16; ++r)
+        for (int64_t k = 0; k < cols; ++k) {
+            const auto q = static_cast<float>(u[16 * (k / 4 * 4) + 4 * r + k % 4] - format.offset);
+            const int64_t at = k / format.group * 16 + r;
+            const float scaled = scale[at] * q, w = matrix.weights[static_cast<size_t>(r * cols + k)];
+            check(w == (format.has_min ? scaled + neg_min[at] : scaled));
+        }
+}
+
+// The weights of the same bytes have the same bits on every processor, whatever its byte order: their hash (FNV-1a), after
+// that of the formats before. A new format changes it once.
+void test_weights() {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const Format* format = formats_begin(); format != formats_end(); ++format) {
+        Random random(static_cast<uint64_t>(format->id));
+        for (const float w : Matrix(*format, 2, 256, random).weights)
+            hash = (hash ^ std::bit_cast<uint32_t>(w)) * 0x100000001b3;
+    }
+    if (hash != weights_hash)
+        std::fprintf(stderr, "weights: %016llx\n", static_cast<unsigned long long>(hash));
+    check(hash == weights_hash);
+}
+
 }  // namespace
 
 void test_products() {
+    test_weights();
     for (const Format* format = formats_begin(); format != formats_end(); ++format) {
-        // More than a tile, and no multiple of one.
-        const int64_t cols =
-            format->block == 1 ? 271 : (600 + format->block - 1) / format->block * format->block;
+        if (format->integer()) test_panel(*format);
+        const auto columns = [&](int64_t least) {
+            return format->block == 1 ? least : (least + format->block - 1) / format->block * format->block;
+        };
         for (const Kind kind : {Kind::f32, Kind::fast, Kind::high}) {
             if (kind != Kind::f32 && !format->integer()) continue;
-            test_product(*format, kind, 37, cols, 13);
-            test_product(*format, kind, 3, cols, 2);
+            test_product(*format, kind, 37, columns(format->block == 1 ? 271 : 600), 13);  // more than a tile
+            test_product(*format, kind, 16, columns(31),
+                         35);  // as many tokens as any register holds, and some
+            test_product(*format, kind, 3, columns(600), 2);  // less than a panel
         }
     }
 }
