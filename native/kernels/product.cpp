@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "formats/format.h"
+#include "formats/bf16.h"
 #include "kernels/activations.h"
 #include "simd/simd.h"
 #include "simd/tile.h"
@@ -161,6 +161,18 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
     }
 }
 
+// BF16 weights as they are, where the instruction set multiplies them so; false where it does not, or it is no such format.
+template <typename Product>
+bool multiply_as_they_are(const Format& format, simd::Panel panel, const Product& product) {
+    if constexpr (requires { multiply_bf16(panel, product); }) {
+        if (format.id != BF16::id) return false;
+        multiply_bf16(panel, product);
+        return true;
+    } else {
+        return false;
+    }
+}
+
 // Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
 void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
                  int64_t n_tokens, Scratch16& local, float* sums) {
@@ -183,15 +195,17 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
         const uint8_t* ahead = panel.base + 16 * panel.stride;
         for (int r = 0; r < 16; ++r, ahead += panel.stride)
             for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
-        if (format.integer())
-            format.decode(panel, n / format.block, tile);
-        else
-            format.decode_f32(panel, 0, n, local.weights);
+        const simd::FloatTileProduct products{local.weights, k, n, tokens, n_tokens, sums};
+        const simd::Panel here = panel;
         panel.base += bytes;
+        if (multiply_as_they_are(format, here, products)) continue;
+        if (format.integer())
+            format.decode(here, n / format.block, tile);
+        else
+            format.decode_f32(here, 0, n, local.weights);
         if (floats) {
             if (format.integer()) tile_to_f32(format, tile, n, local.weights);
-            const int64_t done = multiply_whole_tile<float>(
-                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
+            const int64_t done = multiply_whole_tile<float>(products);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });

@@ -4,8 +4,10 @@
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const FloatTileProduct&, std::type_identity<float>);
 //
-// which kernels/product.cpp calls first. They return how many tokens they took, from the first on; the vectors of the
-// vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
+//     void multiply_bf16(Panel, const FloatTileProduct&);    BF16 weights as they are, all tokens
+//
+// which kernels/product.cpp calls first. The first two return how many tokens they took, from the first on; the vectors of
+// the vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
 // operations in the same order.
 #pragma once
 

@@ -28,6 +28,14 @@ long allocations() { return count.load(); }
 
 }  // namespace clarion::tests
 
+#ifdef __wasi__
+// The C++ library of WASI has no exceptions. What throws, traps.
+extern "C" {
+[[noreturn]] void* __cxa_allocate_exception(size_t) { std::abort(); }
+[[noreturn]] void __cxa_throw(void*, void*, void*) { std::abort(); }
+}
+#endif
+
 int main() {
     clarion::tests::test_simd();
     clarion::tests::test_products();
