@@ -3,8 +3,8 @@
 // An item is some panels of one matrix for one block of tokens.
 //
 // Few tokens: the weights' bytes are what costs. An item is about 256 KB of them: ten microseconds, long against taking
-// it and short against a matrix. Each thread's items follow one another, since a product fetches the panel after its
-// own: with items in turns, two threads fetched for each other and reached half of the bandwidth of both.
+// it, which waits for all reads before it, and short against a matrix. A product fetches the panel after its own, which
+// is the thread's next: where threads took items in turns, they fetched for each other and reached half of the bandwidth.
 // Many tokens: an item is one panel, and so many tokens that their activations stay in half of a 1 MB L2 while panel
 // after panel passes.
 #include <algorithm>
@@ -32,45 +32,48 @@ struct Matrix {
     const Buffer* output;
 };
 
-// The panels of some matrices, as items: `begin` says how large they are.
+// The panels of some matrices of the same number of columns, in items of about as many bytes each: panels of one matrix
+// and then of the next. An item holds the panels that begin in its part of the bytes.
 class Panels {
   public:
     std::vector<Matrix> matrices;
 
-    struct Share {
-        const Matrix* matrix;
-        int64_t first, last;  // panels
-    };
-
-    // Returns the number of items.
-    int64_t begin(bool whole_items) {
-        whole_items_ = whole_items;
+    // Of single panels, on average.
+    int64_t single() const {
         int64_t n = 0;
-        for (const Matrix& m : matrices) n += items(m);
+        for (const Matrix& m : matrices) n += panels(m);
         return n;
     }
-    Share at(int64_t item) const {
-        const Matrix* m = matrices.data();
-        for (; item >= items(*m); ++m) item -= items(*m);
-        return {m, item * step(*m), std::min((item + 1) * step(*m), panels(*m))};
+    // Of about item_weight_bytes, and as many for each thread.
+    int64_t few(int64_t threads) const {
+        return std::min(single(), threads * (bytes() / (threads * item_weight_bytes) + 1));
+    }
+    // body(matrix, its first panel, its end) for each matrix that item i of n has panels of.
+    template <typename Body>
+    void each(int64_t i, int64_t n, const Body& body) const {
+        const int64_t total = bytes();
+        int64_t begin = total * i / n, end = total * (i + 1) / n;  // bytes
+        for (const Matrix& m : matrices) {
+            const int64_t size = panel_bytes(m), all = panels(m);
+            const auto after = [&](int64_t byte) {
+                return std::clamp<int64_t>((byte + size - 1) / size, 0, all);
+            };
+            const int64_t first = after(begin), last = after(end);
+            if (first < last) body(m, first, last);
+            begin -= all * size;
+            end -= all * size;
+        }
     }
 
   private:
     static int64_t panels(const Matrix& m) { return (m.weight->rows + 15) / 16; }
-    int64_t step(const Matrix& m) const {
-        return whole_items_ ? std::max<int64_t>(1, item_weight_bytes / (16 * m.weight->row_bytes)) : 1;
+    static int64_t panel_bytes(const Matrix& m) { return 16 * m.weight->row_bytes; }
+    int64_t bytes() const {
+        int64_t n = 0;
+        for (const Matrix& m : matrices) n += panels(m) * panel_bytes(m);
+        return n;
     }
-    int64_t items(const Matrix& m) const { return (panels(m) + step(m) - 1) / step(m); }
-
-    bool whole_items_ = true;
 };
-
-// Items are taken in order by whoever is free, so of n threads one takes about every n-th. This places the n-th, 2n-th,
-// ... beside each other: a one-to-one map of 0 .. items-1 to itself.
-int64_t beside_each_other(int64_t item, int64_t items, int64_t threads) {
-    const int64_t lane = item % threads;
-    return lane * (items / threads) + std::min(lane, items % threads) + item / threads;
-}
 
 const Format& checked_format(const Weight& weight, const Buffer& input, const std::string& op) {
     const Format* format = find_format(weight.format);
@@ -126,25 +129,24 @@ class Linear final : public Op {
         const int64_t blocks = (n_tokens_ + most - 1) / most;
         // Whole tiles of tokens in every block but the last.
         block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
-        items_per_block_ = panels_.begin(n_tokens_ <= few_tokens);
+        items_per_block_ = n_tokens_ <= few_tokens ? panels_.few(threads_) : panels_.single();
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
         const int64_t first_token = item / items_per_block_ * block_;
         const int64_t n_tokens = std::min(block_, n_tokens_ - first_token);
-        item %= items_per_block_;
-        if (n_tokens_ <= few_tokens) item = beside_each_other(item, items_per_block_, threads_);
-        const Panels::Share share = panels_.at(item);
-        const Matrix& m = *share.matrix;
         const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
                                   input_->row_bytes};
         float* sums = product_sums(scratch.data);
-        for (int64_t p = share.first; p < share.last; ++p) {
-            panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
-                          m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
-            store(m, 16 * p, first_token, n_tokens, sums);
-        }
+        panels_.each(
+            item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
+                for (int64_t p = first; p < last; ++p) {
+                    panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
+                                  m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
+                    store(m, 16 * p, first_token, n_tokens, sums);
+                }
+            });
     }
 
   private:
@@ -177,8 +179,7 @@ class Linear final : public Op {
 // by expert, so that an expert's weights are read once for all that use it.
 class ExpertLinear final : public Op {
   public:
-    explicit ExpertLinear(const OpSpec& spec)
-        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), threads_(spec.threads) {
+    explicit ExpertLinear(const OpSpec& spec) : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)) {
         if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
             spec.weights.size() != spec.outputs.size())
             throw std::invalid_argument(
@@ -220,37 +221,39 @@ class ExpertLinear final : public Op {
                 static_cast<int32_t>(s);
         // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
         n_slots_ = n_slots;
-        items_per_expert_ = panels_.begin(true);
+        items_per_expert_ = panels_.few(1);
         return n_active_ * items_per_expert_;
     }
 
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
-        item = beside_each_other(item, n_active_ * items_per_expert_, threads_);
         const int64_t a = item / items_per_expert_;
         const int64_t expert = active_[static_cast<size_t>(a)];
         const int64_t begin = first_[static_cast<size_t>(expert + 1)];
         const int64_t end = a + 1 < n_active_
                                 ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
                                 : n_slots_;
-        const Panels::Share share = panels_.at(item % items_per_expert_);
-        const Matrix& m = *share.matrix;
-        const auto* weight =
-            reinterpret_cast<const uint8_t*>(m.weight->data) + expert * m.weight->rows * m.weight->row_bytes;
+        const auto divisor = static_cast<int32_t>(input_->rows == Rows::slots ? 1 : ids_->width);
         float* sums = product_sums(scratch.data);
-        for (int64_t p = share.first; p < share.last; ++p)
-            for (int64_t s = begin; s < end; s += most_tokens) {
-                const int64_t n = std::min(most_tokens, end - s);
-                const int32_t* slots = slots_.data() + s;
-                const auto divisor = static_cast<int32_t>(input_->rows == Rows::slots ? 1 : ids_->width);
-                const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots, divisor};
-                panel_product(*m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
-                              scratch.data, sums);
-                const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
-                for (int64_t t = 0; t < n; ++t) {
-                    auto* y = reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
-                    simd::store_first(y + 16 * p, simd::load(sums + 16 * t), lanes);
-                }
-            }
+        panels_.each(
+            item % items_per_expert_, items_per_expert_, [&](const Matrix& m, int64_t first, int64_t last) {
+                const auto* weight = reinterpret_cast<const uint8_t*>(m.weight->data) +
+                                     expert * m.weight->rows * m.weight->row_bytes;
+                for (int64_t p = first; p < last; ++p)
+                    for (int64_t s = begin; s < end; s += most_tokens) {
+                        const int64_t n = std::min(most_tokens, end - s);
+                        const int32_t* slots = slots_.data() + s;
+                        const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
+                                                  divisor};
+                        panel_product(*m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
+                                      scratch.data, sums);
+                        const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
+                        for (int64_t t = 0; t < n; ++t) {
+                            auto* y =
+                                reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
+                            simd::store_first(y + 16 * p, simd::load(sums + 16 * t), lanes);
+                        }
+                    }
+            });
     }
 
   private:
@@ -262,7 +265,6 @@ class ExpertLinear final : public Op {
     }
     const Buffer *input_, *ids_;
     Panels panels_;
-    int64_t threads_;
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
 };

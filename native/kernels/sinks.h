@@ -31,8 +31,11 @@ void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// Bytes of weights between what is multiplied and what is fetched.
-inline constexpr int64_t fetch_ahead = 48 << 10;
+// Bytes of weights between what is multiplied and what is fetched: each line three times, because processors drop
+// what is to be fetched while their miss buffers are full (a Zen 4 "fetches" 150 GB/s from a memory of 25), and a line
+// that is missing when it is needed costs all of the memory's latency. The second and third time most are there. Two
+// threads that share a memory gain 7% (Q4_K) to 14% (Q6_K).
+inline constexpr int64_t fetch_ahead = 48 << 10, fetch_again = 24 << 10, fetch_last = 8 << 10;
 
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
 // column order, exactly as the product over tiles does it.
@@ -60,7 +63,11 @@ struct OneToken {
         // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
         // and stall.
         constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
-        for (int line = (from + 63) / 64 * 64; line < to; line += 64) simd::prefetch(ahead + line);
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) {
+            simd::prefetch(ahead + line);
+            simd::prefetch(ahead + line - (fetch_ahead - fetch_again));
+            simd::prefetch(ahead + line - (fetch_ahead - fetch_last));
+        }
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {

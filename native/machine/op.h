@@ -134,8 +134,8 @@ class Op {
     virtual size_t scratch_bytes() const { return 0; }
     // How many independent items this batch splits into; runs on one thread, before any item of this op.
     virtual int64_t begin(const Batch& batch) = 0;
-    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op
-    // touches.
+    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op touches. A thread
+    // takes neighbours one after the other, so they should read memory in order.
     virtual void run(const Batch& batch, int64_t item, const Scratch& scratch) = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "machine/pool.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "machine/checked.h"
@@ -18,11 +19,16 @@ int64_t rounded_up(size_t bytes) {
     return (static_cast<int64_t>(bytes) + memory_alignment - 1) / memory_alignment * memory_alignment;
 }
 
-// The item number of a ticket that ends a run: more than any operation has.
-constexpr uint32_t over = 1u << 31;
+// In the lower half of an epoch that ends a run.
+constexpr uint32_t over = 1;
 
-constexpr uint32_t epoch_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
-constexpr uint32_t item_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+constexpr uint32_t upper(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
+constexpr uint32_t lower(uint64_t word) { return static_cast<uint32_t>(word); }
+
+// The first of so many items that belongs to a lane.
+constexpr uint64_t lane_begin(uint64_t items, int lane, int lanes) {
+    return items * static_cast<uint64_t>(lane) / static_cast<uint64_t>(lanes);
+}
 
 }  // namespace
 
@@ -34,7 +40,7 @@ ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
 
 Pool::Pool(int threads) : threads_(threads) {
     expect_range(threads, 1, most_threads, {"threads"});
-    asleep_ = std::make_unique<std::atomic<uint32_t>[]>(static_cast<size_t>(threads));
+    lanes_ = std::make_unique<Lane[]>(static_cast<size_t>(threads));
     workers_.reserve(static_cast<size_t>(threads - 1));
     try {
         for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
@@ -69,17 +75,35 @@ bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std
 // A worker returns when the pool is destroyed, the caller when its run is over.
 void Pool::work(int thread) {
     for (;;) {
-        uint64_t ticket = ticket_.load(std::memory_order_acquire);
-        const uint32_t items = items_[epoch_of(ticket) % 2].load(std::memory_order_acquire);
-        if (item_of(ticket) < items) {
-            if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-            ops_[next_ - 1]->run(*batch_, item_of(ticket), scratch_[static_cast<size_t>(thread)]);
-            if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) advance(thread);
-        } else if (item_of(ticket) == over && (thread == 0 || stop_.load(std::memory_order_relaxed))) {
-            return;
-        } else {
-            wait(thread, ticket);
+        const uint64_t epoch = epoch_.load(std::memory_order_acquire);
+        if (lower(epoch) == over) {
+            if (thread == 0 || stop_.load(std::memory_order_relaxed)) return;
+            wait(thread, epoch);
+            continue;
         }
+        const uint32_t items = items_[upper(epoch) % 2].load(std::memory_order_acquire);
+        const int lanes = std::min(threads_, static_cast<int>(items));
+        std::optional<int64_t> item = none;
+        for (int i = 0; i < lanes && item == none; ++i)
+            item = take((thread + i) % lanes, lanes, epoch, items);
+        if (!item) continue;
+        if (*item == none) {
+            wait(thread, epoch);
+            continue;
+        }
+        ops_[next_ - 1]->run(*batch_, *item, scratch_[static_cast<size_t>(thread)]);
+        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) advance(thread);
+    }
+}
+
+std::optional<int64_t> Pool::take(int lane, int lanes, uint64_t epoch, uint32_t items) {
+    std::atomic<uint64_t>& next = lanes_[static_cast<size_t>(lane)].next;
+    uint64_t word = next.load(std::memory_order_acquire);
+    for (;;) {
+        if (upper(word) != upper(epoch)) return std::nullopt;
+        if (lower(word) >= lane_begin(items, lane + 1, lanes)) return none;
+        if (next.compare_exchange_weak(word, word + 1, std::memory_order_acq_rel, std::memory_order_acquire))
+            return lower(word);
     }
 }
 
@@ -102,35 +126,39 @@ void Pool::advance(int thread) {
     wake(0, 1, 1);
 }
 
-uint64_t Pool::next_epoch() const { return (ticket_.load(std::memory_order_relaxed) >> 32) + 1; }
+uint64_t Pool::next_number() const { return upper(epoch_.load(std::memory_order_relaxed)) + uint64_t{1}; }
 
 void Pool::publish(uint32_t items) {
-    const uint64_t epoch = next_epoch();
-    items_[epoch % 2].store(items, std::memory_order_release);
-    ticket_.store(epoch << 32, std::memory_order_seq_cst);
+    const uint64_t number = next_number() << 32;
+    items_[upper(number) % 2].store(items, std::memory_order_release);
+    const int lanes = std::min(threads_, static_cast<int>(items));
+    for (int l = 0; l < lanes; ++l)
+        lanes_[static_cast<size_t>(l)].next.store(number | lane_begin(items, l, lanes),
+                                                  std::memory_order_release);
+    epoch_.store(number, std::memory_order_seq_cst);
 }
 
-void Pool::publish_over() { ticket_.store(next_epoch() << 32 | over, std::memory_order_seq_cst); }
+void Pool::publish_over() { epoch_.store(next_number() << 32 | over, std::memory_order_seq_cst); }
 
-// Until the ticket is no longer the one seen; may return early.
+// Until the epoch is no longer the one seen; may return early.
 void Pool::wait(int thread, uint64_t seen) {
+    Lane& own = lanes_[static_cast<size_t>(thread)];
     const auto until = std::chrono::steady_clock::now() + spin_time;
     do {
         for (int i = 0; i < 16; ++i) {
-            if (ticket_.load(std::memory_order_relaxed) != seen) return;
+            if (epoch_.load(std::memory_order_relaxed) != seen) return;
             simd::pause();
         }
     } while (std::chrono::steady_clock::now() < until);
-    std::atomic<uint32_t>& asleep = asleep_[static_cast<size_t>(thread)];
-    asleep.store(1, std::memory_order_seq_cst);
-    if (ticket_.load(std::memory_order_seq_cst) == seen) asleep.wait(1, std::memory_order_relaxed);
-    asleep.store(0, std::memory_order_relaxed);
+    own.asleep.store(1, std::memory_order_seq_cst);
+    if (epoch_.load(std::memory_order_seq_cst) == seen) own.asleep.wait(1, std::memory_order_relaxed);
+    own.asleep.store(0, std::memory_order_relaxed);
 }
 
 // Wakes at most so many of the sleepers among the threads first .. last-1.
 void Pool::wake(int first, int last, int64_t most) {
     for (int t = first; t < last && most > 0; ++t) {
-        std::atomic<uint32_t>& asleep = asleep_[static_cast<size_t>(t)];
+        std::atomic<uint32_t>& asleep = lanes_[static_cast<size_t>(t)].asleep;
         if (asleep.load(std::memory_order_seq_cst) == 1 &&
             asleep.exchange(0, std::memory_order_relaxed) == 1) {
             asleep.notify_one();

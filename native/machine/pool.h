@@ -1,36 +1,40 @@
 // The threads, and how they share the items of one operation after another.
 //
-// All threads are alike: the caller of run() and n-1 workers. Everything that decides who does what is one
-// number,
+// All threads are alike: the caller of run() and n-1 workers. An epoch is one operation of one run, or the end of the
+// run. Its items are cut into lanes, one for each thread, of items that lie beside each other:
 //
-//     ticket = epoch << 32 | next item, or `over`
+//     epoch   = number << 32 | `over` at the end of a run
+//     lane[l] = number << 32 | next item of this lane
 //
-// An epoch is one operation of one run, or the end of the run. A thread takes an item by raising the ticket by one with
-// a compare-and-swap, so it holds exactly the item it saw. Whoever finishes the last item of an epoch advances: it looks
-// at the cancel flag, calls begin() of the next operation and publishes the next epoch. So no thread ever waits for one
-// that holds no item: where cores are shared with other processes, a thread that loses its core costs at most the item
-// it held, and the others sleep meanwhile, which lets the system move the loser to the core that they left.
+// A thread takes an item by raising a lane's word by one with a compare-and-swap, so it holds exactly the item it saw:
+// from its own lane until that is empty, then from the others'. So it reads memory in order, which is what fetching ahead
+// needs, and nobody waits while there is work. Whoever finishes the last item of an epoch advances: it looks at the cancel
+// flag, calls begin() of the next operation and publishes the next epoch. So no thread ever waits for one that holds no
+// item: where cores are shared with other processes, a thread that loses its core costs at most the item it held, and the
+// others sleep meanwhile, which lets the system move the loser to the core that they left.
 //
 // Why it is right.
-// 1. Each item is taken once, and only while its epoch runs. The number of items stands in items_[epoch % 2], written
-//    before the epoch is published and not again before epoch + 1 has been. A thread reads the ticket (e, i), then
-//    items_[e % 2], then swaps (e, i) for (e, i+1). If the swap succeeds, the ticket was (e, i) all along, because
-//    epochs only grow; so what was read between is the count of e. (If the count were that of e+2, its acquiring load
-//    would order the publication of e+1 before the swap, which then could not find epoch e.) A thread that slept
-//    through whole runs between its read and its swap fails the swap and looks again. The epoch wraps after 2^32
-//    operations: to be fooled, a thread must sleep between these two instructions for exactly that many, over an
-//    hour of uninterrupted work at a microsecond each.
-// 2. A ticket whose items are gone is only read, never raised. It cannot overflow into the epoch.
+// 1. Each item is taken once, and only while its epoch runs. The number of items stands in items_[number % 2], written
+//    before the lanes, and they before the epoch is published; none is written again before the next epoch is complete.
+//    A thread reads the epoch e, then items_[e % 2], then a lane (e, i), then swaps that for (e, i+1). If the swap
+//    succeeds, the lane was (e, i) all along, because numbers only grow, and e was not complete; so what was read between
+//    is the count of e. (If the count were that of e+2, its acquiring load would order the completion of e before the
+//    swap, which then could not find an item of e.) A thread that slept through whole runs between its read and its swap
+//    fails the swap and looks again; one that finds a lane of another epoch does too. Numbers wrap after 2^32 operations:
+//    to be fooled, a thread must sleep between these two instructions for exactly that many, over an hour of
+//    uninterrupted work at a microsecond each.
+// 2. A lane whose items are gone is only read, never raised. It cannot overflow into the number.
 // 3. Only one thread at a time advances. Between runs that right lies with whoever holds one_run_; it goes to the thread
-//    that finishes the last item, and back to the caller by the ticket that says `over`, after which the worker that
-//    published it touches nothing but flags of sleepers. That is why the end is a ticket and not a flag beside it: a
-//    flag could be seen before the ticket, and the next run would publish at the same time.
+//    that finishes the last item, and back to the caller by the epoch that says `over`, after which the worker that
+//    published it touches nothing but flags of sleepers. That is why the end is an epoch and not a flag beside it: a
+//    flag could be seen before the epoch, and the next run would publish at the same time.
 // 4. What an item needs (operation, batch, scratch) lies in plain members. They are written only by the thread that
-//    advances, when no item is held, and read only by holders of an item. Publishing the ticket releases, taking an
-//    item acquires (a swap continues the release sequence), and each finished item is counted down with an
-//    acquire-release, so the thread that counts the last one has seen everything that the others wrote.
-// 5. Nobody sleeps past a publication: a sleeper announces itself, then looks at the ticket once more; a publisher
-//    stores the ticket, then looks for sleepers. Both pairs are sequentially consistent, so at least one side sees
+//    advances, when no item is held, and read only by holders of an item. Publishing releases, the lanes before the
+//    epoch; taking an item acquires (a swap continues the release sequence of its lane), and each finished item is
+//    counted down with an acquire-release, so the thread that counts the last one has seen everything that the others
+//    wrote.
+// 5. Nobody sleeps past a publication: a sleeper announces itself, then looks at the epoch once more; a publisher
+//    stores the epoch, then looks for sleepers. Both pairs are sequentially consistent, so at least one side sees
 //    the other. Only the caller must be woken, at the end of its run. Workers are woken as far as there are items;
 //    if all of them slept on, the thread that published would still do the work.
 #pragma once
@@ -39,6 +43,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <thread>
 #include <vector>
@@ -80,13 +85,21 @@ class Pool {
     void join();
     void work(int thread);
     void advance(int thread);
+    static constexpr int64_t none = -1;
+    // The lane's next item, `none` if it has none, or nothing if the epoch is no longer the one seen.
+    std::optional<int64_t> take(int lane, int lanes, uint64_t epoch, uint32_t items);
     void publish(uint32_t items);
     void publish_over();
-    uint64_t next_epoch() const;
+    uint64_t next_number() const;
     void wait(int thread, uint64_t seen);
     void wake(int first, int last, int64_t most);
 
-    alignas(64) std::atomic<uint64_t> ticket_{0};
+    struct alignas(64) Lane {
+        std::atomic<uint64_t> next{0};
+        std::atomic<uint32_t> asleep{0};  // of the thread of this number
+    };
+
+    alignas(64) std::atomic<uint64_t> epoch_{0};
     std::atomic<uint32_t> items_[2] = {0, 0};
     alignas(64) std::atomic<uint32_t> unfinished_{0};
     std::atomic<bool> stop_{false};
@@ -101,7 +114,7 @@ class Pool {
 
     std::mutex one_run_;
     int threads_;
-    std::unique_ptr<std::atomic<uint32_t>[]> asleep_;  // [threads]
+    std::unique_ptr<Lane[]> lanes_;  // [threads]
     std::vector<std::thread> workers_;
 };
 
