@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/lanes.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -31,6 +32,13 @@ float quantize_block(const float* x, int32_t limit, int32_t a[32]) {
     return scale;
 }
 
+// Where the instruction set has no products of them (simd/tile.h), there are no such rows.
+template <typename Half>
+void encode_bf16(const float* x, int64_t width, Half* row) {
+    if constexpr (requires { store_bf16(row, simd::f32x16{}); })
+        for (int64_t k = 0; k < width; k += simd::lanes) store_bf16(row + k, load_n(x + k, width - k));
+}
+
 }  // namespace
 
 int64_t row_bytes(Kind kind, int64_t width) {
@@ -38,6 +46,8 @@ int64_t row_bytes(Kind kind, int64_t width) {
         case Kind::f32:
         case Kind::i32:
             return (4 * width + 63) / 64 * 64;
+        case Kind::bf16:
+            return (2 * width + 63) / 64 * 64;
         case Kind::fast:
         case Kind::high:
             return EncodedLayout(kind, width).bytes;
@@ -48,6 +58,10 @@ int64_t row_bytes(Kind kind, int64_t width) {
 void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
     if (kind == Kind::f32) {
         if (reinterpret_cast<const std::byte*>(x) != row) std::memcpy(row, x, 4 * static_cast<size_t>(width));
+        return;
+    }
+    if (kind == Kind::bf16) {
+        encode_bf16(x, width, reinterpret_cast<uint16_t*>(row));
         return;
     }
     const EncodedLayout layout(kind, width);

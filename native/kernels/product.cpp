@@ -161,16 +161,14 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
     }
 }
 
-// BF16 weights as they are, where the instruction set multiplies them so; false where it does not, or it is no such format.
+// BF16 weights as they are, where the instruction set multiplies them so.
 template <typename Product>
-bool multiply_as_they_are(const Format& format, simd::Panel panel, const Product& product) {
-    if constexpr (requires { multiply_bf16(panel, product); }) {
-        if (format.id != BF16::id) return false;
-        multiply_bf16(panel, product);
-        return true;
-    } else {
-        return false;
-    }
+constexpr bool has_bf16 =
+    requires(simd::Panel panel, const Product& product) { multiply_bf16(panel, product); };
+
+template <typename Product>
+void multiply_pairs(simd::Panel panel, const Product& product) {
+    if constexpr (has_bf16<Product>) multiply_bf16(panel, product);
 }
 
 // Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
@@ -187,7 +185,7 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     std::fill_n(sums, 16 * n_tokens, 0.0f);
     const EncodedLayout layout(activations.kind, n_cols);
-    const int64_t step = floats ? tile_columns_f32 : tile_columns;
+    const int64_t step = format.integer() && !floats ? tile_columns : tile_columns_f32;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
@@ -198,7 +196,10 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
         const simd::FloatTileProduct products{local.weights, k, n, tokens, n_tokens, sums};
         const simd::Panel here = panel;
         panel.base += bytes;
-        if (multiply_as_they_are(format, here, products)) continue;
+        if (activations.kind == Kind::bf16) {
+            multiply_pairs(here, products);
+            continue;
+        }
         if (format.integer())
             format.decode(here, n / format.block, tile);
         else
@@ -223,6 +224,11 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
 }
 
 }  // namespace
+
+bool multiplies(const Format& format, Kind kind) {
+    if (kind == Kind::bf16) return has_bf16<simd::FloatTileProduct> && format.id == BF16::id;
+    return kind == Kind::f32 || (kind != Kind::i32 && format.integer());
+}
 
 size_t product_scratch_bytes() { return sizeof(Scratch16); }
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "simd/avx512vnni_products.h"
+#include "simd/bf16_products.h"
 
 namespace clarion::simd {
 

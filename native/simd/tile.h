@@ -4,7 +4,8 @@
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const FloatTileProduct&, std::type_identity<float>);
 //
-//     void multiply_bf16(Panel, const FloatTileProduct&);    BF16 weights as they are, all tokens
+//     void multiply_bf16(Panel, const FloatTileProduct&);    BF16 weights with tokens of Kind::bf16, all of them
+//     void store_bf16(uint16_t*, f32x16);                     what encodes those
 //
 // which kernels/product.cpp calls first. The first two return how many tokens they took, from the first on; the vectors of
 // the vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
@@ -52,11 +53,14 @@ struct TileProduct {
 struct FloatTileProduct {
     const float* weights;  // [columns][16]
     int64_t first, columns;
-    const std::byte* const* tokens;  // rows of floats
+    const std::byte* const* tokens;  // rows of floats, or of bf16
     int64_t n_tokens;
     float* sums;  // [n_tokens][16]
 
-    const float* token(int64_t t) const { return reinterpret_cast<const float*>(tokens[t]) + first; }
+    template <typename Element = float>
+    const Element* token(int64_t t) const {
+        return reinterpret_cast<const Element*>(tokens[t]) + first;
+    }
 };
 
 }  // namespace clarion::simd

@@ -4,6 +4,7 @@
 //
 //   f32         Sums of 32 products, then sums of those; without fused multiply-add each rounds twice:
 //               (2 * 32 + K/32 + 4) u sum |w x|. The four are for dequantising.
+//   bf16        Activations are rounded to eight bits, by 2^-8 of each at most; sums as with f32.
 //   fast, high  The activations of a block of 32 are rounded to steps of s = max|x| / limit: s/2 sum |w|. Integer
 //               sums are exact; each group of 16 or 32 columns adds at most four rounded operations:
 //               (4 K/16 + 8) u times its terms' magnitude. Where a format has minima, scale * q and the minimum
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "kernels/format_table.h"
+#include "kernels/product.h"
 #include "kernels/reference.h"
 #include "kernels/row_decoder.h"
 #include "tests/check.h"
@@ -68,6 +70,7 @@ double tolerance(Kind kind, const float* w, const float* x, int64_t cols) {
         rounding += 0.5 * (1 + 1e-3) * max_x / (kind == Kind::high ? 32639 : 127) * sum_w;
         magnitude += 8 * sum_x * max_w;
     }
+    if (kind == Kind::bf16) return (0x1p-8 + (2 * 32 + k / 32 + 4) * u) * products + 1e-30;
     if (kind == Kind::f32) return (2 * 32 + k / 32 + 4) * u * products + 1e-30;
     return rounding + (4 * k / 16 + 8) * u * magnitude;
 }
@@ -154,8 +157,8 @@ void test_products() {
         const auto columns = [&](int64_t least) {
             return format->block == 1 ? least : (least + format->block - 1) / format->block * format->block;
         };
-        for (const Kind kind : {Kind::f32, Kind::fast, Kind::high}) {
-            if (kind != Kind::f32 && !format->integer()) continue;
+        for (const Kind kind : {Kind::f32, Kind::fast, Kind::high, Kind::bf16}) {
+            if (!multiplies(*format, kind)) continue;
             test_product(*format, kind, 37, columns(format->block == 1 ? 271 : 600), 13);  // more than a tile
             test_product(*format, kind, 16, columns(31),
                          35);  // as many tokens as any register holds, and some

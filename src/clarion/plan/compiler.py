@@ -27,6 +27,7 @@ def compile(
     max_outputs: int,
     context: int,
     fuse: bool = True,
+    bf16: bool = False,
     row_bytes: Callable[[str, int], int] | None = None,
 ) -> Plan:
     """Compiles a graph into a verified plan.
@@ -40,6 +41,7 @@ def compile(
         max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
         fuse: False leaves operations apart; the results are the same.
+        bf16: whether the native module multiplies BF16 weights with BF16 activations, for a `fast` plan to do so.
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
 
     Raises:
@@ -66,7 +68,7 @@ def compile(
     nodes = lower(graph.nodes)
     if fuse:
         nodes = narrow(nodes)
-    nodes = precision(nodes, activations)
+    nodes = precision(nodes, activations, bf16=bf16)
     if fuse:
         nodes = fuse_nodes(nodes)
     weights, residency = placement(nodes, graph.tensors)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Kind = Literal["f32", "fast", "high", "i32"]
+Kind = Literal["f32", "fast", "high", "bf16", "i32"]
 Rows = Literal["tokens", "outputs", "slots"]
 Activations = Literal["fast", "high", "exact"]
 CacheKind = Literal["f16", "f32"]
