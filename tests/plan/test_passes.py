@@ -99,7 +99,7 @@ def test_a_router_in_float_beside_quantised_experts_is_no_fallback():
 
 
 def in_bf16(name, only=""):
-    """The golden's operations with its matrices, or some of them, in BF16: passes look at a format's name only."""
+    """The golden's operations, its matrices or some of them in BF16: passes look at a format's name only."""
 
     def changed(node):
         if node.op not in ("linear", "expert_linear") or only not in node.weights[0].name:

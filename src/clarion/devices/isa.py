@@ -23,9 +23,9 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 _AVX512VNNI = _AVX512 | {"avx512_vnni"}
 _TILES_GRANTED = "amx_tile:granted"
 
-# Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo. `sve` stands
-# behind `neon_i8mm`, since a processor that has both does as many products with either, and the sums of 16-bit activations
-# in half of the instructions with the second.
+# Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
+# `sve` stands behind `neon_i8mm`, since a processor that has both does as many products with either, and those
+# of 16-bit activations in half of the instructions with the second.
 MODULES: dict[str, frozenset[str]] = {
     "amx": _AVX512VNNI | {"avx512_bf16", "amx_tile", "amx_int8", _TILES_GRANTED},
     "avx512bf16": _AVX512VNNI | {"avx512_bf16"},
@@ -63,7 +63,7 @@ class Choice:
 
 @functools.cache
 def processor_features() -> frozenset[str]:
-    """What the first processor has, as the kernel lists it, and whether it lets this process use AMX's tiles."""
+    """What the first processor has, as the kernel lists it, and whether this process may use AMX's tiles."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -75,8 +75,8 @@ def processor_features() -> frozenset[str]:
 def parse_features(cpuinfo: str) -> frozenset[str]:
     """The features of the first processor in the text of /proc/cpuinfo; empty where it lists none.
 
-    RISC-V has one string in their place, `rv64imv_zba`: its parts are `riscv:i`, `riscv:m` .. `riscv:zba`. POWER has its
-    name, `POWER9`: it and those before are `power:9`, `power:8` ..
+    RISC-V has one string in their place, `rv64imv_zba`: its parts are `riscv:i`, `riscv:m` .. `riscv:zba`.
+    POWER has its name, `POWER9`: it and those before are `power:9`, `power:8` ..
     """
     for line in cpuinfo.splitlines():
         key, value = (part.strip() for part in (line + ":").split(":")[:2])
@@ -91,11 +91,12 @@ def parse_features(cpuinfo: str) -> frozenset[str]:
 
 
 def _request_tiles() -> bool:
-    """Asks the kernel for the state of AMX's tiles, once for all threads; it may refuse (Linux 5.16, arch_prctl(2))."""
+    """Asks Linux (5.16 and later) for AMX's tiles, once for all threads; whether it grants them."""
     import ctypes  # 10 ms that only such a processor pays
 
     arch_prctl, request_permission, tile_data = 158, 0x1023, 18  # asm/unistd_64.h, asm/prctl.h
-    return ctypes.CDLL(None, use_errno=True).syscall(arch_prctl, request_permission, tile_data) == 0
+    status: int = ctypes.CDLL(None).syscall(arch_prctl, request_permission, tile_data)
+    return status == 0
 
 
 def processor_name() -> str:

@@ -41,7 +41,7 @@ def compile(
         max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
         fuse: False leaves operations apart; the results are the same.
-        bf16: whether the native module multiplies BF16 weights with BF16 activations, for a `fast` plan to do so.
+        bf16: whether the native module multiplies BF16 with BF16, which a `fast` plan then uses.
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
 
     Raises:

@@ -88,7 +88,7 @@ class Call:
             self.fail(f"{weight.name} is {weight.format} {list(weight.shape)}, expected F32 [{n}]")
 
     def product_input(self, x: Shape, weights: Sequence[Weight]) -> None:
-        """Weights in BF16 read f32 or bf16, other floats f32; quantised ones read f32 or either kind of integers."""
+        """Weights in BF16 read f32 or bf16, other floats f32; quantised ones f32 or integers."""
         for weight in weights:
             floats = ("f32", "bf16") if weight.format == "BF16" else ("f32",)
             if x.kind not in (floats if weight.is_float else ("f32", "fast", "high")):

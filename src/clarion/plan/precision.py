@@ -1,8 +1,9 @@
 """Pass: which encoding of its input each product reads.
 
-Weights in F64, F32, F16 and BF16 multiply float32 activations; BF16 in a `fast` plan multiplies activations rounded to
-BF16, where the native module has such products. All others multiply activations encoded as 8-bit (`fast`) or 16-bit
-(`high`) integers, or float32 ones where the plan is `exact`. An input that feeds several kinds exists several times.
+Weights in F64, F32, F16 and BF16 multiply float32 activations; BF16 in a `fast` plan multiplies activations
+rounded to BF16, where the native module has such products. All others multiply activations encoded as 8-bit
+(`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds several
+kinds exists several times.
 """
 
 from __future__ import annotations
