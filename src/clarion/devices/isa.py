@@ -24,8 +24,8 @@ _AVX512VNNI = _AVX512 | {"avx512_vnni"}
 _TILES_GRANTED = "amx_tile:granted"
 
 # Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
-# `sve` stands behind `neon_i8mm`, since a processor that has both does as many products with either, and those
-# of 16-bit activations in half of the instructions with the second.
+# `sve` stands behind `neon_i8mm`, since a processor that has both does as many products with either, and
+# those of 16-bit activations in half of the instructions with the second.
 MODULES: dict[str, frozenset[str]] = {
     "amx": _AVX512VNNI | {"avx512_bf16", "amx_tile", "amx_int8", _TILES_GRANTED},
     "avx512bf16": _AVX512VNNI | {"avx512_bf16"},
