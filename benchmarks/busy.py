@@ -65,6 +65,7 @@ def main() -> None:
 
     cores = len(os.sched_getaffinity(0))
     with clarion.load(arguments.model, threads=arguments.threads, context=1024) as model:
+        model.settle()
         n = model.threads
         share = min(1.0, cores / (n + arguments.busy) if n + arguments.busy > cores else 1.0)
         tokens = np.random.default_rng(0).integers(

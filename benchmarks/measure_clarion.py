@@ -23,6 +23,7 @@ def main(
 ) -> dict[str, float | str]:
     context = max(n_prompt, n_generated + 1) + 1
     with clarion.load(path, threads=threads, context=context, isa=isa, activations=activations) as model:
+        model.settle()
         warm_up, prompt = np.random.default_rng(n_prompt).integers(0, model.n_vocab, (2, n_prompt)).tolist()
         fixed: clarion.Options = {"greedy": True, "ignore_eos": True, "detokenize": False}
         model.generate(warm_up, max_tokens=1, **fixed)

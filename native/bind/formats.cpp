@@ -72,9 +72,9 @@ void bind_formats(nb::module_& m) {
         },
         nb::arg("type_id"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("x"), nb::arg("kind"),
         "x [T, cols] times the transpose of a matrix [rows, cols], on this thread: float32 [T, rows]");
-    m.def("measure_bandwidth", &measure_bandwidth, nb::arg("threads"), nb::arg("seconds"),
+    m.def("measure_bandwidth", &measure_bandwidth, nb::arg("threads"), nb::arg("seconds"), nb::arg("bytes"),
           nb::call_guard<nb::gil_scoped_release>(),
-          "bytes a second that `threads` threads read from memory together");
+          "bytes a second that `threads` threads read together, each from `bytes` of its own");
     m.def("measure_multiply", &measure_multiply, nb::arg("threads"), nb::arg("seconds"),
           nb::call_guard<nb::gil_scoped_release>(),
           "products of 8-bit integers, added to 32-bit sums, that `threads` threads do in a second");

@@ -115,6 +115,12 @@ class BoundProgram {
 
     void cancel() { program_.cancel(); }
 
+    void move_weight(int64_t index, Bytes data) {
+        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()});
+        data_.push_back(std::move(data));
+    }
+    int64_t moved() { return program_.moved(); }
+
     nb::object buffer(const std::string& name) {
         const Buffer& b = program_.buffer(name);
         const size_t shape[2] = {static_cast<size_t>(program_.max_rows(b)), static_cast<size_t>(b.width)};
@@ -170,16 +176,15 @@ class BoundProgram {
 };
 
 KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t pages, int64_t page_size,
-                   const std::string& kind) {
+                   const std::string& keys, const std::string& values) {
     if (page_size != KvCache::page_size)
         refuse({"page_size: found ", page_size, ", expected ", KvCache::page_size});
-    if (kind != "f16" && kind != "f32") refuse({"kind: found '", kind, "', expected f16 or f32"});
     std::vector<KvCache::Layer> shapes;
     for (const auto& layer : layers) {
         if (layer.size() != 3) refuse({"layers: expected (n_head_kv, dim_k, dim_v) for each"});
         shapes.push_back({layer[0], layer[1], layer[2]});
     }
-    return KvCache(std::move(shapes), pages, kind == "f16" ? KvCache::Store::f16 : KvCache::Store::f32);
+    return KvCache(std::move(shapes), pages, {kv_format(keys), kv_format(values.empty() ? keys : values)});
 }
 
 }  // namespace
@@ -187,17 +192,24 @@ KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t page
 void bind_machine(nb::module_& m) {
     m.def("op_names", &op_names, "The operations that a program may use.");
 
-    nb::class_<Pool>(m, "Machine", "The threads that run programs.")
-        .def(nb::init<int>(), "threads"_a)
+    nb::class_<Pool>(m, "Machine", "The threads that run programs; l1 and l2: bytes of cache for each.")
+        .def(
+            "__init__",
+            [](Pool* self, int threads, int64_t l1, int64_t l2) {
+                new (self) Pool(threads, Tiling({l1, l2}));
+            },
+            "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2)
         .def_prop_ro("threads", &Pool::threads);
 
     nb::class_<KvCache>(m, "KvCache", "Keys and values of all layers, in pages of 64 positions.")
         .def(
             "__init__",
             [](KvCache* self, const std::vector<std::vector<int64_t>>& layers, int64_t pages,
-               int64_t page_size,
-               const std::string& kind) { new (self) KvCache(make_cache(layers, pages, page_size, kind)); },
-            "layers"_a, "pages"_a, "page_size"_a = KvCache::page_size, "kind"_a = "f16")
+               int64_t page_size, const std::string& keys, const std::string& values) {
+                new (self) KvCache(make_cache(layers, pages, page_size, keys, values));
+            },
+            "layers"_a, "pages"_a, "page_size"_a = KvCache::page_size, "keys"_a = "f16", "values"_a = "",
+            "Formats: f32, f16, bf16, q8_0, q4_0; values are stored as keys if not given.")
         .def_prop_ro("bytes", &KvCache::bytes)
         .def_prop_ro("pages", &KvCache::pages)
         .def("copy_page", &KvCache::copy_page, "source"_a, "destination"_a);
@@ -209,6 +221,10 @@ void bind_machine(nb::module_& m) {
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
+        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a,
+             "Reads a matrix from other bytes that say the same, from the next run on; from any thread.")
+        .def("moved", &BoundProgram::moved,
+             "How many moves were made: earlier bytes that nobody reads any more.")
         .def("buffer", &BoundProgram::buffer, "name"_a, "A buffer's rows, a view of the arena: f32 or i32.");
 }
 

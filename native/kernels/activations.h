@@ -40,7 +40,8 @@ struct EncodedLayout {
           bytes((sum16 + padded / 4 + 63) / 64 * 64) {}
 };
 
-// Bytes from one row of a buffer to the next; a multiple of 64.
+// Bytes from one row of a buffer to the next: an odd number of cache lines. Products write some columns of row after row,
+// and rows of a power of two bytes would share a few sets of the cache.
 int64_t row_bytes(Kind kind, int64_t width);
 
 // Writes x [width] as one row; Kind::f32 copies. For Kind::fast and Kind::high, columns past width read as

@@ -1,28 +1,26 @@
 // Softmax attention over the pages of the cache (Vaswani et al. 2017), with a running maximum (Milakov and
 // Gimelshein 2018), grouped queries (Ainslie et al. 2023) and an optional sliding window.
 //
-// An item is a tile: some tokens of one sequence that stand next to each other in the batch, times some heads
-// of the cache. All queries of a tile that use the same head of the cache read it together, a page of 64
-// positions at a time:
+// A tile is some tokens of one sequence that stand next to each other in the batch, times the query heads that share
+// a head of the cache. All its queries read the head together, a page of 64 positions at a time:
 //
-//     scores  s[query][64]  = sum over d of        q[query][d] * K[d][64]        lanes are positions
-//     softmax p[query][64]  = exp(s - max so far); earlier sums are scaled down where the maximum grew
-//     output  o[query][dim] += sum over position of p[query][position] * V[position][dim]     lanes are dims
+//     scores  s[query][64] = q K                        kernels/kv_products.h
+//     softmax p[query][64] = exp(s - max so far); earlier sums are scaled down where the maximum grew
+//     output  o[query][dim] += p V
 //
-// Both products are one loop (`accumulate`): some queries times some vectors in registers, running down a
-// matrix of vectors in memory. For 8 queries x 2 vectors that is 16 sums, and 2 loads and 8 broadcasts for 16
-// multiplies.
+// Every `split` positions begin anew, from a maximum and sums of their own, and the parts are merged in order. So a few
+// queries with a long past can be shared out: an item is a tile, some heads of the cache and, then, one part.
 //
-// A query's own additions never depend on its company: pages come in order from the one that holds its first
-// position, every sum starts at its own first position and ends at its last, and positions that a query must
-// not see are not added as zeros but left out (they may hold anything). So results are the same bits alone
-// and in a batch.
+// A query's own additions never depend on its company: parts and pages come in order from the one that holds its first
+// position, and positions that a query must not see are not added (they may hold anything; products of integers, which
+// are exact, meet zeros there). So results are the same bits alone and in a batch, and on any number of threads.
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <vector>
 
-#include "formats/format.h"
 #include "kernels/kv.h"
+#include "kernels/kv_products.h"
 #include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
@@ -37,9 +35,6 @@ using simd::f32x16;
 
 constexpr int64_t lanes = simd::lanes, page_size = KvCache::page_size;
 
-// Queries that share each load: 8 where there are 32 vector registers, otherwise 4.
-constexpr int most_queries = simd::tile_f32 >= 8 ? 8 : 4;
-
 // Queries of one tile and one head of the cache. They amortise the conversion and the traffic of a page, and
 // their own state (query, output, scores: some 300 floats each) should stay in the second-level cache.
 constexpr int64_t tile_queries = 64;
@@ -47,89 +42,54 @@ constexpr int64_t tile_queries = 64;
 // Products that an item should have at least, some 5 us of them; less work is not worth sharing out.
 constexpr int64_t item_products = int64_t{1} << 18;
 
-int64_t padded(int64_t n) { return (n + lanes - 1) / lanes * lanes; }
+// Positions of a part. With 64 dims in f16 they are 256 KB, 10 us and more of memory traffic, to which the merging of
+// a few hundred floats adds nothing.
+constexpr int64_t split = 1024;
 
-f32x16 load_lanes(const uint16_t* p) { return simd::load_f16(p); }
-f32x16 load_lanes(const float* p) { return simd::load(p); }
+// Items for each thread below which parts are items of their own: then no thread ends more than an eighth of its share
+// after the others.
+constexpr int64_t items_per_thread = 8;
 
-// Rows of floats in scratch.
-struct Matrix {
-    float* data;
-    int64_t stride;
+// Parts that one token can be shared out into: beyond 131072 positions it is not.
+constexpr int64_t most_parts = 128;
 
-    float* row(int64_t r) const { return data + r * stride; }
-    Matrix from(int64_t r) const { return {row(r), stride}; }
-};
+int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
 
-// A matrix of the cache: columns of vectors. While it is read, `next` is fetched, which will be read after it: pages lie
-// anywhere, and the processor cannot guess where.
-struct Columns {
-    const std::byte* data;
-    const std::byte* next;
-    int64_t length;  // of a column, in vectors
-};
-
-struct Range {
-    int64_t from, to;
-    bool empty() const { return from >= to; }
-};
-
-// sum[j][b] += sum over i in rows of w[j][i] * m[b][i], for Q rows of w and the B columns of m from `column`.
-template <typename T, int Q, int B>
-void accumulate(Matrix w, Columns m, int64_t column, Range rows, Matrix sum) {
-    const int64_t stride = m.length * lanes;
-    const T* data = reinterpret_cast<const T*>(m.data) + column * stride;
-    const T* next = reinterpret_cast<const T*>(m.next) + column * stride;
-    float* out = sum.data + column * lanes;
-    f32x16 s[Q * B];
-    unrolled<Q * B>([&]<int n>()
-                        CLARION_INLINE { s[n] = simd::load(out + n / B * sum.stride + n % B * lanes); });
-    for (int64_t i = rows.from; i < rows.to; ++i) {
-        f32x16 v[B];
-        unrolled<B>([&]<int b>() CLARION_INLINE {
-            v[b] = load_lanes(data + b * stride + i * lanes);
-            simd::prefetch(next + b * stride + i * lanes);
-        });
-        unrolled<Q>([&]<int j>() CLARION_INLINE {
-            const f32x16 x = simd::set1(w.data[j * w.stride + i]);
-            unrolled<B>([&]<int b>() CLARION_INLINE { s[j * B + b] = simd::fma(x, v[b], s[j * B + b]); });
-        });
-    }
-    unrolled<Q * B>([&]<int n>()
-                        CLARION_INLINE { simd::store(out + n / B * sum.stride + n % B * lanes, s[n]); });
-}
-
-// The same for a range of columns. One query takes four at a time, for enough independent sums.
-template <typename T, int Q>
-void accumulate_columns(Matrix w, Columns m, Range columns, Range rows, Matrix sum) {
-    constexpr int B = Q == 1 ? 4 : most_queries / 4;
-    int64_t b = columns.from;
-    for (; b + B <= columns.to; b += B) accumulate<T, Q, B>(w, m, b, rows, sum);
-    if constexpr (B > 1)
-        for (; b < columns.to; ++b) accumulate<T, Q, 1>(w, m, b, rows, sum);
-}
-
-// For each number of queries that a block can have, and each kind of cache.
-using Accumulate = void (*)(Matrix w, Columns m, Range columns, Range rows, Matrix sum);
-struct Block {
-    int64_t queries;
-    Accumulate f16, f32;
-
-    Accumulate accumulate(KvCache::Store store) const { return store == KvCache::Store::f16 ? f16 : f32; }
-};
-constexpr Block one{1, accumulate_columns<uint16_t, 1>, accumulate_columns<float, 1>};
-constexpr Block four{4, accumulate_columns<uint16_t, 4>, accumulate_columns<float, 4>};
-constexpr Block most{most_queries, accumulate_columns<uint16_t, most_queries>,
-                     accumulate_columns<float, most_queries>};
-
-const Block& block_for(int64_t queries) { return queries > 4 ? most : queries > 1 ? four : one; }
-
-// The positions that one query sees, and what it has seen so far.
+// The positions that one query sees.
 struct Query {
-    int64_t first, last;  // positions, last included
-    float max;
-    float sum[simd::lanes];
+    int64_t first, last;  // last included
+
+    // Of `size` positions from `begin` on.
+    Range of(int64_t begin, int64_t size) const {
+        return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
+    }
+    bool sees_part(int64_t part) const { return !of(part * split, split).empty(); }
 };
+
+// What a query has seen of a part: a row of floats.
+constexpr int64_t max_at = 0, sum_at = lanes, output_at = 2 * lanes;
+
+void clear(float* state, int64_t floats) {
+    std::fill_n(state, floats, 0.0f);
+    state[max_at] = -std::numeric_limits<float>::infinity();
+}
+
+// Scales sums and outputs of a state to another maximum.
+void rescale(float* state, int64_t floats, float max) {
+    const f32x16 factor = simd::exp_to_one(simd::set1(state[max_at] - max));
+    for (int64_t i = sum_at; i < floats; i += lanes)
+        simd::store(state + i, simd::mul(simd::load(state + i), factor));
+    state[max_at] = max;
+}
+
+// Merges a later part into what was seen before it.
+void merge(float* state, float* part, int64_t floats) {
+    const float highest = std::max(state[max_at], part[max_at]);
+    rescale(state, floats, highest);
+    rescale(part, floats, highest);
+    for (int64_t i = sum_at; i < floats; i += lanes)
+        simd::store(state + i, simd::add(simd::load(state + i), simd::load(part + i)));
+}
 
 class Attention final : public Op {
   public:
@@ -143,171 +103,308 @@ class Attention final : public Op {
           scale_(static_cast<float>(spec.number("scale"))),
           use_{spec.op, spec.integer("layer"), spec.integer("n_head_kv"), q_.width / group_,
                o_.width / group_},
-          tile_tokens_(std::max<int64_t>(1, tile_queries / group_)) {
-        tiles_.reserve(static_cast<size_t>(spec.max_tokens));
+          threads_(spec.threads),
+          tile_tokens_(std::max<int64_t>(1, tile_queries / group_)),
+          state_floats_(output_at + padded(dim_v_)),
+          most_states_(use_.n_head * group_ * most_parts),
+          states_(4 * state_floats_ * most_states_),
+          unfinished_(static_cast<size_t>(items_per_thread * threads_)) {
+        tiles_.reserve(static_cast<size_t>(spec.max_tokens) + 1);
     }
 
     void validate(const Batch& batch) const override { use_.check(batch); }
 
     size_t scratch_bytes() const override {
-        return static_cast<size_t>(rows_for(tile_tokens_)) *
-               (4 * static_cast<size_t>(row_floats()) + sizeof(Query));
+        const int64_t rows = rows_for(tile_tokens_);
+        const int64_t row = 4 * (padded(dim_k_) + page_size + 2 * state_floats_) +
+                            static_cast<int64_t>(sizeof(Query)) + encoded_query_bytes(dim_k_);
+        return static_cast<size_t>(prepared_bytes(dim_k_, dim_v_) + rows * row +
+                                   most_queries * encoded_weights_bytes(dim_v_));
     }
 
     int64_t begin(const Batch& batch) override {
         tiles_.clear();
-        int64_t products = 0;
+        int64_t products = 0, longest = 0, most_tokens = 0;
         for (int64_t t = 0; t < batch.n_tokens; ++t) {
             if (tiles_.empty() || t - tiles_.back() == tile_tokens_ ||
                 batch.sequences[t] != batch.sequences[t - 1])
                 tiles_.push_back(t);
+            most_tokens = std::max(most_tokens, t - tiles_.back() + 1);
             const int64_t p = batch.positions[t];
+            longest = std::max(longest, p + 1);
             products += (p + 1 - first_position(p)) * group_ * (dim_k_ + dim_v_);
         }
-        const int64_t each = std::max<int64_t>(1, products / static_cast<int64_t>(tiles_.size()));
+        const auto tiles = static_cast<int64_t>(tiles_.size());
+        tiles_.push_back(batch.n_tokens);
+        const int64_t parts = (longest + split - 1) / split;
+        rows_per_tile_ = most_tokens * group_;
+        parts_ = tiles * use_.n_head < items_per_thread * threads_ && threads_ > 1 &&
+                         tiles * use_.n_head * parts * rows_per_tile_ <= most_states_
+                     ? parts
+                     : 1;
+        const int64_t each = std::max<int64_t>(1, products / (tiles * parts_));
         heads_ = std::clamp<int64_t>((item_products + each - 1) / each, 1, use_.n_head);
-        parts_ = (use_.n_head + heads_ - 1) / heads_;
-        return static_cast<int64_t>(tiles_.size()) * parts_;
+        shares_ = (use_.n_head + heads_ - 1) / heads_;
+        if (parts_ > 1)
+            for (int64_t i = 0; i < tiles * shares_; ++i)
+                unfinished_[static_cast<size_t>(i)].store(static_cast<int32_t>(parts_),
+                                                          std::memory_order_relaxed);
+        return tiles * shares_ * parts_;
     }
 
     // The last tiles come first: in a prompt they are the longest, and the short ones then fill the gaps at
     // the end.
     void run(const Batch& batch, int64_t item, const Scratch& scratch) override {
-        const auto tile = tiles_.size() - 1 - static_cast<size_t>(item / parts_);
-        const int64_t begin = tiles_[tile],
-                      end = tile + 1 < tiles_.size() ? tiles_[tile + 1] : batch.n_tokens;
-        const int64_t head = item % parts_ * heads_, heads_end = std::min(head + heads_, use_.n_head);
-        for (int64_t h = head; h < heads_end; ++h) run_head(batch, begin, end, h, scratch);
+        const int64_t part = item % parts_, share = item / parts_;
+        const int64_t tile = static_cast<int64_t>(tiles_.size()) - 2 - share / shares_;
+        const int64_t head = share % shares_ * heads_, heads_end = std::min(head + heads_, use_.n_head);
+        Tile rows = make_tile(batch, tile, scratch);
+        for (int64_t h = head; h < heads_end; ++h) {
+            if (parts_ == 1) {
+                load_queries(rows, h);
+                for (int64_t p = 0; p * split <= rows.last; ++p) run_part(batch, rows, h, p, rows.part);
+                finish(rows, h);
+            } else if (part * split <= rows.last) {
+                load_queries(rows, h);
+                run_part(batch, rows, h, part, shared(tile, h, part));
+            }
+        }
+        // Whoever finishes a tile's last part sees what the others wrote, and merges.
+        if (parts_ == 1 ||
+            unfinished_[static_cast<size_t>(share)].fetch_sub(1, std::memory_order_acq_rel) != 1)
+            return;
+        for (int64_t h = head; h < heads_end; ++h) {
+            for (int64_t p = 0; p * split <= rows.last; ++p) absorb(rows, p, shared(tile, h, p));
+            finish(rows, h);
+        }
     }
 
   private:
+    // A tile's state, in scratch: one row for each query, and zeros up to whole blocks of queries.
+    struct Tile {
+        int64_t begin, n, first, last;  // its first token, queries, and positions that any of them sees
+        std::byte* prepared;
+        Query* query;
+        Matrix q, s, state, part;
+        Encoded queries, weights;  // weights of one block of queries
+    };
+
     int64_t rows_for(int64_t tokens) const {
         return (tokens * group_ + most_queries - 1) / most_queries * most_queries;
     }
-    int64_t row_floats() const { return padded(dim_k_) + padded(dim_v_) + page_size; }
     int64_t first_position(int64_t p) const {
         return window_ > 0 ? std::max<int64_t>(0, p - window_ + 1) : 0;
     }
+    // Where the states of a part are kept for whoever merges them.
+    Matrix shared(int64_t tile, int64_t head, int64_t part) const {
+        const int64_t row = ((tile * use_.n_head + head) * parts_ + part) * rows_per_tile_;
+        return {reinterpret_cast<float*>(states_.data()) + row * state_floats_, state_floats_};
+    }
 
-    // The state of a tile, in scratch: one row for each query, and zeros up to whole blocks of queries.
-    struct Tile {
-        Query* query;
-        Matrix q, o, s;
-    };
-
-    void run_head(const Batch& batch, int64_t begin, int64_t end, int64_t head, const Scratch& scratch) {
+    Tile make_tile(const Batch& batch, int64_t index, const Scratch& scratch) const {
+        const int64_t begin = tiles_[static_cast<size_t>(index)],
+                      end = tiles_[static_cast<size_t>(index) + 1];
         const int64_t rows = rows_for(end - begin);
-        Tile tile{};
-        tile.query = reinterpret_cast<Query*>(scratch.data);
-        tile.q = {reinterpret_cast<float*>(tile.query + rows), padded(dim_k_)};
-        tile.o = {tile.q.row(rows), padded(dim_v_)};
-        tile.s = {tile.o.row(rows), page_size};
-        std::fill_n(tile.q.data, rows * row_floats(), 0.0f);
-
-        int64_t first = batch.positions[begin], last = 0, n = 0;
-        for (int64_t t = begin; t < end; ++t) {
-            const int64_t p = batch.positions[t];
-            first = std::min(first, first_position(p));
-            last = std::max(last, p);
-            const float* x = f32_row(q_, t) + head * group_ * dim_k_;
-            for (int64_t g = 0; g < group_; ++g, ++n) {
-                tile.query[n] = {first_position(p), p, -std::numeric_limits<float>::infinity(), {}};
-                for (int64_t d = 0; d < dim_k_; d += lanes) {
-                    const f32x16 scaled =
-                        simd::mul(load_n(x + g * dim_k_ + d, dim_k_ - d), simd::set1(scale_));
-                    simd::store(tile.q.row(n) + d, scaled);
-                }
-            }
+        Tile tile{
+            begin, (end - begin) * group_, batch.positions[begin], 0, scratch.data, {}, {}, {}, {}, {}, {},
+            {}};
+        tile.q = {reinterpret_cast<float*>(scratch.data + prepared_bytes(dim_k_, dim_v_)), padded(dim_k_)};
+        tile.s = {tile.q.row(rows), page_size};
+        tile.state = {tile.s.row(rows), state_floats_};
+        tile.part = {tile.state.row(rows), state_floats_};
+        tile.query = reinterpret_cast<Query*>(tile.part.row(rows));
+        tile.queries = {reinterpret_cast<std::byte*>(tile.query + rows), encoded_query_bytes(dim_k_),
+                        padded(dim_k_)};
+        tile.weights = {tile.queries.data + rows * tile.queries.stride, encoded_weights_bytes(dim_v_),
+                        page_size};
+        for (int64_t r = 0; r < tile.n; ++r) {
+            const int64_t p = batch.positions[begin + r / group_];
+            tile.query[r] = {first_position(p), p};
+            tile.first = std::min(tile.first, first_position(p));
+            tile.last = std::max(tile.last, p);
         }
+        std::fill_n(tile.q.data, rows * tile.q.stride, 0.0f);
+        std::fill_n(tile.part.row(tile.n), (rows - tile.n) * state_floats_, 0.0f);
+        return tile;
+    }
 
-        const int32_t* pages = batch.pages + batch.sequences[begin] * batch.pages_per_sequence;
-        const KvCache& cache = *batch.cache;
-        const auto keys_of = [&](int64_t p) { return cache.keys(use_.layer, pages[p], head); };
-        for (int64_t page = first / page_size; page <= last / page_size; ++page) {
-            const std::byte* next = keys_of(std::min(page + 1, last / page_size));
-            const Columns values{cache.values(use_.layer, pages[page], head), next, page_size};
-            const Columns keys{keys_of(page), values.data, dim_k_};
-            for (int64_t r = 0; r < n;) {
-                const Block& block = block_for(n - r);
-                run_page(tile, r, std::min(n - r, block.queries), block, cache.store(), page, keys, values);
-                r += block.queries;
-            }
-        }
-
-        for (int64_t r = 0; r < n; ++r) {
-            const f32x16 sum = simd::set1(simd::reduce_add(simd::load(tile.query[r].sum)));
-            float* o = tile.o.row(r);
-            for (int64_t d = 0; d < dim_v_; d += lanes) simd::store(o + d, simd::div(simd::load(o + d), sum));
-            std::copy_n(o, dim_v_, f32_row(o_, begin + r / group_) + (head * group_ + r % group_) * dim_v_);
+    void load_queries(const Tile& tile, int64_t head) const {
+        for (int64_t r = 0; r < tile.n; ++r) {
+            const float* x = f32_row(q_, tile.begin + r / group_) + (head * group_ + r % group_) * dim_k_;
+            for (int64_t d = 0; d < dim_k_; d += lanes)
+                simd::store(tile.q.row(r) + d, simd::mul(load_n(x + d, dim_k_ - d), simd::set1(scale_)));
         }
     }
 
-    // One page for the n queries from row r, which are one block.
-    void run_page(const Tile& tile, int64_t r, int64_t n, const Block& block, KvCache::Store store,
-                  int64_t page, const Columns& keys, const Columns& values) {
-        Range range[most_queries];  // what each sees of the page
-        Range all{0, page_size}, any{page_size, 0};
-        for (int64_t j = 0; j < n; ++j) {
-            const Query& query = tile.query[r + j];
-            range[j].from = std::max<int64_t>(0, query.first - page * page_size);
-            range[j].to = std::min(page_size, query.last + 1 - page * page_size);
-            all = {std::max(all.from, range[j].from), std::min(all.to, range[j].to)};
-            if (!range[j].empty()) any = {std::min(any.from, range[j].from), std::max(any.to, range[j].to)};
+    // One part of the positions, from clear states; then into the tile's own, or left for whoever merges.
+    void run_part(const Batch& batch, const Tile& tile, int64_t head, int64_t part, Matrix kept) const {
+        const KvCache& cache = *batch.cache;
+        const auto [key_format, value_format] = cache.formats();
+        const int64_t key_bytes = kv_bytes(key_format, dim_k_, false);
+        const int64_t value_bytes = kv_bytes(value_format, dim_v_, true);
+        const int32_t* pages = batch.pages + batch.sequences[tile.begin] * batch.pages_per_sequence;
+        const int64_t first = std::max(tile.first, part * split) / page_size;
+        const int64_t last = std::min(tile.last, (part + 1) * split - 1) / page_size;
+        const int64_t next_head = std::min(head + 1, use_.n_head - 1);
+        for (int64_t r = 0; r < tile.n; ++r) clear(tile.part.row(r), state_floats_);
+        if (is_integer(key_format))
+            for (int64_t r = 0; r < rows_for((tile.n + group_ - 1) / group_); ++r)
+                encode_query(tile.q.row(r), dim_k_, tile.queries, r);
+        for (int64_t page = first; page <= last; ++page) {
+            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.layer, pages[p], h); };
+            const std::byte* keys = keys_of(page, head);
+            const std::byte* next = page < last ? keys_of(page + 1, head) : keys_of(first, next_head);
+            run_page(tile, page, {key_format, keys, dim_k_, next, key_bytes},
+                     {value_format, keys + key_bytes, dim_v_, next + key_bytes, value_bytes});
+        }
+        if (kept.data == tile.part.data)
+            absorb(tile, part, tile.part);
+        else
+            std::copy_n(tile.part.data, tile.n * state_floats_, kept.data);
+    }
+
+    // Merges a part into the tile's states; the first that a query sees is its state.
+    void absorb(const Tile& tile, int64_t part, Matrix states) const {
+        for (int64_t r = 0; r < tile.n; ++r) {
+            const Query& query = tile.query[r];
+            if (!query.sees_part(part)) continue;
+            if (query.first / split == part)
+                std::copy_n(states.row(r), state_floats_, tile.state.row(r));
+            else
+                merge(tile.state.row(r), states.row(r), state_floats_);
+        }
+    }
+
+    void run_page(const Tile& tile, int64_t page, PageMatrix keys, PageMatrix values) const {
+        const int64_t begin = page * page_size;
+        Range any{page_size, 0};  // positions that at least one query sees
+        for (int64_t r = 0; r < tile.n; ++r) {
+            const Range range = tile.query[r].of(begin, page_size);
+            if (!range.empty()) any = {std::min(any.from, range.from), std::max(any.to, range.to)};
         }
         if (any.empty()) return;
+        // Many queries multiply for long: each of them fetches a few lines of what comes next.
+        const int64_t key_bytes = keys.next_bytes, value_bytes = values.next_bytes;
+        const bool many = tile.n > 4;
+        if (many) keys.next_bytes = values.next_bytes = 0;
+        add_page_scores(tile, prepare(keys, false, tile.n, tile.prepared),
+                        {any.from / lanes, (any.to + lanes - 1) / lanes});
+        const int64_t step = (std::max(key_bytes, value_bytes) / tile.n / 64 + 1) * 64;
+        for (int64_t r = 0; r < tile.n; ++r) {
+            const Range range = tile.query[r].of(begin, page_size);
+            if (!range.empty()) softmax(tile.s.row(r), range, tile.part.row(r));
+            if (!many) continue;
+            for (int64_t i = r * step; i < (r + 1) * step; i += 64) {
+                if (i < key_bytes) simd::prefetch(keys.next + i);
+                if (i < value_bytes) simd::prefetch(values.next + i);
+            }
+        }
+        values = prepare(values, true, tile.n, tile.prepared);
+        if (is_integer(values.format))
+            add_integer_values(tile, begin, values);
+        else
+            add_float_values(tile, begin, values);
+    }
 
-        const Matrix s = tile.s.from(r), o = tile.o.from(r);
-        std::fill_n(s.data, block.queries * page_size, 0.0f);
-        const Range positions{any.from / lanes, (any.to + lanes - 1) / lanes}, dims{0, o.stride / lanes};
-        block.accumulate(store)(tile.q.from(r), keys, positions, {0, dim_k_}, s);
-        for (int64_t j = 0; j < n; ++j)
-            if (!range[j].empty()) softmax(tile, r + j, range[j]);
+    void add_page_scores(const Tile& tile, const PageMatrix& keys, Range vectors) const {
+        for (int64_t r = 0; r < tile.n;) {
+            const int64_t n = block_size(tile.n - r);
+            std::fill_n(tile.s.row(r), n * page_size, 0.0f);
+            if (is_integer(keys.format))
+                add_scores(n, from(tile.queries, r), keys, vectors, tile.s.from(r));
+            else
+                add_scores(n, tile.q.from(r), keys, vectors, tile.s.from(r));
+            r += n;
+        }
+    }
 
-        // Positions that all see are added for all at once, those before and after them for each query alone.
-        const auto alone = [&](int64_t j, Range rows) {
-            if (!rows.empty()) one.accumulate(store)(s.from(j), values, dims, rows, o.from(j));
-        };
-        if (all.empty()) all = {page_size, page_size};
-        for (int64_t j = 0; j < n; ++j) alone(j, {range[j].from, std::min(range[j].to, all.from)});
-        if (!all.empty()) block.accumulate(store)(s, values, dims, all, o);
-        for (int64_t j = 0; j < n; ++j) alone(j, {std::max(range[j].from, all.to), range[j].to});
+    // Positions that all queries of a block see are added for all at once, those before and after them for each alone.
+    void add_float_values(const Tile& tile, int64_t begin, const PageMatrix& values) const {
+        for (int64_t r = 0; r < tile.n;) {
+            const int64_t n = block_size(tile.n - r), end = std::min(tile.n, r + n);
+            Range all{0, page_size};
+            for (int64_t j = r; j < end; ++j) {
+                const Range range = tile.query[j].of(begin, page_size);
+                all = {std::max(all.from, range.from), std::min(all.to, range.to)};
+            }
+            if (all.empty()) all = {page_size, page_size};
+            const auto alone = [&](int64_t j, Range positions) {
+                if (!positions.empty()) add_values(1, tile.s.from(j), values, positions, outputs(tile, j));
+            };
+            for (int64_t j = r; j < end; ++j) {
+                const Range range = tile.query[j].of(begin, page_size);
+                alone(j, {range.from, std::min(range.to, all.from)});
+            }
+            if (!all.empty()) add_values(n, tile.s.from(r), values, all, outputs(tile, r));
+            for (int64_t j = r; j < end; ++j) {
+                const Range range = tile.query[j].of(begin, page_size);
+                alone(j, {std::max(range.from, all.to), range.to});
+            }
+            r += n;
+        }
+    }
+
+    void add_integer_values(const Tile& tile, int64_t begin, const PageMatrix& values) const {
+        for (int64_t r = 0; r < tile.n;) {
+            const int64_t n = block_size(tile.n - r);
+            for (int64_t j = 0; j < n; ++j) {
+                const Range range =
+                    r + j < tile.n ? tile.query[r + j].of(begin, page_size) : Range{page_size, page_size};
+                encode_weights(tile.s.row(r + j), range, values, tile.weights, j);
+            }
+            add_values(n, tile.weights, values, outputs(tile, r));
+            r += n;
+        }
+    }
+
+    static Encoded from(const Encoded& rows, int64_t r) {
+        return {rows.data + r * rows.stride, rows.stride, rows.columns};
+    }
+    static Matrix outputs(const Tile& tile, int64_t r) {
+        return {tile.part.row(r) + output_at, tile.part.stride};
     }
 
     // Scores to weights for one query and one page; outside the range they are zero.
-    void softmax(const Tile& tile, int64_t row, Range range) {
+    void softmax(float* s, Range range, float* state) const {
         constexpr float lowest = -std::numeric_limits<float>::infinity();
-        Query& query = tile.query[row];
-        float* s = tile.s.row(row);
         std::fill(s, s + range.from, lowest);
         std::fill(s + range.to, s + page_size, lowest);
         f32x16 max = simd::load(s);
         for (int64_t i = lanes; i < page_size; i += lanes) max = simd::max(max, simd::load(s + i));
-        const float highest = std::max(query.max, simd::reduce_max(max));
-        f32x16 sum = simd::load(query.sum);
-        if (highest != query.max) {
-            const f32x16 factor = simd::exp(simd::set1(query.max - highest));
-            sum = simd::mul(sum, factor);
-            float* o = tile.o.row(row);
-            for (int64_t d = 0; d < tile.o.stride; d += lanes)
-                simd::store(o + d, simd::mul(simd::load(o + d), factor));
-            query.max = highest;
-        }
+        const float highest = std::max(state[max_at], simd::reduce_max(max));
+        if (highest != state[max_at]) rescale(state, state_floats_, highest);
+        f32x16 sum = simd::load(state + sum_at);
         for (int64_t i = 0; i < page_size; i += lanes) {
-            const f32x16 p = simd::exp(simd::sub(simd::load(s + i), simd::set1(highest)));
+            const f32x16 p = simd::exp_to_one(simd::sub(simd::load(s + i), simd::set1(highest)));
             simd::store(s + i, p);
             sum = simd::add(sum, p);
         }
-        simd::store(query.sum, sum);
+        simd::store(state + sum_at, sum);
+    }
+
+    // The tile's states as rows of the output. Adding zero makes -0 and +0 one: products with zeros may add either.
+    void finish(const Tile& tile, int64_t head) const {
+        for (int64_t r = 0; r < tile.n; ++r) {
+            float* state = tile.state.row(r);
+            const f32x16 sum = simd::set1(simd::reduce_add(simd::load(state + sum_at)));
+            for (int64_t d = output_at; d < state_floats_; d += lanes)
+                simd::store(state + d, simd::add(simd::div(simd::load(state + d), sum), simd::zero()));
+            std::copy_n(state + output_at, dim_v_,
+                        f32_row(o_, tile.begin + r / group_) + (head * group_ + r % group_) * dim_v_);
+        }
     }
 
     const Buffer &q_, &o_;
     int64_t group_, dim_k_, dim_v_, window_;
     float scale_;
     CacheUse use_;
-    int64_t tile_tokens_;
+    int64_t threads_, tile_tokens_;
+    int64_t state_floats_, most_states_;
+    ZeroMemory states_;                             // of parts that are items
+    std::vector<std::atomic<int32_t>> unfinished_;  // parts of a tile and some heads
     // Of the batch:
-    std::vector<int64_t> tiles_;  // the first token of each tile
-    int64_t heads_ = 1, parts_ = 1;
+    std::vector<int64_t> tiles_;  // the first token of each tile, and the end
+    int64_t rows_per_tile_ = 0, parts_ = 1, heads_ = 1, shares_ = 1;
 };
 
 }  // namespace

@@ -1,14 +1,11 @@
 // Keys and values on their way into the cache.
 #include "kernels/kv.h"
 
-#include <algorithm>
-
-#include "kernels/lanes.h"
+#include "kernels/kv_store.h"
 #include "kernels/ops.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
-#include "simd/simd.h"
 
 namespace clarion {
 
@@ -26,11 +23,6 @@ void CacheUse::check(const Batch& batch) const {
 
 namespace {
 
-constexpr int64_t lanes = KvCache::lanes;
-
-void store_lanes(uint16_t* p, simd::f32x16 x) { simd::store_f16(p, x); }
-void store_lanes(float* p, simd::f32x16 x) { simd::store(p, x); }
-
 // Where token t goes: its page and its slot there.
 struct Place {
     int64_t page, slot;
@@ -43,28 +35,11 @@ struct Place {
 };
 
 // k [dim_k] and v [dim_v] of one head, to one place.
-template <typename T>
-void write_as(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k,
-              const float* v) {
-    const auto& [n_head, dim_k, dim_v] = cache.layers()[static_cast<size_t>(layer)];
-    const int64_t slot = place.slot;
-    T* column = reinterpret_cast<T*>(cache.keys(layer, place.page, head)) + slot / lanes * dim_k * lanes +
-                slot % lanes;
-    T* values = reinterpret_cast<T*>(cache.values(layer, place.page, head));
-    for (int64_t d = 0; d < dim_k; d += lanes) {
-        alignas(64) T row[lanes];
-        store_lanes(row, load_n(k + d, dim_k - d));
-        for (int64_t i = 0; i < std::min(lanes, dim_k - d); ++i) column[(d + i) * lanes] = row[i];
-    }
-    for (int64_t d = 0; d < dim_v; d += lanes)
-        store_lanes(values + d * KvCache::page_size + slot * lanes, load_n(v + d, dim_v - d));
-}
-
 void write(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k, const float* v) {
-    if (cache.store() == KvCache::Store::f16)
-        write_as<uint16_t>(cache, layer, place, head, k, v);
-    else
-        write_as<float>(cache, layer, place, head, k, v);
+    const KvCache::Layer& shape = cache.layers()[static_cast<size_t>(layer)];
+    const auto [keys, values] = cache.formats();
+    store_keys(keys, cache.keys(layer, place.page, head), shape.dim_k, place.slot, k);
+    store_values(values, cache.values(layer, place.page, head), shape.dim_v, place.slot, v);
 }
 
 class KvWrite final : public RowOp {

@@ -2,11 +2,11 @@
 //
 // An item is some panels of one matrix for one block of tokens.
 //
-// Few tokens: the weights' bytes are what costs. An item is about 256 KB of them: ten microseconds, long against taking
-// it, which waits for all reads before it, and short against a matrix. A product fetches the panel after its own, which
-// is the thread's next: where threads took items in turns, they fetched for each other and reached half of the bandwidth.
-// Many tokens: an item is one panel, and so many tokens that their activations stay in half of a 1 MB L2 while panel
-// after panel passes.
+// Few tokens: the weights' bytes are what costs, and an item is some panels. A product fetches the panel after its own,
+// which is the thread's next: where threads took items in turns, they fetched for each other and reached half of the
+// bandwidth.
+// Many tokens: an item is one panel, and so many tokens that their activations stay in L2 while panel after panel passes.
+// How many is in machine/tiling.cpp.
 #include <algorithm>
 #include <stdexcept>
 
@@ -19,11 +19,6 @@
 namespace clarion {
 
 namespace {
-
-constexpr int64_t item_weight_bytes = 256 << 10;
-constexpr int64_t few_tokens = 16;
-constexpr int64_t block_activation_bytes = 512 << 10;
-constexpr int64_t least_block = 48;  // below, decoding a tile is no longer small against multiplying with it
 
 struct Matrix {
     const Weight* weight;
@@ -44,9 +39,9 @@ class Panels {
         for (const Matrix& m : matrices) n += panels(m);
         return n;
     }
-    // Of about item_weight_bytes, and as many for each thread.
-    int64_t few(int64_t threads) const {
-        return std::min(single(), threads * (bytes() / (threads * item_weight_bytes) + 1));
+    // Of about so many bytes, and as many for each thread.
+    int64_t of_bytes(int64_t size, int64_t threads) const {
+        return std::min(single(), threads * (bytes() / (threads * size) + 1));
     }
     // body(matrix, its first panel, its end) for each matrix that item i of n has panels of.
     template <typename Body>
@@ -97,7 +92,8 @@ void check_output(const Weight& weight, const Buffer* output, const std::string&
 
 class Linear final : public Op {
   public:
-    explicit Linear(const OpSpec& spec) : input_(spec.inputs.at(0)), threads_(spec.threads) {
+    explicit Linear(const OpSpec& spec)
+        : input_(spec.inputs.at(0)), tiling_(spec.tiling), threads_(spec.threads) {
         const size_t n = spec.outputs.size();
         if (input_ == nullptr || n == 0 || spec.weights.size() != 2 * n)
             throw std::invalid_argument(
@@ -125,11 +121,13 @@ class Linear final : public Op {
     int64_t begin(const Batch& batch) override {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
-        const int64_t most = std::clamp(block_activation_bytes / input_->row_bytes, least_block, most_tokens);
+        const int64_t most =
+            std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens, most_tokens);
         const int64_t blocks = (n_tokens_ + most - 1) / most;
         // Whole tiles of tokens in every block but the last.
         block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
-        items_per_block_ = n_tokens_ <= few_tokens ? panels_.few(threads_) : panels_.single();
+        items_per_block_ = n_tokens_ <= tiling_.few_tokens ? panels_.of_bytes(tiling_.item_bytes, threads_)
+                                                           : panels_.single();
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
@@ -142,8 +140,8 @@ class Linear final : public Op {
         panels_.each(
             item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
                 for (int64_t p = first; p < last; ++p) {
-                    panel_product(*m.format, reinterpret_cast<const uint8_t*>(m.weight->data), m.weight->rows,
-                                  m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
+                    panel_product(tiling_, *m.format, reinterpret_cast<const uint8_t*>(m.weight->data),
+                                  m.weight->rows, m.weight->cols, 16 * p, rows, n_tokens, scratch.data, sums);
                     store(m, 16 * p, first_token, n_tokens, sums);
                 }
             });
@@ -170,6 +168,7 @@ class Linear final : public Op {
 
     const Buffer *input_, *residual_;
     Panels panels_;
+    Tiling tiling_;
     int64_t threads_;
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
@@ -179,7 +178,8 @@ class Linear final : public Op {
 // by expert, so that an expert's weights are read once for all that use it.
 class ExpertLinear final : public Op {
   public:
-    explicit ExpertLinear(const OpSpec& spec) : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)) {
+    explicit ExpertLinear(const OpSpec& spec)
+        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), tiling_(spec.tiling) {
         if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
             spec.weights.size() != spec.outputs.size())
             throw std::invalid_argument(
@@ -221,7 +221,7 @@ class ExpertLinear final : public Op {
                 static_cast<int32_t>(s);
         // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
         n_slots_ = n_slots;
-        items_per_expert_ = panels_.few(1);
+        items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
         return n_active_ * items_per_expert_;
     }
 
@@ -244,8 +244,8 @@ class ExpertLinear final : public Op {
                         const int32_t* slots = slots_.data() + s;
                         const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
                                                   divisor};
-                        panel_product(*m.format, weight, m.weight->rows, m.weight->cols, 16 * p, rows, n,
-                                      scratch.data, sums);
+                        panel_product(tiling_, *m.format, weight, m.weight->rows, m.weight->cols, 16 * p,
+                                      rows, n, scratch.data, sums);
                         const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
                         for (int64_t t = 0; t < n; ++t) {
                             auto* y =
@@ -265,6 +265,7 @@ class ExpertLinear final : public Op {
     }
     const Buffer *input_, *ids_;
     Panels panels_;
+    Tiling tiling_;
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
 };

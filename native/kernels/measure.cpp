@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/reference.h"
+#include "machine/checked.h"
 #include "residency/huge_pages.h"
 #include "simd/simd.h"
 
@@ -20,20 +21,21 @@ using Clock = std::chrono::steady_clock;
 
 double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Runs body(thread) on each thread, from a common start, until `seconds` have passed; body returns the work
-// of one call. The sum over threads of work per second.
-template <typename Body>
-double rate(int threads, double seconds, const Body& body) {
+// Each thread makes a body, and calls it from a common start until `seconds` have passed; it returns the work of one
+// call. The sum over threads of work per second.
+template <typename Make>
+double rate(int threads, double seconds, const Make& make) {
     if (threads < 1 || !(seconds > 0)) throw std::invalid_argument("threads and seconds must be positive");
     std::vector<double> rates(static_cast<size_t>(threads));
     std::atomic<int> ready{0};
     const auto work = [&](int thread) {
-        body(thread);  // warm up
+        auto body = make();
+        body();  // warm up
         ready.fetch_add(1);
         while (ready.load() < threads) std::this_thread::yield();
         double done = 0;
         const auto start = Clock::now();
-        do done += body(thread);
+        do done += body();
         while (since(start) < seconds);
         rates[static_cast<size_t>(thread)] = done / since(start);
     };
@@ -48,39 +50,41 @@ double rate(int threads, double seconds, const Body& body) {
 
 }  // namespace
 
-double measure_bandwidth(int threads, double seconds) {
-    // Larger than any last-level cache that one core gets to itself; each thread reads its own, in the pages that
-    // weights are copied to.
-    constexpr size_t bytes = size_t{128} << 20;
-    std::vector<std::unique_ptr<HugePages>> buffers;
-    for (int i = 0; i < threads; ++i) {
-        buffers.push_back(std::make_unique<HugePages>(bytes + 4096));
-        std::memset(buffers.back()->data(), i + 1, bytes + 4096);
-    }
+double measure_bandwidth(int threads, double seconds, int64_t bytes) {
+    expect_range(bytes, 1 << 20, int64_t{1} << 40, {"bytes"});
+    const size_t size = static_cast<size_t>(bytes) / 256 * 256;
     std::atomic<int> sink{0};
-    return rate(threads, seconds, [&](int thread) {
-        const uint8_t* p = buffers[static_cast<size_t>(thread)]->data();
-        simd::u8x64 x[4] = {simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0)};
-        for (size_t i = 0; i < bytes; i += 256) {
-            for (size_t j = 0; j < 4; ++j) {
-                simd::prefetch(p + i + 64 * j + 4096);
-                x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+    // Each thread reads its own, in the pages that weights are copied to, and touches it first: so it lies in the
+    // memory that is nearest to it.
+    return rate(threads, seconds, [&] {
+        auto buffer = std::make_unique<HugePages>(size + 4096);
+        std::memset(buffer->data(), 1, size + 4096);
+        return [&sink, size, buffer = std::move(buffer)] {
+            const uint8_t* p = buffer->data();
+            simd::u8x64 x[4] = {simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0), simd::set1_u8(0)};
+            for (size_t i = 0; i < size; i += 256) {
+                for (size_t j = 0; j < 4; ++j) {
+                    simd::prefetch(p + i + 64 * j + 4096);
+                    x[j] = simd::bit_xor(x[j], simd::load_bytes(p + i + 64 * j));
+                }
             }
-        }
-        alignas(64) uint8_t out[64];
-        simd::store_bytes(out, simd::bit_xor(simd::bit_xor(x[0], x[1]), simd::bit_xor(x[2], x[3])));
-        sink.fetch_xor(out[0]);
-        return static_cast<double>(bytes);
+            alignas(64) uint8_t out[64];
+            simd::store_bytes(out, simd::bit_xor(simd::bit_xor(x[0], x[1]), simd::bit_xor(x[2], x[3])));
+            sink.fetch_xor(out[0]);
+            return static_cast<double>(size);
+        };
     });
 }
 
 double measure_multiply(int threads, double seconds) {
     std::atomic<int> sink{0};
-    return rate(threads, seconds, [&](int) {
-        int32_t keep = 0;
-        const double products = simd::multiply_burst(100000, &keep);
-        sink.fetch_xor(keep);
-        return products;
+    return rate(threads, seconds, [&] {
+        return [&sink] {
+            int32_t keep = 0;
+            const double products = simd::multiply_burst(100000, &keep);
+            sink.fetch_xor(keep);
+            return products;
+        };
     });
 }
 

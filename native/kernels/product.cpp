@@ -11,16 +11,25 @@ namespace clarion {
 
 namespace {
 
-// Columns of a tile. 512 columns of unsigned bytes are 8 KB and leave L1 (32 KB and more) room for as many
-// columns of 12 tokens (6 KB) and the scales (2 KB); as floats, 256 columns are 16 KB.
-constexpr int64_t tile_columns = simd::TileProduct::most_columns, tile_columns_f32 = 256;
+static_assert(most_tile_columns == simd::TileProduct::most_columns);
 
 struct Scratch16 {
-    alignas(64) uint8_t u[16 * tile_columns];
-    alignas(64) float scale[tile_columns];  // [cols/group][16], group >= 16
-    alignas(64) float neg_min[tile_columns];
-    alignas(64) float weights[16 * tile_columns_f32];
+    alignas(64) uint8_t u[16 * most_tile_columns];
+    alignas(64) float scale[most_tile_columns];  // [cols/group][16], group >= 16
+    alignas(64) float neg_min[most_tile_columns];
+    alignas(64) float weights[16 * most_tile_columns];
     alignas(64) float sums[16 * most_tokens];
+};
+
+// Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
+struct SpreadFetch {
+    Fetch from;
+    int64_t bytes, n_tokens;
+
+    [[gnu::always_inline]] void tokens(int64_t first, int64_t end) const {
+        for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
+            from.line(at);
+    }
 };
 
 // Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
@@ -122,7 +131,7 @@ int64_t multiply_whole_tile(const Product& product) {
 
 template <typename Accumulator, int N>
 void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
-                const std::byte* const* rows, int64_t n_tokens, float* sums) {
+                const std::byte* const* rows, int64_t n_tokens, const SpreadFetch& fetch, float* sums) {
     const bool wide_group = format.group == 32;
     const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
         .u = tile.u,
@@ -139,7 +148,9 @@ void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n
         .n_tokens = n_tokens,
         .sums = sums,
     });
+    fetch.tokens(0, done);
     over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
+        fetch.tokens(t, t + M);
         const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
         dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
     });
@@ -172,12 +183,17 @@ void multiply_pairs(simd::Panel panel, const Product& product) {
 }
 
 // Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
-void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const ActivationRows& activations,
-                 int64_t n_tokens, Scratch16& local, float* sums) {
+void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, int64_t n_cols,
+                 const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
+    const int64_t panel_bytes = 16 * panel.stride;  // 0: no other panel follows
+    const int64_t ahead =
+        panel_bytes == 0 ? 0 : (tiling.fetch_ahead + panel_bytes - 1) / panel_bytes * panel_bytes;
+    const uint8_t* fetched = panel.base + ahead;
+    Fetch fetch{fetched, fetched - ahead / 2, fetched - ahead / 6 * 5};
     if (one != nullptr && n_tokens == 1 && !floats) {
-        one(panel, n_cols, activations.row(0), sums);
+        one(panel, n_cols, activations.row(0), fetch, sums);
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};
@@ -185,18 +201,17 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     std::fill_n(sums, 16 * n_tokens, 0.0f);
     const EncodedLayout layout(activations.kind, n_cols);
-    const int64_t step = format.integer() && !floats ? tile_columns : tile_columns_f32;
+    const int64_t step = format.integer() && !floats ? tiling.columns : tiling.columns_f32;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
-        // The same columns of the next panel, one row at a time.
-        const uint8_t* ahead = panel.base + 16 * panel.stride;
-        for (int r = 0; r < 16; ++r, ahead += panel.stride)
-            for (int64_t line = 0; line < bytes; line += 64) simd::prefetch(ahead + line);
+        const SpreadFetch spread{fetch, 16 * bytes, n_tokens};
+        fetch.advance(16 * bytes);
         const simd::FloatTileProduct products{local.weights, k, n, tokens, n_tokens, sums};
         const simd::Panel here = panel;
         panel.base += bytes;
         if (activations.kind == Kind::bf16) {
+            spread.tokens(0, n_tokens);
             multiply_pairs(here, products);
             continue;
         }
@@ -207,18 +222,20 @@ void whole_panel(const Format& format, simd::Panel panel, int64_t n_cols, const 
         if (floats) {
             if (format.integer()) tile_to_f32(format, tile, n, local.weights);
             const int64_t done = multiply_whole_tile<float>(products);
+            spread.tokens(0, done);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
+                spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
         } else if (activations.kind == Kind::high) {
             dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
-                                                                sums);
+                                                                spread, sums);
         } else if (format.wide) {
             dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                      n_tokens, sums);
+                                                                      n_tokens, spread, sums);
         } else {
             dot_tokens<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
-                                                                       n_tokens, sums);
+                                                                       n_tokens, spread, sums);
         }
     }
 }
@@ -234,23 +251,24 @@ size_t product_scratch_bytes() { return sizeof(Scratch16); }
 
 float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
 
-void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
-                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
-                   float* sums) {
+void panel_product(const Tiling& tiling, const Format& format, const uint8_t* weight, int64_t n_rows,
+                   int64_t n_cols, int64_t first_row, const ActivationRows& activations, int64_t n_tokens,
+                   std::byte* scratch, float* sums) {
     auto& local = *reinterpret_cast<Scratch16*>(scratch);
     const int64_t row_bytes = format.row_bytes(n_cols);
     if (n_rows < 16) {  // each row on its own, in all lanes
         float one[16 * most_tokens];
         for (int64_t r = 0; r < n_rows; ++r) {
-            whole_panel(format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local, one);
+            whole_panel(tiling, format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local,
+                        one);
             for (int64_t t = 0; t < n_tokens; ++t) sums[16 * t + r] = one[16 * t];
         }
         return;
     }
     // The last panel begins early enough to be whole; its lanes move down afterwards.
     const int64_t early = std::max<int64_t>(0, first_row + 16 - n_rows);
-    whole_panel(format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations, n_tokens,
-                local, sums);
+    whole_panel(tiling, format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations,
+                n_tokens, local, sums);
     if (early != 0)
         for (int64_t t = 0; t < n_tokens; ++t)
             std::copy(sums + 16 * t + early, sums + 16 * t + 16, sums + 16 * t);

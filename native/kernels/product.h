@@ -19,6 +19,7 @@
 
 #include "kernels/format_table.h"
 #include "machine/op.h"
+#include "machine/tiling.h"
 
 namespace clarion {
 
@@ -44,9 +45,9 @@ size_t product_scratch_bytes();
 
 // sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
 // Lanes past the matrix's last row are undefined. `weight` is the first row of the matrix.
-void panel_product(const Format& format, const uint8_t* weight, int64_t n_rows, int64_t n_cols,
-                   int64_t first_row, const ActivationRows& activations, int64_t n_tokens, std::byte* scratch,
-                   float* sums);
+void panel_product(const Tiling& tiling, const Format& format, const uint8_t* weight, int64_t n_rows,
+                   int64_t n_cols, int64_t first_row, const ActivationRows& activations, int64_t n_tokens,
+                   std::byte* scratch, float* sums);
 
 // Where sums may be kept within the scratch of panel_product.
 float* product_sums(std::byte* scratch);

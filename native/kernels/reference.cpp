@@ -60,11 +60,12 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
     const auto scratch = aligned_bytes(product_scratch_bytes());
     for (int64_t t = 0; t < n_tokens; ++t) encode_row(kind, x + t * cols, cols, encoded.get() + t * stride);
     float* sums = product_sums(scratch.get());
+    const Tiling tiling;
     for (int64_t t = 0; t < n_tokens; t += most_tokens) {
         const int64_t n = std::min(most_tokens, n_tokens - t);
         const ActivationRows activations{kind, encoded.get() + t * stride, stride};
         for (int64_t row = 0; row < rows; row += 16) {
-            panel_product(format, data, rows, cols, row, activations, n, scratch.get(), sums);
+            panel_product(tiling, format, data, rows, cols, row, activations, n, scratch.get(), sums);
             for (int64_t i = 0; i < n; ++i)
                 std::copy_n(sums + 16 * i, std::min<int64_t>(16, rows - row), y + (t + i) * rows + row);
         }

@@ -23,7 +23,7 @@ void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, fl
 void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, const float* x,
             int64_t n_tokens, Kind kind, float* y);
 
-double measure_bandwidth(int threads, double seconds);
+double measure_bandwidth(int threads, double seconds, int64_t bytes);
 double measure_multiply(int threads, double seconds);
 
 }  // namespace clarion

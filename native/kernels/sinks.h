@@ -31,12 +31,6 @@ void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// Bytes of weights between what is multiplied and what is fetched: each line three times, because processors drop
-// what is to be fetched while their miss buffers are full (a Zen 4 "fetches" 150 GB/s from a memory of 25), and a line
-// that is missing when it is needed costs all of the memory's latency. The second and third time most are there. Two
-// threads that share a memory gain 7% (Q4_K) to 14% (Q6_K).
-inline constexpr int64_t fetch_ahead = 48 << 10, fetch_again = 24 << 10, fetch_last = 8 << 10;
-
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
 // column order, exactly as the product over tiles does it.
 template <typename F, typename Accumulator>
@@ -45,7 +39,7 @@ struct OneToken {
     static constexpr int columns = F::live * F::group;
     static constexpr int unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
 
-    const uint8_t* ahead;  // what will be needed after this panel
+    Fetch fetch;
     const uint8_t* quads;
     const float *a_scale, *a_fsum;
     const int32_t* a_sum;  // of this format's groups
@@ -63,11 +57,7 @@ struct OneToken {
         // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
         // and stall.
         constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
-        for (int line = (from + 63) / 64 * 64; line < to; line += 64) {
-            simd::prefetch(ahead + line);
-            simd::prefetch(ahead + line - (fetch_ahead - fetch_again));
-            simd::prefetch(ahead + line - (fetch_ahead - fetch_last));
-        }
+        for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
         acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void finish() {
@@ -78,7 +68,7 @@ struct OneToken {
             if constexpr (F::has_min)
                 total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block]), total);
         });
-        ahead += unit_bytes;
+        fetch.advance(unit_bytes);
         quads += columns / 4 * Accumulator::quad_bytes;
         a_scale += columns / 32;
         a_fsum += columns / 32;
@@ -89,7 +79,7 @@ struct OneToken {
 };
 
 template <typename F, typename Accumulator>
-void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, float* sums) {
+void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch, float* sums) {
     constexpr Kind kind = Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high;
     constexpr int64_t scale_columns = 512;  // scales are decoded for so many columns at a time
     constexpr int64_t most = scale_columns / F::block, groups = F::block / F::group;
@@ -101,12 +91,7 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, floa
     sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum32);
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
-    // While this panel is multiplied, one further on is fetched: sixteen rows are sixteen streams, more than the
-    // hardware follows. Memory under load answers after half a microsecond or more, in which a core reads 12 KB;
-    // 48 KB, in whole panels, measured best, and fit an L2 of 256 KB beside the activations.
-    const int64_t panel_bytes = 16 * panel.stride;
-    const int64_t panels_ahead = panel_bytes == 0 ? 0 : (fetch_ahead + panel_bytes - 1) / panel_bytes;
-    sink.ahead = panel.base + panels_ahead * panel_bytes;
+    sink.fetch = fetch;
     for (int64_t b = 0; b < n_cols / F::block; b += most) {
         const int64_t n = n_cols / F::block - b < most ? n_cols / F::block - b : most;
         F::scales(panel, n, scale, neg_min);

@@ -6,35 +6,36 @@
 
 namespace clarion {
 
-namespace {
+KvFormat kv_format(const std::string& name) {
+    if (name == "f32") return KvFormat::f32;
+    if (name == "f16") return KvFormat::f16;
+    if (name == "bf16") return KvFormat::bf16;
+    if (name == "q8_0") return KvFormat::q8_0;
+    if (name == "q4_0") return KvFormat::q4_0;
+    refuse({"cache format: found '", name, "', expected f32, f16, bf16, q8_0 or q4_0"});
+}
 
-int64_t padded(int64_t n) { return (n + KvCache::lanes - 1) / KvCache::lanes * KvCache::lanes; }
-
-}  // namespace
-
-KvCache::KvCache(std::vector<Layer> layers, int64_t pages, Store store)
-    : layers_(std::move(layers)), pages_(pages), bytes_(0), store_(store) {
+KvCache::KvCache(std::vector<Layer> layers, int64_t pages, Formats formats)
+    : layers_(std::move(layers)), pages_(pages), formats_(formats) {
     expect_range(pages, 1, INT32_MAX, {"pages"});
     for (const Layer& layer : layers_) {
         expect_range(layer.n_head, 1, most_elements, {"heads of a layer"});
         expect_range(layer.dim_k, 1, most_elements, {"dim_k of a layer"});
         expect_range(layer.dim_v, 1, most_elements, {"dim_v of a layer"});
-        offset_.push_back(bytes_);
-        head_bytes_.push_back(page_size * (layer.dim_k + padded(layer.dim_v)) * element_bytes());
-        const int64_t bytes = checked_product({pages, layer.n_head, head_bytes_.back()}, {"cache"});
-        bytes_ = checked_add(bytes_, bytes, {"cache"});
+        const int64_t key_bytes = kv_bytes(formats.keys, layer.dim_k, false);
+        const int64_t head_bytes = key_bytes + kv_bytes(formats.values, layer.dim_v, true);
+        place_.push_back({page_bytes_, key_bytes, head_bytes});
+        page_bytes_ =
+            checked_add(page_bytes_, checked_product({layer.n_head, head_bytes}, {"cache"}), {"cache"});
     }
-    memory_ = std::make_unique<ZeroMemory>(bytes_);
+    memory_ = std::make_unique<ZeroMemory>(checked_product({pages, page_bytes_}, {"cache"}));
 }
 
 void KvCache::copy_page(int64_t source, int64_t destination) {
     for (const int64_t page : {source, destination}) expect_range(page, 0, pages_ - 1, {"page"});
     if (source == destination) return;
-    for (size_t l = 0; l < layers_.size(); ++l) {
-        const int64_t bytes = layers_[l].n_head * head_bytes_[l];
-        const auto index = static_cast<int64_t>(l);
-        std::memcpy(keys(index, destination, 0), keys(index, source, 0), static_cast<size_t>(bytes));
-    }
+    std::memcpy(memory_->data() + destination * page_bytes_, memory_->data() + source * page_bytes_,
+                static_cast<size_t>(page_bytes_));
 }
 
 }  // namespace clarion

@@ -1,15 +1,8 @@
-// Keys and values of all layers, in pages of 64 positions.
+// Keys and values of all layers, in pages of 64 positions; how a page is laid out stands in machine/kv_format.h.
 //
-// A page holds, for each layer and each head, the two matrices that attention reads, in vectors of 16 lanes:
-//
-//     keys    [64/16][dim_k][16 positions]        scores: the sum over dim_k runs down the vectors
-//     values  [dim_v/16 rounded up][64][16 dims]  output: the sum over positions runs down the vectors
-//
-// so both are read in order, both products are the same loop (kernels/attention.cpp), and no sum crosses
-// lanes. The lanes of a value's last vector beyond dim_v are zero. Elements are f16, rounded to nearest, or
-// f32.
-//
-// Which sequence owns which page is not known here. Untouched pages cost no memory.
+// A page holds all layers, one after the other, and in a layer each head's keys, then its values: what a longer text
+// touches grows evenly, also in huge pages, and a page is copied at once. Which sequence owns which page is not known
+// here. Untouched pages cost no memory.
 #pragma once
 
 #include <cstddef>
@@ -17,47 +10,52 @@
 #include <memory>
 #include <vector>
 
+#include "machine/kv_format.h"
 #include "machine/memory.h"
 
 namespace clarion {
 
 class KvCache {
   public:
-    static constexpr int64_t page_size = 64, lanes = 16;
+    static constexpr int64_t page_size = kv_page;
 
-    enum class Store { f16, f32 };
     struct Layer {
         int64_t n_head, dim_k, dim_v;
     };
+    struct Formats {
+        KvFormat keys, values;
+    };
 
     // Throws std::invalid_argument for sizes that are not positive or too large, std::bad_alloc.
-    KvCache(std::vector<Layer> layers, int64_t pages, Store store);
+    KvCache(std::vector<Layer> layers, int64_t pages, Formats formats);
 
     const std::vector<Layer>& layers() const { return layers_; }
     int64_t pages() const { return pages_; }
-    Store store() const { return store_; }
-    int64_t bytes() const { return bytes_; }
+    Formats formats() const { return formats_; }
+    int64_t bytes() const { return pages_ * page_bytes_; }
 
-    // Where the matrices begin; their elements are uint16_t or float, as store() says.
+    // Where the matrices of a page begin.
     std::byte* keys(int64_t layer, int64_t page, int64_t head) const {
         const auto l = static_cast<size_t>(layer);
-        return memory_->data() + offset_[l] + (page * layers_[l].n_head + head) * head_bytes_[l];
+        return memory_->data() + page * page_bytes_ + place_[l].offset + head * place_[l].head_bytes;
     }
     std::byte* values(int64_t layer, int64_t page, int64_t head) const {
-        return keys(layer, page, head) +
-               page_size * layers_[static_cast<size_t>(layer)].dim_k * element_bytes();
+        return keys(layer, page, head) + place_[static_cast<size_t>(layer)].key_bytes;
     }
-    int64_t element_bytes() const { return store_ == Store::f16 ? 2 : 4; }
 
     // Copies a page in all layers, for a sequence that is about to change a page it shares.
     // Throws std::invalid_argument for pages outside the cache.
     void copy_page(int64_t source, int64_t destination);
 
   private:
+    struct Place {
+        int64_t offset, key_bytes, head_bytes;
+    };
+
     std::vector<Layer> layers_;
-    std::vector<int64_t> offset_, head_bytes_;  // by layer
-    int64_t pages_, bytes_;
-    Store store_;
+    std::vector<Place> place_;  // of a layer within a page
+    int64_t pages_, page_bytes_ = 0;
+    Formats formats_;
     std::unique_ptr<ZeroMemory> memory_;
 };
 

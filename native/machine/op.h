@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "machine/message.h"
+#include "machine/tiling.h"
 
 namespace clarion {
 
@@ -98,6 +99,7 @@ struct OpSpec {
     std::map<std::string, std::vector<double>> arrays;
     int64_t max_tokens;  // the largest batch this program will run
     int64_t threads;     // that will run it; a result must not depend on them
+    Tiling tiling;       // nor on this
 
     // Throws unless the plan gives this many; optional entries may be null or missing at the end.
     struct Count {

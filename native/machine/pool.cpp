@@ -38,7 +38,7 @@ ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
         pieces_.push_back({memory_.data() + t * rounded_up(bytes_each), bytes_each, t});
 }
 
-Pool::Pool(int threads) : threads_(threads) {
+Pool::Pool(int threads, Tiling tiling) : threads_(threads), tiling_(tiling) {
     expect_range(threads, 1, most_threads, {"threads"});
     lanes_ = std::make_unique<Lane[]>(static_cast<size_t>(threads));
     workers_.reserve(static_cast<size_t>(threads - 1));

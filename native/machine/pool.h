@@ -50,6 +50,7 @@
 
 #include "machine/memory.h"
 #include "machine/op.h"
+#include "machine/tiling.h"
 
 namespace clarion {
 
@@ -69,12 +70,13 @@ class Pool {
     static constexpr int most_threads = 1024;
 
     // Throws std::invalid_argument unless 1 <= threads <= most_threads.
-    explicit Pool(int threads);
+    explicit Pool(int threads, Tiling tiling = Tiling());
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
 
     int threads() const { return threads_; }
+    const Tiling& tiling() const { return tiling_; }  // for the caches of each thread's core
 
     // Runs the operations one after the other, each split over the threads; runs of several callers queue up.
     // Returns false if `cancelled` was seen between two operations. `scratch` has one piece for each thread.
@@ -114,6 +116,7 @@ class Pool {
 
     std::mutex one_run_;
     int threads_;
+    Tiling tiling_;
     std::unique_ptr<Lane[]> lanes_;  // [threads]
     std::vector<std::thread> workers_;
 };

@@ -99,6 +99,7 @@ OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
     op.arrays = std::move(spec.arrays);
     op.max_tokens = max_tokens_;
     op.threads = pool_.threads();
+    op.tiling = pool_.tiling();
     return op;
 }
 
@@ -117,10 +118,38 @@ const Buffer& Program::buffer(const std::string& name) const {
 
 bool Program::run(const Batch& batch) {
     const std::lock_guard lock(one_run_);
+    make_moves();
     copy(batch);
     for (const auto& op : ops_) op->validate(batch_);
     cancelled_.store(false, std::memory_order_relaxed);
     return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_);
+}
+
+void Program::move_weight(int64_t index, std::span<const std::byte> data) {
+    expect_range(index, 0, static_cast<int64_t>(weights_.size()) - 1, {"weight"});
+    const Weight& weight = weights_[static_cast<size_t>(index)];
+    const int64_t rows = weight.experts * weight.rows;
+    if (rows == 1) refuse({"weight '", weight.name, "': a vector cannot be moved"});
+    if (data.size() < static_cast<size_t>(rows * weight.row_bytes))
+        refuse({"weight '", weight.name, "': found ", data.size(), " bytes, expected ",
+                rows * weight.row_bytes});
+    const std::lock_guard lock(moves_mutex_);
+    moves_.push_back({static_cast<size_t>(index), data.data()});
+}
+
+int64_t Program::moved() {
+    const std::unique_lock lock(one_run_, std::try_to_lock);
+    if (lock.owns_lock()) make_moves();
+    const std::lock_guard count(moves_mutex_);
+    return moved_;
+}
+
+// Called with one_run_ held.
+void Program::make_moves() {
+    const std::lock_guard lock(moves_mutex_);
+    for (const Move& move : moves_) weights_[move.weight].data = move.data;
+    moved_ += static_cast<int64_t>(moves_.size());
+    moves_.clear();
 }
 
 // Everything that operations index memory with, checked in the copy, which nobody else can change.

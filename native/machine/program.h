@@ -58,6 +58,13 @@ class Program {
     // Ends the run in progress after its current operation; without one it does nothing. From any thread.
     void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
+    // From the next run on, reads a matrix from other bytes that say the same. They must outlive the program. From any
+    // thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector (operations take
+    // those when they are built), and for too few bytes.
+    void move_weight(int64_t index, std::span<const std::byte> data);
+    // How many moves were made: nobody reads the earlier bytes of so many, in the order of the calls. From any thread.
+    int64_t moved();
+
     // Throws std::invalid_argument for an unknown name.
     const Buffer& buffer(const std::string& name) const;
     int64_t max_rows(const Buffer& buffer) const;
@@ -68,6 +75,7 @@ class Program {
     OpSpec op_spec(ProgramSpec::OperationSpec spec) const;
     void copy(const Batch& batch);
     void check_pages();
+    void make_moves();
 
     Pool& pool_;
     int64_t max_tokens_, max_outputs_;
@@ -82,6 +90,16 @@ class Program {
     std::vector<int32_t> tokens_, positions_, sequences_, pages_, outputs_;
     std::vector<int64_t> slots_;
     std::atomic<bool> cancelled_{false};
+
+    // Moves that were asked for. Whoever holds one_run_ makes them, between two runs: weights_ is then written by one
+    // thread and read by none, and the pool publishes it with the run's first operation.
+    struct Move {
+        size_t weight;
+        const std::byte* data;
+    };
+    std::mutex moves_mutex_;  // guards what follows; taken after one_run_
+    std::vector<Move> moves_;
+    int64_t moved_ = 0;
 };
 
 }  // namespace clarion

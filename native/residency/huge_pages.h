@@ -19,6 +19,10 @@ class HugePages {
     HugePages& operator=(const HugePages&) = delete;
 
     uint8_t* data() { return data_; }
+    size_t size() const { return mapped_ - alignment; }
+
+    // Of data(): x86-64's huge pages, and most others'; elsewhere only an alignment.
+    static constexpr size_t alignment = size_t{2} << 20;
 
   private:
     void* base_;

@@ -61,6 +61,14 @@ inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
     std::memcpy(quad, s, 8);
 }
 
+inline void encode_quads(uint8_t* quads, i32x16 a) {
+    // Within 128 bits: four of the low register, four of the high one, each as 0, 2, 1, 3.
+    const __m128i order = _mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15);
+    const __m256i both =
+        _mm256_shuffle_epi8(_mm256_packs_epi32(a.a, a.b), _mm256_broadcastsi128_si256(order));
+    store_256(quads, _mm256_permute4x64_epi64(both, 0xd8));
+}
+
 struct high_accumulator {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 8;

@@ -33,6 +33,14 @@ using fast_accumulator = fast_sums;
 
 inline constexpr int32_t high_limit = 32639;
 
+inline void encode_quads(uint8_t* quads, i32x16 a) {
+    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(a.v, _mm512_set1_epi32(128)), 8);
+    const __m128i upper = _mm512_cvtepi32_epi8(high), lower = _mm512_cvtepi32_epi8(a.v);
+    auto* out = reinterpret_cast<__m128i*>(quads);
+    _mm_storeu_si128(out, _mm_unpacklo_epi32(upper, lower));
+    _mm_storeu_si128(out + 1, _mm_unpackhi_epi32(upper, lower));
+}
+
 struct high_accumulator {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 8;

@@ -20,9 +20,6 @@ inline void store_bf16(uint16_t* p, f32x16 x) {
     return sum;
 }
 
-// Columns of one tile: its 16 rows are 8 KB.
-inline constexpr int64_t pair_columns = 256;
-
 // Sums of 32 columns first, then those in order. n tokens from t; B blocks advance together, because one chain of additions
 // would wait for itself.
 template <int n, int B>
@@ -57,7 +54,7 @@ void multiply_pairs(const u8x64* weights, const FloatTileProduct& p, int64_t t) 
 }
 
 inline void multiply_bf16(Panel panel, const FloatTileProduct& p) {
-    u8x64 weights[pair_columns / 2];
+    u8x64 weights[TileProduct::most_columns / 2];
     int64_t k = 0;
     for (; k + 8 <= p.columns; k += 8) transpose_16(panel, 2 * k, weights + k / 2);
     if (k < p.columns) {

@@ -1,8 +1,10 @@
 #include "machine/program.h"
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <thread>
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
@@ -173,7 +175,7 @@ Tokens two_sequences() {
     return t;
 }
 
-void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Store store) {
+void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Formats formats) {
     const Tokens t = two_sequences();
     const auto n = static_cast<int64_t>(t.tokens.size());
     const std::vector<int32_t> pages = {3, 0, 1, 4};
@@ -185,7 +187,7 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
             add_model(b, shape, kind, format);
             Pool pool(threads);
             Program program(pool, b.spec);
-            KvCache cache({layer, layer}, 5, store);
+            KvCache cache({layer, layer}, 5, formats);
             const std::vector<float> logits = run(program, cache, t, pages, 2, batch);
             for (const float x : logits) check(std::isfinite(x));
             if (expected.empty()) expected = logits;
@@ -207,7 +209,7 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::St
 }
 
 void forked_pages_are_copies() {
-    KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, KvCache::Store::f32);
+    KvCache cache({{2, 5, 3}, {1, 16, 16}}, 3, {KvFormat::f32, KvFormat::f32});
     const auto last = [&](int64_t page) -> float& {
         return reinterpret_cast<float*>(cache.values(1, page, 0))[KvCache::page_size * 16 - 1];
     };
@@ -241,14 +243,62 @@ void cancelling_from_another_thread() {
     check(program.run(batch));
 }
 
+// Matrices move to and fro while batches run. Bytes that nobody reads any more are overwritten at once: a run that still
+// read them would give other results, and the thread sanitizer sees it even where it does not.
+void weights_move_between_runs() {
+    const Shape shape{40, 6, 2, 20, 12, 24, 0, 0, 3, 2};
+    const Tokens t = two_sequences();
+    const std::vector<int32_t> pages = {3, 0, 1, 4};
+    const KvCache::Layer layer{shape.n_head_kv, shape.head_dim, shape.head_dim};
+    Builder b(11);
+    add_model(b, shape, Kind::f32, 0);
+    const auto weights = b.spec.weights;
+    Pool pool(3);
+    Program program(pool, b.spec);
+    KvCache cache({layer, layer}, 5, KvCache::Store::f32);
+    const std::vector<float> expected = run(program, cache, t, pages, 2, 11);
+    std::atomic<bool> over{false};
+    std::thread mover([&] {
+        std::vector<std::vector<std::byte>> places[2];
+        for (const auto& weight : weights) {
+            places[0].emplace_back(weight.data.begin(), weight.data.end());
+            places[1].emplace_back(weight.data.size());
+        }
+        int64_t moves = 0;
+        for (int round = 0; round < 20; ++round)
+            for (size_t i = 0; i < weights.size(); ++i) {
+                if (weights[i].rows * weights[i].experts == 1) continue;
+                auto &from = places[round % 2][i], &to = places[(round + 1) % 2][i];
+                to = from;
+                program.move_weight(static_cast<int64_t>(i), to);
+                ++moves;
+                while (program.moved() < moves) std::this_thread::yield();
+                std::fill(from.begin(), from.end(), std::byte{0xff});
+            }
+        over = true;
+        // What the program reads now has to live as long as it runs.
+        while (over) std::this_thread::yield();
+    });
+    while (!over) check(same_bits(run(program, cache, t, pages, 2, 11), expected));
+    check(same_bits(run(program, cache, t, pages, 2, 11), expected));
+    over = false;
+    mover.join();
+    const auto refused = [&](int64_t i, size_t size) {
+        return refusal([&] { program.move_weight(i, std::vector<std::byte>(size)); });
+    };
+    check(refused(-1, 0).starts_with("weight: found -1, expected 0 to "));
+    check(refused(1, 160) == "weight 'w': a vector cannot be moved");
+    check(refused(0, 19 * 160 - 1) == "weight 'w': found 3039 bytes, expected 3040");
+}
+
 void bad_batches_are_refused() {
     Builder b(4);
     const Shape shape{32, 2, 1, 16, 16, 32, 0, 1, 2, 1};
     add_model(b, shape, Kind::f32, 0);
     Pool pool(2);
     Program program(pool, b.spec);
-    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, KvCache::Store::f16),
-        other({{1, 8, 16}}, 2, KvCache::Store::f16);
+    KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16}),
+        other({{1, 8, 16}}, 2, {KvFormat::f16, KvFormat::f16});
     const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
         const auto n = static_cast<int64_t>(t.tokens.size());
         const Batch batch{n,
@@ -284,12 +334,13 @@ void bad_batches_are_refused() {
 void test_program() {
     const Shape odd{40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, window{64, 5, 1, 33, 32, 96, 9, 1, 4, 1};
     const Shape blocks{256, 4, 4, 64, 64, 256, 0, 1, 2, 2};
-    same_bits_everywhere(odd, Kind::f32, 0, KvCache::Store::f32);
-    same_bits_everywhere(window, Kind::f32, 1, KvCache::Store::f16);
-    same_bits_everywhere(blocks, Kind::high, 12, KvCache::Store::f16);
-    same_bits_everywhere(blocks, Kind::fast, 8, KvCache::Store::f32);
+    same_bits_everywhere(odd, Kind::f32, 0, {KvFormat::f32, KvFormat::q4_0});
+    same_bits_everywhere(window, Kind::f32, 1, {KvFormat::f16, KvFormat::f32});
+    same_bits_everywhere(blocks, Kind::high, 12, {KvFormat::q8_0, KvFormat::bf16});
+    same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
     forked_pages_are_copies();
     cancelling_from_another_thread();
+    weights_move_between_runs();
     bad_batches_are_refused();
 }
 

@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import numpy as np
 
 from clarion.devices import choose, native
+from clarion.devices.hierarchy import hierarchy
 from clarion.devices.memory import memory
-from clarion.devices.threads import default_threads
+from clarion.devices.record import best_threads
 from clarion.errors import ContextError, DeviceError, ParameterError, TemplateError
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
-from clarion.residency import Copied, Residency
-from clarion.residency.copied import worth_copying
+from clarion.residency import Copied, Moving, Residency
+from clarion.residency.space import worth_copying
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
@@ -43,7 +44,7 @@ BUILT_IN = "tale-q8_0.gguf"
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_THREADS = 1024
-WEIGHTS = ("auto", "mapped", "copied")
+WEIGHTS = ("auto", "mapped", "copied", "moving")
 MAX_BATCH = 65_536
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
@@ -54,7 +55,7 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -65,22 +66,24 @@ def load(
 
     Args:
         path: the file, or any part of a split one; None: the model that comes with Clarion.
-        threads: that compute; None: one for each physical core that this process may use.
+        threads: that compute; None: as many as `clarion doctor --measure` found to be the fastest, or one
+            for each physical core that this process may use.
         context: tokens of a prompt and its continuation at most; None: what the model was trained for, up to
             4096.
         activations: what quantised weights are multiplied with: "fast" (8-bit integers), "high" (16-bit) or
             "exact" (float32).
-        kv: what keys and values are stored as, "f16" or "f32"; None: "f32" where activations are exact, else
-            "f16".
+        kv: what keys and values are stored as, one of "f32", "f16", "bf16", "q8_0", "q4_0", or two as
+            "q8_0:f16" or ("q8_0", "f16"); None: "f32" where activations are exact, else "f16".
         isa: the native module to use; None: the best one for this processor.
         batch: tokens computed at once at most.
         outputs: rows of logits in one batch at most, and so texts that are generated at once. `Model.logits`
             is faster with more of them.
         cache_tokens: tokens that the KV cache holds, of all texts together; None: `context`. Requests that
             find no room wait in line.
-        weights: "mapped" reads them where the file is mapped; "copied" copies them into huge pages first, at
-            most of a second for each GB, from where they are read up to 1.7 times as fast; "auto" copies what
-            is between 32 MB and half of the available memory.
+        weights: "mapped" reads them where the file is mapped. In huge pages they are read up to 1.7 times as
+            fast, and a copy takes about a second for each GB: "copied" makes it first, "moving" while the
+            first texts are computed. "auto": "moving" for what is between 32 MB and half of the available
+            memory, where the system has huge pages, else "mapped".
 
     Raises:
         FileError: the file cannot be read, or breaks a rule of its format (FormatError).
@@ -91,7 +94,7 @@ def load(
     started = time.perf_counter()
     isa = choose(isa).name
     core = native(isa)
-    n_threads = default_threads() if threads is None else integer("threads", threads, 1, MAX_THREADS)
+    n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
     with ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         plan = make_plan(
@@ -102,19 +105,24 @@ def load(
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        machine = core.Machine(n_threads)
+        machine = core.Machine(n_threads, **hierarchy().cache_bytes)
         residency = _residency(plan, weights, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
+        mover = residency if isinstance(residency, Moving) else None
+        if mover is not None:
+            stack.callback(mover.stop)
+            mover.start(program)
         engine = Engine(
             program,
-            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv),
+            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
             core.Sampler(plan.n_vocab),
             n_pages=n_pages,
             context=plan.context,
             max_tokens=plan.max_tokens,
             max_outputs=plan.max_outputs,
             check=file.check,
+            mover=mover,
         )
         return Model(
             file,
@@ -122,6 +130,7 @@ def load(
             engine,
             isa=isa,
             threads=n_threads,
+            mover=mover,
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
@@ -141,7 +150,7 @@ def make_plan(
     *,
     context: int | None = None,
     activations: str = "high",
-    kv: str | None = None,
+    kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
@@ -154,7 +163,7 @@ def make_plan(
     return compile(
         graph,
         activations=cast(Any, activations),
-        kv=cast(Any, kv),
+        kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
@@ -167,13 +176,20 @@ def _residency(plan: Plan, weights: str, threads: int) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
-    if weights == "mapped" or (weights == "auto" and not worth_copying(n_bytes, memory().available)):
-        return plan.residency
+    if weights == "auto":
+        pages = hierarchy().huge_pages
+        copies = pages is not None and pages.use != "never" and worth_copying(n_bytes, memory().available)
+        weights = "moving" if copies else "mapped"
+    names = [weight.name for weight in plan.weights]
     try:
-        return Copied(plan.residency, (weight.name for weight in plan.weights), threads)
+        if weights == "copied":
+            return Copied(plan.residency, names, threads)
+        if weights == "moving":
+            return Moving(plan.residency, names, [weight.rows > 1 for weight in plan.weights])
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None
+    return plan.residency
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
@@ -210,6 +226,7 @@ class Model:
         *,
         isa: str,
         threads: int,
+        mover: Moving | None,
         load_seconds: float,
         resources: ExitStack,
     ) -> None:
@@ -223,6 +240,7 @@ class Model:
         self.n_vocab = plan.n_vocab
         self.load_seconds = load_seconds
         self._engine = engine
+        self._mover = mover
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
@@ -353,6 +371,11 @@ class Model:
     def byte_products_per_token(self) -> int:
         """Products of bytes that one token of a prompt takes."""
         return byte_products_per_token(self.plan)
+
+    def settle(self) -> None:
+        """Waits until weights that move into huge pages have done so: from then on speeds stay the same."""
+        if self._mover is not None:
+            self._mover.join()
 
     # ---- end ----------------------------------------------------------------------------------------------
 

@@ -1,30 +1,21 @@
-"""Cores, quotas, memory and caches, from folders like the kernel's."""
+"""Quotas, memory, and which modules are for this processor."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from clarion.devices.memory import caches, memory
-from clarion.devices.threads import cpu_quota, default_threads, physical_cores
+from clarion.devices import choices, choose, isa, processor_family
+from clarion.devices.memory import memory
+from clarion.devices.threads import cpu_quota, default_threads, most_threads
+from clarion.errors import DeviceError
 
-
-def write(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
-def test_hyperthreads_are_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 4, 5})
-    siblings = {0: "0,4", 1: "1,5", 4: "0,4", 5: "1,5"}
-    write(tmp_path, {f"cpu{cpu}/topology/thread_siblings_list": s + "\n" for cpu, s in siblings.items()})
-    assert physical_cores(tmp_path) == 2
-    assert physical_cores(tmp_path / "nothing here") == 4
+from .files import write
 
 
 @pytest.mark.parametrize(
@@ -36,40 +27,58 @@ def test_hyperthreads_are_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ({"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, "3:cpu:/a\n", 2.0),
         ({"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, "3:cpu:/a\n", None),
         ({"cpu.max": "nonsense"}, "0::/\n", None),
+        ({"cpu.max": "100000 0"}, "0::/\n", None),
+        ({"cpu.max": "1" * 5000 + " 1"}, "0::/\n", None),
+        ({"cpu.max": "100000 100000"}, "no colons\n0::/" + "a/" * 3000, 1.0),
+        ({"cpu.max": "100000 100000"}, "0::/" + "a" * 5000, 1.0),
+        ({"../cpu.max": "100000 100000"}, "0::/../x\n", None),
         ({}, "", None),
     ],
 )
-def test_quota(tmp_path: Path, files: dict[str, str], process: str, expected: float | None) -> None:
+def test_quota(tmp_path: Path, files: dict[str, str | bytes], process: str, expected: float | None) -> None:
     root = write(tmp_path / "cgroup", files)
-    root.mkdir(exist_ok=True)
     file = write(tmp_path, {"process": process}) / "process"
     assert cpu_quota(root, file) == expected
 
 
+@settings(deadline=None)
+@given(st.binary(max_size=80), st.binary(max_size=40))
+def test_any_quota(process: bytes, quota: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = write(Path(folder), {"process": process, "groups/cpu.max": quota})
+        found = cpu_quota(root / "groups", root / "process")
+        assert found is None or found > 0
+
+
+def test_memory(tmp_path: Path) -> None:
+    meminfo = "MemTotal: 1000 kB\nMemFree: 10 kB\nMemAvailable: 600 kB\n"
+    root = write(tmp_path, {"meminfo": meminfo, "v2/memory.max": "512000", "v2/memory.current": "112000"})
+    assert memory(root / "meminfo", []).total == 1000 * 1024
+    assert memory(root / "meminfo", []).available == 600 * 1024
+    limited = memory(root / "meminfo", [root / "v2"])
+    assert (limited.total, limited.available) == (512000, 400000)
+    # The group's own cache of files can be had back.
+    write(tmp_path, {"v2/memory.stat": "anon 5\nactive_file 20000\ninactive_file 30000\nbroken\n"})
+    assert memory(root / "meminfo", [root / "v2"]).available == 450000
+    # Where the system says nothing, there is still an answer.
+    for content in ("", "MemTotal: many kB\n", "MemTotal:\0"):
+        write(tmp_path, {"meminfo": content})
+        assert 0 < memory(root / "meminfo", []).available <= memory(root / "meminfo", []).total
+    assert memory(root / "nothing", []).total > 0
+
+
 def test_this_machine() -> None:
-    assert 1 <= default_threads() <= len(os.sched_getaffinity(0))
+    assert 1 <= default_threads() <= most_threads() <= len(os.sched_getaffinity(0))
     found = memory()
     assert 0 < found.available <= found.total
-    for cache in caches():
-        assert cache.level >= 1
-        assert cache.size > 0
 
 
-def test_caches(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "index0/level": "1\n",
-            "index0/type": "Data\n",
-            "index0/size": "48K\n",
-            "index0/shared_cpu_list": "0\n",
-            "index1/level": "3\n",
-            "index1/type": "Unified\n",
-            "index1/size": "32M\n",
-            "index1/shared_cpu_list": "0-7\n",
-            "index2/level": "unreadable\n",
-        },
-    )
-    first, second = caches(tmp_path)
-    assert (first.level, first.kind, first.size) == (1, "Data", 48 * 1024)
-    assert (second.level, second.size, second.shared_by) == (3, 32 * 1024**2, "0-7")
+def test_modules_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {choice.family for choice in choices()} == set(isa.FAMILIES)
+    assert all(choice.family in (processor_family(), "any") for choice in choices() if choice.usable)
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert processor_family() == "AArch64"
+    with pytest.raises(DeviceError, match="'avx2' is for x86-64 processors, this one is aarch64"):
+        choose("avx2")
+    monkeypatch.setattr("platform.machine", lambda: "s390x")
+    assert processor_family() == "any"

@@ -37,7 +37,7 @@ class Layer:
         b.op("attention", [q], [out], [], ints | {"window": window}, {"scale": head_dim**-0.5})
 
     def cache(self, pages=6, kind="f32"):
-        return self.native.KvCache([self.shape], pages, 64, kind)
+        return self.native.KvCache([self.shape], pages, 64, *kind.split(":"))
 
     def run(self, program, cache, batch, which=None):
         """The rows of `which` (default: the first) as inputs; the output rows."""
@@ -82,7 +82,7 @@ def test_f16_cache_rounds_once(native, head_dim):
 
 @pytest.mark.parametrize(("n_head", "n_head_kv"), [(1, 1), (5, 5), (8, 2), (9, 3), (7, 1), (64, 1)])
 @pytest.mark.parametrize("window", [0, 70])
-@pytest.mark.parametrize("kind", ["f32", "f16"])
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16:q8_0", "q8_0:f16", "q4_0"])
 def test_same_bits_in_any_company(native, n_head, n_head_kv, window, kind):
     """A text of 150 tokens in one batch, in pieces, beside other sequences, on 1, 2 and 3 threads."""
     n = 150
@@ -113,17 +113,19 @@ def test_same_bits_in_any_company(native, n_head, n_head_kv, window, kind):
     np.testing.assert_array_equal(found, whole[which[order]])
 
 
-def test_unseen_positions_may_hold_anything(native):
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("n_head", [4, 20])
+def test_unseen_positions_may_hold_anything(native, kind, n_head):
     """A later token's infinities reach neither earlier tokens of its batch nor those after a rollback."""
     n = 12
-    layer = Layer(native, n, rotate=False)
+    layer = Layer(native, n, n_head, rotate=False)
     batch, program = Batch(n, pages=[[0]]), layer.builder.program()
-    expected = layer.run(program, layer.cache(), batch)
+    expected = layer.run(program, layer.cache(kind=kind), batch)
     clean = [rows.copy() for rows in layer.inputs]
     for rows in layer.inputs:
         rows[8:] = np.nan
     layer.inputs[2][8:] = np.inf
-    cache = layer.cache()
+    cache = layer.cache(kind=kind)
     found = layer.run(program, cache, batch)
     np.testing.assert_array_equal(found[:8], expected[:8])
     assert np.isnan(found[8:]).all()
@@ -134,11 +136,12 @@ def test_unseen_positions_may_hold_anything(native):
     np.testing.assert_array_equal(rolled_back, expected[8:])
 
 
-def test_fork(native):
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0:q4_0", "q4_0:bf16"])
+def test_fork(native, kind):
     """Two continuations of one text, the second on a copy of its last page."""
     n = 100
     layer = Layer(native, n)
-    program, cache = layer.builder.program(2), layer.cache()
+    program, cache = layer.builder.program(2), layer.cache(kind=kind)
     whole = layer.run(program, cache, Batch(n, pages=[[0, 1]]))
     cache.copy_page(1, 3)
     other = np.arange(70, 80)
@@ -170,7 +173,7 @@ def test_bad_caches(native):
         ([(1, -8, 8)], 1, 64, "f16", "dim_k of a layer: found -8"),
         ([(1, 8)], 1, 64, "f16", "layers: expected"),
         ([(1, 8, 8)], 1, 32, "f16", "page_size: found 32, expected 64"),
-        ([(1, 8, 8)], 1, 64, "f8", "kind: found 'f8', expected f16 or f32"),
+        ([(1, 8, 8)], 1, 64, "f8", "cache format: found 'f8', expected f32, f16, bf16, q8_0 or q4_0"),
         ([(2**31, 2**31, 8)], 2**31 - 1, 64, "f16", "too large"),
     ):
         with pytest.raises(ValueError, match=message):

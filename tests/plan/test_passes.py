@@ -129,7 +129,7 @@ def test_an_input_of_bf16_and_quantised_weights_has_two_encodings():
 def test_exact_is_float_everywhere_and_says_what_it_costs():
     p = compiled("llama-q8_0", activations="exact")
     assert {buffer.kind for buffer in p.buffers} == {"f32"}
-    assert p.kv == "f32"
+    assert str(p.kv) == "f32"
     assert {op.fallback for op in p.ops if op.op == "linear"} == {"float-product"}
 
 
@@ -231,6 +231,10 @@ def test_narrowing_without_a_selection_changes_nothing():
         {"activations": "best"},
         {"activations": "exact", "kv": "f16"},
         {"kv": "f8"},
+        {"kv": "q8_0:"},
+        {"kv": "f16:f16:f16"},
+        {"kv": ("f16", "f8")},
+        {"kv": ()},
         {"max_tokens": 0},
         {"max_outputs": -1},
         {"context": 0},
@@ -270,7 +274,7 @@ def test_weights_moved_per_token():
     assert by_op["embed"] == 48 * 4
     expert = next(op for op in p.ops if op.op == "expert_linear")
     assert p.weight_bytes(expert) == 2 * 2 * 48 * 32 * 4  # two of five experts, gate and up
-    assert p.kv_bytes_per_token == 2 * 2 * 2 * 12 * 2
+    assert p.kv_bytes_per_token == 2 * 2 * (12 + 16) * 2  # values are padded to vectors of 16
 
 
 def test_a_tied_output_is_one_weight():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @options.model
 @click.option("-p", "--prompt-tokens", type=int, default=256, show_default=True, help="Length of the prompt.")
 @click.option("-n", "--max-tokens", type=int, default=64, show_default=True, help="Tokens to generate.")
-@click.option("-t", "--threads", help="Numbers of threads, as 1,2.  [default: physical cores]")
+@click.option("-t", "--threads", help="Numbers of threads, as 1,2.  [default: the best number]")
 @click.option("-r", "--rounds", type=int, default=5, show_default=True, help="Measurements of each.")
 @options.plan
 @options.as_json
@@ -45,15 +45,16 @@ def bench(
     Each round takes all numbers of threads in turn, so that whatever else the machine does meets all of them.
     Speeds are medians, with the least and the greatest behind them. Shares are of the read bandwidth
     (generation) and of the products of bytes (prompt) that the same threads reach in loops that do nothing
-    else.
+    else, as `clarion doctor --measure` recorded them, else measured after the rounds.
     """
     from clarion import load
-    from clarion.devices.threads import default_threads
+    from clarion.devices import choose
+    from clarion.devices.record import best_threads
 
     for name, value in (("-p", prompt_tokens), ("-n", max_tokens), ("-r", rounds)):
         if value < 1:
             raise ParameterError(f"{name}: found {value}, expected at least 1")
-    counts = _counts(threads) if threads is not None else [default_threads()]
+    counts = _counts(threads) if threads is not None else [best_threads(choose(isa).name)]
     path = model or model_path
     context = context or max(prompt_tokens + 1, max_tokens + 2)
     with ExitStack() as stack:
@@ -69,6 +70,7 @@ def bench(
                 batch=batch,
             )
             models.append(stack.enter_context(loaded))
+            loaded.settle()
         rates: list[list[tuple[float, float]]] = [[] for _ in models]
         for turn in range(rounds + 1):
             for i, loaded in enumerate(models):
@@ -109,10 +111,10 @@ def _rates(model: Model, turn: int, n_prompt: int, n_generated: int) -> tuple[fl
 
 
 def _result(model: Model, rates: list[tuple[float, float]]) -> dict[str, Any]:
-    from clarion.devices.measure import bandwidth, multiply_peak
+    from clarion.devices.measure import peaks
 
     prompt, generation = map(list, zip(*rates, strict=True))
-    read, multiply = bandwidth(model.threads, model.isa), multiply_peak(model.threads, model.isa)
+    read, multiply = peaks(model.threads, model.isa)
     return {
         "threads": model.threads,
         "prompt": prompt,

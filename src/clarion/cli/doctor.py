@@ -1,46 +1,157 @@
-"""`clarion doctor`: what Clarion found on this machine."""
+"""`clarion doctor`: what Clarion found on this machine, and what it measured."""
 
 from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from clarion.cli import options
 
+if TYPE_CHECKING:
+    from clarion.devices.caches import Cache
+    from clarion.devices.hierarchy import Hierarchy
+    from clarion.devices.record import Record
+
 
 @click.command()
+@click.option("--measure", "measures", is_flag=True, help="Measure bandwidth, products and the best threads.")
+@options.isa
 @options.debug
-def doctor() -> None:
-    """Says which native module is used and why, and what the processor and the memory are."""
+def doctor(measures: bool, isa: str | None) -> None:
+    """Says what Clarion found on this machine: the native module it uses and why, cores, caches, memory.
+
+    With --measure it also measures how fast memory is read and products are computed, and with how many
+    threads, in some ten seconds. Later runs use these figures. Other work on the machine should rest
+    meanwhile.
+    """
     import os
     import platform
 
     from clarion import __version__
-    from clarion.devices import choices, choose, processor_name
-    from clarion.devices.memory import caches, memory
-    from clarion.devices.threads import cpu_quota, default_threads, physical_cores
+    from clarion.devices import choose, processor_name
+    from clarion.devices.hierarchy import hierarchy
+    from clarion.devices.record import stored
 
-    used = choose()
-    print(f"clarion {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    print(f"processor: {processor_name()}")
-    quota = cpu_quota()
-    print(
-        f"cores: {physical_cores()} physical, {len(os.sched_getaffinity(0))} processors usable of "
-        f"{os.cpu_count()}, quota {'none' if quota is None else f'{quota:.2f}'}; "
-        f"default threads: {default_threads()}"
-    )
-    for cache in caches():
-        size = f"{cache.size // 1024:,} KiB"
-        print(f"cache: L{cache.level} {cache.kind.lower()}, {size}, processors {cache.shared_by}")
-    found = memory()
-    print(f"memory: {found.total / 1e9:.1f} GB, {found.available / 1e9:.1f} GB available")
+    used = choose(isa).name
+    if measures:
+        _measure(used)
+    found = hierarchy()
     wanted = os.environ.get("CLARION_ISA")
-    reason = f"CLARION_ISA={wanted}" if wanted else "the best one that this processor can run"
-    print(f"native module: {used.name}: {reason}")
+    reason = f"CLARION_ISA={wanted}" if wanted else "the best that this processor can run"
+    record, note = stored(used)
+    rows = [
+        ("clarion", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
+        ("processor", processor_name()),
+        ("module", f"{used}: {f'--isa {isa}' if isa else reason}"),
+        *(("", line) for line in _others(used)),
+        ("cores", _cores(found)),
+        ("caches", _caches(found)),
+        ("memory", _memory(found)),
+        ("threads", _threads(record)),
+        *zip(("measured", *[""] * 100), _measured(record, note), strict=False),
+    ]
+    for name, text in rows:
+        print(f"{name:<11}{text}")
+
+
+def _measure(module: str) -> None:
+    from clarion.devices import record
+    from clarion.devices.measure import measure
+
+    shows = sys.stderr.isatty()
+
+    def progress(text: str) -> None:
+        if shows:
+            print(f"\r\x1b[Kmeasuring: {text}", end="", file=sys.stderr, flush=True)
+
+    try:
+        result = measure(module, progress)
+    finally:
+        if shows:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+    record.store(result)
+
+
+def _others(used: str) -> list[str]:
+    """The other modules for processors like this one."""
+    from clarion.devices import choices, processor_family
+
+    lines = []
     for choice in choices():
-        if not choice.installed:
-            state = "not part of this installation"
-        elif choice.missing_features:
+        if choice.name == used or choice.family not in (processor_family(), "any"):
+            continue
+        if choice.missing_features:
             state = "the processor lacks " + ", ".join(choice.missing_features)
         else:
-            state = "usable"
-        print(f"  {choice.name}: {state}")
+            state = "usable" if choice.installed else "not part of this installation"
+        lines.append(f"{choice.name}: {state}")
+    return lines
+
+
+def _cores(found: Hierarchy) -> str:
+    import os
+
+    from clarion.devices.threads import cpu_quota
+
+    quota = cpu_quota()
+    granted = "none" if quota is None else f"{quota:.2f} processors"
+    nodes = f"{len(found.nodes)} NUMA node{'' if len(found.nodes) == 1 else 's'}"
+    processors = f"{len(found.processors)} of {os.cpu_count()} processors"
+    return f"{len(found.cores)}, with {processors}; {nodes}; quota: {granted}"
+
+
+def _caches(found: Hierarchy) -> str:
+    lines = ", ".join(str(n) for n in sorted({cache.line for cache in found.caches}))
+    texts = ", ".join(_cache(cache) for cache in found.caches)
+    source = (
+        "assumed, the system does not tell" if found.caches_from == "assumed" else f"from {found.caches_from}"
+    )
+    return f"{texts}; lines of {lines} bytes ({source})"
+
+
+def _cache(cache: Cache) -> str:
+    size = f"{cache.size >> 20} MiB" if cache.size % (1 << 20) == 0 else f"{cache.size / 1024:.0f} KiB"
+    return f"L{cache.level} {size}" + (f" for {cache.cores} cores" if cache.cores > 1 else "")
+
+
+def _memory(found: Hierarchy) -> str:
+    from clarion.devices.memory import memory
+
+    uses = {"always": "always", "madvise": "where asked for", "never": "never"}
+    pages = found.huge_pages
+    huge = f"{pages.size >> 20} MiB, {uses[pages.use]}" if pages else "none"
+    size = memory()
+    return f"{size.total / 1e9:.1f} GB, {size.available / 1e9:.1f} GB available; huge pages: {huge}"
+
+
+def _threads(record: Record | None) -> str:
+    from clarion.devices.threads import default_threads
+
+    if record is None:
+        return f"{default_threads()}: one for each core that may be used"
+    return f"{record.best_threads}: the fewest that measured about as fast as any"
+
+
+def _measured(record: Record | None, note: str) -> list[str]:
+    if record is None:
+        return [f"{note}: ignored" if note else "nothing yet: clarion doctor --measure"]
+    header = ("threads", "read GB/s", "products G/s", "generation GB/s", "prompt products G/s")
+    rows = [
+        (
+            str(rates.threads),
+            *(
+                f"{value / 1e9:.1f}"
+                for value in (rates.bandwidth, rates.multiply, rates.generation, rates.prompt)
+            ),
+        )
+        for rates in record.rates
+    ]
+    return [
+        record.date,
+        *(
+            "  ".join(f"{cell:>{len(name)}}" for cell, name in zip(row, header, strict=True))
+            for row in (header, *rows)
+        ),
+    ]

@@ -14,7 +14,7 @@ from clarion.cli.exit_codes import INTERRUPTED
 if TYPE_CHECKING:
     from clarion import Completion, Model, Options, TextStream
 
-MEASURED_SECONDS = 0.1  # of reading memory, for the last line
+MEASURED_SECONDS = 0.1  # for the last line, where nothing is recorded
 
 
 @click.command()
@@ -129,9 +129,9 @@ def _print(text: str) -> None:
 
 def _figures(model: Model, completion: Completion) -> dict[str, float]:
     """Of the speed of generation: what was measured, what the machine can do, and the share."""
-    from clarion.devices.measure import bandwidth
+    from clarion.devices.measure import peaks
 
-    measured = bandwidth(model.threads, model.isa, MEASURED_SECONDS)
+    measured, _ = peaks(model.threads, model.isa, MEASURED_SECONDS)
     used = completion.timings.generation_rate * model.bytes_per_token
     return {"bandwidth": measured, "bandwidth_share": used / measured}
 

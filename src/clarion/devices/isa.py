@@ -26,33 +26,48 @@ _TILES_GRANTED = "amx_tile:granted"
 # Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
 # `sve` stands behind `neon_i8mm`, since a processor that has both does as many products with either, and
 # those of 16-bit activations in half of the instructions with the second.
-MODULES: dict[str, frozenset[str]] = {
-    "amx": _AVX512VNNI | {"avx512_bf16", "amx_tile", "amx_int8", _TILES_GRANTED},
-    "avx512bf16": _AVX512VNNI | {"avx512_bf16"},
-    "avx512vnni": _AVX512VNNI,
-    "avxvnni": _AVX2 | {"avx_vnni"},
-    "avx512": _AVX512,
-    "avx2": _AVX2,
-    "sse42": frozenset({"ssse3", "sse4_1", "sse4_2"}),
-    "sve2": frozenset({"asimd", "asimddp", "i8mm", "sve", "sve2", "svei8mm"}),
-    "neon_i8mm": frozenset({"asimd", "asimddp", "i8mm"}),
-    "sve": frozenset({"asimd", "sve"}),
-    "neon_dotprod": frozenset({"asimd", "asimddp"}),
-    "neon": frozenset({"asimd"}),
-    "rvv": frozenset({"riscv:v"}),
-    "vsx": frozenset({"power:9"}),
-    "zvector": frozenset({"vx", "vxe"}),
-    "lasx": frozenset({"lasx"}),
-    "portable": frozenset(),
-    "generic": frozenset(),
+FAMILIES: dict[str, dict[str, frozenset[str]]] = {
+    "x86-64": {
+        "amx": _AVX512VNNI | {"avx512_bf16", "amx_tile", "amx_int8", _TILES_GRANTED},
+        "avx512bf16": _AVX512VNNI | {"avx512_bf16"},
+        "avx512vnni": _AVX512VNNI,
+        "avxvnni": _AVX2 | {"avx_vnni"},
+        "avx512": _AVX512,
+        "avx2": _AVX2,
+        "sse42": frozenset({"ssse3", "sse4_1", "sse4_2"}),
+    },
+    "AArch64": {
+        "sve2": frozenset({"asimd", "asimddp", "i8mm", "sve", "sve2", "svei8mm"}),
+        "neon_i8mm": frozenset({"asimd", "asimddp", "i8mm"}),
+        "sve": frozenset({"asimd", "sve"}),
+        "neon_dotprod": frozenset({"asimd", "asimddp"}),
+        "neon": frozenset({"asimd"}),
+    },
+    "RISC-V": {"rvv": frozenset({"riscv:v"})},
+    "POWER": {"vsx": frozenset({"power:9"})},
+    "IBM Z": {"zvector": frozenset({"vx", "vxe"})},
+    "LoongArch": {"lasx": frozenset({"lasx"})},
+    "any": {"portable": frozenset(), "generic": frozenset()},
+}
+_MACHINES = {
+    "x86_64": "x86-64",
+    "amd64": "x86-64",
+    "aarch64": "AArch64",
+    "arm64": "AArch64",
+    "riscv64": "RISC-V",
+    "ppc64le": "POWER",
+    "ppc64": "POWER",
+    "s390x": "IBM Z",
+    "loongarch64": "LoongArch",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One module: whether the processor can run it, whether it is installed, and if not, what is missing."""
+    """One module: what processors it is for, what this one lacks for it, and whether it is installed."""
 
     name: str
+    family: str
     missing_features: tuple[str, ...]
     installed: bool
 
@@ -116,8 +131,15 @@ def choices() -> list[Choice]:
     """Every module of the package's table, best first."""
     features = processor_features()
     return [
-        Choice(name, tuple(sorted(needed - features)), _installed(name)) for name, needed in MODULES.items()
+        Choice(name, family, tuple(sorted(needed - features)), _installed(name))
+        for family, modules in FAMILIES.items()
+        for name, needed in modules.items()
     ]
+
+
+def processor_family() -> str:
+    """The family of modules that this processor may run, "any" where it has none of its own."""
+    return _MACHINES.get(platform.machine().lower(), "any")
 
 
 def choose(name: str | None = None) -> Choice:
@@ -132,10 +154,14 @@ def choose(name: str | None = None) -> Choice:
         for choice in table.values():
             if choice.usable:
                 return choice
-        raise DeviceError("no native module is installed: found none of " + ", ".join(MODULES))
+        raise DeviceError("no native module is installed: found none of " + ", ".join(table))
     if wanted not in table:
-        raise DeviceError(f"instruction set {wanted!r} is unknown; known: {', '.join(MODULES)}")
+        raise DeviceError(f"instruction set {wanted!r} is unknown; known: {', '.join(table)}")
     choice = table[wanted]
+    if choice.family not in (processor_family(), "any"):
+        raise DeviceError(
+            f"instruction set {wanted!r} is for {choice.family} processors, this one is {platform.machine()}"
+        )
     if not choice.installed:
         raise DeviceError(f"instruction set {wanted!r} is not part of this installation")
     if choice.missing_features:

@@ -1,10 +1,12 @@
-"""How much memory there is, and how it is cached."""
+"""How much memory this process can have."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from clarion.devices import kernel_files
 from clarion.devices.threads import control_groups
 
 
@@ -16,52 +18,44 @@ class Memory:
     available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
-    """One cache of the first processor."""
+def memory(meminfo: Path = Path("/proc/meminfo"), groups: list[Path] | None = None) -> Memory:
+    """The memory of the machine, as far as the control groups of this process grant it.
 
-    level: int
-    kind: str  # "Data", "Instruction" or "Unified"
-    size: int  # bytes
-    shared_by: str  # processors, as the kernel lists them
-
-
-def memory(meminfo: Path = Path("/proc/meminfo")) -> Memory:
-    """The memory that this process can have."""
+    Where the system does not say what is available, half of all counts as that.
+    """
     values = {}
-    for line in meminfo.read_text().splitlines():
+    for line in (kernel_files.text(meminfo) or "").splitlines():
         key, _, value = line.partition(":")
-        values[key] = int(value.split()[0]) * 1024
-    total, available = values["MemTotal"], values.get("MemAvailable", values["MemFree"])
-    for group in control_groups("memory"):
-        limit = _integer(group / "memory.max") or _integer(group / "memory.limit_in_bytes")
-        used = _integer(group / "memory.current") or _integer(group / "memory.usage_in_bytes")
+        number = kernel_files.number(value.strip().removesuffix(" kB"))
+        if number is not None:
+            values[key] = number * 1024
+    total = values.get("MemTotal") or _physical_memory()
+    available = min(total, values.get("MemAvailable", values.get("MemFree", total // 2)))
+    for group in control_groups("memory") if groups is None else groups:
+        limit = _either(group, "memory.max", "memory.limit_in_bytes")
+        used = _either(group, "memory.current", "memory.usage_in_bytes")
         if limit is not None and limit < total:
-            total, available = limit, min(available, max(0, limit - (used or 0)))
+            held = max(0, (used or 0) - _cached_files(group / "memory.stat"))
+            total, available = limit, min(available, max(0, limit - held))
     return Memory(total, available)
 
 
-def caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> list[Cache]:
-    """The first processor's caches, as far as the kernel describes them."""
-    found = []
-    for index in sorted(folder.glob("index*")):
-        try:
-            size = (index / "size").read_text().strip()
-            found.append(
-                Cache(
-                    level=int((index / "level").read_text()),
-                    kind=(index / "type").read_text().strip(),
-                    size=int(size.rstrip("KM")) * {"K": 1024, "M": 1024**2}.get(size[-1], 1),
-                    shared_by=(index / "shared_cpu_list").read_text().strip(),
-                )
-            )
-        except (OSError, ValueError):
-            continue
-    return found
+def _either(group: Path, v2: str, v1: str) -> int | None:
+    found = kernel_files.integer(group / v2)
+    return kernel_files.integer(group / v1) if found is None else found
 
 
-def _integer(path: Path) -> int | None:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return None
+def _cached_files(stat: Path) -> int:
+    """Bytes of files that a group's use counts and that it can have back."""
+    lines = (line.split() for line in (kernel_files.text(stat) or "").splitlines())
+    values = {words[0]: kernel_files.number(words[1]) or 0 for words in lines if len(words) == 2}
+    return values.get("active_file", 0) + values.get("inactive_file", 0)
+
+
+def _physical_memory() -> int:
+    """What POSIX says; 4 GB where nobody says anything."""
+    if hasattr(os, "sysconf"):
+        pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+        if pages > 0 and size > 0:
+            return pages * size
+    return 4 << 30

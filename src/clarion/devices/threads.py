@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-_CPUS = Path("/sys/devices/system/cpu")
+from clarion.devices import kernel_files
+from clarion.devices.hierarchy import hierarchy
+
 _CGROUPS = Path("/sys/fs/cgroup")
+_PROCESS = Path("/proc/self/cgroup")
+_DEEPEST = 64  # groups within one another
 
 
 def default_threads() -> int:
-    """Physical cores within the affinity mask, at most the whole processors of the control group's quota."""
+    """One for each physical core within the affinity mask, at most the quota's whole processors."""
+    return min(len(hierarchy().cores), most_threads())
+
+
+def most_threads() -> int:
+    """Processors within the affinity mask, at most the whole processors of the control group's quota."""
     quota = cpu_quota()
-    cores = physical_cores()
-    return cores if quota is None else max(1, min(cores, int(quota)))
+    usable = len(hierarchy().processors)
+    return usable if quota is None else max(1, min(usable, int(quota)))
 
 
-def physical_cores(cpus: Path = _CPUS) -> int:
-    """Cores among the processors that this process may run on; hyperthreads of one core count once."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        try:
-            cores.add((cpus / f"cpu{cpu}/topology/thread_siblings_list").read_text().strip())
-        except OSError:
-            cores.add(str(cpu))
-    return max(1, len(cores))
-
-
-def cpu_quota(root: Path = _CGROUPS, process: Path = Path("/proc/self/cgroup")) -> float | None:
+def cpu_quota(root: Path = _CGROUPS, process: Path = _PROCESS) -> float | None:
     """Processors that the control groups of this process grant it, None where they set no limit."""
     quotas = []
     for group in control_groups("cpu", root, process):
@@ -37,41 +34,40 @@ def cpu_quota(root: Path = _CGROUPS, process: Path = Path("/proc/self/cgroup")) 
     return min(quotas, default=None)
 
 
-def control_groups(
-    controller: str, root: Path = _CGROUPS, process: Path = Path("/proc/self/cgroup")
-) -> list[Path]:
+def control_groups(controller: str, root: Path = _CGROUPS, process: Path = _PROCESS) -> list[Path]:
     """The folders of this process's group and of its ancestors: version 2, or a controller of version 1."""
-    try:
-        lines = process.read_text().splitlines()
-    except OSError:
-        return []
-    folders = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
+    folders: list[Path] = []
+    for line in (kernel_files.text(process) or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        parts = [part for part in path.split("/") if part]
+        if (controllers and controller not in controllers.split(",")) or ".." in parts or "\0" in path:
             continue
         base = root / controller if controllers else root
-        folder = base / path.lstrip("/")
         # Inside a container the path may be the host's: then only the root of the mount exists.
-        while folder != base.parent:
-            if folder.is_dir():
-                folders.append(folder)
-            folder = folder.parent
+        depths = range(min(len(parts), _DEEPEST), -1, -1)
+        folders += [folder for n in depths if _is_folder(folder := base.joinpath(*parts[:n]))]
     return folders
 
 
-def _v2_quota(path: Path) -> float | None:
+def _is_folder(path: Path) -> bool:
     try:
-        quota, period = path.read_text().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _v2_quota(path: Path) -> float | None:
+    quota, _, period = (kernel_files.text(path) or "").partition(" ")
+    return _quotient(quota, period)
 
 
 def _v1_quota(group: Path) -> float | None:
-    try:
-        quota = int((group / "cpu.cfs_quota_us").read_text())
-        period = int((group / "cpu.cfs_period_us").read_text())
-        return quota / period if quota > 0 else None
-    except (OSError, ValueError):
-        return None
+    quota, period = (kernel_files.text(group / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
+    return _quotient(quota, period)
+
+
+def _quotient(quota: str, period: str) -> float | None:
+    """None for "max", -1 and whatever else is no limit."""
+    numbers = [kernel_files.number(digits) for digits in (quota, period)]
+    return numbers[0] / numbers[1] if numbers[0] and numbers[1] else None

@@ -14,6 +14,7 @@ from clarion.errors import ClarionError, FileError, UnsupportedError
 from clarion.evaluate.exact import Exact
 from clarion.evaluate.figures import Rows
 from clarion.model import load, open_file
+from clarion.plan.cache import CacheFormats
 
 Path = str | os.PathLike[str]
 
@@ -36,7 +37,7 @@ class ClarionEngine:
     def __init__(self, path: Path | None, context: int, **options: Any) -> None:
         batch = options.get("batch", 256)
         self._model = load(path, context=context, outputs=batch, **options)
-        self.name = f"clarion {options.get('activations', 'high')}"
+        self.name = f"clarion {self._model.plan.activations}, cache {self._model.plan.kv}"
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
         return self._model.logits(tokens, first=first)
@@ -79,7 +80,10 @@ class LlamaCppEngine:
             raise UnsupportedError(
                 "llama-cpp-python is not installed; pip install llama-cpp-python"
             ) from error
-        cache = {"f32": llama_cpp.GGML_TYPE_F32, "f16": llama_cpp.GGML_TYPE_F16}[kv or "f16"]
+        formats = CacheFormats.parse(kv or "f16")
+        keys, values = (
+            getattr(llama_cpp, f"GGML_TYPE_{name.upper()}") for name in (formats.keys, formats.values)
+        )
         try:
             self._model: Any = llama_cpp.Llama(
                 os.fspath(path),
@@ -89,8 +93,9 @@ class LlamaCppEngine:
                 n_threads=threads,
                 n_threads_batch=threads,
                 n_gpu_layers=0,
-                type_k=cache,
-                type_v=cache,
+                type_k=keys,
+                type_v=values,
+                flash_attn=formats.values in ("q8_0", "q4_0"),  # without, it refuses them
                 logits_all=True,
                 verbose=False,
             )

@@ -14,6 +14,7 @@ from clarion.evaluate.chunks import Chunk, halves, windows
 from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
 from clarion.evaluate.evaluation import Evaluation, Track, evaluate
 from clarion.model import open_file
+from clarion.plan.cache import CacheFormats
 from clarion.tokenizer import Tokenizer
 
 EXACT: Literal["exact"] = "exact"
@@ -58,8 +59,8 @@ def run(request: Request, progress: Callable[[int, int], None] = lambda done, to
     """
     if request.engine not in ENGINES:
         raise ParameterError(f"engine is {request.engine!r}, expected {' or '.join(ENGINES)}")
-    if request.kv not in (None, "f16", "f32"):
-        raise ParameterError(f"kv is {request.kv!r}, expected f16 or f32")
+    if request.kv is not None:
+        CacheFormats.parse(request.kv)
     if request.n_chunks is not None and request.n_chunks < 1:
         raise ParameterError(f"chunks: found {request.n_chunks}, expected at least 1")
     if request.reference == EXACT and len(request.models) > 1:

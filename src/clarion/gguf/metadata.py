@@ -70,6 +70,11 @@ class Strings(Sequence[str]):
         for start, length in zip(self._starts.tolist(), self._lengths.tolist(), strict=True):
             yield bytes(view[start : start + length])
 
+    def texts(self) -> list[str]:
+        """Every string, in order. Bytes that are no UTF-8 become lone surrogates (`surrogateescape`)."""
+        starts, lengths = (np.ascontiguousarray(values) for values in (self._starts, self._lengths))
+        return files.strings(self._data, starts, lengths)
+
     @overload
     def __getitem__(self, index: int) -> str: ...
     @overload

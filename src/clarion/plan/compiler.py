@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import get_args
 
 from clarion.errors import ParameterError, PlanError
+from clarion.plan.cache import CacheFormats
 from clarion.plan.fuse import fuse as fuse_nodes
 from clarion.plan.graph import Graph
-from clarion.plan.ir import Activations, CacheKind, Node, Value, Weight
+from clarion.plan.ir import Activations, Node, Value, Weight
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
@@ -22,7 +23,7 @@ def compile(
     graph: Graph,
     *,
     activations: Activations = "high",
-    kv: CacheKind | None = None,
+    kv: str | Sequence[str] | None = None,
     max_tokens: int,
     max_outputs: int,
     context: int,
@@ -36,7 +37,7 @@ def compile(
         activations: what quantised weights are multiplied with: 8-bit (`fast`) or 16-bit (`high`) integers,
         or
             float32 (`exact`).
-        kv: what the cache holds; None: f32 where `exact`, else f16.
+        kv: formats of the cache (`CacheFormats.parse`); None: f32 where `exact`, else f16.
         max_tokens: tokens in the largest batch.
         max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
@@ -45,14 +46,14 @@ def compile(
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
 
     Raises:
-        ParameterError: an argument out of range, or `exact` with a cache in f16.
+        ParameterError: an argument out of range, or `exact` with a cache that is not f32.
         PlanError: the graph has no output, or the plan breaks a rule.
     """
     if activations not in get_args(Activations):
         raise ParameterError(f"activations is {activations!r}, expected one of {get_args(Activations)}")
-    kv = kv or ("f32" if activations == "exact" else "f16")
-    if kv not in get_args(CacheKind) or (activations == "exact" and kv != "f32"):
-        raise ParameterError(f"kv is {kv!r}, expected 'f32'{'' if activations == 'exact' else ' or f16'}")
+    formats = CacheFormats.parse(("f32" if activations == "exact" else "f16") if kv is None else kv)
+    if activations == "exact" and str(formats) != "f32":
+        raise ParameterError(f"kv is {str(formats)!r}, expected 'f32' where activations are exact")
     for name, value in (("max_tokens", max_tokens), ("max_outputs", max_outputs), ("context", context)):
         if value < 1:
             raise ParameterError(f"{name} is {value}, expected at least 1")
@@ -81,7 +82,7 @@ def compile(
     plan = Plan(
         hyperparameters=graph.hyperparameters,
         activations=activations,
-        kv=kv,
+        kv=formats,
         context=context,
         max_tokens=max_tokens,
         max_outputs=max_outputs,

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 Kind = Literal["f32", "fast", "high", "bf16", "i32"]
 Rows = Literal["tokens", "outputs", "slots"]
 Activations = Literal["fast", "high", "exact"]
-CacheKind = Literal["f16", "f32"]
+CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
 # Products over these read plain float32 activations; products over every other format read encoded ones.
 FLOAT_FORMATS = frozenset({"F64", "F32", "F16", "BF16"})

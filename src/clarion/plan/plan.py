@@ -10,8 +10,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from clarion.plan.cache import CacheFormats
 from clarion.plan.graph import Hyperparameters
-from clarion.plan.ir import Activations, CacheKind, Kind, Rows, Weight
+from clarion.plan.ir import Activations, Kind, Rows, Weight
 from clarion.residency import Mapped, Residency
 
 OUTPUT = "logits"
@@ -51,7 +52,7 @@ class Plan:
 
     hyperparameters: Hyperparameters
     activations: Activations
-    kv: CacheKind
+    kv: CacheFormats
     context: int
     max_tokens: int
     max_outputs: int
@@ -75,8 +76,7 @@ class Plan:
     @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of the cache that one token takes, over all layers."""
-        size = {"f16": 2, "f32": 4}[self.kv]
-        return size * sum(n_head * (dim_k + dim_v) for n_head, dim_k, dim_v in self.kv_layers)
+        return sum(n_head * self.kv.position_bytes(dim_k, dim_v) for n_head, dim_k, dim_v in self.kv_layers)
 
     def weight_bytes(self, op: Op) -> int:
         """Bytes of weights that an operation reads for one token alone."""
@@ -137,6 +137,7 @@ class Plan:
         for name in ("buffers", "weights", "ops"):
             plain[name] = [asdict(item) for item in plain[name]]
         plain["hyperparameters"] = asdict(self.hyperparameters)
+        plain["kv"] = str(self.kv)
         return json.dumps(plain, indent=1)
 
     def __str__(self) -> str:

@@ -2,7 +2,8 @@
 
 from clarion.residency.copied import Copied
 from clarion.residency.mapped import Mapped
+from clarion.residency.moving import Moving
 
-Residency = Mapped | Copied
+Residency = Mapped | Copied | Moving
 
-__all__ = ["Copied", "Mapped", "Residency"]
+__all__ = ["Copied", "Mapped", "Moving", "Residency"]

@@ -1,37 +1,41 @@
-"""Weights copied from the file's mapping into huge pages."""
+"""Weights copied from the file's mapping into huge pages, all of them before anything is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Sequence
 
 from clarion._native import files
 from clarion.residency.mapped import Mapped
-
-# Smaller models stay in the caches, where pages do not matter.
-LEAST_BYTES = 32 << 20
-# Of the memory that is available: the rest of the machine has work to do too.
-LARGEST_PART = 0.5
+from clarion.residency.space import Bytes, Space
 
 
 class Copied:
-    """Names weights to copies in memory of our own, in pages of 2 MB where the system has them.
-
-    One token reads each weight once, and most of what small pages cost is looking them up: see
-    native/residency/huge_pages.h for the measurement. Pages of the mapping are released as they are copied.
-    """
+    """Names weights to their copies. Pages of the mapping are released as they are copied."""
 
     place = "copied"
 
-    def __init__(self, mapped: Mapped, names: Iterable[str], threads: int) -> None:
-        names = list(names)
-        copies = files.copy_to_huge_pages([mapped.data(name) for name in names], threads)
-        self._copies: dict[str, object] = dict(zip(names, copies, strict=True))
+    def __init__(self, mapped: Mapped, names: Sequence[str], threads: int) -> None:
+        """Copies on so many threads. Raises MemoryError."""
+        self._space = Space(mapped, names)
+        workers = [
+            threading.Thread(target=self._copy, args=(part, threads), name=f"clarion-copy-{part}")
+            for part in range(threads)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
 
-    def data(self, name: str) -> object:
+    def data(self, name: str) -> Bytes:
         """The bytes of a weight, an array of uint8."""
-        return self._copies[name]
+        return self._space.copies[name]
 
-
-def worth_copying(n_bytes: int, available: int) -> bool:
-    """Whether weights of so many bytes gain from a copy, with so many bytes of memory available."""
-    return LEAST_BYTES <= n_bytes <= LARGEST_PART * available
+    def _copy(self, part: int, parts: int) -> None:
+        """The same part of each weight, as threads share rows: it then lies near to who reads it."""
+        gate = files.Gate()
+        for name, copy in self._space.copies.items():
+            first, last = (copy.nbytes * i // parts for i in (part, part + 1))
+            original = self._space.originals[name][first:last]
+            files.copy(copy[first:last], original, gate)
+            files.release(original)

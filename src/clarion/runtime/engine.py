@@ -22,7 +22,7 @@ from itertools import chain
 import numpy as np
 
 from clarion.errors import ClosedError
-from clarion.runtime.core import PAGE_SIZE, KvCache, Program, Sampler
+from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
 from clarion.runtime.jobs import Job, Result
 from clarion.runtime.pages import PagePool
 from clarion.runtime.sequence import Sequence
@@ -45,13 +45,16 @@ class Engine:
         max_tokens: int,
         max_outputs: int,
         check: Callable[[], None],
+        mover: Mover | None = None,
     ) -> None:
-        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless."""
+        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover`
+        pauses while prompts are computed."""
         self._program = program
         self._cache = cache
         self._sampler = sampler
         self._pool = PagePool(n_pages)
         self._check = check
+        self._mover = mover
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
         self._logits = program.buffer("logits")  # [max_outputs, V]
@@ -182,6 +185,9 @@ class Engine:
             if self._closing or not chosen:
                 return
             self._in_step = list(chosen)
+        paused = self._mover if n_tokens > len(chosen) else None
+        if paused is not None:
+            paused.pause()
         try:
             finished = self._program.run(
                 self._cache,
@@ -192,6 +198,8 @@ class Engine:
                 self._outputs[:n_outputs],
             )
         finally:
+            if paused is not None:
+                paused.resume()
             with self._lock:
                 self._in_step = []
         self._check()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 from clarion.errors import CancelledError
 from clarion.runtime.completion import Completion
 from clarion.runtime.engine import Engine
 from clarion.runtime.jobs import Job, Put, Result
+
+# Imported where it is used: by then the caller has done so, and others start without it.
+if TYPE_CHECKING:
+    import asyncio
 
 Item = str | Result | Exception
 MakeJob = Callable[[Put], Job]
@@ -29,6 +33,8 @@ def wait(engine: Engine, make_job: MakeJob) -> Result:
 
 async def wait_async(engine: Engine, make_job: MakeJob) -> Result:
     """`wait` for an event loop."""
+    import asyncio
+
     channel = _LoopChannel()
     job = await asyncio.to_thread(make_job, channel.put)
     engine.submit(job)
@@ -108,6 +114,8 @@ class AsyncTextStream(AsyncIterator[str]):
         if self._fresh:
             self._fresh = False
             self._channel = _LoopChannel()
+            import asyncio
+
             job = await asyncio.to_thread(self._make_job, self._channel.put)
             self._engine.submit(job)
             self._job = job
@@ -145,6 +153,8 @@ class _LoopChannel:
     """Brings items from the engine's thread into the running event loop."""
 
     def __init__(self) -> None:
+        import asyncio
+
         self.items: asyncio.Queue[Item] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
 

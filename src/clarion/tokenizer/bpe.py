@@ -78,8 +78,14 @@ def _read_merges(fields: Fields) -> list[tuple[str, str]]:
     merges = fields.strings(key)
     if merges is None:
         raise fields.error(key, "missing", "an array of strings")
+    merges = list(dict.fromkeys(merges))
+    # All at once, where each has one space; joined again they must be what they were.
+    parts = "\n".join(merges).replace(" ", "\n").split("\n")
+    pairs = list(zip(parts[::2], parts[1::2], strict=False))
+    if "" not in parts and list(map(" ".join, pairs)) == merges:
+        return pairs
     pairs = []
-    for merge in dict.fromkeys(merges):
+    for merge in merges:
         left, _, right = merge.partition(" ")
         if not left or not right:
             raise fields.error(

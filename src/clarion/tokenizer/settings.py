@@ -73,11 +73,11 @@ class Fields:
         values = self.sequence(key)
         if values is None:
             return None
-        raws = getattr(values, "raws", None)
-        if raws is not None:
-            texts = [raw.decode("utf-8", "surrogateescape") for raw in raws()]
+        texts = getattr(values, "texts", None)
+        if texts is not None:
+            found: list[str] = texts()
             self._check()
-            return texts
+            return found
         for value in values:
             if not isinstance(value, str):
                 raise self.error(key, f"an array with {brief(value)}", "an array of strings")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from itertools import repeat
 from typing import Final
@@ -71,8 +72,10 @@ class Vocabulary:
     def __init__(self, settings: Settings) -> None:
         fields, n_tokens = settings.fields, settings.n_tokens
         texts = fields.strings("tokenizer.ggml.tokens") or []
-        self.texts = [text or f"[EMPTY_{index}]" for index, text in enumerate(texts)]
-        self.ids = {text: index for index, text in enumerate(self.texts)}
+        if "" in texts:
+            texts = [text or f"[EMPTY_{index}]" for index, text in enumerate(texts)]
+        self.texts = texts
+        self.ids = dict(zip(texts, range(len(texts)), strict=True))
         if len(self.ids) < n_tokens:
             index = next(i for i, text in enumerate(self.texts) if self.ids[text] != i)
             other = self.ids[self.texts[index]]
@@ -93,7 +96,8 @@ class Vocabulary:
         """The tokens to look for in a text before anything else, longest first."""
         wanted = USER_DEFINED | SPECIAL if parse_special else USER_DEFINED
         unwanted = 0 if parse_special else SPECIAL
-        found = [i for i, bits in enumerate(self.attributes) if bits & wanted and not bits & unwanted]
+        looked_for = bytes(bits & wanted != 0 and bits & unwanted == 0 for bits in range(256))
+        found = [match.start() for match in re.finditer(b"\1", self.attributes.translate(looked_for))]
         return sorted(found, key=lambda i: -len(self.texts[i].encode("utf-8", "surrogateescape")))
 
     def byte_token(self, byte: int) -> int | None:

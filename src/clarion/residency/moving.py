@@ -1,0 +1,105 @@
+"""Weights that are read where the file is mapped, and move into huge pages while the model computes.
+
+The first token does not wait for a copy. A thread of its own copies one weight after the other; when one is
+complete, the program reads it there from its next run on, and the mapping's pages are released once no run
+uses them. Both hold the same bytes, so it never matters when a weight moves.
+
+Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
+switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
+`pause`, and the thread waits after the piece in hand, about a millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Protocol
+
+from clarion._native import files
+from clarion.residency.mapped import Mapped
+from clarion.residency.space import Bytes, Space
+
+_SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing is left to copy
+
+
+class Program(Protocol):
+    """What reads the weights."""
+
+    def move_weight(self, index: int, data: Bytes) -> None: ...
+    def moved(self) -> int: ...
+
+
+class Moving:
+    """Names weights to their bytes in the mapping, and moves the matrices among them from `start` on."""
+
+    place = "moving"
+
+    def __init__(self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool]) -> None:
+        """`matrices` says which weights move; they are numbered as in the program. Raises MemoryError."""
+        self._mapped = mapped
+        self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
+        self._space = Space(mapped, list(self._indices))
+        self._gate = files.Gate()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def data(self, name: str) -> object:
+        """The bytes of a weight in the mapping, an array of uint8."""
+        return self._mapped.data(name)
+
+    def start(self, program: Program) -> None:
+        """Begins to move weights; once."""
+        self._thread = threading.Thread(
+            target=self._move, args=(program,), name="clarion-weights", daemon=True
+        )
+        self._thread.start()
+
+    def pause(self) -> None:
+        """Until `resume`, nothing is copied: somebody waits for what is computed."""
+        self._gate.close()
+
+    def resume(self) -> None:
+        self._gate.open()
+
+    def stop(self) -> None:
+        """Ends the thread, wherever it is; weights stay where they are now."""
+        self._stopped.set()
+        self._gate.end()
+        if self._thread is not None:
+            self._thread.join()
+
+    def join(self) -> None:
+        """Waits until all weights have moved."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _move(self, program: Program) -> None:
+        _yield_to_others()
+        unreleased: deque[Bytes] = deque()
+        n_released = 0
+        for name, index in self._indices.items():
+            copy, original = self._space.copies[name], self._space.originals[name]
+            if not files.copy(copy, original, self._gate):
+                return
+            program.move_weight(index, copy)
+            unreleased.append(original)
+            n_released = _release(unreleased, n_released, program.moved())
+        while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+            n_released = _release(unreleased, n_released, program.moved())
+
+
+def _yield_to_others() -> None:
+    """The lowest priority: all of an idle core, little of one that computes. On Linux each thread has its own."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+
+
+def _release(unreleased: deque[Bytes], n_released: int, n_moved: int) -> int:
+    """Lets go of the originals that nobody reads any more; returns of how many so far."""
+    while n_released < n_moved:
+        files.release(unreleased.popleft())
+        n_released += 1
+    return n_released

@@ -1,0 +1,143 @@
+"""Weights that move into huge pages while the model computes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import clarion
+from clarion._native import files
+from clarion.errors import FileError, ParameterError
+from clarion.residency import Mapped, Moving
+from clarion.residency.space import LEAST_BYTES, worth_copying
+
+PROMPT = "Once upon a time there was a king"
+
+
+def test_the_text_is_the_same_wherever_weights_are() -> None:
+    texts = []
+    for weights in ("mapped", "copied", "moving", "auto"):
+        with clarion.load(context=128, weights=weights) as model:
+            texts.append(model.generate(PROMPT, max_tokens=60, greedy=True).tokens)
+            model.settle()
+            texts.append(model.generate(PROMPT, max_tokens=60, greedy=True).tokens)
+    assert all(text == texts[0] for text in texts)
+    with pytest.raises(ParameterError, match="weights: found 'elsewhere'"):
+        clarion.load(weights="elsewhere")
+
+
+class Tensor:
+    def __init__(self, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+        self.data = data
+
+
+class Program:
+    """Takes moves, and makes them when it is told to."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[int, bytes]] = []
+        self.made = 0
+
+    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+        self.given.append((index, data.tobytes()))
+
+    def moved(self) -> int:
+        return self.made
+
+
+def moving(sizes: dict[str, int]) -> tuple[Moving, dict[str, bytes]]:
+    generator = np.random.default_rng(0)
+    tensors = {name: Tensor(generator.integers(0, 256, n, np.uint8)) for name, n in sizes.items()}
+    matrices = [not name.startswith("vector") for name in sizes]
+    return Moving(Mapped(tensors), list(sizes), matrices), {
+        name: t.data.tobytes() for name, t in tensors.items()
+    }
+
+
+def test_matrices_move_in_order_and_vectors_stay() -> None:
+    mover, contents = moving({"a": 100, "vector": 64, "b": 5 << 20, "c": 1})
+    program = Program()
+    mover.start(program)
+    for _ in range(500):
+        if len(program.given) == 3:
+            break
+        time.sleep(0.01)
+    assert program.given == [(0, contents["a"]), (2, contents["b"]), (3, contents["c"])]
+    assert threading.active_count() > 1  # it waits until nobody reads the originals
+    program.made = 3
+    mover.join()
+    for name, content in contents.items():
+        assert np.asarray(mover.data(name)).tobytes() == content
+
+
+def test_pause_and_stop() -> None:
+    mover, _ = moving({"a": 16 << 20})
+    mover.pause()
+    program = Program()
+    mover.start(program)
+    time.sleep(0.1)
+    assert program.given == []
+    mover.resume()
+    mover.pause()
+    mover.stop()
+    mover.resume()  # nothing follows the end
+    mover.stop()
+    assert len(program.given) <= 1
+
+
+def test_copy_checks_sizes() -> None:
+    gate = files.Gate()
+    with pytest.raises(ValueError, match="the sizes differ"):
+        files.copy(np.zeros(3, np.uint8), np.zeros(4, np.uint8), gate)
+    target = np.zeros(4, np.uint8)
+    gate.end()
+    assert not files.copy(target, np.ones(4, np.uint8), gate)
+    assert target.tolist() == [0, 0, 0, 0]
+
+
+def test_a_file_truncated_while_weights_move(tmp_path: Path) -> None:
+    with clarion.load(context=64) as built_in:
+        path = tmp_path / "model.gguf"
+        shutil.copy(built_in.path, path)
+    with clarion.load(path, context=64, weights="moving") as model:
+        os.truncate(path, path.stat().st_size // 2)
+        with pytest.raises(FileError):
+            model.generate(PROMPT, max_tokens=3)
+        model.settle()
+        with pytest.raises(FileError):
+            model.generate(PROMPT, max_tokens=3)
+
+
+def test_pages_of_the_mapping_are_released(tmp_path: Path) -> None:
+    """Measured in a process of its own, where nothing else maps files."""
+    script = """
+import clarion, sys
+def mapped():
+    lines = open("/proc/self/status").read().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssFile"))
+with clarion.load(context=64, weights=sys.argv[1]) as model:
+    model.generate("Once upon a time", max_tokens=3)
+    model.settle()
+    print(mapped())
+"""
+    used = [
+        int(subprocess.check_output([sys.executable, "-c", script, weights]))
+        for weights in ("mapped", "moving")
+    ]
+    with clarion.load(context=64) as model:
+        matrices = sum(weight.n_bytes for weight in model.plan.weights if weight.rows > 1)
+    assert used[0] - used[1] > 0.8 * matrices
+
+
+def test_what_is_worth_copying() -> None:
+    assert not worth_copying(LEAST_BYTES - 1, 1 << 40)
+    assert worth_copying(LEAST_BYTES, 1 << 30)
+    assert not worth_copying(6 << 30, 10 << 30)
