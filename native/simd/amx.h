@@ -49,6 +49,9 @@ void dot() {
 
 namespace clarion::simd {
 
+// Tiles leave fifteen tokens at most. Floats are multiplied by vectors as ever.
+inline constexpr int tile_fast = 4, tile_high = 4, tile_f32 = 12;
+
 // Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: four sums, for a latency of 52
 // cycles at one product in 16.
 inline double multiply_burst(int rounds, int32_t* keep) {

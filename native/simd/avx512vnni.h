@@ -5,6 +5,9 @@
 
 namespace clarion::simd {
 
+// Accumulators, float sums and a few weights share 32 registers.
+inline constexpr int tile_fast = 12, tile_high = 8, tile_f32 = 12;
+
 // Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can. 24 accumulators
 // in one block of assembly: latency 5 x 2 a cycle needs 10, and a compiler would move them.
 inline double multiply_burst(int rounds, int32_t* keep) {

@@ -58,7 +58,4 @@ struct high_accumulator {
     i32x16 total() const { return {_mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower)}; }
 };
 
-// Accumulators, float sums and a few weights share 32 registers.
-inline constexpr int tile_fast = 12, tile_high = 8, tile_f32 = 12;
-
 }  // namespace clarion::simd
