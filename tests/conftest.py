@@ -1,4 +1,4 @@
-"""What all tests share: nothing of the user's own cache is read or written."""
+"""What all tests share. Nothing of the user's own cache is read or written."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
+
+# Machines that run tests are busy: how long an example takes says nothing.
+settings.register_profile("clarion", deadline=None, print_blob=True)
+settings.load_profile("clarion")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,8 +4,7 @@
 
 namespace clarion {
 
-void bind_formats(nanobind::module_& m);   // formats, dequantize, linear, measure_*
-void bind_machine(nanobind::module_& m);   // Machine, Program, KvCache
-void bind_sampling(nanobind::module_& m);  // sample
+void bind_formats(nanobind::module_& m);  // formats, dequantize, linear, measure_*
+void bind_machine(nanobind::module_& m);  // Machine, Program, KvCache
 
 }  // namespace clarion

@@ -11,5 +11,4 @@ NB_MODULE(CLARION_MODULE, m) {
     m.attr("ISA") = CLARION_ISA_NAME;
     clarion::bind_formats(m);
     clarion::bind_machine(m);
-    clarion::bind_sampling(m);
 }

@@ -1,5 +1,5 @@
-#include "bind/bind.h"
-
+// Choosing the next token: plain arithmetic, the same bits whatever the instruction set, in a module of its own.
+#include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
 #include "machine/message.h"
@@ -56,7 +56,8 @@ nb::list as_list(const std::vector<TokenProbability>& pairs) {
 
 }  // namespace
 
-void bind_sampling(nb::module_& m) {
+NB_MODULE(sampling, m) {
+    nb::set_leak_warnings(false);
     nb::class_<SamplerState>(m, "SamplerState")
         .def("__init__",
              [](SamplerState* self, int64_t n_vocab, const nb::dict& parameters) {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
+from clarion._native import sampling
 from clarion.devices import choose, native
 from clarion.devices.hierarchy import hierarchy
 from clarion.devices.memory import memory
@@ -116,7 +117,7 @@ def load(
         engine = Engine(
             program,
             core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
-            core.Sampler(plan.n_vocab),
+            sampling.Sampler(plan.n_vocab),
             n_pages=n_pages,
             context=plan.context,
             max_tokens=plan.max_tokens,
@@ -414,7 +415,7 @@ class Model:
                 ids,
                 parameters,
                 room=room,
-                state=native(self.isa).SamplerState(self.n_vocab, parameters.native(breakers)),
+                state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
                 decoder=self.tokenizer.stream() if parameters.detokenize else None,
                 end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
                 streams=streams,

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 
-from clarion.devices import native
+from clarion._native import sampling
 from clarion.runtime.core import PAGE_SIZE, Floats, Ints
 from clarion.runtime.engine import Engine
 
@@ -107,7 +107,7 @@ class FakeMachine:
         self.engine = Engine(
             self.program,
             self.cache,
-            native().Sampler(V),
+            sampling.Sampler(V),
             n_pages=n_pages,
             context=context,
             max_tokens=max_tokens,

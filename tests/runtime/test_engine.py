@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.devices import native
+from clarion._native import sampling
 from clarion.errors import ClosedError, FileError, ModelError
 from clarion.runtime.completion import Completion
 from clarion.runtime.jobs import Generation, Put, Scoring
@@ -50,7 +50,7 @@ def generation(
             list(prompt),
             parameters,
             room=n,
-            state=native().SamplerState(V, parameters.native()),
+            state=sampling.SamplerState(V, parameters.native()),
             decoder=Letters(),
             end_tokens=end_tokens,
             streams=streams,

@@ -94,9 +94,9 @@ def test_tokens_outside_the_vocabulary() -> None:
 
 
 def test_native_parameters_are_complete() -> None:
-    from clarion.devices import native
+    from clarion._native import sampling
 
     for options in ({}, {"dry_multiplier": 1.0}, {"greedy": True}):
         parameters = Parameters.parse(options)  # type: ignore[arg-type]
-        native().SamplerState(10, parameters.native([3]))
+        sampling.SamplerState(10, parameters.native([3]))
     assert Parameters.parse({"greedy": True}).native()["temperature"] == 0.0

@@ -9,17 +9,14 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from clarion.devices import choices, native
+from clarion._native import sampling
 from tests.runtime import reference
 
-MODULES = [choice.name for choice in choices() if choice.usable]
 
-
-def run(module: str, logits: np.ndarray, history: list[int], **changes: Any) -> tuple[int, dict[int, float]]:
-    core = native(module)
-    state = core.SamplerState(len(logits), {**reference.DEFAULTS, **changes})
+def run(logits: np.ndarray, history: list[int], **changes: Any) -> tuple[int, dict[int, float]]:
+    state = sampling.SamplerState(len(logits), {**reference.DEFAULTS, **changes})
     state.extend(np.array(history, np.int32))
-    sampler = core.Sampler(len(logits))
+    sampler = sampling.Sampler(len(logits))
     token = sampler.sample(state, logits)
     return token, dict(sampler.survivors())
 
@@ -31,11 +28,10 @@ def check(logits: np.ndarray, history: list[int], **changes: Any) -> None:
         token = reference.draw(expected, reference.uniform(parameters["seed"], 0))
     except reference.AmbiguousError:
         assume(False)
-    for module in MODULES:
-        drawn, survivors = run(module, logits, history, **changes)
-        assert list(survivors) == list(expected), module
-        np.testing.assert_allclose(list(survivors.values()), list(expected.values()), rtol=1e-9, atol=1e-15)
-        assert drawn == token, module
+    drawn, survivors = run(logits, history, **changes)
+    assert list(survivors) == list(expected)
+    np.testing.assert_allclose(list(survivors.values()), list(expected.values()), rtol=1e-9, atol=1e-15)
+    assert drawn == token
 
 
 @st.composite
@@ -99,53 +95,48 @@ def test_dry_finds_every_repetition(history: list[int], allowed: int, breaker: b
     )
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_equal_logits_go_by_id(module: str) -> None:
+def test_equal_logits_go_by_id() -> None:
     logits = np.zeros(1000, np.float32)
-    assert list(run(module, logits, [], top_k=3)[1]) == [0, 1, 2]
-    assert list(run(module, logits, [], top_p=0.0105)[1]) == list(range(11))
+    assert list(run(logits, [], top_k=3)[1]) == [0, 1, 2]
+    assert list(run(logits, [], top_p=0.0105)[1]) == list(range(11))
     logits[[700, 300]] = 1.0
-    assert run(module, logits, [], temperature=0.0)[0] == 300
+    assert run(logits, [], temperature=0.0)[0] == 300
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_excluded_tokens_are_never_drawn(module: str) -> None:
+def test_excluded_tokens_are_never_drawn() -> None:
     logits = np.array([0.0, 100.0, 0.0], np.float32)
-    _, survivors = run(module, logits, [], logit_bias={1: -np.inf})
+    _, survivors = run(logits, [], logit_bias={1: -np.inf})
     assert survivors == {0: 0.5, 2: 0.5}
 
 
-@pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("place", [0, 17, 300, 999])
 @pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite")])
-def test_logits_that_are_no_numbers_are_an_error(module: str, place: int, value: float, word: str) -> None:
+def test_logits_that_are_no_numbers_are_an_error(place: int, value: float, word: str) -> None:
     logits = np.zeros(1000, np.float32)
     logits[place] = value
     for changes in ({}, {"top_k": 40}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match=f"the logit of token {place} is {word}"):
-            run(module, logits, [], **changes)
+            run(logits, [], **changes)
 
 
 def test_no_token_left_is_an_error() -> None:
     with pytest.raises(ValueError, match="every token is excluded"):
-        run(MODULES[0], np.full(5, -np.inf, np.float32), [])
+        run(np.full(5, -np.inf, np.float32), [])
 
 
 def test_random_numbers_are_philox() -> None:
     # The known answer that Random123 publishes for key and counter zero.
     assert reference.philox(0, 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
-    for module in MODULES:
-        core, n = native(module), 4096
-        parameters = {**reference.DEFAULTS, "seed": 2**63 + 12345}
-        state, sampler = core.SamplerState(n, parameters), core.Sampler(n)
-        drawn = [sampler.sample(state, np.zeros(n, np.float32)) for _ in range(20)]
-        assert drawn == [int(reference.uniform(parameters["seed"], i) * n) for i in range(20)]
+    n = 4096
+    parameters = {**reference.DEFAULTS, "seed": 2**63 + 12345}
+    state, sampler = sampling.SamplerState(n, parameters), sampling.Sampler(n)
+    drawn = [sampler.sample(state, np.zeros(n, np.float32)) for _ in range(20)]
+    assert drawn == [int(reference.uniform(parameters["seed"], i) * n) for i in range(20)]
 
 
 def test_history_holds_what_was_drawn() -> None:
-    core = native(MODULES[0])
-    state = core.SamplerState(4, {**reference.DEFAULTS, "temperature": 0.0, "presence_penalty": 5.0})
-    sampler, logits = core.Sampler(4), np.array([3.0, 2.0, 1.0, 0.0], np.float32)
+    state = sampling.SamplerState(4, {**reference.DEFAULTS, "temperature": 0.0, "presence_penalty": 5.0})
+    sampler, logits = sampling.Sampler(4), np.array([3.0, 2.0, 1.0, 0.0], np.float32)
     assert [sampler.sample(state, logits) for _ in range(4)] == [0, 1, 2, 3]
 
 
@@ -158,24 +149,21 @@ def test_log_probabilities(logits: np.ndarray, n: int, data: st.DataObject) -> N
         expected = np.log(reference.softmax(x))
     finite = expected > -700  # below, the exponential itself underflows
     order = sorted(np.flatnonzero(x > -np.inf).tolist(), key=lambda i: (-x[i], i))[:n]
-    for module in MODULES:
-        (chosen, *top) = native(module).Sampler(len(logits)).log_probabilities(logits, token, n)
-        assert [i for i, _ in top] == order
-        for i, value in (chosen, *top):
-            if finite[i]:
-                assert value == pytest.approx(expected[i], abs=1e-9)
-        assert chosen[0] == token
+    (chosen, *top) = sampling.Sampler(len(logits)).log_probabilities(logits, token, n)
+    assert [i for i, _ in top] == order
+    for i, value in (chosen, *top):
+        if finite[i]:
+            assert value == pytest.approx(expected[i], abs=1e-9)
+    assert chosen[0] == token
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_tokens_outside_the_vocabulary_are_refused(module: str) -> None:
-    core = native(module)
-    state = core.SamplerState(10, reference.DEFAULTS)
+def test_tokens_outside_the_vocabulary_are_refused() -> None:
+    state = sampling.SamplerState(10, reference.DEFAULTS)
     for token in (-1, 10):
         with pytest.raises(ValueError, match=f"token {token} is outside the vocabulary of 10"):
             state.extend(np.array([token], np.int32))
         with pytest.raises(ValueError, match=f"token {token} is outside"):
-            core.SamplerState(10, {**reference.DEFAULTS, "logit_bias": {token: 1.0}})
+            sampling.SamplerState(10, {**reference.DEFAULTS, "logit_bias": {token: 1.0}})
 
 
 def test_large_vocabulary_without_filters() -> None:

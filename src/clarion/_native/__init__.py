@@ -1,2 +1,2 @@
 """The native core: one module for each instruction set, of which
-`clarion.devices.native` picks one, and `files`."""
+`clarion.devices.native` picks one, `files` and `sampling`."""

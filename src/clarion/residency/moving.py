@@ -92,7 +92,7 @@ class Moving:
 
 
 def _yield_to_others() -> None:
-    """The lowest priority: all of an idle core, little of one that computes. On Linux each thread has its own."""
+    """The lowest priority: all of an idle core, little of a busy one. On Linux each thread has its own."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 

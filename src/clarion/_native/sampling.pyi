@@ -1,0 +1,22 @@
+"""Choosing the next token: the same bits whatever the instruction set."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+_Ints = np.ndarray[tuple[int], np.dtype[np.int32]]
+_Floats = np.ndarray[tuple[int], np.dtype[np.float32]]
+
+class SamplerState:
+    """The sampling parameters and the history of one sequence."""
+
+    def __init__(self, n_vocab: int, parameters: Mapping[str, object]) -> None: ...
+    def extend(self, tokens: _Ints) -> None: ...
+
+class Sampler:
+    """The sampling workspace of one thread."""
+
+    def __init__(self, n_vocab: int) -> None: ...
+    def sample(self, state: SamplerState, logits: _Floats) -> int: ...
+    def survivors(self) -> list[tuple[int, float]]: ...
+    def log_probabilities(self, logits: _Floats, token: int, n: int) -> list[tuple[int, float]]: ...
