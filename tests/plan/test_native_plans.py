@@ -20,10 +20,17 @@ def machine():
 
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
-    options = {"max_tokens": 32, "max_outputs": 32, "context": 128, "bf16": native().MULTIPLIES_BF16} | options
+    options = {
+        "max_tokens": 32,
+        "max_outputs": 32,
+        "context": 128,
+        "bf16": native().MULTIPLIES_BF16,
+    } | options
     p = plan.compile(models.build(*golden(name)), **options)
     program = native().Program(machine, p.native_spec())
-    cache = native().KvCache(layers=list(p.kv_layers), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values)
+    cache = native().KvCache(
+        layers=list(p.kv_layers), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
+    )
     found = []
     for start in range(0, len(ids), chunk):
         tokens = ids[start : start + chunk]
@@ -55,7 +62,9 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
     ids, _ = expected(name)
     p = plan.compile(models.build(*golden(name)), max_tokens=32, max_outputs=1, context=64)
     program = native().Program(machine, p.native_spec())
-    cache = native().KvCache(layers=list(p.kv_layers), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values)
+    cache = native().KvCache(
+        layers=list(p.kv_layers), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
+    )
     here = np.arange(32, dtype=np.int32)
     program.run(cache, ids, here, 0 * here, np.zeros((1, 1), np.int32), here[-1:])
     np.testing.assert_array_equal(program.buffer("logits")[0], logits(machine, name, ids)[-1])
