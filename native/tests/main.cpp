@@ -31,7 +31,7 @@ long allocations() { return count.load(); }
 #ifdef __wasi__
 // The C++ library of WASI has no exceptions. What throws, traps.
 extern "C" {
-[[noreturn]] void* __cxa_allocate_exception(size_t) { std::abort(); }
+void* __cxa_allocate_exception(size_t) noexcept { std::abort(); }
 [[noreturn]] void __cxa_throw(void*, void*, void*) { std::abort(); }
 }
 #endif
