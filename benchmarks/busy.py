@@ -4,7 +4,9 @@
 
 Alone and beside `--busy` processes that do nothing but count, in turns. With c cores, n threads and b busy
 processes the system can give Clarion c * n / (n + b) cores where n + b > c: its fair share. What is reported
-is the speed beside them as a part of that share of the speed alone.
+is the speed beside them as a part of that share of the speed alone; and the same for each second of processor
+time that Clarion got, since the system may give less than the share: two threads of one process may well stay
+on one core while the other process keeps the other.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
@@ -42,12 +45,37 @@ def busy(processes: int) -> Iterator[None]:
             other.join()
 
 
-def speeds(model: clarion.Model, prompt: list[int], n_generate: int) -> tuple[float, float]:
-    """Tokens a second of the prompt, and of what follows one token."""
+Speed = tuple[float, float]  # tokens a second, and the cores that they took: processor time over time
+
+
+def speeds(
+    model: clarion.Model, prompts: Iterator[list[int]], n_generate: int, seconds: float
+) -> list[Speed]:
+    """Of prompts, and of what follows one token, each over so many seconds: many slices of time."""
     fixed: clarion.Options = {"greedy": True, "ignore_eos": True, "detokenize": False}
-    first = model.generate(prompt, max_tokens=1, **fixed)
-    rest = model.generate(prompt[:1], max_tokens=n_generate + 1, **fixed)
-    return first.timings.prompt_rate, rest.timings.generation_rate
+    found = []
+    for n_prompt, n in ((None, 1), (1, n_generate + 1)):
+        begin, computed = time.perf_counter(), time.process_time()
+        tokens, spent = 0, 0.0
+        while spent < seconds:
+            timings = model.generate(next(prompts)[:n_prompt], max_tokens=n, **fixed).timings
+            some, rate = (
+                (timings.prompt_tokens, timings.prompt_rate)
+                if n_prompt is None
+                else (n_generate, timings.generation_rate)
+            )
+            tokens += some
+            spent += some / rate
+        cores = (time.process_time() - computed) / (time.perf_counter() - begin)
+        found.append((tokens / spent, cores))
+    return found
+
+
+def random_prompts(n_vocab: int, length: int) -> Iterator[list[int]]:
+    """No two begin alike: nothing of one is reused for another."""
+    generator = np.random.default_rng(0)
+    while True:
+        yield generator.integers(0, n_vocab, length).tolist()
 
 
 def main() -> None:
@@ -60,6 +88,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=256)
     parser.add_argument("--generate", type=int, default=48)
+    parser.add_argument("--seconds", type=float, default=0.5, help="of each measurement, at least")
     parser.add_argument("--json")
     arguments = parser.parse_args()
 
@@ -68,22 +97,28 @@ def main() -> None:
         model.settle()
         n = model.threads
         share = min(1.0, cores / (n + arguments.busy) if n + arguments.busy > cores else 1.0)
-        tokens = np.random.default_rng(0).integers(
-            0, model.n_vocab, (2 * arguments.rounds + 1, arguments.prompt)
-        )
-        prompts = iter(tokens.tolist())
-        speeds(model, next(prompts), arguments.generate)  # warm up
+        prompts = random_prompts(model.n_vocab, arguments.prompt)
+
+        def measure() -> list[Speed]:
+            return speeds(model, prompts, arguments.generate, arguments.seconds)
+
+        measure()  # warm up
         rows = []
         for _ in range(arguments.rounds):
-            alone = speeds(model, next(prompts), arguments.generate)
+            alone = measure()
             with busy(arguments.busy):
-                beside = speeds(model, next(prompts), arguments.generate)
+                beside = measure()
             rows.append({"alone": alone, "beside": beside})
-    parts = [[row["beside"][i] / row["alone"][i] / share for row in rows] for i in (0, 1)]
     print(f"{n} threads on {cores} cores, {arguments.busy} busy: fair share {share:.2f}")
-    for name, values in zip(("prompt", "generation"), parts, strict=True):
-        spread = f"{min(values):.0%} to {max(values):.0%}"
-        print(f"{name:11} {median(values):4.0%} of the fair share ({spread})")
+    for i, name in enumerate(("prompt", "generation")):
+        pairs = [(row["alone"][i], row["beside"][i]) for row in rows]
+        parts = [beside[0] / alone[0] / share for alone, beside in pairs]
+        each = [beside[0] / beside[1] / (alone[0] / alone[1]) for alone, beside in pairs]
+        got = [median(pair[j][1] for pair in pairs) for j in (0, 1)]
+        print(
+            f"{name:11} {median(parts):4.0%} of the fair share ({min(parts):.0%} to {max(parts):.0%}); "
+            f"cores {got[0]:.2f} alone, {got[1]:.2f} beside; {median(each):.0%} per core"
+        )
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
             json.dump(

@@ -19,8 +19,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType, quants
-from numpy.typing import NDArray
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType, TokenType
+from random_weights import BLOCK_FORMATS, PLAIN, random_rows
 
 WEIGHT_STD = 0.02  # keeps activations of order one through any number of layers (each is normed anew)
 
@@ -54,20 +54,13 @@ class Shape:
         return replace(cls(), **changes)
 
 
-# Where a block keeps its float16 scales, and what each is worth next to the first. The minimum of the K
-# formats is set so that d·scale·q - dmin·minimum has mean zero for uniform bits.
-SCALES: dict[str, dict[int, float]] = {
-    "Q4_0": {0: 1.0},
-    "Q8_0": {0: 1.0},
-    "Q4_K": {0: 1.0, 2: 7.5},
-    "Q5_K": {0: 1.0, 2: 15.5},
-    "Q6_K": {208: 1.0},
-}
-PLAIN = ("F32", "F16", "BF16")
+# llama.cpp's mixtures: what most tensors get, and what the output and half of attn_v and ffn_down get.
+MIXTURES = {"Q4_K_M": ("Q4_K", "Q6_K"), "Q5_K_M": ("Q5_K", "Q6_K")}
+RECIPES = (*MIXTURES, *BLOCK_FORMATS, *PLAIN)
 
 
 def use_more_bits(layer: int, layers: int) -> bool:
-    """Whether llama.cpp's Q4_K_M recipe gives this layer's attn_v and ffn_down six bits."""
+    """Whether llama.cpp's Q4_K_M and Q5_K_M give this layer's attn_v and ffn_down six bits."""
     eighth = layers // 8
     return layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
 
@@ -76,11 +69,10 @@ def tensors(shape: Shape, recipe: str) -> Iterator[tuple[str, str, tuple[int, ..
     """Yield (name, format, shape) in the order in which they are written."""
 
     def pick(layer: int | None, name: str) -> str:
-        if recipe != "Q4_K_M":
-            return recipe
+        most, more = MIXTURES.get(recipe, (recipe, recipe))
         if layer is None or (name in ("attn_v", "ffn_down") and use_more_bits(layer, shape.layers)):
-            return "Q6_K"
-        return "Q4_K"
+            return more
+        return most
 
     q, kv = shape.heads * shape.head, shape.kv_heads * shape.head
     yield "token_embd.weight", pick(None, "token_embd"), (shape.vocabulary, shape.width)
@@ -101,31 +93,6 @@ def tensors(shape: Shape, recipe: str) -> Iterator[tuple[str, str, tuple[int, ..
     yield "output_norm.weight", "F32", (shape.width,)
     if not shape.tied:
         yield "output.weight", pick(None, "output"), (shape.vocabulary, shape.width)
-
-
-def random_weights(generator: np.random.Generator, format: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the bytes of a tensor of mean 0 and deviation WEIGHT_STD; norm gains are near one."""
-    if format in PLAIN:
-        values = generator.standard_normal(shape, dtype=np.float32) * np.float32(WEIGHT_STD)
-        values += np.float32(len(shape) == 1)
-        raw = values if format == "F32" else quants.quantize(values, GGMLQuantizationType[format])
-        return raw.view(np.uint8)
-    kind = GGMLQuantizationType[format]
-    block_size, block_bytes = GGML_QUANT_SIZES[kind]
-    if shape[-1] % block_size:
-        raise ValueError(f"{format} needs rows of a multiple of {block_size} weights, found {shape[-1]}")
-    row_bytes = shape[-1] // block_size * block_bytes
-    raw = np.frombuffer(generator.bytes(shape[0] * row_bytes), np.uint8).copy()
-    blocks = raw.reshape(-1, block_bytes)
-
-    def scale(rows: NDArray[np.uint8], d: float) -> None:
-        for offset, factor in SCALES[format].items():
-            rows[:, offset : offset + 2] = np.array([d * factor], np.float16).view(np.uint8)
-
-    sample = blocks[:64].copy()
-    scale(sample, 1.0)
-    scale(blocks, WEIGHT_STD / float(np.std(quants.dequantize(sample, kind))))
-    return raw.reshape(shape[0], row_bytes)
 
 
 def byte_letters() -> list[str]:
@@ -160,9 +127,7 @@ def write(
     partial = Path(f"{os.fspath(path)}.part")
     writer = GGUFWriter(partial, "llama")
     writer.add_name(f"random {recipe}")
-    file_type = (
-        "MOSTLY_Q4_K_M" if recipe == "Q4_K_M" else f"MOSTLY_{recipe}" if recipe != "F32" else "ALL_F32"
-    )
+    file_type = "ALL_F32" if recipe == "F32" else f"MOSTLY_{recipe}"
     writer.add_file_type(getattr(LlamaFileType, file_type, LlamaFileType.GUESSED))
     writer.add_block_count(shape.layers)
     writer.add_context_length(shape.context)
@@ -197,7 +162,7 @@ def write(
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for _, format, dimensions in table:
-            writer.write_tensor_data(random_weights(generator, format, dimensions))
+            writer.write_tensor_data(random_rows(generator, format, dimensions, WEIGHT_STD))
         writer.close()
         partial.rename(path)
     finally:
@@ -212,7 +177,7 @@ def main() -> None:
     parser.add_argument(
         "--shape", type=Shape.parse, default=Shape(), help="e.g. width=512,layers=4 (default: Llama 3.2 1B)"
     )
-    parser.add_argument("--type", default="Q4_K_M", choices=["Q4_K_M", *SCALES, *PLAIN])
+    parser.add_argument("--type", default="Q4_K_M", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     write(arguments.path, arguments.shape, arguments.type, arguments.seed)

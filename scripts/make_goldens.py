@@ -147,6 +147,12 @@ GOLDENS_TABLE = {
         ),
         metadata={"expert_weights_norm": False},
     ),
+    "bitnet": Golden("bitnet", shape(tie_word_embeddings=True, hidden_act="silu")),
+    "bitnet-tq2_0": Golden(
+        "bitnet",
+        shape(width=256, heads=4, kv=2, ff=256, layers=1, tie_word_embeddings=True, hidden_act="silu"),
+        {"blk": "TQ2_0"},
+    ),
 }
 
 ARCHITECTURES = {
@@ -156,6 +162,7 @@ ARCHITECTURES = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "qwen3_moe": "qwen3moe",
+    "bitnet": "bitnet",
 }
 OUTER = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
 MODULES = {
@@ -165,6 +172,8 @@ MODULES = {
     "self_attn.o_proj": "attn_output",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
+    "self_attn.attn_sub_norm": "attn_sub_norm",
+    "mlp.ffn_sub_norm": "ffn_sub_norm",
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",

@@ -85,7 +85,8 @@ Rows rows_of(const Entry& buffer) {
     if (name == "tokens") return Rows::tokens;
     if (name == "outputs") return Rows::outputs;
     if (name == "slots") return Rows::slots;
-    refuse({buffer.where, ".rows: found '", name, "', expected tokens, outputs or slots"});
+    if (name == "batch") return Rows::batch;
+    refuse({buffer.where, ".rows: found '", name, "', expected tokens, outputs, slots or batch"});
 }
 
 // A program and the arrays that it points into.

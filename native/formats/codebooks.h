@@ -12,7 +12,7 @@
 namespace clarion {
 
 struct Codebooks {
-    uint64_t iq1[2048];  // 8 * (value + 1)
+    uint64_t iq1[2048];  // 8 * value + 10
     uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024];
     uint32_t iq3_xxs[256], iq3_s[512];
     alignas(16) uint8_t iq4[16], e2m1[16];
@@ -22,7 +22,7 @@ struct Codebooks {
 
     Codebooks() {
         namespace data = codebook_data;
-        unpack(data::iq1, data::iq1_levels, 8, 8, iq1);
+        unpack(data::iq1, data::iq1_levels, 8, 10, iq1);
         unpack(data::iq2_xxs, data::iq2_xxs_levels, 1, 64, iq2_xxs);
         unpack(data::iq2_xs, data::iq2_xs_levels, 1, 64, iq2_xs);
         unpack(data::iq2_s, data::iq2_s_levels, 1, 64, iq2_s);

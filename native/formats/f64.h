@@ -10,9 +10,9 @@ struct F64 {
     static constexpr const char* name = "F64";
     static constexpr int block = 1, bytes = 8;
 
-    static simd::f32x16 read(const uint8_t* row, int64_t k, int n) {
-        alignas(64) float x[16] = {};
-        dequantize(row + 8 * k, n, x);
+    static simd::f32x16 read(const uint8_t* p) {
+        alignas(64) float x[16];
+        dequantize(p, 16, x);
         return simd::load(x);
     }
     static void dequantize(const uint8_t* row, int64_t n, float* x) {

@@ -22,10 +22,12 @@
 //
 // weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
 // of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
-// sink.finish(). A sink multiplies at once, or keeps a tile in L1 for many tokens (kernels/sinks.h).
+// sink.finish(). Where `int runs` is 2, it delivers the first 16 columns of each 32, calls sink.next_run(), then the
+// others under the same numbers of quads, and calls it again: half the machine code. A sink multiplies at once,
+// or keeps a tile in L1 for many tokens (kernels/sinks.h). Formats with codebooks have a third kind: formats/grid.h.
 //
-// Float formats have instead: static f32x16 read(const uint8_t* row, int64_t k, int n), n columns from k,
-// zeros behind; and static void dequantize(const uint8_t* row, int64_t n, float* x).
+// Float formats have instead: static f32x16 read(const uint8_t*), 16 columns of a row; and static void
+// dequantize(const uint8_t* row, int64_t n, float* x).
 #pragma once
 
 #include <algorithm>
@@ -62,18 +64,16 @@ T from_file(const uint8_t* p) {
 inline uint16_t load_u16(const uint8_t* p) { return from_file<uint16_t>(p); }
 inline uint32_t load_u32(const uint8_t* p) { return from_file<uint32_t>(p); }
 
-// Calls use(p) with n numbers of a file, n <= 16: the file's own where there are 16 in the processor's order, otherwise a
-// copy with zeros behind it.
+// Calls use(p) with 16 numbers of a file: its own where they are in the processor's order, otherwise a copy.
 template <typename T, typename Use>
-[[gnu::always_inline]] inline simd::f32x16 with_numbers(const uint8_t* row, int n, Use use) {
-    alignas(64) T x[16] = {};
+[[gnu::always_inline]] inline simd::f32x16 with_numbers(const uint8_t* row, Use use) {
     if constexpr (std::endian::native == std::endian::little) {
-        if (n == 16) return use(reinterpret_cast<const T*>(row));
-        std::memcpy(x, row, sizeof(T) * static_cast<size_t>(n));
+        return use(reinterpret_cast<const T*>(row));
     } else {
-        for (int i = 0; i < n; ++i) x[i] = from_file<T>(row + sizeof(T) * static_cast<size_t>(i));
+        alignas(64) T x[16];
+        for (size_t i = 0; i < 16; ++i) x[i] = from_file<T>(row + sizeof(T) * i);
+        return use(x);
     }
-    return use(x);
 }
 inline float f16_at(const uint8_t* p) { return simd::f16_to_f32(load_u16(p)); }
 
@@ -97,6 +97,27 @@ inline void unpack_pairs(const uint8_t* __restrict q, uint8_t* __restrict u) {
     for (int half = 0; half < 2; ++half)
         for (int k = 0; k < 4; ++k)
             for (int i = 0; i < 32; ++i) u[128 * half + 32 * k + i] = q[32 * half + i] >> 2 * k & 3;
+}
+
+template <int g>
+simd::u8x64 pair_of(simd::u8x64 q) {
+    return simd::bit_and(simd::as_u8(simd::shift_right<2 * g>(simd::as_i32(q))), simd::set1_u8(3));
+}
+// The same for 16 rows: 128 columns from 32 bytes of each, as one unit of a panel decoder.
+template <typename Sink>
+[[gnu::always_inline]] inline void put_pairs(Panel panel, int64_t at, Sink& sink) {
+    sink.begin();
+    for (int run = 0; run < 2; ++run) {
+        simd::u8x64 q[4];
+        simd::transpose_16(panel, at + 16 * run, q);
+        unrolled<2>([&]<int c>() CLARION_INLINE {
+            unrolled<4>([&]<int g>() CLARION_INLINE {
+                sink.template put2<8 * g + 2 * c>(pair_of<g>(q[2 * c]), pair_of<g>(q[2 * c + 1]));
+            });
+        });
+        sink.next_run();
+    }
+    sink.finish();
 }
 
 // The 16-bit float at `offset + b * stride` of every row: out[b][r]. All halves are stored before any vector

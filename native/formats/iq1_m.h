@@ -15,6 +15,43 @@ struct IQ1_M {
     static constexpr int32_t offset = 9;
     static constexpr bool has_min = false, wide = false;
 
+    using Entry = uint64_t;
+    static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;
+    static constexpr const Entry* grid() { return codebooks.iq1; }
+
+    static void codes(Panel panel, int64_t at, const Codes& to) {
+        simd::u8x64 q[8], h[4], s[4];
+        simd::transpose_16(panel, at, q);
+        simd::transpose_16(panel, at + 16, q + 4);
+        simd::transpose_16(panel, at + 32, h);
+        simd::transpose_16(panel, at + 40, s);  // its upper half
+        for (int g = 0; g < 8; ++g) {
+            simd::i32x16 nibbles = simd::as_i32(h[g / 2]);
+            if (g % 2 != 0) nibbles = simd::shift_right<16>(nibbles);
+            store_indices(to.index + 64 * g, simd::as_i32(q[g]),
+                          [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 4 * i>(nibbles, 0x700); });
+            // Bit 3 of nibble i to all bits of byte i.
+            const simd::i32x16 set = simd::bit_or(
+                simd::bit_or(shifted_bits<-3>(nibbles, 1), shifted_bits<1>(nibbles, 0x100)),
+                simd::bit_or(shifted_bits<5>(nibbles, 0x10000), shifted_bits<9>(nibbles, 0x1000000)));
+            simd::store(to.flags + 16 * g, simd::sub(simd::shift_left<8>(set), set));
+        }
+        const simd::i32x16 s01 = simd::as_i32(s[2]), s23 = simd::as_i32(s[3]);
+        const simd::i32x16 half =
+            simd::bit_or(simd::bit_or(shifted_bits<-12>(s01, 0xf), shifted_bits<-24>(s01, 0xf0)),
+                         simd::bit_or(shifted_bits<-4>(s23, 0xf00), shifted_bits<-16>(s23, 0xf000)));
+        const simd::f32x16 d = simd::mul(simd::f16_low(simd::as_u8(half)), simd::set1(0.125f));
+        for (int i = 0; i < 4; ++i) {
+            simd::i32x16 bits = i < 2 ? s01 : s23;
+            if (i % 2 != 0) bits = simd::shift_right<16>(bits);
+            for (int g = 4 * i; g < 4 * i + 4; ++g) {
+                const simd::i32x16 odd = simd::bit_or(shifted_bits<1>(bits, 14), simd::set1(int32_t{1}));
+                simd::store(to.scale + 16 * g, simd::mul(d, simd::to_f32(odd)));
+                bits = simd::shift_right<3>(bits);
+            }
+        }
+    }
+
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         const uint8_t *h = block + 32, *s = block + 48;
         uint16_t half = 0;

@@ -4,8 +4,7 @@
 // weight = d * (2 s + 1) * (codebook[index] +- 1/8), here in eighths
 #pragma once
 
-#include "formats/codebooks.h"
-#include "formats/format.h"
+#include "formats/grid.h"
 
 namespace clarion {
 
@@ -16,6 +15,23 @@ struct IQ1_S {
     static constexpr int group = 32;
     static constexpr int32_t offset = 9;
     static constexpr bool has_min = false, wide = false;
+
+    using Entry = uint64_t;
+    static constexpr uint8_t flip = 0, more = 0xfe;  // a flag takes two eighths away
+    static constexpr const Entry* grid() { return codebooks.iq1; }
+
+    static void codes(Panel panel, int64_t at, const Codes& to) {
+        const simd::f32x16 d = first_f16(panel, at, 0.125f);
+        simd::u8x64 q[8], h[4];
+        simd::transpose_16(panel, at + 2, q);
+        simd::transpose_16(panel, at + 18, q + 4);
+        simd::transpose_16(panel, at + 34, h);
+        for (int pair = 0; pair < 4; ++pair) {
+            put_32(simd::as_i32(q[2 * pair]), simd::as_i32(h[pair]), d, 2 * pair, to);
+            put_32(simd::as_i32(q[2 * pair + 1]), simd::shift_right<16>(simd::as_i32(h[pair])), d,
+                   2 * pair + 1, to);
+        }
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         const float d = f16_at(block) * 0.125f;
@@ -31,8 +47,17 @@ struct IQ1_S {
 
     // Eight columns of the codebook, shifted by an eighth up or down.
     static void put(int index, int down, uint8_t* u) {
-        const uint64_t v = codebooks.iq1[index] + (down != 0 ? 0 : 2 * every_byte);
+        const uint64_t v = codebooks.iq1[index] - (down != 0 ? 2 * every_byte : 0);
         std::memcpy(u, &v, 8);
+    }
+
+  private:
+    static void put_32(simd::i32x16 q, simd::i32x16 h, simd::f32x16 d, int g, const Codes& to) {
+        store_indices(to.index + 64 * g, q,
+                      [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 3 * i>(h, 0x700); });
+        simd::store(to.flags + 16 * g, simd::shift_right_signed<31>(simd::shift_left<16>(h)));
+        const simd::i32x16 odd = simd::bit_or(shifted_bits<-11>(h, 14), simd::set1(int32_t{1}));
+        simd::store(to.scale + 16 * g, simd::mul(d, simd::to_f32(odd)));
     }
 };
 

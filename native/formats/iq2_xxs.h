@@ -3,8 +3,7 @@
 // weight = d * (s + 1/2) / 4 * +-codebook[index]
 #pragma once
 
-#include "formats/codebooks.h"
-#include "formats/format.h"
+#include "formats/grid.h"
 
 namespace clarion {
 
@@ -15,6 +14,23 @@ struct IQ2_XXS {
     static constexpr int group = 32;
     static constexpr int32_t offset = 64;
     static constexpr bool has_min = false, wide = true;
+
+    using Entry = uint64_t;
+    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr const Entry* grid() { return codebooks.iq2_xxs; }
+
+    static void codes(Panel panel, int64_t at, const Codes& to) {
+        const simd::f32x16 d = first_f16(panel, at, 0.25f);
+        for (int pair = 0; pair < 4; ++pair) {
+            simd::u8x64 q[4];
+            simd::transpose_16(panel, at + 2 + 16 * pair, q);
+            for (int i = 0; i < 2; ++i) {
+                const int g = 2 * pair + i;
+                store_indices(to.index + 64 * g, simd::as_i32(q[2 * i]));
+                put_sevens(simd::as_i32(q[2 * i + 1]), d, to.flags + 16 * g, to.scale + 16 * g);
+            }
+        }
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         const float d = f16_at(block) * 0.25f;

@@ -3,7 +3,7 @@
 // weight = d * (s & 15) * q - dmin * (s >> 4)
 #pragma once
 
-#include "formats/format.h"
+#include "formats/k_scales.h"
 
 namespace clarion {
 
@@ -11,9 +11,29 @@ struct Q2_K {
     static constexpr int id = 10;
     static constexpr const char* name = "Q2_K";
     static constexpr int block = 256, bytes = 84;
-    static constexpr int group = 16;
+    static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 0;
     static constexpr bool has_min = true, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
+
+    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+        for (int64_t b = 0; b < blocks; ++b) {
+            simd::u8x64 s[4], end[4];
+            simd::transpose_16(panel, bytes * b, s);
+            simd::transpose_16(panel, bytes * b + 68, end);  // its last four bytes are d and dmin
+            const simd::f32x16 d = simd::f16_low(end[3]);
+            const simd::f32x16 neg_dmin = simd::sub(simd::zero(), simd::f16_high(end[3]));
+            for (int c = 0; c < 4; ++c, scale += 64, neg_min += 64) {
+                k_scales::store_four(scale, simd::as_i32(simd::bit_and(s[c], simd::set1_u8(15))), d);
+                k_scales::store_four(neg_min, simd::as_i32(simd::shift_right_u8<4>(s[c])), neg_dmin);
+            }
+        }
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+        for (int half = 0; half < 2; ++half) put_pairs(panel, at + 16 + 32 * half, sink);
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min) {
         const float d = f16_at(block + 80), dmin = f16_at(block + 82);

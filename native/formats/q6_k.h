@@ -13,6 +13,7 @@ struct Q6_K {
     static constexpr const char* name = "Q6_K";
     static constexpr int block = 256, bytes = 210;
     static constexpr int group = 16, live = 8;
+    static constexpr int runs = simd::live_groups >= 16 ? 1 : 2;
     static constexpr int32_t offset = 32;
     static constexpr bool has_min = false, wide = false, hot = true;
 
@@ -36,19 +37,14 @@ struct Q6_K {
     [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
-            unrolled<2>([&]<int i>() CLARION_INLINE {  // columns 16 * i .. of each run
-                simd::u8x64 l0[4], l1[4], h[4];
-                simd::transpose_16(panel, at + 64 * half + 16 * i, l0);
-                simd::transpose_16(panel, at + 64 * half + 32 + 16 * i, l1);
-                simd::transpose_16(panel, at + 128 + 32 * half + 16 * i, h);
-                unrolled<2>([&]<int c>() CLARION_INLINE {
-                    constexpr int quad = 4 * i + 2 * c, a = 2 * c, b = 2 * c + 1;
-                    sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
-                    sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
-                    sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));
-                    sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
-                });
-            });
+            if constexpr (runs == 1) {
+                unrolled<2>([&]<int r>() CLARION_INLINE { put_run<4 * r>(panel, at, half, r, sink); });
+            } else {
+                for (int r = 0; r < 2; ++r) {
+                    put_run<0>(panel, at, half, r, sink);
+                    sink.next_run();
+                }
+            }
             sink.finish();
         }
     }
@@ -66,6 +62,21 @@ struct Q6_K {
     }
 
   private:
+    // Columns 16 r .. of each 32 of half a block.
+    template <int first_quad, typename Sink>
+    [[gnu::always_inline]] static void put_run(Panel panel, int64_t at, int half, int r, Sink& sink) {
+        simd::u8x64 l0[4], l1[4], h[4];
+        simd::transpose_16(panel, at + 64 * half + 16 * r, l0);
+        simd::transpose_16(panel, at + 64 * half + 32 + 16 * r, l1);
+        simd::transpose_16(panel, at + 128 + 32 * half + 16 * r, h);
+        unrolled<2>([&]<int c>() CLARION_INLINE {
+            constexpr int quad = first_quad + 2 * c, a = 2 * c, b = 2 * c + 1;
+            sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
+            sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
+            sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));
+            sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
+        });
+    }
     template <int k>
     static simd::u8x64 run(simd::u8x64 l, simd::u8x64 h) {
         const simd::u8x64 low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);

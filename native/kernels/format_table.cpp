@@ -5,12 +5,24 @@
 #include <string>
 
 #include "formats/table.h"
+#include "kernels/float_product.h"
+#include "kernels/grid_product.h"
 #include "kernels/row_decoder.h"
 #include "kernels/sinks.h"
 
 namespace clarion {
 
 namespace {
+
+template <typename F>
+void decode_codes(Panel panel, int64_t blocks, const Tile& tile) {
+    decode_grid(panel, blocks, tile, grid_of<F>);
+}
+template <typename F, typename Accumulator>
+void multiply_one_codes(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch,
+                        float* sums) {
+    multiply_one_grid<Accumulator>(panel, n_cols, activation, fetch, sums, grid_of<F>);
+}
 
 template <typename F>
 constexpr Format row() {
@@ -24,17 +36,24 @@ constexpr Format row() {
         f.offset = F::offset;
         f.has_min = F::has_min;
         f.wide = F::wide;
-        f.unpack = unpack_blocks<F>;
+        if constexpr (simd::live_groups == 0 || !(requires { F::live; } || requires { F::grid(); }))
+            f.unpack = unpack_blocks<F>;
     } else {
-        f.decode_f32 = decode_floats<F>;
+        f.multiply_floats = multiply_floats<F>;
         f.dequantize_floats = F::dequantize;
     }
     if constexpr (requires { F::live; }) {
         if constexpr (simd::live_groups > 0) f.decode_panel = decode_tile<F>;
-        if constexpr (F::hot && F::live <= simd::live_groups)
+        constexpr int sums = OneToken<F, simd::high_accumulator>::sums;
+        if constexpr (F::hot && sums <= simd::live_groups)
             f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
-        if constexpr (F::hot && F::live <= simd::live_groups_high)
+        if constexpr (F::hot && sums <= simd::live_groups_high)
             f.one_high = multiply_one<F, simd::high_accumulator>;
+    }
+    if constexpr (requires { F::grid(); } && simd::live_groups > 0) {
+        f.decode_panel = decode_codes<F>;
+        f.one_fast = multiply_one_codes<F, simd::fast_accumulator<true>>;
+        f.one_high = multiply_one_codes<F, simd::high_accumulator>;
     }
     return f;
 }

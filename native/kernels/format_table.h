@@ -46,16 +46,18 @@ struct Format {
     int32_t offset;
     bool has_min;
     bool wide;
+    // One of the two: how rows are decoded, or panels.
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
-    void (*decode_panel)(simd::Panel panel, int64_t blocks, const Tile& tile);  // null: decoded row by row
+    void (*decode_panel)(simd::Panel panel, int64_t blocks, const Tile& tile);
     // The whole product with one token, its weights never leaving registers; null unless the format is hot and
     // simd::live_groups allows it. As many bytes as the panel has are fetched meanwhile.
     using One = void (*)(simd::Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch,
                          float* sums);
     One one_fast, one_high;
 
-    // Float formats: columns k .. k+n-1 as weight [n][16 rows]; n weights of a row.
-    void (*decode_f32)(simd::Panel panel, int64_t k, int64_t n, float* weights);
+    // Float formats: the product of 16 rows with some tokens; n weights of a row.
+    void (*multiply_floats)(simd::Panel panel, int64_t n_cols, const std::byte* const* tokens,
+                            int64_t n_tokens, Fetch fetch, float* sums);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 
     // Some blocks of 16 rows of an integer format: at most 512 columns.

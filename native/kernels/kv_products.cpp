@@ -22,12 +22,16 @@ f32x16 load_lanes(const float* p) { return simd::load(p); }
 f32x16 load_lanes(const uint16_t* p) { return simd::load_f16(p); }
 f32x16 load_lanes(const Bf16* p) { return simd::load_bf16(&p->bits); }
 
-// Walks through what is to be fetched, `lines` at each of `steps` steps.
+// Walks through what is to be fetched, at most `lines` at each of `steps` steps and the rest at once: a line left out is
+// waited for.
 template <int lines>
 class Fetch {
   public:
     Fetch(const PageMatrix& m, int64_t steps)
-        : at_(m.next), step_(m.next_bytes / std::max<int64_t>(1, steps)) {}
+        : at_(m.next), step_(std::min<int64_t>(m.next_bytes / std::max<int64_t>(1, steps), lines * line)) {
+        for (int64_t rest = m.next_bytes - steps * step_; rest > 0; rest -= line, at_ += line)
+            simd::prefetch(at_);
+    }
     [[gnu::always_inline]] void step() {
         for (int i = 0; i < lines; ++i) simd::prefetch(at_ + i * line);
         at_ += step_;
@@ -74,7 +78,7 @@ void accumulate_columns(Matrix w, const PageMatrix& m, int64_t length, Range col
         m, (columns.to - columns.from) / B * (rows.to - rows.from));
     for (; b + B <= columns.to; b += B) accumulate<T, Q, B>(w, column(b), length, rows, sums(b), fetch);
     if constexpr (B > 1) {
-        Fetch<std::max(1, int{sizeof(T) * lanes / line})> rest(m, columns.to * (rows.to - rows.from));
+        Fetch<std::max(1, int{sizeof(T) * lanes / line})> rest({m.format, m.data, m.dim, m.next, 0}, 1);
         for (; b < columns.to; ++b) accumulate<T, Q, 1>(w, column(b), length, rows, sums(b), rest);
     }
 }

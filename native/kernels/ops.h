@@ -23,5 +23,6 @@ std::unique_ptr<Op> make_gate(const OpSpec& spec);
 std::unique_ptr<Op> make_select(const OpSpec& spec);
 std::unique_ptr<Op> make_route(const OpSpec& spec);
 std::unique_ptr<Op> make_expert_sum(const OpSpec& spec);
+std::unique_ptr<Op> make_square_sums(const OpSpec& spec);
 
 }  // namespace clarion

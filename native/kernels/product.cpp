@@ -76,37 +76,23 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 
-// Float products of a tile with N tokens. B blocks of 32 columns advance together, because one chain of
-// additions would wait for itself; each is still summed on its own, and they are added in order.
-template <int N, int B>
-int64_t dot_blocks_f32(const float* weights, int64_t first, int64_t k, int64_t n,
-                       const std::byte* const* rows, simd::f32x16* total) {
-    for (; k < n && (B == 1 || k + 32 * B <= n); k += 32 * B) {
-        simd::f32x16 acc[B * N];
-        unrolled<B * N>([&]<int i>() CLARION_INLINE { acc[i] = simd::zero(); });
-        for (int64_t c = 0; c < std::min<int64_t>(32, n - k); ++c)
-            unrolled<B>([&]<int b>() CLARION_INLINE {
-                const int64_t column = k + 32 * b + c;
-                const simd::f32x16 w = simd::load(weights + 16 * column);
-                unrolled<N>([&]<int t>() CLARION_INLINE {
-                    const float x = reinterpret_cast<const float*>(rows[t])[first + column];
-                    acc[b * N + t] = simd::fma(w, simd::set1(x), acc[b * N + t]);
-                });
-            });
-        unrolled<B>([&]<int b>() CLARION_INLINE {
-            unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[b * N + t]); });
-        });
-    }
-    return k;
-}
-
+// Float products of a tile with N tokens: sums over 32 columns, added in order.
 template <int N>
 void dot_tile_f32(const float* weights, int64_t first, int64_t n, const std::byte* const* rows, float* sums) {
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
-    int64_t k = 0;
-    if constexpr (N == 1) k = dot_blocks_f32<N, 4>(weights, first, k, n, rows, total);
-    dot_blocks_f32<N, 1>(weights, first, k, n, rows, total);
+    for (int64_t k = 0; k < n; k += 32) {
+        simd::f32x16 acc[N];
+        unrolled<N>([&]<int t>() CLARION_INLINE { acc[t] = simd::zero(); });
+        for (int64_t column = k; column < k + 32; ++column) {
+            const simd::f32x16 w = simd::load(weights + 16 * column);
+            unrolled<N>([&]<int t>() CLARION_INLINE {
+                const float x = reinterpret_cast<const float*>(rows[t])[first + column];
+                acc[t] = simd::fma(w, simd::set1(x), acc[t]);
+            });
+        }
+        unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::add(total[t], acc[t]); });
+    }
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 
@@ -182,6 +168,33 @@ void multiply_pairs(simd::Panel panel, const Product& product) {
     if constexpr (has_bf16<Product>) multiply_bf16(panel, product);
 }
 
+// Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,
+// because one chain of additions would wait for itself.
+void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const float* x, float* sums) {
+    const simd::i32x16 offset = simd::set1(format.offset);
+    simd::f32x16 total = simd::load(sums);
+    for (int64_t k = 0; k < n; k += 64) {
+        simd::f32x16 acc[2] = {simd::zero(), simd::zero()};
+        for (int64_t first = k; first < k + 32; first += 4)
+            unrolled<2>([&]<int b>() CLARION_INLINE {
+                const int64_t column = first + 32 * b;
+                if (column >= n) return;
+                const int64_t g = column / format.group * 16;
+                const simd::f32x16 scale = simd::load(tile.scale + g);
+                const simd::f32x16 neg_min = format.has_min ? simd::load(tile.neg_min + g) : simd::zero();
+                const simd::i32x16 u = simd::as_i32(simd::load_bytes(tile.u + 16 * column));
+                unrolled<4>([&]<int j>() CLARION_INLINE {
+                    const simd::f32x16 q = simd::to_f32(simd::sub(byte_of<j>(u), offset));
+                    const simd::f32x16 w = simd::add(simd::mul(scale, q), neg_min);
+                    acc[b] = simd::fma(w, simd::set1(x[column + j]), acc[b]);
+                });
+            });
+        total = simd::add(total, acc[0]);
+        if (k + 32 < n) total = simd::add(total, acc[1]);
+    }
+    simd::store(sums, total);
+}
+
 // Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
 void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, int64_t n_cols,
                  const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
@@ -196,32 +209,41 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
         one(panel, n_cols, activations.row(0), fetch, sums);
         return;
     }
-    const Tile tile{local.u, local.scale, local.neg_min};
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
+    if (activations.kind == Kind::bf16) {
+        std::fill_n(sums, 16 * n_tokens, 0.0f);
+        for (int64_t k = 0; k < n_cols; k += tiling.columns_f32) {
+            const int64_t n = std::min<int64_t>(tiling.columns_f32, n_cols - k), bytes = format.row_bytes(n);
+            SpreadFetch{fetch, 16 * bytes, n_tokens}.tokens(0, n_tokens);
+            fetch.advance(16 * bytes);
+            multiply_pairs(panel, simd::FloatTileProduct{nullptr, k, n, tokens, n_tokens, sums});
+            panel.base += bytes;
+        }
+        return;
+    }
+    if (!format.integer()) {
+        format.multiply_floats(panel, n_cols, tokens, n_tokens, fetch, sums);
+        return;
+    }
+    const Tile tile{local.u, local.scale, local.neg_min};
     std::fill_n(sums, 16 * n_tokens, 0.0f);
     const EncodedLayout layout(activations.kind, n_cols);
-    const int64_t step = format.integer() && !floats ? tiling.columns : tiling.columns_f32;
+    const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const int64_t bytes = format.row_bytes(n);
         const SpreadFetch spread{fetch, 16 * bytes, n_tokens};
         fetch.advance(16 * bytes);
-        const simd::FloatTileProduct products{local.weights, k, n, tokens, n_tokens, sums};
-        const simd::Panel here = panel;
+        format.decode(panel, n / format.block, tile);
         panel.base += bytes;
-        if (activations.kind == Kind::bf16) {
-            spread.tokens(0, n_tokens);
-            multiply_pairs(here, products);
-            continue;
-        }
-        if (format.integer())
-            format.decode(here, n / format.block, tile);
-        else
-            format.decode_f32(here, 0, n, local.weights);
-        if (floats) {
-            if (format.integer()) tile_to_f32(format, tile, n, local.weights);
-            const int64_t done = multiply_whole_tile<float>(products);
+        if (floats && n_tokens == 1) {
+            spread.tokens(0, 1);
+            dot_tile_exact(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
+        } else if (floats) {
+            tile_to_f32(format, tile, n, local.weights);
+            const int64_t done = multiply_whole_tile<float>(
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
             spread.tokens(0, done);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 spread.tokens(t, t + N);

@@ -19,6 +19,17 @@ void transpose(const void* rows, int64_t stride, int64_t bytes, void* columns) {
     }
 }
 
+// Weights at(i), whose group g has its scale and minimum at g * step.
+template <typename At>
+void to_floats(const Format& format, int64_t columns, const At& at, int64_t step, const float* scale,
+               const float* neg_min, float* x) {
+    for (int64_t i = 0; i < columns; ++i) {
+        const int64_t g = i / format.group * step;
+        x[i] = scale[g] * static_cast<float>(at(i) - format.offset);
+        if (format.has_min) x[i] += neg_min[g];
+    }
+}
+
 }  // namespace
 
 void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const Tile& tile) {
@@ -34,16 +45,24 @@ void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const 
 }
 
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x) {
+    if (format.decode_panel != nullptr) {  // the row 16 times
+        alignas(64) uint8_t u[16 * most_columns];
+        alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
+        for (int64_t k = 0; k < n; k += most_columns) {
+            const int64_t columns = std::min(most_columns, n - k);
+            const simd::Panel panel{row + format.row_bytes(k), 0};
+            format.decode_panel(panel, columns / format.block, {u, scale, neg_min});
+            to_floats(
+                format, columns, [&](int64_t i) { return u[i / 4 * 64 + i % 4]; }, 16, scale, neg_min, x + k);
+        }
+        return;
+    }
     uint8_t u[most_columns];
     float scale[most_groups], neg_min[most_groups];
     for (int64_t k = 0; k < n; k += most_columns) {
         const int64_t columns = std::min(most_columns, n - k);
         format.unpack(row + format.row_bytes(k), columns / format.block, u, scale, neg_min);
-        for (int64_t i = 0; i < columns; ++i) {
-            const int64_t g = i / format.group;
-            x[k + i] = scale[g] * static_cast<float>(u[i] - format.offset);
-            if (format.has_min) x[k + i] += neg_min[g];
-        }
+        to_floats(format, columns, [&](int64_t i) { return u[i]; }, 1, scale, neg_min, x + k);
     }
 }
 

@@ -28,6 +28,8 @@ const char* name(Rows rows) {
             return "outputs";
         case Rows::slots:
             return "slots";
+        case Rows::batch:
+            return "batch";
     }
     return "";
 }
@@ -44,8 +46,7 @@ void expect_width(const OpSpec& spec, const Buffer& b, int64_t width) {
 
 void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows) {
     if (b.rows != rows)
-        spec.fail(
-            {"buffer '", b.name, "' has one row for each of the ", name(b.rows), ", expected ", name(rows)});
+        spec.fail({"buffer '", b.name, "' has rows of ", name(b.rows), ", expected ", name(rows)});
 }
 
 void expect_like(const OpSpec& spec, const Buffer& b, const Buffer& like) {

@@ -10,6 +10,15 @@
 
 namespace clarion {
 
+// Whether a unit comes in two runs: the first and the last 16 columns of each 32.
+template <typename F>
+inline constexpr bool in_runs = [] {
+    if constexpr (requires { F::runs; })
+        return F::runs == 2;
+    else
+        return false;
+}();
+
 // Keeps them as a tile, for many tokens.
 template <typename F>
 struct TileSink {
@@ -21,7 +30,8 @@ struct TileSink {
         simd::store_bytes(u + 64 * quad, w0);
         simd::store_bytes(u + 64 * quad + 64, w1);
     }
-    void finish() { u += 16 * F::live * F::group; }
+    void next_run() { u += 16 * 16; }
+    void finish() { u += 16 * F::live * F::group - (in_runs<F> ? 2 * 16 * 16 : 0); }
 };
 
 template <typename F>
@@ -32,46 +42,69 @@ void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
 }
 
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
-// column order, exactly as the product over tiles does it.
+// column order, exactly as the product over tiles does it. In runs, groups of 16 columns are complete in another order:
+// their sums wait in memory until the unit is.
 template <typename F, typename Accumulator>
 struct OneToken {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
-    static constexpr int columns = F::live * F::group;
-    static constexpr int unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
+    static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
+    static constexpr bool waits = in_runs<F> && F::group == 16;
+    static constexpr int sums = waits ? F::live / 2 : F::live;
+    static constexpr int run_bytes = 16 * F::bytes * columns / F::block / runs;  // of all rows
 
     Fetch fetch;
     const uint8_t* quads;
-    const float *a_scale, *a_fsum;
-    const int32_t* a_sum;  // of this format's groups
+    const float* a_scale;
+    const float* a_fsum;  // of this format's groups, as a_sum
+    const int32_t* a_sum;
     const float *scale, *neg_min;
     simd::f32x16 total = simd::zero();
-    Accumulator acc[F::live];
+    Accumulator acc[sums];
+    int32_t* waiting;  // [F::live][16]
 
     [[gnu::always_inline]] void begin() {
-        unrolled<F::live>([&]<int g>() CLARION_INLINE {
-            acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[g]);
+        unrolled<sums>([&]<int g>() CLARION_INLINE {
+            acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[waits ? 2 * g : g]);
         });
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
         // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
         // and stall.
-        constexpr int from = unit_bytes * quad / (columns / 4), to = unit_bytes * (quad + 2) / (columns / 4);
+        constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
+        constexpr int from = run_bytes * nth / of, to = run_bytes * (nth + 2) / of;
         for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
-        acc[4 * quad / F::group].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+        constexpr int g = 4 * quad / (waits ? 32 : F::group);
+        acc[g].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+    }
+    [[gnu::always_inline]] void next_run() {
+        fetch.advance(run_bytes);
+        quads += 4 * Accumulator::quad_bytes;
+        if constexpr (waits) {
+            unrolled<sums>([&]<int g>() CLARION_INLINE { simd::store(waiting + 32 * g, acc[g].total()); });
+            waiting += 16;
+            ++a_sum;
+            begin();
+        }
+    }
+    [[gnu::always_inline]] void add(int64_t g, simd::i32x16 sum) {
+        const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[g * F::group / 32]));
+        total = simd::fma(simd::to_f32(sum), s, total);
+        if constexpr (F::has_min)
+            total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[g]), total);
     }
     [[gnu::always_inline]] void finish() {
-        unrolled<F::live>([&]<int g>() CLARION_INLINE {
-            constexpr int block = g * F::group / 32;
-            const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[block]));
-            total = simd::fma(simd::to_f32(acc[g].total()), s, total);
-            if constexpr (F::has_min)
-                total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[block]), total);
-        });
-        fetch.advance(unit_bytes);
-        quads += columns / 4 * Accumulator::quad_bytes;
+        if constexpr (waits) {
+            waiting -= 32;
+            a_sum -= 2;
+            for (int64_t g = 0; g < F::live; ++g) add(g, simd::load(waiting + 16 * g));
+        } else {
+            unrolled<F::live>([&]<int g>() CLARION_INLINE { add(g, acc[g].total()); });
+        }
+        if constexpr (runs == 1) fetch.advance(run_bytes);
+        quads += (columns / 4 - (runs == 2 ? 8 : 0)) * Accumulator::quad_bytes;
         a_scale += columns / 32;
-        a_fsum += columns / 32;
+        a_fsum += F::live;
         a_sum += F::live;
         scale += 16 * F::live;
         neg_min += 16 * F::live;
@@ -86,9 +119,12 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, cons
     alignas(64) float scale[16 * most * groups], neg_min[F::has_min ? 16 * most * groups : 16];
     const EncodedLayout layout(kind, n_cols);
     OneToken<F, Accumulator> sink;
+    alignas(64) int32_t waiting[sink.waits ? 16 * F::live : 16];
+    sink.waiting = waiting;
     sink.quads = reinterpret_cast<const uint8_t*>(activation);
     sink.a_scale = reinterpret_cast<const float*>(activation + layout.scale);
-    sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum32);
+    sink.a_fsum =
+        reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16));
     sink.a_sum =
         reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
     sink.fetch = fetch;
@@ -101,28 +137,6 @@ void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, cons
         panel.base += n * F::bytes;
     }
     simd::store(sums, sink.total);
-}
-
-// A cache line of each row at a time, through 16 x 16 transpositions: rows of a power of two bytes share one
-// set of L1, which holds fewer lines than a panel has rows.
-template <typename F>
-void decode_floats(Panel panel, int64_t first, int64_t n, float* weights) {
-    constexpr int64_t line_columns = F::bytes < 4 ? 64 / F::bytes : 16;
-    alignas(64) float block[line_columns / 16][16][16];
-    for (int64_t k = 0; k < n; k += line_columns) {
-        const int64_t columns = n - k < line_columns ? n - k : line_columns;
-        for (int r = 0; r < 16; ++r)
-            for (int64_t c = 0; c < columns; c += 16) {
-                const int some = static_cast<int>(columns - c < 16 ? columns - c : 16);
-                simd::store(block[c / 16][r], F::read(panel.base + r * panel.stride, first + k + c, some));
-            }
-        for (int64_t c = 0; c < columns; c += 4) {
-            const Panel rows{reinterpret_cast<const uint8_t*>(block[c / 16]), 64};
-            simd::u8x64 out[4];
-            simd::transpose_16(rows, 4 * (c % 16), out);
-            for (int i = 0; i < 4; ++i) simd::store_bytes(weights + 16 * (k + c + i), out[i]);
-        }
-    }
 }
 
 }  // namespace clarion

@@ -34,6 +34,7 @@ enum class Rows {
     tokens,   // one for each token of the batch
     outputs,  // one for each token whose logits are wanted
     slots,    // tokens x experts used
+    batch,    // one for all of it
 };
 
 struct Buffer {
@@ -77,6 +78,8 @@ struct Batch {
                 return n_outputs;
             case Rows::slots:
                 return n_tokens * b.slots_per_token;
+            case Rows::batch:
+                return 1;
         }
         return 0;
     }

@@ -29,6 +29,7 @@ constexpr Entry table[] = {
     {"select", make_select},
     {"route", make_route},
     {"expert_sum", make_expert_sum},
+    {"square_sums", make_square_sums},
 };
 
 }  // namespace

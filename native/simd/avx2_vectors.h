@@ -207,10 +207,56 @@ struct Panel {
     out[3] = {a[3], b[3]};
 }
 
+// As in avx512_vectors.h, for eight rows.
+[[gnu::always_inline]] inline void look_up_8_rows(const uint64_t* table, const uint32_t* index, __m256i& w0,
+                                                  __m256i& w1) {
+    const auto two = [=](int r) {
+        const auto* entries = reinterpret_cast<const double*>(table);
+        return _mm_castpd_si128(_mm_loadh_pd(_mm_load_sd(entries + index[r]), entries + index[r + 1]));
+    };
+    const auto four = [&](int r) {
+        return _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(two(r)), two(r + 4), 1));
+    };
+    const __m256 a = four(0), b = four(2);
+    w0 = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
+    w1 = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
+}
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
+                                                u8x64& w1) {
+    look_up_8_rows(table, index, w0.a, w1.a);
+    look_up_8_rows(table, index + 8, w0.b, w1.b);
+}
+[[gnu::always_inline]] inline u8x64 look_up_rows(const uint32_t* table, const uint32_t* index) {
+    const auto four = [=](int r) {
+        const auto at = [=](int i) { return static_cast<int>(table[index[r + i]]); };
+        const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(at(0)), at(1), 1);
+        const __m128i high = _mm_insert_epi32(_mm_cvtsi32_si128(at(2)), at(3), 1);
+        return _mm_unpacklo_epi64(low, high);
+    };
+    return {_mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1),
+            _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1)};
+}
+[[gnu::always_inline]] inline __m256i change_flagged(__m256i w, __m256i flags, int bits, uint8_t flip,
+                                                     uint8_t more) {
+    const __m256i bit = _mm256_set1_epi32(bits);
+    const __m256i first = _mm256_broadcastsi128_si256(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(flags, first), bit), bit);
+    const __m256i other = _mm256_add_epi8(_mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(flip))),
+                                          _mm256_set1_epi8(static_cast<char>(more)));
+    return _mm256_blendv_epi8(w, other, set);
+}
+[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
+                                                  uint8_t more) {
+    constexpr int low = 0x08040201;
+    constexpr auto high = static_cast<int>(0x80402010);
+    w0 = {change_flagged(w0.a, flags.a, low, flip, more), change_flagged(w0.b, flags.b, low, flip, more)};
+    w1 = {change_flagged(w1.a, flags.a, high, flip, more), change_flagged(w1.b, flags.b, high, flip, more)};
+}
+
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied straight
 // from a decoder with no more of them. Eight do not fit 16 registers; but what is spilled costs less than the tile.
 inline constexpr int live_groups = 8;
-inline constexpr int live_groups_high = 2;  // with 16-bit activations, which take more code for each
+inline constexpr int live_groups_high = 4;  // with 16-bit activations, which take more code for each
 
 inline __m256i broadcast_quad(const uint8_t* quad) {
     int32_t q;

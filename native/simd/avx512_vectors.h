@@ -159,6 +159,58 @@ struct Panel {
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
 
+// Two at once: these look-ups are bound by loads.
+inline uint64_t two_indices(const uint32_t* index) {
+    uint64_t two;
+    std::memcpy(&two, index, 8);
+    return two;
+}
+
+// Entries of two rows are loaded into one register, rows of four pairs into a vector; then the even 32-bit elements of
+// two vectors are the first halves of the entries, in row order. Twice as fast as a gather where that is microcode, and
+// where gathers were slowed down against data sampling.
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
+                                                u8x64& w1) {
+    const auto two = [=](int r) {
+        const auto* entries = reinterpret_cast<const double*>(table);
+        const uint64_t i = two_indices(index + r);
+        return _mm_castpd_si128(
+            _mm_loadh_pd(_mm_load_sd(entries + static_cast<uint32_t>(i)), entries + (i >> 32)));
+    };
+    const auto eight = [&](int r) {
+        const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(two(r)), two(r + 4), 1);
+        const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(two(r + 8)), two(r + 12), 1);
+        return _mm512_castsi512_ps(_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+    };
+    const __m512 a = eight(0), b = eight(2);
+    w0.v = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88));
+    w1.v = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd));
+}
+[[gnu::always_inline]] inline u8x64 look_up_rows(const uint32_t* table, const uint32_t* index) {
+    const auto four = [=](int r) {
+        const auto two = [=](uint64_t i) {
+            const auto at = [=](uint64_t j) { return static_cast<int>(table[j]); };
+            return _mm_insert_epi32(_mm_cvtsi32_si128(at(static_cast<uint32_t>(i))), at(i >> 32), 1);
+        };
+        return _mm_unpacklo_epi64(two(two_indices(index + r)), two(two_indices(index + r + 2)));
+    };
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1);
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
+}
+[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
+                                                  uint8_t more) {
+    const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    const __m512i bytes = _mm512_shuffle_epi8(flags.v, first);
+    const u8x64 x = set1_u8(flip), c = set1_u8(more);
+    const auto change = [&](u8x64 w, int bits) {
+        const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits));
+        return u8x64{_mm512_mask_add_epi8(w.v, set, _mm512_xor_si512(w.v, x.v), c.v)};
+    };
+    w0 = change(w0, 0x08040201);
+    w1 = change(w1, static_cast<int>(0x80402010));
+}
+
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
 // straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
 inline constexpr int live_groups = 16;

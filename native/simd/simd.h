@@ -10,4 +10,5 @@
 
 #include CLARION_SIMD_HEADER
 
+#include "simd/codebook_words.h"
 #include "simd/math.h"

@@ -255,7 +255,7 @@ void weights_move_between_runs() {
     const auto weights = b.spec.weights;
     Pool pool(3);
     Program program(pool, b.spec);
-    KvCache cache({layer, layer}, 5, KvCache::Store::f32);
+    KvCache cache({layer, layer}, 5, {KvFormat::f32, KvFormat::f32});
     const std::vector<float> expected = run(program, cache, t, pages, 2, 11);
     std::atomic<bool> over{false};
     std::thread mover([&] {

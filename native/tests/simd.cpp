@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -216,6 +217,48 @@ void test_bytes() {
     }
 }
 
+// Entries of codebooks, and flags that change their bytes.
+void test_look_up() {
+    Random random;
+    constexpr uint32_t n = 2048;
+    std::vector<uint64_t> eights(n);
+    std::vector<uint32_t> fours(n);
+    for (uint32_t i = 0; i < n; ++i) {
+        fours[i] = random.bits();
+        eights[i] = static_cast<uint64_t>(random.bits()) << 32 | random.bits();
+    }
+    for (int round = 0; round < 20; ++round) {
+        uint32_t index[16];
+        int32_t flags[16];
+        for (int r = 0; r < 16; ++r) {
+            index[r] = round == 0 ? (r % 2 == 0 ? 0 : n - 1) : random.bits() % n;
+            flags[r] = static_cast<int32_t>(random.bits());
+        }
+        const Bytes four(simd::look_up_rows(fours.data(), index));
+        simd::u8x64 w0, w1;
+        simd::look_up_rows(eights.data(), index, w0, w1);
+        const Bytes first(w0), last(w1);
+        const auto flip = static_cast<uint8_t>(round % 2 == 0 ? 0xff : 0),
+                   more = static_cast<uint8_t>(round * 37);
+        simd::change_flagged(w0, w1, simd::load(flags), flip, more);
+        const Bytes changed[2] = {Bytes(w0), Bytes(w1)};
+        for (int r = 0; r < 16; ++r) {
+            uint8_t entry[12];
+            std::memcpy(entry, &eights[index[r]], 8);
+            std::memcpy(entry + 8, &fours[index[r]], 4);
+            for (int j = 0; j < 4; ++j) {
+                check(first.v[4 * r + j] == entry[j] && last.v[4 * r + j] == entry[4 + j]);
+                check(four.v[4 * r + j] == entry[8 + j]);
+            }
+            for (int j = 0; j < 8; ++j) {
+                const bool set = (flags[r] >> j & 1) != 0;
+                check(changed[j / 4].v[4 * r + j % 4] ==
+                      static_cast<uint8_t>(set ? (entry[j] ^ flip) + more : entry[j]));
+            }
+        }
+    }
+}
+
 // The largest weights and activations: sums must not overflow before they are 32 bits wide.
 template <typename Accumulator>
 void test_largest(int largest_weight, int32_t largest_activation) {
@@ -249,6 +292,7 @@ void test_simd() {
     test_integers();
     test_halves();
     test_bytes();
+    test_look_up();
     test_largest<simd::fast_accumulator<false>>(63, 127);
     test_largest<simd::fast_accumulator<true>>(255, 127);
     test_largest<simd::high_accumulator>(255, simd::high_limit);

@@ -24,6 +24,7 @@ from clarion.errors import ContextError, DeviceError, ParameterError, TemplateEr
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
+from clarion.plan.observe import Observer
 from clarion.residency import Copied, Moving, Residency
 from clarion.residency.space import worth_copying
 from clarion.runtime.completion import Completion
@@ -155,8 +156,9 @@ def make_plan(
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
+    observe: Observer | None = None,
 ) -> Plan:
-    """What `load` would compute with, for the same arguments."""
+    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
     batch = integer("batch", batch, 1, MAX_BATCH)
     graph = build(file.metadata, file.tensors)
     if context is None:
@@ -169,6 +171,7 @@ def make_plan(
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
         bf16=native(isa).MULTIPLIES_BF16,
+        observe=observe,
         row_bytes=native(isa).encoded_row_bytes,
     )
 
@@ -344,22 +347,29 @@ class Model:
         """The text of token ids."""
         return self.tokenizer.decode(self._check_ids(tokens), skip_special=skip_special)
 
-    def logits(self, tokens: Iterable[int], *, first: int = 0) -> Floats:
+    def logits(self, tokens: Iterable[int], *, first: int = 0, out: Floats | None = None) -> Floats:
         """The logits after every token from `first` on: float32 [T - first, n_vocab].
 
         Row t predicts token first + t + 1. What is not asked for takes no time: the last layer and the output
-        are computed for these rows only.
+        are computed for these rows only. With `out`, of as many rows or more, the result is a view of it: for
+        large vocabularies new memory each time costs as much as a tenth of the computation.
 
         Raises:
             ContextError: more tokens than the context holds.
-            ParameterError: `first` is not 0 to T.
+            ParameterError: `first` is not 0 to T, or `out` is no float32 array that can hold the rows.
         """
         ids = self._check_ids(tokens)
         if len(ids) > self.context:
             raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
-        if integer("first", first, 0, len(ids)) == len(ids):
-            return np.empty((0, self.n_vocab), np.float32)
-        return cast(Floats, wait(self._engine, lambda put: Scoring(ids, self.n_vocab, put, first)))
+        n = len(ids) - integer("first", first, 0, len(ids))
+        if out is None:
+            out = np.empty((n, self.n_vocab), np.float32)
+        elif out.dtype != np.float32 or out.ndim != 2 or len(out) < n or out.shape[1] != self.n_vocab:
+            raise ParameterError(
+                f"out is {out.dtype} {list(out.shape)}, expected float32 of at least {[n, self.n_vocab]}"
+            )
+        rows = out[:n]
+        return rows if n == 0 else cast(Floats, wait(self._engine, lambda put: Scoring(ids, rows, put)))
 
     # ---- figures ------------------------------------------------------------------------------------------
 

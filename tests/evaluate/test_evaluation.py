@@ -39,7 +39,8 @@ def coarse(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluation(coarse):
-    return run(Request([coarse, BUILT_IN], TEXT, reference=BUILT_IN, context=CONTEXT, threads=1))
+    request = Request([coarse, BUILT_IN], TEXT, reference=BUILT_IN, context=CONTEXT, threads=1, details=True)
+    return run(request)
 
 
 def test_perplexity_is_that_of_the_logits():
@@ -96,6 +97,33 @@ def test_strides_score_all_tokens():
     assert (found.positions == np.arange(1, len(found.tokens))).all()
 
 
+def test_details_say_where_the_error_comes_from(evaluation, coarse):
+    of_coarse, of_same = evaluation.details
+    assert len(of_coarse.layers) == len(of_same.layers) == 6
+    assert min(of_coarse.layers) > 1e-2 > 1e-3 > max(of_same.layers) > 0
+    assert of_same.tensors == []
+    with File.open(coarse) as file:
+        matrices = [name for name, tensor in file.tensors.items() if len(tensor.shape) > 1]
+    assert [error.name for error in of_coarse.tensors] == matrices
+    for error in of_coarse.tensors:
+        assert error.format == "Q4_0"
+        assert 0.05 < error.error < 0.2
+        assert 0.02 < error.product_error < 0.2
+    assert evaluation.report()["models"][0]["details"]["layers"] == of_coarse.layers
+
+
+def test_details_against_exact_arithmetic_grow_with_coarser_activations():
+    worst = []
+    for activations in ("exact", "high", "fast"):
+        options = {"activations": activations, "batch": 20}
+        request = Request([], TEXT, EXACT, CONTEXT, n_chunks=1, threads=1, options=options, details=True)
+        (details,) = run(request).details
+        worst.append(max(details.layers))
+        assert details.tensors == []
+    assert worst == sorted(worst)
+    assert worst[0] < 1e-5 < worst[1] < 2e-3 < worst[2] < 0.1
+
+
 class _Page(HTMLParser):
     VOID = ("meta", "br", "line", "circle", "polyline")
 
@@ -124,7 +152,8 @@ def test_the_page_is_whole_and_needs_nothing(evaluation, tmp_path):
     assert "url(" not in text
     assert "@import" not in text
     assert "nan" not in text
-    for word in ("Size against divergence", "Error of the weights", "blk.0.attn_q.weight (Q4_0)", "99.9%"):
+    heads = ("Size against divergence", "Error by layer", "Error of the weights", "Error of their products")
+    for word in (*heads, "blk.0.attn_q.weight (Q4_0)", "99.9%"):
         assert word in text
     assert "&lt;b&gt;" in text
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]

@@ -59,3 +59,18 @@ def test_perplexity_and_its_error():
 def test_quantiles():
     found = Divergence.of(np.arange(1001.0))
     assert (found.mean, found.median, found.p99, found.p999, found.greatest) == (500, 500, 990, 999, 1000)
+
+
+def test_threads_change_nothing_and_rows_without_a_number_are_marked():
+    rng = np.random.default_rng(2)
+    logits, reference = rng.normal(0, 3, (2, 40, 5000)).astype(np.float32)
+    targets = rng.integers(0, 5000, 40)
+    one, three = (score(logits, targets, reference, threads) for threads in (1, 3))
+    for name in ("surprise", "divergence", "choice"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(three, name))
+    for bad in (np.nan, np.inf, -np.inf):
+        broken = logits.copy()
+        broken[7, 3] = bad
+        finite = np.isfinite(score(broken, targets, None).surprise)
+        assert finite.sum() == 39
+        assert not finite[7]

@@ -3,7 +3,8 @@
 Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x the activations of a row:
 
   f32         Sums of 32 products, then sums of those; an instruction set without fused multiply-add
-              rounds twice: (2 * 32 + K/32 + 4) u  sum |w x|. The four are for dequantising.
+              rounds twice: (2 * 32 + K/32 + 4) u  sum |w x|. The four are for dequantising. Float formats sum
+              every 16th column, then the tree: (2 K/16 + 6) u, which is less for the K here.
   bf16        Activations are rounded to eight bits, by 2^-8 of each at most; sums as with f32.
   fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error
               beyond that: s/2 sum |w|. Integer sums are exact; each group of 16 or 32 columns adds at
@@ -142,6 +143,48 @@ def test_a_bad_scale_spoils_its_own_row_only(native: ModuleType, kind: str, half
     y = native.linear(type_id, spoiled, 20, 512, x, kind)
     np.testing.assert_array_equal(np.delete(y, 9, axis=1), np.delete(clean, 9, axis=1))
     assert not np.isfinite(y[:, 9]).any()
+
+
+def hostile_rows(name: str, rows: int, cols: int) -> np.ndarray:
+    """Random blocks, every second row with bytes that no one would write: uint8 [rows, bytes of a row].
+
+    Those are all zeros, all ones, or random, which holds NaN, infinities, denormals and the largest scales.
+    """
+    _, block, size = FORMATS[name]
+    raw = random_matrix(name, rows, cols, seed=11)[0].reshape(rows, -1).copy()
+    rng = np.random.default_rng(12)
+    for row in range(0, rows, 2):
+        first = size * rng.integers(0, cols // block)
+        raw[row, first : first + size] = (0, 255, rng.integers(0, 256, size))[row // 2 % 3]
+    return raw
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORMATS)
+def test_hostile_bytes(native: ModuleType, name: str, kind: str) -> None:
+    """A row with a weight that is not finite has no finite product; all others have theirs."""
+    if FORMATS[name][1] == 1 and kind != "f32":
+        pytest.skip("floats are multiplied as they are")
+    rows, cols = 53, 512
+    raw = hostile_rows(name, rows, cols)
+    type_id = FORMATS[name][0]
+    w = native.dequantize(type_id, raw.reshape(-1), rows * cols).reshape(rows, cols).astype(np.float64)
+    x = activations(5, cols, seed=13)
+    y = native.linear(type_id, raw.reshape(-1), rows, cols, x, kind)
+    finite = np.isfinite(w).all(axis=1)
+    ordinary = finite & (np.abs(np.where(np.isfinite(w), w, 0)).max(axis=1) < 1e30)
+    assert ordinary[1::2].all()
+    # A finite scale can make weights overflow whose product, scaled by the activations first, does not.
+    assert (np.abs(y[:, ~finite]) < 1e30).sum() == 0
+    error = np.abs(y[:, ordinary] - x.astype(np.float64) @ w[ordinary].T)
+    # A scale and a minimum of random bytes may be far larger than the weights that they cancel to.
+    allowed = tolerance(kind, w[ordinary], x.astype(np.float64))
+    largest = np.abs(w[ordinary]).max(axis=1) * np.abs(x).sum(axis=1)[:, None]
+    assert (error <= allowed + 64 * cols * U * largest).all()
+    alone = np.concatenate(
+        [native.linear(type_id, raw.reshape(-1), rows, cols, x[t : t + 1], kind) for t in range(5)]
+    )
+    np.testing.assert_array_equal(y, alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)

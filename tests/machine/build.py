@@ -34,7 +34,8 @@ class Builder:
                 "slots_per_token": slots,
             }
         )
-        n = self.spec["max_outputs"] if rows == "outputs" else self.spec["max_tokens"] * slots
+        most = {"outputs": self.spec["max_outputs"], "batch": 1}
+        n = most.get(rows, self.spec["max_tokens"] * slots)
         self.spec["arena_bytes"] += n * self.native.encoded_row_bytes(kind, width)
         return len(buffers) - 1
 

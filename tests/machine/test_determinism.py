@@ -1,4 +1,4 @@
-"""Whole models give the same bits on any number of threads and in batches of any size."""
+"""Whole models give the same bits on any number of threads, in batches and with caches of any size."""
 
 from __future__ import annotations
 
@@ -25,8 +25,16 @@ def test_same_logits(native, name, activations):
         context=256,
     )
     pages, results = np.array([[2, 0, 3, 1]], np.int32), []
-    for threads, batch in ((1, n), (2, n), (3, n), (2, 1), (3, 7)):
-        program = native.Program(native.Machine(threads), compiled.native_spec())
+    small, large = {"l1": 1 << 10, "l2": 1 << 10}, {"l1": 1 << 30, "l2": 1 << 30}
+    for threads, batch, caches in (
+        (1, n, {}),
+        (2, n, small),
+        (3, n, large),
+        (2, 1, small),
+        (2, 1, large),
+        (3, 7, {}),
+    ):
+        program = native.Program(native.Machine(threads, **caches), compiled.native_spec())
         cache, logits = native.KvCache(list(compiled.kv_layers), 4, 64, kv), []
         for start in range(0, n, batch):
             positions = np.arange(start, min(n, start + batch), dtype=np.int32)

@@ -188,3 +188,56 @@ def test_expert_sum(native, seed, n, width, k, residual):
         inputs.append(b.buffer("x", width))
     b.op("expert_sum", inputs, [b.buffer("out", width)])
     check(b, Batch(n), given, ["out"], FEW)
+
+
+@settings(max_examples=40)
+@given(
+    seed=seeds,
+    n=tokens,
+    width=st.integers(1, 600),
+    k=st.integers(1, 3),
+    experts=st.integers(3, 5),
+    of=st.sampled_from(["rows", "tokens of experts", "slots of experts"]),
+)
+def test_square_sums(native, seed, n, width, k, experts, of):
+    rng, b = np.random.default_rng(seed), Builder(native, 40)
+    slots = of == "slots of experts"
+    inputs = [b.buffer("x", width, rows="slots" if slots else "tokens", slots=k)]
+    given = {"x": rows(rng, n * (k if slots else 1), width)}
+    if of == "rows":
+        experts = 1
+    else:
+        inputs.append(b.buffer("ids", k, "i32"))
+        given["ids"] = np.stack([rng.permutation(experts)[:k] for _ in range(n)])
+    outputs = [b.buffer("sums", experts * width, rows="batch"), b.buffer("counts", experts, rows="batch")]
+    b.op("square_sums", inputs, outputs, ints={"experts": experts})
+    check(b, Batch(n), given, ["sums", "counts"], SUM)
+
+
+def test_square_sums_begin_anew_with_each_batch(native):
+    b = Builder(native, 4)
+    x, sums, counts = b.buffer("x", 3), b.buffer("sums", 3, rows="batch"), b.buffer("counts", 1, rows="batch")
+    b.op("square_sums", [x], [sums, counts], ints={"experts": 1})
+    program = b.program()
+    program.buffer("x")[:] = [1, 2, 3]
+    for n in (4, 2):
+        assert Batch(n).run(program)
+        np.testing.assert_array_equal(program.buffer("sums"), [[n, 4 * n, 9 * n]])
+        np.testing.assert_array_equal(program.buffer("counts"), [[n]])
+
+
+@pytest.mark.parametrize(
+    ("experts", "sums", "rows_", "message"),
+    [
+        (2, 6, "batch", "without their ids"),
+        (1, 4, "batch", "4 wide, expected 1 times 3"),
+        (0, 3, "batch", "experts is 0"),
+        (1, 3, "tokens", "rows of tokens, expected batch"),
+    ],
+)
+def test_square_sums_that_do_not_fit(native, experts, sums, rows_, message):
+    b = Builder(native, 4)
+    outputs = [b.buffer("sums", sums, rows=rows_), b.buffer("counts", max(experts, 1), rows="batch")]
+    b.op("square_sums", [b.buffer("x", 3)], outputs, ints={"experts": experts})
+    with pytest.raises(ValueError, match=message):
+        b.program()

@@ -292,3 +292,6 @@ def test_machines(native):
     for threads in (0, -1, 1025):
         with pytest.raises(ValueError, match="threads: found"):
             native.Machine(threads)
+    for caches in ({"l1": 0}, {"l2": 1 << 31}):
+        with pytest.raises(ValueError, match=r"l[12]: found"):
+            native.Machine(1, **caches)

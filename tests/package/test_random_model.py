@@ -11,12 +11,12 @@ import pytest
 import clarion
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from random_model import PLAIN, SCALES, Shape, use_more_bits, write
+from random_model import RECIPES, Shape, use_more_bits, write
 
 SMALL = Shape.parse("width=256,layers=2,heads=4,kv_heads=2,ffn=512,vocabulary=1000,context=512")
 
 
-@pytest.mark.parametrize("type", ["Q4_K_M", *SCALES, *PLAIN])
+@pytest.mark.parametrize("type", RECIPES)
 def test_a_random_model_computes(type: str, tmp_path: Path) -> None:
     path = tmp_path / "random.gguf"
     write(path, SMALL, type)

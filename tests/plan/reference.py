@@ -65,8 +65,9 @@ class Reference:
         return self.values[self.index[name]]
 
     def _max_rows(self, buffer):
-        tokens = self.spec["max_tokens"] * (buffer["slots_per_token"] if buffer["rows"] == "slots" else 1)
-        return self.spec["max_outputs"] if buffer["rows"] == "outputs" else tokens
+        tokens = self.spec["max_tokens"]
+        most = {"tokens": tokens, "outputs": self.spec["max_outputs"], "batch": 1}
+        return most.get(buffer["rows"], tokens * buffer["slots_per_token"])
 
     def _write(self, i, result):
         start, end = self.extents[i]
@@ -78,6 +79,7 @@ class Reference:
             "tokens": len(self.tokens),
             "outputs": len(self.outputs),
             "slots": len(self.tokens) * buffer["slots_per_token"],
+            "batch": 1,
         }
         assert result.shape == (rows[buffer["rows"]], buffer["width"]), (buffer["name"], result.shape)
         self.values[i] = result
@@ -168,6 +170,13 @@ class Reference:
         y, w = inputs[:2]
         x = (y.reshape(*w.shape, -1) * w[:, :, None]).sum(1)
         return [x + inputs[2] if len(inputs) > 2 else x]
+
+    def square_sums(self, inputs, weights, experts):
+        x = inputs[0]
+        ids = inputs[1] if len(inputs) > 1 else np.zeros((len(x), 1), np.int64)
+        x = x if len(x) == ids.size else np.repeat(x, ids.shape[1], axis=0)
+        chosen = ids.reshape(-1, 1) == np.arange(experts)  # [S, E]
+        return [(chosen.T @ (x * x)).reshape(1, -1), chosen.sum(0, keepdims=True)]
 
 
 def rms_norm(x, eps):

@@ -164,7 +164,7 @@ def test_more_layers_need_no_more_memory():
             h = g.rms_norm(x, _Checkpoint(f"norm{i}"), 1e-5)
             x = x + g.linear(g.silu(g.linear(h, _Checkpoint(f"up{i}"), 96)), _Checkpoint(f"down{i}"), 48)
         nodes = fuse(precision(lower(g.nodes), "high"))
-        return memory(nodes, x.value, lambda value: 10, row_bytes)[2]
+        return memory(nodes, [x.value], lambda value: 10, row_bytes)[2]
 
     assert arena(3) == arena(40)
 
@@ -179,7 +179,7 @@ def test_overwriting_what_is_still_read_is_refused():
         Node("add", (rotated, q), (y,)),
     ]
     with pytest.raises(PlanError, match="rope overwrites q"):
-        memory(nodes, y, lambda value: 1, row_bytes)
+        memory(nodes, [y], lambda value: 1, row_bytes)
 
 
 def test_a_residual_that_is_read_later_keeps_its_memory():
@@ -190,7 +190,7 @@ def test_a_residual_that_is_read_later_keeps_its_memory():
         Node("linear", (a, x), (y,)),
         Node("add", (x, y), (z,)),
     ]
-    _, index, _ = memory(nodes, z, lambda value: 1, row_bytes)
+    _, index, _ = memory(nodes, [z], lambda value: 1, row_bytes)
     assert index[x] != index[y]
     assert index[z] == index[x]
 

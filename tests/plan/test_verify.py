@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clarion import models, plan
 from clarion.errors import PlanError
+from clarion.plan.observe import SquareSums
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.verify import verify
 from tests.models.files import NAMES, golden
@@ -48,6 +49,7 @@ def refused(p, *words):
 
 def test_every_operation_has_a_rule_a_reference_and_a_place_in_some_plan():
     used = {op.op for name in NAMES for fuse in (True, False) for op in compiled(name, fuse=fuse).ops}
+    used |= {op.op for op in compiled("mixtral", observe=SquareSums(lambda name: True)).ops}
     assert used == set(OPERATIONS)
     assert all(callable(getattr(Reference, op)) for op in OPERATIONS)
 
@@ -199,3 +201,22 @@ def _lifetimes(p):
         for i in (*op.inputs, *op.outputs):
             lives[i] = (lives.get(i, (at, at))[0], at)
     return lives
+
+
+def test_what_is_kept_lives_to_the_end():
+    p = compiled("llama-mha", observe=SquareSums(lambda name: name.startswith("blk.0")))
+    assert len(p.kept) == 1 + 2 * 4  # logits; sums and counts of four inputs
+    refused(replace(p, kept=p.kept[1:]), "logits", "first")
+    refused(replace(p, kept=(*p.kept, "nowhere")), "nowhere")
+    lost = find(p, "norm")
+    name = p.buffers[p.ops[lost].outputs[0]].name
+    refused(replace(p, kept=(*p.kept, name)), "the end", name, "overwrote")
+
+
+def test_square_sums():
+    p = compiled("mixtral", observe=SquareSums(lambda name: True))
+    i = next(i for i, op in enumerate(p.ops) if op.op == "square_sums" and op.ints["experts"] > 1)
+    where = f"operation {i} (square_sums)"
+    refused(changed(p, i, ints={"experts": 1}), where)
+    refused(changed(p, i, inputs=p.ops[i].inputs[:1]), where, "without their ids")
+    refused(moved(p, p.ops[i].outputs[0], rows="tokens"), where, "batch")

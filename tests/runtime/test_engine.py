@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from clarion._native import sampling
 from clarion.errors import ClosedError, FileError, ModelError
 from clarion.runtime.completion import Completion
+from clarion.runtime.core import Floats
 from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.sampling import Options, Parameters
 from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_async
@@ -161,10 +162,14 @@ def test_short_prefixes_are_computed_again(machine: FakeMachine) -> None:
     assert generate(machine, [3] * 10, 3).timings.reused_tokens == 0
 
 
+def rows(tokens: list[int]) -> Floats:
+    return np.empty((len(tokens), V), np.float32)
+
+
 def test_logits_of_every_token(machine: FakeMachine) -> None:
     tokens = [int(t) for t in np.random.default_rng(0).integers(0, V, 50)]
     generate(machine, tokens, 2)
-    logits = wait(machine.engine, lambda put: Scoring(list(tokens), V, put))
+    logits = wait(machine.engine, lambda put: Scoring(list(tokens), rows(tokens), put))
     assert isinstance(logits, np.ndarray)
     np.testing.assert_array_equal(logits, [next_logits(tokens[: i + 1]) for i in range(50)])
 
@@ -174,7 +179,7 @@ def test_logits_while_pages_run_out() -> None:
     tokens = [5] * 190
     with ThreadPoolExecutor(4) as threads:
         texts = [threads.submit(generate, machine, [i] * 30, 100) for i in range(3)]
-        scores = threads.submit(wait, machine.engine, lambda put: Scoring(list(tokens), V, put))
+        scores = threads.submit(wait, machine.engine, lambda put: Scoring(list(tokens), rows(tokens), put))
         for i, future in enumerate(texts):
             assert list(future.result().tokens) == greedy([i] * 30, 100)
         np.testing.assert_array_equal(

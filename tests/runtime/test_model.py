@@ -68,6 +68,18 @@ def test_logits_from_a_later_token_on_are_the_last_of_all(model: clarion.Model, 
         clarion.load(outputs=0)
 
 
+def test_logits_are_written_where_they_are_wanted(model: clarion.Model) -> None:
+    tokens = np.random.default_rng(6).integers(0, model.n_vocab, 20)
+    out = np.full((16, model.n_vocab), -1, np.float32)
+    found = model.logits(tokens, first=8, out=out)
+    assert found.base is out
+    np.testing.assert_array_equal(out[:12], model.logits(tokens, first=8))
+    assert (out[12:] == -1).all()
+    for wrong in (out[:11], out[:, 1:], out.astype(np.float64), out[0]):
+        with pytest.raises(ParameterError, match="out is float"):
+            model.logits(tokens, first=8, out=wrong)
+
+
 def test_logits_do_not_depend_on_the_batch(model: clarion.Model) -> None:
     tokens = np.random.default_rng(1).integers(0, model.n_vocab, 100)
     expected = model.logits(tokens)

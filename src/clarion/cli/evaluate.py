@@ -74,6 +74,7 @@ def evaluate(
         threads=threads,
         kv=kv,
         options={"activations": activations, "isa": isa, "batch": batch},
+        details=report is not None or as_json,
     )
     with counter("evaluate") as progress:
         evaluation = run(request, progress)

@@ -19,7 +19,9 @@ from clarion.cli.convert import convert
 from clarion.cli.doctor import doctor
 from clarion.cli.evaluate import evaluate
 from clarion.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
+from clarion.cli.imatrix import imatrix
 from clarion.cli.inspect import inspect
+from clarion.cli.quantize import quantize
 from clarion.cli.run import run
 from clarion.cli.split import merge, split
 from clarion.cli.tokenize import tokenize
@@ -38,7 +40,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (run, bench, inspect, tokenize, evaluate, convert, split, merge, doctor):
+for command in (run, bench, inspect, tokenize, evaluate, convert, imatrix, quantize, split, merge, doctor):
     cli.add_command(command)
 
 

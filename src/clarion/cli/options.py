@@ -57,6 +57,7 @@ weights = click.option(
     "--weights",
     default="auto",
     show_default=True,
-    help="Read weights where the file is mapped (mapped), or from a copy in huge pages (copied).",
+    help="Where weights are read: where the file is mapped (mapped), in huge pages from the first token on "
+    "(copied), or from when a copy is there (moving).",
 )
 threads = click.option("-t", "--threads", type=int, help="Threads that compute.  [default: the best number]")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 @contextmanager
@@ -18,6 +18,21 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
 def counter(what: str) -> Iterator[Callable[[int, int], None]]:
     """The same for pieces of work that are not bytes."""
     with _progress(what, in_bytes=False) as update:
+        yield update
+
+
+@contextmanager
+def stages() -> Iterator[Callable[[str, int, int], None]]:
+    """The same for work in several stages, whose names it is called with first."""
+    with ExitStack() as stack:
+        bars: dict[str, Callable[[int, int], None]] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                stack.close()
+                bars[what] = stack.enter_context(_progress(what, in_bytes=False))
+            bars[what](done, total)
+
         yield update
 
 

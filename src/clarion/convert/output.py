@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from clarion.gguf import Format, Writer
 from clarion.gguf.writer import Chunk
 
 MAX_PARTS = 99_999
-_UNITS = {"K": 1000, "M": 1000**2, "G": 1000**3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ def write(
     entries: Sequence[Entry],
     *,
     max_bytes: int | None = None,
+    parts: Sequence[Sequence[Entry]] | None = None,
     alignment: int = 32,
 ) -> list[Path]:
     """Writes the model and returns its files.
@@ -48,17 +49,19 @@ def write(
     Args:
         path: the file; of parts, the name that their numbers are put into, with or without `.gguf`.
         max_bytes: of the tensors of a part, at most; None: one file. A larger tensor has its own part.
+        parts: the entries as they are to be distributed, in the place of `max_bytes`.
 
     Raises:
         ParameterError: more parts than names can count, or what does not fit the format.
         FileError: a file cannot be written. Nothing is left then.
     """
-    if max_bytes is None:
+    if parts is None and max_bytes is not None:
+        parts = _distribute(entries, max_bytes)
+    if parts is None:
         with Writer(path, metadata, alignment) as writer:
             for entry in entries:
                 writer.add(entry.name, entry.shape, entry.format, entry.data())
         return [path]
-    parts = _distribute(entries, max_bytes)
     if len(parts) > MAX_PARTS:
         raise ParameterError(f"{max_bytes} bytes a part make {len(parts)} parts, allowed: {MAX_PARTS}")
     stem = path.name.removesuffix(".gguf")
@@ -85,15 +88,17 @@ def write(
 
 
 def parse_size(text: str) -> int:
-    """Bytes of a size as `2G`, `500M`, `100K`; the units are powers of 1000.
+    """Bytes of a size as `2G`, `4.5GB`, `500M`, `100K`, in powers of 1000, or `2GiB`, in powers of 1024.
 
     Raises:
         ParameterError: anything else.
     """
-    match = re.fullmatch(r"([1-9]\d{0,8})([KMG])B?", text, re.ASCII)
-    if match is None:
-        raise ParameterError(f"size is {text!r}, expected a number and K, M or G, as 2G")
-    return int(match[1]) * _UNITS[match[2]]
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([KMG])(?:B|(iB))?", text, re.ASCII)
+    unit = 0 if match is None else (1024 if match[3] else 1000) ** (1 + "KMG".index(match[2]))
+    n_bytes = 0 if match is None else int(Decimal(match[1]) * unit)
+    if not n_bytes:
+        raise ParameterError(f"size is {text!r}, expected a number and K, M or G, as 2G or 4.5GB")
+    return n_bytes
 
 
 def _distribute(entries: Sequence[Entry], max_bytes: int) -> list[list[Entry]]:

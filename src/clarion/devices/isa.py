@@ -178,5 +178,11 @@ def native(name: str | None = None) -> ModuleType:
     return importlib.import_module(f"clarion._native.{choose(name).name}")
 
 
+@functools.cache
+def quantizer(name: str | None = None) -> ModuleType:
+    """The module that quantizes, for the same instruction set."""
+    return importlib.import_module(f"clarion._native.quantize_{choose(name).name}")
+
+
 def _installed(name: str) -> bool:
     return importlib.util.find_spec(f"clarion._native.{name}") is not None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from clarion.errors import ParameterError
+from clarion.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,13 @@ class Chunk:
     first: int
     targets: list[int]
     position: int
+
+
+def beginning(tokenizer: Tokenizer) -> int | None:
+    """The BOS that each chunk begins with, where the model's tokenizer puts one before a text."""
+    return (
+        tokenizer.bos if tokenizer.bos is not None and tokenizer.encode("")[:1] == [tokenizer.bos] else None
+    )
 
 
 def halves(tokens: Sequence[int], context: int, bos: int | None) -> Iterator[Chunk]:

@@ -25,7 +25,7 @@ class Engine(Protocol):
     name: str
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
-        """The logits after every token from `first` on: [T - first, V]."""
+        """The logits after every token from `first` on: [T - first, V], until the next call."""
         ...
 
     def close(self) -> None: ...
@@ -37,10 +37,13 @@ class ClarionEngine:
     def __init__(self, path: Path | None, context: int, **options: Any) -> None:
         batch = options.get("batch", 256)
         self._model = load(path, context=context, outputs=batch, **options)
+        self._rows = np.empty((0, self._model.n_vocab), np.float32)
         self.name = f"clarion {self._model.plan.activations}, cache {self._model.plan.kv}"
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
-        return self._model.logits(tokens, first=first)
+        if len(self._rows) < len(tokens) - first:
+            self._rows = np.empty((len(tokens) - first, self._model.n_vocab), np.float32)
+        return self._model.logits(tokens, first=first, out=self._rows)
 
     def close(self) -> None:
         self._model.close()
@@ -101,7 +104,7 @@ class LlamaCppEngine:
             )
         except ValueError as error:
             raise FileError(f"{os.fspath(path)}: llama.cpp does not load it: {error}") from error
-        self.name = f"llama.cpp ({llama_cpp.__version__})"
+        self.name = f"llama-cpp-python {llama_cpp.__version__}"
 
     def logits(self, tokens: Sequence[int], first: int) -> Rows:
         self._model.reset()

@@ -14,6 +14,7 @@ from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk
 from clarion.evaluate.engines import Engine
 from clarion.evaluate.figures import Divergence, Doubles, Perplexity, Rows, score
+from clarion.evaluate.weights import TensorError
 from clarion.tokenizer import Tokenizer
 
 WORST = 10  # passages
@@ -64,6 +65,19 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class Details:
+    """Where a model's error comes from.
+
+    Attributes:
+        layers: relative error of what leaves each layer; empty where the engine does not show it.
+        tensors: of each matrix; empty where the reference is the same file.
+    """
+
+    layers: list[float]
+    tensors: list[TensorError]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """What was measured.
 
@@ -71,6 +85,7 @@ class Evaluation:
         positions: of the scored tokens in the text [n].
         chunk_sizes: how many of them each chunk has.
         reference: its track, or None; its divergences are zero.
+        details: one for each model, or none if nobody asked.
     """
 
     tokens: list[int]
@@ -79,6 +94,7 @@ class Evaluation:
     models: list[Track]
     reference: Track | None
     tokenizer: Tokenizer
+    details: list[Details] = field(default_factory=list)
 
     def places(self, track: Track) -> list[Place]:
         """The worst of them first; none without a reference."""
@@ -94,7 +110,10 @@ class Evaluation:
             "chunks": len(self.chunk_sizes),
             "scored_tokens": len(self.positions),
             "reference": None if self.reference is None else self._figures(self.reference),
-            "models": [self._figures(track) for track in self.models],
+            "models": [
+                self._figures(track) | ({"details": asdict(self.details[i])} if self.details else {})
+                for i, track in enumerate(self.models)
+            ],
         }
 
     def _figures(self, track: Track) -> dict[str, Any]:
@@ -137,9 +156,10 @@ def evaluate(
     models: Sequence[tuple[Track, Engine]],
     reference: tuple[Track, Engine] | None,
     tokenizer: Tokenizer,
+    threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Computes all chunks with every model, one chunk's logits at a time.
+    """Computes all chunks with every model, one chunk's logits at a time, which `threads` score.
 
     Raises:
         ParameterError: no chunks.
@@ -152,9 +172,9 @@ def evaluate(
         wanted = None
         if reference is not None:
             wanted = _logits(*reference, chunk)
-            _add(reference[0], wanted, targets, None)
+            _add(reference[0], wanted, targets, None, threads)
         for track, engine in models:
-            _add(track, _logits(track, engine, chunk), targets, wanted)
+            _add(track, _logits(track, engine, chunk), targets, wanted, threads)
         progress(done + 1, len(chunks))
     return Evaluation(
         tokens,
@@ -171,17 +191,17 @@ def _logits(track: Track, engine: Engine, chunk: Chunk) -> Rows:
     logits = engine.logits(chunk.tokens, chunk.first)
     track.seconds += time.perf_counter() - started
     track.n_computed += len(chunk.tokens)
-    if not np.isfinite(logits).all():
-        raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
     return logits
 
 
-def _add(track: Track, logits: Rows, targets: Any, reference: Rows | None) -> None:
+def _add(track: Track, logits: Rows, targets: Any, reference: Rows | None, threads: int) -> None:
     if reference is not None and logits.shape != reference.shape:
         raise ModelError(
             f"{track.path}: the vocabulary has {logits.shape[1]} tokens, the reference's {reference.shape[1]}"
         )
-    scores = score(logits, targets, reference)
+    scores = score(logits, targets, reference, threads)
+    if not np.isfinite(scores.surprise).all():
+        raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
     track.surprises.append(scores.surprise)
     track.divergences.append(scores.divergence)
     track.choices.append(scores.choice)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from clarion.devices import native
 from clarion.gguf import File
 from clarion.model import make_plan
+from clarion.plan.observe import Observer
 from clarion.plan.plan import OUTPUT, Op, Plan
 
 Doubles = npt.NDArray[np.float64]
@@ -25,18 +26,26 @@ Array = npt.NDArray[Any]
 class Exact:
     """A model file, computed in float64."""
 
-    def __init__(self, file: File, context: int) -> None:
-        """The file stays open as long as this is in use.
+    def __init__(self, file: File, context: int, observe: Observer | None = None) -> None:
+        """The file stays open as long as this is in use. `observe`: as for `clarion.plan.compile`.
 
         Raises:
             UnsupportedError, ModelError: as `clarion.load`.
         """
         self._file = file
-        self.plan: Plan = make_plan(file, context=context, activations="exact", kv="f32")
+        self.plan: Plan = make_plan(file, context=context, activations="exact", kv="f32", observe=observe)
         self._last_use = {i: at for at, op in enumerate(self.plan.ops) for i in (*op.inputs, *op.outputs)}
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Doubles:
         """The logits after every token from `first` on: [T - first, n_vocab].
+
+        Raises:
+            FileError: the file changed while it was read.
+        """
+        return self.run(tokens, first)[OUTPUT]
+
+    def run(self, tokens: Sequence[int], first: int = 0) -> dict[str, Doubles]:
+        """What the plan keeps, by name; rows of outputs are those of the tokens from `first` on.
 
         Raises:
             FileError: the file changed while it was read.
@@ -49,11 +58,10 @@ class Exact:
                 results = results * len(op.outputs)
             values.update(zip(op.outputs, results, strict=True))
             for i in {*op.inputs, *op.outputs}:
-                if self._last_use[i] == at and self.plan.buffers[i].name != OUTPUT:
+                if self._last_use[i] == at and self.plan.buffers[i].name not in self.plan.kept:
                     del values[i]
         self._file.check()
-        (index,) = (i for i, buffer in enumerate(self.plan.buffers) if buffer.name == OUTPUT)
-        return values[index]
+        return {self.plan.buffers[i].name: value for i, value in values.items()}
 
     def weight(self, index: int, rows: Array | None = None, expert: int = 0) -> Doubles:
         """A weight's values [rows, cols]: of one expert, and of some rows where that is asked for."""

@@ -71,17 +71,63 @@ def plot(
     log_x: bool = False,
     log_y: bool = False,
     zero: bool = False,
+    x_names: Sequence[str] = (),
 ) -> str:
-    """One plot; `zero`: the vertical axis begins at zero. Logarithmic ones only show what is above it."""
+    """One plot and its legend, for a page whose style knows them.
+
+    Logarithmic axes only show what is above zero.
+
+    Args:
+        zero: the vertical axis begins at zero.
+        x_names: what stands at 0, 1, 2, ... of the horizontal axis instead of numbers.
+    """
+    parts = _plot(series, x_label, y_label, log_x, log_y, zero, x_names)
+    view = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
+    head = f'<svg {view} role="img" aria-label="{html.escape(y_label)}">'
+    return f"{head}{''.join(parts)}</svg>{_legend(series)}"
+
+
+def standalone(
+    series: Sequence[Series], x_label: str, y_label: str, *, log_y: bool = False, x_names: Sequence[str] = ()
+) -> str:
+    """The same as a file of its own, the legend above it."""
+    parts = _plot(series, x_label, y_label, False, log_y, False, x_names)
+    legend = [
+        f'<circle cx="{_LEFT + 10 + i * 150}" cy="14" r="4" fill="{color}"/>'
+        f'<text x="{_LEFT + 20 + i * 150}" y="18">{html.escape(one.name)}</text>'
+        for i, (one, color) in enumerate(zip(series, _cycle(len(series)), strict=True))
+    ]
+    view = f'viewBox="0 -24 {WIDTH} {HEIGHT + 24}" width="{WIDTH}" height="{HEIGHT + 24}"'
+    style = (
+        "text{font:11px system-ui,sans-serif;fill:#6b7280}.grid{stroke:#e5e7eb}rect{fill:#fff}"
+        "@media(prefers-color-scheme:dark){rect{fill:#111827}.grid{stroke:#374151}}"
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {view}><style>{style}</style>'
+        f'<rect y="-24" width="{WIDTH}" height="{HEIGHT + 24}"/>'
+        f'<g transform="translate(0 -24)">{"".join(legend)}</g>{"".join(parts)}</svg>\n'
+    )
+
+
+def _plot(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    log_x: bool,
+    log_y: bool,
+    zero: bool,
+    x_names: Sequence[str],
+) -> list[str]:
+    """Axes and points."""
     points = [point for one in series for point in one.points]
     x = _Axis.over([p[0] for p in points], _LEFT, WIDTH - _RIGHT, log_x, False)
     y = _Axis.over([p[1] for p in points], HEIGHT - _BOTTOM, _TOP, log_y, zero)
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(y_label)}">']
+    parts = []
     for value, label in y.ticks():
         at = f"{y.at(value):.1f}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{at}" dy="4" text-anchor="end">{label}</text>')
-    for value, label in x.ticks():
+    for value, label in [(float(i), html.escape(name)) for i, name in enumerate(x_names)] or x.ticks():
         at = f"{x.at(value):.1f}"
         parts.append(f'<line class="grid" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}" x1="{at}" x2="{at}"/>')
         parts.append(f'<text x="{at}" y="{HEIGHT - _BOTTOM + 16}" text-anchor="middle">{label}</text>')
@@ -93,8 +139,7 @@ def plot(
     )
     for one, color in zip(series, _cycle(len(series)), strict=True):
         parts.append(_draw(one, x, y, color))
-    parts.append("</svg>")
-    return "".join(parts) + _legend(series)
+    return parts
 
 
 def _draw(series: Series, x: _Axis, y: _Axis, color: str) -> str:

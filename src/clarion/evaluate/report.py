@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,7 @@ from clarion.errors import FileError
 from clarion.evaluate.evaluation import Evaluation, Place, Track
 from clarion.evaluate.figures import Divergence, Perplexity
 from clarion.evaluate.plots import Series, plot
-from clarion.evaluate.weights import TensorError, compare
-from clarion.gguf import File
+from clarion.evaluate.weights import TensorError
 
 _LINE_POINTS = 200  # of a line along the text
 _LEAST = 1e-16  # of a divergence: below it float64 itself rounds
@@ -66,9 +65,7 @@ def page(evaluation: Evaluation) -> str:
         sections.append(("Divergence along the text", _along(evaluation, names)))
     sections.append(("Perplexity along the text", _perplexities(evaluation, names)))
     if reference is not None:
-        errors = [_weights(track, reference) for track in tracks]
-        if any(errors):
-            sections.append(("Error of the weights", _weight_errors(errors, names)))
+        sections += _details(evaluation, names)
         for track, name in zip(tracks, names, strict=True):
             passages = "".join(map(_passage, evaluation.places(track)))
             sections.append((f"Worst passages: {name}", passages))
@@ -163,25 +160,33 @@ def _perplexities(evaluation: Evaluation, names: Sequence[str]) -> str:
     return plot(series, "token of the text", "perplexity so far")
 
 
-def _weights(track: Track, reference: Track) -> list[TensorError]:
-    """None where both are the same file."""
-    if track.path.resolve() == reference.path.resolve():
-        return []
-    with File.open(track.path) as file, File.open(reference.path) as other:
-        return compare(file, other)
-
-
-def _weight_errors(errors: Sequence[list[TensorError]], names: Sequence[str]) -> str:
-    series = [
-        Series(
-            name,
-            [(float(i), error.error) for i, error in enumerate(found)],
-            "dots",
-            [f"{error.name} ({error.format})" for error in found],
-        )
-        for name, found in zip(names, errors, strict=True)
+def _details(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Errors by layer and by tensor, as far as they were measured."""
+    found = list(zip(names, evaluation.details, strict=True)) if evaluation.details else []
+    layers = [
+        Series(name, [(float(i), error) for i, error in enumerate(details.layers)]) for name, details in found
     ]
-    return plot(series, "matrix, in the order of the file", "relative error", zero=True)
+    sections = []
+    if any(series.points for series in layers):
+        sections.append(("Error by layer", plot(layers, "layer", "relative error", log_y=True)))
+    if any(details.tensors for _, details in found):
+        x_label = "matrix, in the order of the file"
+        for head, error_of in (
+            ("Error of the weights", lambda error: error.error),
+            ("Error of their products", lambda error: error.product_error),
+        ):
+            series = [_tensors(name, details.tensors, error_of) for name, details in found]
+            sections.append((head, plot(series, x_label, "relative error", zero=True)))
+    return sections
+
+
+def _tensors(
+    name: str, errors: Sequence[TensorError], error_of: Callable[[TensorError], float | None]
+) -> Series:
+    measured = [(i, error, error_of(error)) for i, error in enumerate(errors)]
+    points = [(float(i), y) for i, _, y in measured if y is not None]
+    labels = [f"{error.name} ({error.format})" for _, error, y in measured if y is not None]
+    return Series(name, points, "dots", labels)
 
 
 def _passage(place: Place) -> str:

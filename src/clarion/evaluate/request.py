@@ -9,12 +9,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from clarion.devices.threads import default_threads
 from clarion.errors import ModelError, ParameterError
-from clarion.evaluate.chunks import Chunk, halves, windows
+from clarion.evaluate.chunks import Chunk, beginning, halves, windows
 from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
-from clarion.evaluate.evaluation import Evaluation, Track, evaluate
+from clarion.evaluate.evaluation import Details, Evaluation, Track, evaluate
+from clarion.evaluate.layers import MOST_TOKENS, engine_layers, exact_layers, layer_errors
+from clarion.evaluate.weights import compare
+from clarion.gguf import File
 from clarion.model import open_file
 from clarion.plan.cache import CacheFormats
+from clarion.quantize.collect import collect
 from clarion.tokenizer import Tokenizer
 
 EXACT: Literal["exact"] = "exact"
@@ -36,6 +41,7 @@ class Request:
         engine: "clarion" or "llama-cpp", for the models.
         threads, kv: as for `clarion.load`.
         options: others for `clarion.load`.
+        details: also measure errors by layer and by tensor, where there is a reference.
     """
 
     models: Sequence[Path]
@@ -48,6 +54,7 @@ class Request:
     threads: int | None = None
     kv: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    details: bool = False
 
 
 def run(request: Request, progress: Callable[[int, int], None] = lambda done, total: None) -> Evaluation:
@@ -82,12 +89,16 @@ def run(request: Request, progress: Callable[[int, int], None] = lambda done, to
             engine = _engine(request, path)
             stack.enter_context(closing(engine))
             models.append((_track(path, engine), engine))
-        return evaluate(tokens, chunks, models, reference, tokenizer, progress)
+        evaluation = evaluate(
+            tokens, chunks, models, reference, tokenizer, request.threads or default_threads(), progress
+        )
+    if request.details and request.reference is not None:
+        evaluation.details.extend(_details(request, request.reference, paths, chunks[0].tokens))
+    return evaluation
 
 
 def _chunks(request: Request, tokens: list[int], tokenizer: Tokenizer) -> list[Chunk]:
-    begins_with_bos = tokenizer.bos is not None and tokenizer.encode("")[:1] == [tokenizer.bos]
-    bos = tokenizer.bos if begins_with_bos else None
+    bos = beginning(tokenizer)
     if request.stride is None:
         chunks = halves(tokens, request.context, bos)
     else:
@@ -112,6 +123,42 @@ def _reference(request: Request, path: Path) -> tuple[Track, Engine] | None:
     else:
         engine = ExactEngine(path, request.context)
     return _track(path, engine), engine
+
+
+def _details(
+    request: Request, reference: Path | Literal["exact"], paths: Sequence[Path], tokens: list[int]
+) -> list[Details]:
+    """Of the first chunk; layers only where Clarion computes the model."""
+    tokens = tokens[:MOST_TOKENS]
+    options = {"threads": request.threads, "isa": None, **request.options}
+    exact = {**options, "activations": "exact", "kv": "f32"}
+    with ExitStack() as stack:
+        files = [stack.enter_context(File.open(path)) for path in paths]
+        if isinstance(reference, Path):
+            other = stack.enter_context(File.open(reference))
+            wanted = engine_layers(other, tokens, **exact)
+            imatrix = collect(
+                other,
+                tokens,
+                dataset="",
+                chunk=len(tokens),
+                output=True,
+                activations="exact",
+                threads=request.threads,
+            )
+            tensors = [
+                [] if path.resolve() == reference.resolve() else compare(file, other, imatrix)
+                for path, file in zip(paths, files, strict=True)
+            ]
+        else:
+            wanted = exact_layers(files[0], tokens)
+            tensors = [[] for _ in files]
+        layers: list[list[float]] = [[] for _ in files]
+        if request.engine == "clarion":
+            layers = [
+                layer_errors(engine_layers(file, tokens, kv=request.kv, **options), wanted) for file in files
+            ]
+    return [Details(*both) for both in zip(layers, tensors, strict=True)]
 
 
 def _track(path: Path, engine: Engine) -> Track:

@@ -106,6 +106,13 @@ class Writer:
         self._tensors[name] = tensor
         self._end = padded(self._end + tensor.n_bytes, self.alignment)
 
+    @property
+    def n_bytes(self) -> int:
+        """Of the file that `close` writes."""
+        header = len(MAGIC) + struct.calcsize("<IQQ") + sum(map(len, self._pairs))
+        table = sum(len(_table_row(tensor)) for tensor in self._tensors.values())
+        return padded(header + table, self.alignment) + self._end
+
     def close(self) -> None:
         """Writes the file."""
         if self._closed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import llama, mixtral, qwen2, qwen3, qwen3moe
+from clarion.models import bitnet, llama, mixtral, qwen2, qwen3, qwen3moe
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
@@ -19,6 +19,7 @@ FAMILIES: dict[str, Callable[[Keys, Checkpoint], Graph]] = {
     "qwen2": qwen2.build,
     "qwen3": qwen3.build,
     "qwen3moe": qwen3moe.build,
+    "bitnet": bitnet.build,
 }
 
 

@@ -13,6 +13,7 @@ from clarion.plan.ir import Activations, Node, Value, Weight
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
+from clarion.plan.observe import Observer
 from clarion.plan.placement import placement
 from clarion.plan.plan import Op, Plan
 from clarion.plan.precision import precision
@@ -29,20 +30,21 @@ def compile(
     context: int,
     fuse: bool = True,
     bf16: bool = False,
+    observe: Observer | None = None,
     row_bytes: Callable[[str, int], int] | None = None,
 ) -> Plan:
     """Compiles a graph into a verified plan.
 
     Args:
         activations: what quantised weights are multiplied with: 8-bit (`fast`) or 16-bit (`high`) integers,
-        or
-            float32 (`exact`).
+            or float32 (`exact`).
         kv: formats of the cache (`CacheFormats.parse`); None: f32 where `exact`, else f16.
         max_tokens: tokens in the largest batch.
         max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
         fuse: False leaves operations apart; the results are the same.
         bf16: whether the native module multiplies BF16 with BF16, which a `fast` plan then uses.
+        observe: adds operations whose results are kept for whoever runs the plan; see `clarion.plan.observe`.
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
 
     Raises:
@@ -67,7 +69,11 @@ def compile(
         row_bytes = native().encoded_row_bytes
 
     nodes = lower(graph.nodes)
-    if fuse:
+    kept = [graph.logits]
+    if observe is not None:  # all rows are wanted
+        nodes, observed = observe(nodes)
+        kept += observed
+    elif fuse:
         nodes = narrow(nodes)
     nodes = precision(nodes, activations, bf16=bf16)
     if fuse:
@@ -75,10 +81,11 @@ def compile(
     weights, residency = placement(nodes, graph.tensors)
 
     def max_rows(value: Value) -> int:
-        return max_outputs if value.rows == "outputs" else max_tokens * value.slots_per_token
+        most = {"tokens": max_tokens, "outputs": max_outputs, "batch": 1}
+        return most.get(value.rows, max_tokens * value.slots_per_token)
 
     weight_index = {weight: i for i, weight in enumerate(weights)}
-    buffers, index, arena_bytes = memory(nodes, graph.logits, max_rows, row_bytes)
+    buffers, index, arena_bytes = memory(nodes, kept, max_rows, row_bytes)
     plan = Plan(
         hyperparameters=graph.hyperparameters,
         activations=activations,
@@ -93,6 +100,7 @@ def compile(
         buffers=buffers,
         weights=weights,
         ops=tuple(_op(node, index, weight_index, context) for node in nodes),
+        kept=tuple(value.name for value in kept),
         residency=residency,
     )
     verify(plan)

@@ -6,7 +6,7 @@ free over its lifetime: within a few percent of the optimum for such chains, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from clarion.errors import PlanError
@@ -30,14 +30,14 @@ class _Block:
 
 def memory(
     nodes: Sequence[Node],
-    kept: Value,
+    kept: Collection[Value],
     max_rows: Callable[[Value], int],
     row_bytes: Callable[[str, int], int],
 ) -> tuple[tuple[Buffer, ...], dict[Value, int], int]:
     """Lays out the arena.
 
     Args:
-        kept: the value that is read after the run.
+        kept: the values that are read after the run.
         max_rows: rows of a value in the largest batch.
         row_bytes: bytes of a row, by kind and width.
 
@@ -76,13 +76,13 @@ def memory(
 
 def _blocks(
     nodes: Sequence[Node],
-    kept: Value,
+    kept: Collection[Value],
     max_rows: Callable[[Value], int],
     row_bytes: Callable[[str, int], int],
 ) -> list[_Block]:
     position = {node: i for i, node in enumerate(nodes)}
     last_use = {value: position[readers[-1]] for value, readers in users(nodes).items()}
-    last_use[kept] = len(nodes)
+    last_use |= dict.fromkeys(kept, len(nodes))
     blocks: dict[Value, _Block] = {}
     for i, node in enumerate(nodes):
         table = OPERATIONS[node.op]

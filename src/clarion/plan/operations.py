@@ -280,9 +280,7 @@ def _expert_linear(c: Call) -> None:
     n = max(len(c.outputs), 1)
     c.counts((2,), (n,), (n,))
     a, ids = c.inputs
-    c.shape(ids, "i32", "tokens", ids.width)
-    if a.rows != "tokens":
-        c.shape(a, a.kind, Shape("", "f32", "slots", 0, ids.width), a.width)
+    _routed(c, a, ids)
     weights = [c.matrix(i, y.width, a.width, experts=True) for i, y in enumerate(c.outputs)]
     c.product_input(a, weights)
     for y in c.outputs:
@@ -297,3 +295,23 @@ def _expert_sum(c: Call) -> None:
     c.shape(y, "f32", Shape("", "f32", "slots", 0, w.width), y.width)
     for x in (*c.inputs[2:], c.outputs[0]):
         c.shape(x, "f32", "tokens", y.width)
+
+
+@operation("square_sums", ints="experts")
+def _square_sums(c: Call) -> None:
+    c.counts((1, 2), (2,))
+    x, n = c.inputs[0], c.ints["experts"]
+    c.shape(x, "f32", x, x.width)
+    if len(c.inputs) > 1:
+        _routed(c, x, c.inputs[1])
+    elif n != 1:
+        c.fail(f"experts is {n}, expected 1 without their ids")
+    c.shape(c.outputs[0], "f32", "batch", n * x.width)
+    c.shape(c.outputs[1], "f32", "batch", n)
+
+
+def _routed(c: Call, x: Shape, ids: Shape) -> None:
+    """x has a row for each token, or for each of its experts."""
+    c.shape(ids, "i32", "tokens", ids.width)
+    if x.rows != "tokens":
+        c.shape(x, x.kind, Shape("", "f32", "slots", 0, ids.width), x.width)

@@ -63,6 +63,7 @@ class Plan:
     buffers: tuple[Buffer, ...]
     weights: tuple[Weight, ...]
     ops: tuple[Op, ...]
+    kept: tuple[str, ...]  # buffers that are read after a run; OUTPUT is the first
     residency: Mapped = field(repr=False, compare=False)
 
     @property

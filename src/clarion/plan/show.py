@@ -6,14 +6,15 @@ import re
 
 from clarion.plan.plan import Buffer, Op, Plan
 
-_ROWS = {"tokens": "T", "outputs": "O", "slots": "S"}
+_ROWS = {"tokens": "T", "outputs": "O", "slots": "S", "batch": "1"}
 _HEAD = ("#", "operation", "in", "out", "weights", "format", "MB/token", "fallback")
 
 
 def show(plan: Plan) -> str:
     """A header, one line for each operation, and totals.
 
-    Shapes stand as [T, width] for tokens, [O, ·] for wanted outputs, [S, ·] for slots (token × expert);
+    Shapes stand as [T, width] for tokens, [O, ·] for wanted outputs, [S, ·] for slots (token × expert),
+    [1, ·] for the whole batch;
     MB/token are the weights that one token alone makes the machine read.
     """
     moved = [plan.weight_bytes(op) for op in plan.ops]

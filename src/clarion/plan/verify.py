@@ -27,17 +27,25 @@ def verify(plan: Plan) -> None:
         _aliasing(plan, op, call, entry)
         valid.run(op, where)
         cache.run(op, call)
-    valid.read(_output(plan), "the end")
+    _output(plan)
+    index = {buffer.name: i for i, buffer in enumerate(plan.buffers)}
+    for name in plan.kept:
+        if name not in index:
+            raise PlanError(f"no buffer is named {name}")
+        valid.read(index[name], "the end")
 
 
-def _output(plan: Plan) -> int:
-    """The buffer that is read after a run: one row of n_vocab for each wanted output."""
-    for i, buffer in enumerate(plan.buffers):
-        if buffer.name == OUTPUT:
-            if (buffer.kind, buffer.rows, buffer.width) != ("f32", "outputs", plan.n_vocab):
-                raise PlanError(f"buffer {OUTPUT} is {buffer}, expected f32 outputs of {plan.n_vocab}")
-            return i
-    raise PlanError(f"no buffer is named {OUTPUT}")
+def _output(plan: Plan) -> None:
+    """What every plan is for: one row of n_vocab for each wanted output."""
+    if plan.kept[:1] != (OUTPUT,):
+        raise PlanError(f"the buffers kept are {list(plan.kept)}, expected {OUTPUT} first")
+    for buffer in plan.buffers:
+        if buffer.name == OUTPUT and (buffer.kind, buffer.rows, buffer.width) != (
+            "f32",
+            "outputs",
+            plan.n_vocab,
+        ):
+            raise PlanError(f"buffer {OUTPUT} is {buffer}, expected f32 outputs of {plan.n_vocab}")
 
 
 def _buffers(plan: Plan) -> None:

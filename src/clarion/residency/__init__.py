@@ -3,7 +3,8 @@
 from clarion.residency.copied import Copied
 from clarion.residency.mapped import Mapped
 from clarion.residency.moving import Moving
+from clarion.residency.replaced import Replaced
 
-Residency = Mapped | Copied | Moving
+Residency = Mapped | Copied | Moving | Replaced
 
-__all__ = ["Copied", "Mapped", "Moving", "Residency"]
+__all__ = ["Copied", "Mapped", "Moving", "Replaced", "Residency"]

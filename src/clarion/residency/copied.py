@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 
 from clarion._native import files
+from clarion.devices.hierarchy import hierarchy, stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.space import Bytes, Space
 
@@ -33,7 +34,8 @@ class Copied:
 
     def _copy(self, part: int, parts: int) -> None:
         """The same part of each weight, as threads share rows: it then lies near to who reads it."""
-        gate = files.Gate()
+        gate, nodes = files.Gate(), hierarchy().nodes
+        stay_near(nodes[part * len(nodes) // parts])
         for name, copy in self._space.copies.items():
             first, last = (copy.nbytes * i // parts for i in (part, part + 1))
             original = self._space.originals[name][first:last]

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from clarion._native import files
+from clarion.devices.hierarchy import hierarchy, stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.space import Bytes, Space
 
@@ -82,13 +83,23 @@ class Moving:
         n_released = 0
         for name, index in self._indices.items():
             copy, original = self._space.copies[name], self._space.originals[name]
-            if not files.copy(copy, original, self._gate):
+            if not self._copy(copy, original):
                 return
             program.move_weight(index, copy)
             unreleased.append(original)
             n_released = _release(unreleased, n_released, program.moved())
         while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
+
+    def _copy(self, copy: Bytes, original: Bytes) -> bool:
+        """To each memory node the part that is read there, as threads share rows; False when stopped."""
+        nodes = hierarchy().nodes
+        for i, node in enumerate(nodes):
+            stay_near(node)
+            part = slice(copy.nbytes * i // len(nodes), copy.nbytes * (i + 1) // len(nodes))
+            if not files.copy(copy[part], original[part], self._gate):
+                return False
+        return True
 
 
 def _yield_to_others() -> None:

@@ -70,12 +70,12 @@ class Job:
 
 
 class Scoring(Job):
-    """The logits of the tokens from `first` on, in one array [T - first, V]."""
+    """The logits of the last tokens, as many as there are rows to write them to [n, V]."""
 
-    def __init__(self, tokens: list[int], n_vocab: int, put: Put, first: int = 0) -> None:
+    def __init__(self, tokens: list[int], rows: Floats, put: Put) -> None:
         super().__init__(tokens, put)
-        self._logits = np.empty((len(tokens) - first, n_vocab), np.float32)  # [T - first, V]
-        self._first = first
+        self._logits = rows
+        self._first = len(tokens) - len(rows)
         self._n_done = 0
 
     def restart(self) -> None:

@@ -1,0 +1,77 @@
+"""How fast `clarion eval` is beside `clarion bench`, on the same file, in turns within one process.
+
+    python benchmarks/evaluate.py llama-1b.gguf -t 2 -r 5
+
+A round is a prompt as `clarion bench -p` has it, of which only the last token's logits are wanted, and a
+chunk of an evaluation of as many tokens, from the first batch to the scores. An evaluation needs the logits
+of half of its tokens: `products_of_logits` is how much more there is to multiply for that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+
+import clarion
+from clarion.evaluate.chunks import halves
+from clarion.evaluate.engines import ClarionEngine
+from clarion.evaluate.evaluation import Track, evaluate
+from clarion.model import Model
+
+
+def output_share(model: Model, n_tokens: int) -> float:
+    """Products of the logits that an evaluation needs more than a prompt, over those of the prompt."""
+    plan = model.plan
+    last = plan.weights[plan.ops[-1].weights[0]]
+    inner = sum(w.rows * w.cols for w in plan.weights if w.rows > 1 and w.name.startswith("blk."))
+    return (n_tokens // 2) * last.rows * last.cols / (n_tokens * inner)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("-p", "--tokens", type=int, default=512)
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("-r", "--rounds", type=int, default=5)
+    parser.add_argument("--activations", default="high")
+    arguments = parser.parse_args()
+    n, threads = arguments.tokens, arguments.threads
+    engine = ClarionEngine(arguments.model, n, threads=threads, activations=arguments.activations)
+    options: clarion.Options = {"max_tokens": 1, "greedy": True, "ignore_eos": True, "detokenize": False}
+    prompts, evaluations = [], []
+    with clarion.load(
+        arguments.model, threads=threads, context=n + 1, activations=arguments.activations
+    ) as model:
+        rng = np.random.default_rng(0)
+        for _ in range(arguments.rounds + 1):  # the first warms up
+            tokens = rng.integers(0, model.n_vocab, 2 * n).tolist()
+            prompts.append(model.generate(tokens[:n], **options).timings.prompt_rate)
+            (chunk, *_) = halves(tokens, n, None)
+            track = Track(arguments.model, engine.name, 0)
+            started = time.perf_counter()
+            evaluate(tokens, [chunk], [(track, engine)], None, model.tokenizer, threads)
+            evaluations.append(len(chunk.tokens) / (time.perf_counter() - started))
+        share = output_share(model, n)
+    engine.close()
+    ratios = [e / p for p, e in zip(prompts[1:], evaluations[1:], strict=True)]
+    print(
+        json.dumps(
+            {
+                "prompt_tokens_per_second": statistics.median(prompts[1:]),
+                "evaluation_tokens_per_second": statistics.median(evaluations[1:]),
+                "ratio": statistics.median(ratios),
+                "ratios": [round(ratio, 3) for ratio in sorted(ratios)],
+                "products_of_logits": round(share, 3),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

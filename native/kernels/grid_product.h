@@ -1,0 +1,111 @@
+// Products and tiles of the codebook formats (formats/grid.h): written once for an entry's size, not for each format,
+// because looking up 16 rows takes 300 bytes of machine code.
+//
+// A block's indices are all stored before the first is used: 16 loads from a vector that was stored just before would
+// each wait for it. An index then costs a load, an entry another: 32 for 128 weights, which bounds these formats to
+// 11 cycles for so many where two or three loads begin in a cycle, and nothing else of them takes as long.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "formats/grid.h"
+#include "kernels/activations.h"
+#include "kernels/format_table.h"
+#include "kernels/sinks.h"
+
+namespace clarion {
+
+template <typename E>
+struct Grid {
+    const E* entries;
+    int64_t bytes;  // of a block
+    int group;
+    int32_t offset;
+    uint8_t flip, more;
+    void (*codes)(Panel, int64_t at, const Codes&);
+};
+template <typename F>
+inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), F::bytes, F::group, F::offset,
+                                                    F::flip,   F::more,  F::codes};
+
+// A block of 16 rows, its codes apart.
+template <typename Entry>
+struct GridBlock {
+    alignas(64) uint32_t index[16 * 256 / sizeof(Entry)];
+    alignas(64) int32_t flags[16 * 8];
+
+    // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
+    [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
+                                        simd::u8x64& w0, simd::u8x64& w1) const {
+        if constexpr (sizeof(Entry) == 8) {
+            simd::look_up_rows(grid.entries, index + 16 * step, w0, w1);
+        } else {
+            w0 = simd::look_up_rows(grid.entries, index + 32 * step);
+            w1 = simd::look_up_rows(grid.entries, index + 32 * step + 16);
+        }
+        simd::change_flagged(w0, w1, set, grid.flip, grid.more);
+    }
+};
+
+template <typename Entry>
+[[gnu::noinline]] void decode_grid(Panel panel, int64_t blocks, const Tile& tile, const Grid<Entry>& grid) {
+    GridBlock<Entry> block;
+    uint8_t* u = tile.u;
+    for (int64_t b = 0; b < blocks; ++b) {
+        grid.codes(panel, b * grid.bytes,
+                   {block.index, block.flags, tile.scale + b * (16 * 256 / grid.group)});
+        for (int64_t step = 0; step < 32;) {
+            simd::i32x16 set = simd::load(block.flags + 4 * step);
+            for (const int64_t end = step + 4; step < end; ++step, u += 128) {
+                simd::u8x64 w0, w1;
+                block.columns(grid, step, set, w0, w1);
+                set = simd::shift_right<8>(set);
+                simd::store_bytes(u, w0);
+                simd::store_bytes(u + 64, w1);
+            }
+        }
+    }
+}
+
+// As multiply_one (kernels/sinks.h), with the same sums as the product over tiles.
+template <typename Accumulator, typename Entry>
+[[gnu::noinline]] void multiply_one_grid(Panel panel, int64_t n_cols, const std::byte* activation,
+                                         const Fetch& fetch, float* sums, const Grid<Entry>& grid) {
+    const EncodedLayout layout(Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high, n_cols);
+    const auto* quads = reinterpret_cast<const uint8_t*>(activation);
+    const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale);
+    const auto* a_sum =
+        reinterpret_cast<const int32_t*>(activation + (grid.group == 32 ? layout.sum32 : layout.sum16));
+    const int32_t unbias = Accumulator::bias - grid.offset;
+    const int64_t steps = grid.group / 8;
+    const uint8_t* ahead = fetch.first;
+    alignas(64) float scales[16 * 16];
+    GridBlock<Entry> block;
+    simd::f32x16 total = simd::zero();
+    for (int64_t at = 0, column = 0; column < n_cols; at += grid.bytes) {
+        grid.codes(panel, at, {block.index, block.flags, scales});
+        const float* scale = scales;
+        simd::i32x16 set;
+        for (int64_t step = 0; step < 32;) {
+            set = step % 4 == 0 ? simd::load(block.flags + 4 * step) : set;
+            auto acc = Accumulator::start(unbias * *a_sum++);
+            for (const int64_t end = step + steps; step < end; ++step) {
+                simd::prefetch(ahead);
+                ahead += grid.bytes / 2;  // 16 rows, 32 steps
+                simd::u8x64 w0, w1;
+                block.columns(grid, step, set, w0, w1);
+                set = simd::shift_right<8>(set);
+                acc.dot2(w0, w1, quads);
+                quads += 2 * Accumulator::quad_bytes;
+            }
+            const simd::f32x16 s = simd::mul(simd::load(scale), simd::set1(a_scale[column / 32]));
+            total = simd::fma(simd::to_f32(acc.total()), s, total);
+            scale += 16;
+            column += grid.group;
+        }
+    }
+    simd::store(sums, total);
+}
+
+}  // namespace clarion

@@ -1,0 +1,84 @@
+"""`clarion imatrix`: which columns of its matrices a model uses most, measured on a text."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from clarion.cli import options
+from clarion.cli.progress import counter
+
+
+@click.command()
+@click.argument("model")
+@click.argument("text")
+@click.option("-o", "--output", "out", metavar="FILE", required=True, help="The file to write, GGUF.")
+@click.option("-c", "--context", type=int, default=512, show_default=True, help="Tokens in a chunk.")
+@click.option("--chunks", type=int, help="Only the first so many chunks.")
+@click.option("--process-output", is_flag=True, help="Also for the matrix that makes the logits.")
+@click.option("--in-file", multiple=True, metavar="FILE", help="Add what these files hold; may be repeated.")
+@click.option(
+    "--activations", default="high", show_default=True, help="fast (8 bits), high (16 bits) or exact."
+)
+@options.isa
+@options.threads
+@options.as_json
+@options.debug
+def imatrix(
+    model: str,
+    text: str,
+    out: str,
+    context: int,
+    chunks: int | None,
+    process_output: bool,
+    in_file: tuple[str, ...],
+    activations: str,
+    isa: str | None,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Measures on TEXT which columns of MODEL's matrices matter, for `clarion quantize --imatrix`.
+
+    The file is laid out as llama.cpp's llama-imatrix does, and either program reads the other's.
+    """
+    from clarion.cli.prompt import read_text
+    from clarion.evaluate.chunks import beginning
+    from clarion.gguf import File
+    from clarion.quantize.collect import collect
+    from clarion.quantize.imatrix import Imatrix
+    from clarion.tokenizer import Tokenizer
+
+    earlier = [Imatrix.read(path) for path in in_file]
+    tokenizer = Tokenizer.from_gguf(model)
+    with File.open(model) as file, counter("imatrix") as progress:
+        found = collect(
+            file,
+            tokenizer.encode(read_text(None, text)),
+            dataset=text,
+            bos=beginning(tokenizer),
+            chunk=context,
+            n_chunks=chunks,
+            output=process_output,
+            activations=activations,
+            threads=threads,
+            isa=isa,
+            progress=progress,
+        )
+    unseen = sum(int((s.counts == 0).sum()) for s in found.statistics.values())
+    for other in reversed(earlier):
+        found = other + found
+    found.write(out)
+    figures = {
+        "path": out,
+        "matrices": len(found.statistics),
+        "chunks": found.chunk_count,
+        "chunk_size": found.chunk_size,
+        "experts_without_tokens": unseen,
+    }
+    if as_json:
+        print(json.dumps(figures))
+        return
+    print(f"{out}: {len(found.statistics)} matrices, {found.chunk_count} chunks of {found.chunk_size} tokens")
+    if unseen:
+        print(f"{unseen} experts' matrices met no token: they count as the mean of the others")
