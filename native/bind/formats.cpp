@@ -22,8 +22,9 @@ Kind kind_of(const std::string& name) {
     if (name == "f32") return Kind::f32;
     if (name == "fast") return Kind::fast;
     if (name == "high") return Kind::high;
+    if (name == "bf16") return Kind::bf16;
     if (name == "i32") return Kind::i32;
-    throw std::invalid_argument("kind '" + name + "' is unknown; known: f32, fast, high, i32");
+    throw std::invalid_argument("kind '" + name + "' is unknown; known: f32, fast, high, bf16, i32");
 }
 
 auto owned(std::unique_ptr<float[]> data, std::vector<size_t> shape) {
@@ -46,6 +47,7 @@ void bind_formats(nb::module_& m) {
             return list;
         },
         "(type id, name, weights in a block, bytes in a block) of each format");
+    m.attr("MULTIPLIES_BF16") = multiplies_bf16();  // BF16 weights with activations of that kind
     m.def(
         "encoded_row_bytes",
         [](const std::string& kind, int64_t width) { return buffer_row_bytes(kind_of(kind), width); },

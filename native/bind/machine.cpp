@@ -75,6 +75,7 @@ Kind kind_of(const Entry& buffer) {
     if (name == "f32") return Kind::f32;
     if (name == "fast") return Kind::fast;
     if (name == "high") return Kind::high;
+    if (name == "bf16") return Kind::bf16;
     if (name == "i32") return Kind::i32;
     refuse({buffer.where, ".kind: found '", name, "', expected f32, fast, high or i32"});
 }

@@ -10,9 +10,11 @@ struct F32 {
     static constexpr const char* name = "F32";
     static constexpr int block = 1, bytes = 4;
 
-    static simd::f32x16 read(const uint8_t* p) { return simd::load(reinterpret_cast<const float*>(p)); }
+    static simd::f32x16 read(const uint8_t* p) {
+        return with_numbers<float>(p, [](const float* x) { return simd::load(x); });
+    }
     static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        std::memcpy(x, row, 4 * static_cast<size_t>(n));
+        for (int64_t i = 0; i < n; ++i) x[i] = from_file<float>(row + 4 * i);
     }
 };
 

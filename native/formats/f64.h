@@ -16,11 +16,7 @@ struct F64 {
         return simd::load(x);
     }
     static void dequantize(const uint8_t* row, int64_t n, float* x) {
-        for (int64_t i = 0; i < n; ++i) {
-            double value;
-            std::memcpy(&value, row + 8 * i, 8);
-            x[i] = static_cast<float>(value);
-        }
+        for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(from_file<double>(row + 8 * i));
     }
 };
 

@@ -30,7 +30,10 @@
 // dequantize(const uint8_t* row, int64_t n, float* x).
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "simd/simd.h"
@@ -49,15 +52,28 @@ template <int n, typename Body>
         CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
 }
 
-inline uint16_t load_u16(const uint8_t* p) {
-    uint16_t h;
-    std::memcpy(&h, p, 2);
-    return h;
+// Numbers of a file, which are little-endian whatever the processor is. Every decoder reads them through these; bytes and
+// vectors of bytes (simd::u8x64) have no order.
+template <typename T>
+T from_file(const uint8_t* p) {
+    uint8_t bytes[sizeof(T)];
+    std::memcpy(bytes, p, sizeof(T));
+    if constexpr (std::endian::native == std::endian::big) std::reverse(bytes, bytes + sizeof(T));
+    return std::bit_cast<T>(bytes);
 }
-inline uint32_t load_u32(const uint8_t* p) {
-    uint32_t v;
-    std::memcpy(&v, p, 4);
-    return v;
+inline uint16_t load_u16(const uint8_t* p) { return from_file<uint16_t>(p); }
+inline uint32_t load_u32(const uint8_t* p) { return from_file<uint32_t>(p); }
+
+// Calls use(p) with 16 numbers of a file: its own where they are in the processor's order, otherwise a copy.
+template <typename T, typename Use>
+[[gnu::always_inline]] inline simd::f32x16 with_numbers(const uint8_t* row, Use use) {
+    if constexpr (std::endian::native == std::endian::little) {
+        return use(reinterpret_cast<const T*>(row));
+    } else {
+        alignas(64) T x[16];
+        for (size_t i = 0; i < 16; ++i) x[i] = from_file<T>(row + sizeof(T) * i);
+        return use(x);
+    }
 }
 inline float f16_at(const uint8_t* p) { return simd::f16_to_f32(load_u16(p)); }
 

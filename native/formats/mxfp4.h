@@ -22,7 +22,7 @@ struct MXFP4 {
         alignas(64) int32_t first[16 * 16];  // each block's first four bytes: [blocks][16]
         for (int r = 0; r < 16; ++r)
             for (int64_t b = 0; b < blocks; ++b)
-                std::memcpy(first + 16 * b + r, panel.base + r * panel.stride + bytes * b, 4);
+                first[16 * b + r] = static_cast<int32_t>(load_u32(panel.base + r * panel.stride + bytes * b));
         // Neither of two factors overflows, and a product below the smallest normal number is still exact.
         const simd::i32x16 bias = simd::set1(int32_t{63});
         for (int64_t b = 0; b < blocks; ++b) {

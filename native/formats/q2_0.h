@@ -17,8 +17,7 @@ struct Q2_0 {
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         repeat_scale<2>(f16_at(block), scale);
         for (int i = 0; i < 16; ++i) {
-            const uint32_t q = block[2 + i], v = (q | q << 6 | q << 12 | q << 18) & 0x03030303;
-            std::memcpy(u + 4 * i, &v, 4);
+            for (int j = 0; j < 4; ++j) u[4 * i + j] = block[2 + i] >> 2 * j & 3;
         }
     }
 };

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/lanes.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -31,17 +32,30 @@ float quantize_block(const float* x, int32_t limit, int32_t a[32]) {
     return scale;
 }
 
+// Where the instruction set has no products of them (simd/tile.h), there are no such rows.
+template <typename Half>
+void encode_bf16(const float* x, int64_t width, Half* row) {
+    if constexpr (requires { store_bf16(row, simd::f32x16{}); })
+        for (int64_t k = 0; k < width; k += simd::lanes) store_bf16(row + k, load_n(x + k, width - k));
+}
+
 }  // namespace
 
 int64_t row_bytes(Kind kind, int64_t width) {
     const bool plain = kind == Kind::f32 || kind == Kind::i32;
-    const int64_t bytes = plain ? 4 * width : EncodedLayout(kind, width).bytes;
+    const int64_t bytes = plain                ? 4 * width
+                          : kind == Kind::bf16 ? 2 * width
+                                               : EncodedLayout(kind, width).bytes;
     return ((bytes + 63) / 64 | 1) * 64;
 }
 
 void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
     if (kind == Kind::f32) {
         if (reinterpret_cast<const std::byte*>(x) != row) std::memcpy(row, x, 4 * static_cast<size_t>(width));
+        return;
+    }
+    if (kind == Kind::bf16) {
+        encode_bf16(x, width, reinterpret_cast<uint16_t*>(row));
         return;
     }
     const EncodedLayout layout(kind, width);

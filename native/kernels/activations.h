@@ -13,7 +13,7 @@
 //     sum16    int32 [K/16]
 //
 // A block that holds an infinity or a NaN has a NaN scale, so whatever it touches is NaN and nothing else is.
-// Kind::f32 is the row itself.
+// Kind::f32 is the row itself, Kind::bf16 the row rounded to numbers of 16 bits, zeros behind them.
 #pragma once
 
 #include <cstddef>

@@ -78,9 +78,9 @@ const Format& checked_format(const Weight& weight, const Buffer& input, const st
         throw std::invalid_argument(op + ": weight '" + weight.name + "' has " + std::to_string(weight.cols) +
                                     " columns, its input '" + input.name + "' is " +
                                     std::to_string(input.width) + " wide");
-    if (!format->integer() && input.kind != Kind::f32)
+    if (!multiplies(*format, input.kind))
         throw std::invalid_argument(op + ": weight '" + weight.name + "' is " + format->name +
-                                    " and needs an f32 input, '" + input.name + "' is encoded");
+                                    ", which does not multiply what '" + input.name + "' is encoded as");
     return *format;
 }
 

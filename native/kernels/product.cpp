@@ -2,13 +2,16 @@
 
 #include <algorithm>
 
-#include "formats/format.h"
+#include "formats/bf16.h"
 #include "kernels/activations.h"
 #include "simd/simd.h"
+#include "simd/tile.h"
 
 namespace clarion {
 
 namespace {
+
+static_assert(most_tile_columns == simd::TileProduct::most_columns);
 
 struct Scratch16 {
     alignas(64) uint8_t u[16 * most_tile_columns];
@@ -103,10 +106,36 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
         over_tokens<1>(n_tokens, done, dot);
 }
 
+// The tokens that simd/tile.h takes, where the instruction set has such products.
+template <typename Element, typename Product>
+int64_t multiply_whole_tile(const Product& product) {
+    if constexpr (requires { multiply_tile(product, std::type_identity<Element>{}); })
+        return multiply_tile(product, std::type_identity<Element>{});
+    else
+        return 0;
+}
+
 template <typename Accumulator, int N>
 void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
                 const std::byte* const* rows, int64_t n_tokens, const SpreadFetch& fetch, float* sums) {
-    over_tokens<N>(n_tokens, 0, [&]<int M>(int64_t t) {
+    const bool wide_group = format.group == 32;
+    const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
+        .u = tile.u,
+        .scale = tile.scale,
+        .neg_min = format.has_min ? tile.neg_min : nullptr,
+        .columns = n,
+        .group = format.group,
+        .offset = format.offset,
+        .quads = first / 4 * Accumulator::quad_bytes,
+        .a_scale = layout.scale + first / 32 * 4,
+        .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
+        .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+        .tokens = rows,
+        .n_tokens = n_tokens,
+        .sums = sums,
+    });
+    fetch.tokens(0, done);
+    over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
         fetch.tokens(t, t + M);
         const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
         dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
@@ -127,6 +156,16 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
             simd::store(weights + 16 * (k + j), simd::add(simd::mul(scale, q), neg_min));
         }
     }
+}
+
+// BF16 weights as they are, where the instruction set multiplies them so.
+template <typename Product>
+constexpr bool has_bf16 =
+    requires(simd::Panel panel, const Product& product) { multiply_bf16(panel, product); };
+
+template <typename Product>
+void multiply_pairs(simd::Panel panel, const Product& product) {
+    if constexpr (has_bf16<Product>) multiply_bf16(panel, product);
 }
 
 // Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,
@@ -172,6 +211,17 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
     }
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
+    if (activations.kind == Kind::bf16) {
+        std::fill_n(sums, 16 * n_tokens, 0.0f);
+        for (int64_t k = 0; k < n_cols; k += tiling.columns_f32) {
+            const int64_t n = std::min<int64_t>(tiling.columns_f32, n_cols - k), bytes = format.row_bytes(n);
+            SpreadFetch{fetch, 16 * bytes, n_tokens}.tokens(0, n_tokens);
+            fetch.advance(16 * bytes);
+            multiply_pairs(panel, simd::FloatTileProduct{nullptr, k, n, tokens, n_tokens, sums});
+            panel.base += bytes;
+        }
+        return;
+    }
     if (!format.integer()) {
         format.multiply_floats(panel, n_cols, tokens, n_tokens, fetch, sums);
         return;
@@ -192,7 +242,10 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
             dot_tile_exact(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
-            over_tokens<simd::tile_f32>(n_tokens, 0, [&]<int N>(int64_t t) {
+            const int64_t done = multiply_whole_tile<float>(
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
+            spread.tokens(0, done);
+            over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
             });
@@ -210,6 +263,11 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
 }
 
 }  // namespace
+
+bool multiplies(const Format& format, Kind kind) {
+    if (kind == Kind::bf16) return has_bf16<simd::FloatTileProduct> && format.id == BF16::id;
+    return kind == Kind::f32 || (kind != Kind::i32 && format.integer());
+}
 
 size_t product_scratch_bytes() { return sizeof(Scratch16); }
 

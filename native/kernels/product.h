@@ -10,7 +10,8 @@
 //     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
 //     float   one fused multiply-add for each such group, in column order
 //
-// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. Float formats: kernels/float_product.h.
+// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. So do BF16 weights with Kind::bf16, two
+// columns at a time. Float formats with Kind::f32: kernels/float_product.h.
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,10 @@ struct ActivationRows {
 
     const std::byte* row(int64_t t) const { return data + (index ? index[t] / divisor : t) * stride; }
 };
+
+// Whether a weight of this format may meet such activations: integer formats all but bf16, float formats f32, and BF16 also
+// bf16 where the instruction set has products of them.
+bool multiplies(const Format& format, Kind kind);
 
 // Tokens that one call takes at most.
 inline constexpr int64_t most_tokens = 256;

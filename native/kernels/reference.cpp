@@ -37,6 +37,8 @@ FormatInfo format_info(int i) {
     return {f.id, f.name, f.block, f.bytes};
 }
 
+bool multiplies_bf16() { return multiplies(known_format(30), Kind::bf16); }
+
 int64_t buffer_row_bytes(Kind kind, int64_t width) { return row_bytes(kind, width); }
 
 void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, float* x) {
@@ -51,8 +53,8 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
     const Format& format = known_format(type_id);
     if (rows < 1 || cols < 1 || cols % format.block != 0 || n_bytes < rows * format.row_bytes(cols))
         throw std::invalid_argument("rows and cols must be positive, whole blocks, and within the data");
-    if (kind == Kind::i32 || (!format.integer() && kind != Kind::f32))
-        throw std::invalid_argument("this format multiplies f32 activations only");
+    if (!multiplies(format, kind))
+        throw std::invalid_argument("this format does not multiply activations of this kind");
     const int64_t stride = row_bytes(kind, cols);
     const auto encoded = aligned_bytes(static_cast<size_t>(stride * std::max<int64_t>(n_tokens, 1)));
     const auto scratch = aligned_bytes(product_scratch_bytes());

@@ -15,6 +15,7 @@ struct FormatInfo {
 int n_formats();
 FormatInfo format_info(int i);
 
+bool multiplies_bf16();
 int64_t buffer_row_bytes(Kind kind, int64_t width);
 
 // These check sizes and throw std::invalid_argument.

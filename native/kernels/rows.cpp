@@ -12,6 +12,8 @@ const char* name(Kind kind) {
             return "fast";
         case Kind::high:
             return "high";
+        case Kind::bf16:
+            return "bf16";
         case Kind::i32:
             return "i32";
     }

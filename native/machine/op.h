@@ -25,6 +25,7 @@ enum class Kind {
     f32,   // plain rows of float
     fast,  // activations encoded in 8-bit blocks of 32 (kernels/activations.h)
     high,  // activations encoded in 16-bit blocks of 32
+    bf16,  // activations rounded to BF16, where the instruction set multiplies such with such weights
     i32,
 };
 

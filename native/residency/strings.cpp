@@ -7,8 +7,6 @@
 
 namespace clarion {
 
-static_assert(std::endian::native == std::endian::little, "GGUF files are read in place");
-
 StringOffsets string_offsets(const uint8_t* bytes, uint64_t size, uint64_t start, uint64_t count) {
     constexpr uint64_t prefix = sizeof(uint64_t);
     if (start > size || count > (size - start) / prefix)
@@ -26,6 +24,7 @@ StringOffsets string_offsets(const uint8_t* bytes, uint64_t size, uint64_t start
         if (size - found.end < prefix) fail(i, " has no length");
         uint64_t length;
         std::memcpy(&length, bytes + found.end, prefix);
+        if constexpr (std::endian::native == std::endian::big) length = __builtin_bswap64(length);
         if (length > size - found.end - prefix) fail(i, " has length " + std::to_string(length));
         found.starts[i] = static_cast<int64_t>(found.end + prefix);
         found.lengths[i] = static_cast<int64_t>(length);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "simd/avx2_vectors.h"
+#include "simd/byte_quads.h"
 
 namespace clarion::simd {
 
@@ -24,15 +25,6 @@ template <bool wide>
 using fast_accumulator = fast_sums;
 
 inline constexpr int32_t high_limit = 32639;
-
-// a = 256 * upper + lower with both in [-128, 127]: four upper bytes, then four lower ones.
-inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
-    for (int j = 0; j < 4; ++j) {
-        const auto lower = static_cast<int8_t>(a[j]);
-        quad[j] = static_cast<uint8_t>((a[j] - lower) >> 8);
-        quad[4 + j] = static_cast<uint8_t>(lower);
-    }
-}
 
 struct high_accumulator {
     static constexpr int32_t bias = 0;

@@ -207,8 +207,16 @@ u8x64 shift_right_u8(u8x64 a) {
     return a;
 }
 
-inline i32x16 as_i32(u8x64 a) { return std::bit_cast<i32x16>(a); }
-inline u8x64 as_u8(i32x16 a) { return std::bit_cast<u8x64>(a); }
+// The four bytes of a row as one number, the first the lowest, and back.
+inline i32x16 as_i32(u8x64 a) {
+    auto r = std::bit_cast<i32x16>(a);
+    if constexpr (std::endian::native == std::endian::big)
+        for (int32_t& e : r.v) e = static_cast<int32_t>(__builtin_bswap32(static_cast<uint32_t>(e)));
+    return r;
+}
+inline u8x64 as_u8(i32x16 a) {
+    return std::bit_cast<u8x64>(as_i32(std::bit_cast<u8x64>(a)));  // the same exchange of bytes
+}
 
 // The low and the high half of each row's four bytes, read as a 16-bit float.
 // Sixteen bytes, four times over: a table for look_up.

@@ -1,6 +1,7 @@
 // AArch64 with dot products of signed bytes (FEAT_DotProd: Neoverse N1, Cortex-A76, Apple M1 and later).
 #pragma once
 
+#include "simd/byte_quads.h"
 #include "simd/neon_vectors.h"
 
 namespace clarion::simd {
@@ -32,15 +33,6 @@ struct fast_sums {
 };
 template <bool wide>
 using fast_accumulator = fast_sums;
-
-// a = 256 * upper + lower with both in [-128, 127]: four upper bytes, then four lower ones.
-inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
-    for (int j = 0; j < 4; ++j) {
-        const auto lower = static_cast<int8_t>(a[j]);
-        quad[j] = static_cast<uint8_t>((a[j] - lower) >> 8);
-        quad[4 + j] = static_cast<uint8_t>(lower);
-    }
-}
 
 struct high_accumulator {
     static constexpr int32_t bias = 128;

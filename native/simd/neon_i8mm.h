@@ -2,6 +2,7 @@
 // signed bytes, and products of 2 x 8 with 8 x 2 of them.
 #pragma once
 
+#include "simd/byte_quads.h"
 #include "simd/neon_vectors.h"
 
 namespace clarion::simd {
@@ -30,15 +31,6 @@ struct fast_sums {
 };
 template <bool wide>
 using fast_accumulator = fast_sums;
-
-// a = 256 * upper + lower with both in [-128, 127]: four upper bytes, then four lower ones.
-inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
-    for (int j = 0; j < 4; ++j) {
-        const auto lower = static_cast<int8_t>(a[j]);
-        quad[j] = static_cast<uint8_t>((a[j] - lower) >> 8);
-        quad[4 + j] = static_cast<uint8_t>(lower);
-    }
-}
 
 // One 2 x 2 product makes the upper and the lower sums of two rows: twice the work of a dot product. Pairing the two
 // quads of a row costs as many permutations, which many tokens share.

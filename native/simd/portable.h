@@ -1,6 +1,6 @@
 // Vectors of the compiler (GCC, Clang), no intrinsics: a vector of 16 rows is one of 64 bytes, which the compiler cuts
 // into the registers that there are: VSX of POWER, RVV of RISC-V at any length from 128 bits, LSX and LASX of
-// LoongArch, SIMD of WebAssembly. Little-endian: weights are read as they lie in a file.
+// LoongArch, SIMD of WebAssembly, the vectors of IBM Z.
 #pragma once
 
 #include <bit>
@@ -10,8 +10,6 @@
 #include "simd/half.h"
 
 namespace clarion::simd {
-
-static_assert(std::endian::native == std::endian::little, "weights in files are little-endian");
 
 inline constexpr int lanes = 16;
 
@@ -156,10 +154,15 @@ inline u8x64 look_up(u8x64 table, u8x64 index) {
     for (int i = 0; i < 64; ++i) index.v[i] = table.v[index.v[i]];
     return index;
 }
-inline i32x16 as_i32(u8x64 x) { return {(I32)x.v}; }
-inline u8x64 as_u8(i32x16 x) { return {(U8)x.v}; }
-inline f32x16 f16_low(u8x64 x) { return widen_f16((U32)x.v & 0xffffu); }
-inline f32x16 f16_high(u8x64 x) { return widen_f16((U32)x.v >> 16); }
+// A row's first byte is the lowest of its number, whatever the processor's order.
+[[gnu::always_inline]] inline U32 lowest_first(U32 x) {
+    if constexpr (std::endian::native == std::endian::little) return x;
+    return x << 24 | (x << 8 & 0xff0000u) | (x >> 8 & 0xff00u) | x >> 24;
+}
+inline i32x16 as_i32(u8x64 x) { return {(I32)lowest_first((U32)x.v)}; }
+inline u8x64 as_u8(i32x16 x) { return {(U8)lowest_first((U32)x.v)}; }
+inline f32x16 f16_low(u8x64 x) { return widen_f16(lowest_first((U32)x.v) & 0xffffu); }
+inline f32x16 f16_high(u8x64 x) { return widen_f16(lowest_first((U32)x.v) >> 16); }
 
 // 16 rows of a matrix, `stride` bytes apart.
 struct Panel {
@@ -199,7 +202,7 @@ struct fast_sums {
     [[gnu::always_inline]] void dot(u8x64 w, const uint8_t* quads) {
         int8_t a[4];
         std::memcpy(a, quads, 4);
-        const I16 s = (I16)(w.v ^ 0x80);
+        const I16 s = (I16)lowest_first((U32)(w.v ^ 0x80));
         const I16 even = (I16)((U16)s << 8) >> 8, odd = s >> 8;
         const I32 products = (I32)(even * pair(a[0], a[2]) + odd * pair(a[1], a[3]));
         sum += ((I32)((U32)products << 16) >> 16) + (products >> 16);
@@ -232,7 +235,7 @@ struct high_accumulator {
     [[gnu::always_inline]] void dot(u8x64 w, const uint8_t* quad) {
         int16_t a[4];
         std::memcpy(a, quad, 8);
-        const U32 u = (U32)w.v;
+        const U32 u = lowest_first((U32)w.v);
         sum += (I32)(u & 0xffu) * a[0] + (I32)(u >> 8 & 0xffu) * a[1] + (I32)(u >> 16 & 0xffu) * a[2] +
                (I32)(u >> 24) * a[3];
     }

@@ -5,17 +5,20 @@
 //   f32         Sums of 32 products, then sums of those; without fused multiply-add each rounds twice:
 //               (2 * 32 + K/32 + 4) u sum |w x|. The four are for dequantising. Float formats sum every 16th column,
 //               then the tree: (2 * K/16 + 6) u, which is less for the K here.
+//   bf16        Activations are rounded to eight bits, by 2^-8 of each at most; sums as with f32.
 //   fast, high  The activations of a block of 32 are rounded to steps of s = max|x| / limit: s/2 sum |w|. Integer
 //               sums are exact; each group of 16 or 32 columns adds at most four rounded operations:
 //               (4 K/16 + 8) u times its terms' magnitude. Where a format has minima, scale * q and the minimum
 //               partly cancel: in groups of random q both stay below 8 max|w| of the group.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
 #include "formats/table.h"
 #include "kernels/format_table.h"
+#include "kernels/product.h"
 #include "kernels/reference.h"
 #include "tests/check.h"
 #include "tests/random.h"
@@ -24,6 +27,7 @@ namespace clarion::tests {
 
 namespace {
 
+constexpr uint64_t weights_hash = 0x18a1a6e1583aa309;
 // n weights by the format's definition, whatever decodes it in this module.
 template <typename F>
 bool define(int id, const uint8_t* row, int64_t n, float* x) {
@@ -90,6 +94,7 @@ double tolerance(Kind kind, const float* w, const float* x, int64_t cols) {
         rounding += 0.5 * (1 + 1e-3) * max_x / (kind == Kind::high ? 32639 : 127) * sum_w;
         magnitude += 8 * sum_x * max_w;
     }
+    if (kind == Kind::bf16) return (0x1p-8 + (2 * 32 + k / 32 + 4) * u) * products + 1e-30;
     if (kind == Kind::f32) return (2 * 32 + k / 32 + 4) * u * products + 1e-30;
     return rounding + (4 * k / 16 + 8) * u * magnitude;
 }
@@ -131,6 +136,38 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
     }
 }
 
+// A panel has the weights of its 16 rows.
+void test_panel(const Format& format) {
+    Random random(static_cast<uint64_t>(format.id));
+    const int64_t cols = 256;
+    const Matrix matrix(format, 16, cols, random);
+    alignas(64) uint8_t u[16 * cols];
+    alignas(64) float scale[cols], neg_min[cols];
+    const simd::Panel panel{matrix.bytes.data(), format.row_bytes(cols)};
+    format.decode(panel, cols / format.block, {u, scale, neg_min});
+    for (int r = 0; r < 16; ++r)
+        for (int64_t k = 0; k < cols; ++k) {
+            const auto q = static_cast<float>(u[16 * (k / 4 * 4) + 4 * r + k % 4] - format.offset);
+            const int64_t at = k / format.group * 16 + r;
+            const float scaled = scale[at] * q, w = matrix.weights[static_cast<size_t>(r * cols + k)];
+            check(w == (format.has_min ? scaled + neg_min[at] : scaled));
+        }
+}
+
+// The weights of the same bytes have the same bits on every processor, whatever its byte order: their hash (FNV-1a), after
+// that of the formats before. A new format changes it once.
+void test_weights() {
+    uint64_t hash = 0xcbf29ce484222325;
+    for (const Format* format = formats_begin(); format != formats_end(); ++format) {
+        Random random(static_cast<uint64_t>(format->id));
+        for (const float w : Matrix(*format, 2, 256, random).weights)
+            hash = (hash ^ std::bit_cast<uint32_t>(w)) * 0x100000001b3;
+    }
+    if (hash != weights_hash)
+        std::fprintf(stderr, "weights: %016llx\n", static_cast<unsigned long long>(hash));
+    check(hash == weights_hash);
+}
+
 // Any bytes at all: the weights are those of the definition, infinities and NaN included.
 void test_dequantize(const Format& format) {
     Random random(static_cast<uint64_t>(format.id));
@@ -147,15 +184,19 @@ void test_dequantize(const Format& format) {
 }  // namespace
 
 void test_products() {
+    test_weights();
     for (const Format* format = formats_begin(); format != formats_end(); ++format) test_dequantize(*format);
     for (const Format* format = formats_begin(); format != formats_end(); ++format) {
-        // More than a tile, and no multiple of one.
-        const int64_t cols =
-            format->block == 1 ? 271 : (600 + format->block - 1) / format->block * format->block;
-        for (const Kind kind : {Kind::f32, Kind::fast, Kind::high}) {
-            if (kind != Kind::f32 && !format->integer()) continue;
-            test_product(*format, kind, 37, cols, 13);
-            test_product(*format, kind, 3, cols, 2);
+        if (format->integer()) test_panel(*format);
+        const auto columns = [&](int64_t least) {
+            return format->block == 1 ? least : (least + format->block - 1) / format->block * format->block;
+        };
+        for (const Kind kind : {Kind::f32, Kind::fast, Kind::high, Kind::bf16}) {
+            if (!multiplies(*format, kind)) continue;
+            test_product(*format, kind, 37, columns(format->block == 1 ? 271 : 600), 13);  // more than a tile
+            test_product(*format, kind, 16, columns(31),
+                         35);  // as many tokens as any register holds, and some
+            test_product(*format, kind, 3, columns(600), 2);  // less than a panel
         }
     }
 }

@@ -170,6 +170,7 @@ def make_plan(
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
+        bf16=native(isa).MULTIPLIES_BF16,
         observe=observe,
         row_bytes=native(isa).encoded_row_bytes,
     )

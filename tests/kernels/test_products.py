@@ -5,6 +5,7 @@ Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x 
   f32         Sums of 32 products, then sums of those; an instruction set without fused multiply-add
               rounds twice: (2 * 32 + K/32 + 4) u  sum |w x|. The four are for dequantising. Float formats sum
               every 16th column, then the tree: (2 K/16 + 6) u, which is less for the K here.
+  bf16        Activations are rounded to eight bits, by 2^-8 of each at most; sums as with f32.
   fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error
               beyond that: s/2 sum |w|. Integer sums are exact; each group of 16 or 32 columns adds at
               most four rounded operations: (4 K/16 + 8) u times the terms' magnitude. Where a format has
@@ -37,6 +38,8 @@ def activations(n_tokens: int, cols: int, seed: int) -> np.ndarray:
 def tolerance(kind: str, w: np.ndarray, x: np.ndarray) -> np.ndarray:
     """The largest permitted error, [T, rows]."""
     cols = w.shape[1]
+    if kind == "bf16":
+        return (2.0**-8 + (2 * 32 + cols / 32 + 4) * U) * (np.abs(x) @ np.abs(w).T) + 1e-30
     if kind == "f32":
         return (2 * 32 + cols / 32 + 4) * U * (np.abs(x) @ np.abs(w).T) + 1e-30
     blocks_x = np.abs(x).reshape(len(x), -1, 32)
@@ -85,6 +88,16 @@ def test_integer_formats(native: ModuleType, name: str, kind: str, rows: int, bl
 @pytest.mark.parametrize("name", FLOAT_FORMATS)
 def test_float_formats(native: ModuleType, name: str, cols: int) -> None:
     check(native, name, "f32", rows=37, cols=cols, n_tokens=13, seed=cols)
+
+
+@pytest.mark.parametrize("cols", [1, 7, 16, 33, 257, 530])
+def test_bf16_with_bf16(native: ModuleType, cols: int) -> None:
+    if native.MULTIPLIES_BF16:
+        check(native, "BF16", "bf16", rows=37, cols=cols, n_tokens=13, seed=cols)
+        return
+    x = np.zeros((1, cols), np.float32)
+    with pytest.raises(ValueError, match="does not multiply"):
+        native.linear(FORMATS["BF16"][0], np.zeros(2 * cols, np.uint8), 1, cols, x, "bf16")
 
 
 @pytest.mark.parametrize("n_tokens", [1, 2, 3, 12, 257])
@@ -192,7 +205,7 @@ def test_tiny_and_huge_activations(native: ModuleType, kind: str, size: float) -
         ((999, np.zeros(34, np.uint8), 1, 32, np.zeros((1, 32), np.float32), "f32"), "unknown"),
         ((8, np.zeros(33, np.uint8), 1, 32, np.zeros((1, 32), np.float32), "f32"), "within the data"),
         ((8, np.zeros(34, np.uint8), 1, 31, np.zeros((1, 31), np.float32), "f32"), "whole blocks"),
-        ((0, np.zeros(128, np.uint8), 1, 32, np.zeros((1, 32), np.float32), "fast"), "f32 activations only"),
+        ((0, np.zeros(128, np.uint8), 1, 32, np.zeros((1, 32), np.float32), "fast"), "does not multiply"),
         ((8, np.zeros(34, np.uint8), 1, 32, np.zeros((1, 16), np.float32), "f32"), r"\[T, cols\]"),
     ],
 )

@@ -16,7 +16,7 @@ PAGE = 64
 
 def row_bytes(kind, width):
     """Bytes of a row, for plans made without the native module: room for values and one scale for each 32."""
-    per_value = {"f32": 4, "i32": 4, "fast": 1, "high": 2}[kind]
+    per_value = {"f32": 4, "i32": 4, "fast": 1, "high": 2, "bf16": 2}[kind]
     return -(-(width * per_value + (4 * -(-width // 32) if kind in ("fast", "high") else 0)) // 64) * 64
 
 

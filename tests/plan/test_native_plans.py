@@ -20,7 +20,12 @@ def machine():
 
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
-    options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
+    options = {
+        "max_tokens": 32,
+        "max_outputs": 32,
+        "context": 128,
+        "bf16": native().MULTIPLIES_BF16,
+    } | options
     p = plan.compile(models.build(*golden(name)), **options)
     program = native().Program(machine, p.native_spec())
     cache = native().KvCache(

@@ -98,6 +98,34 @@ def test_a_router_in_float_beside_quantised_experts_is_no_fallback():
     assert [p.buffers[i].kind for i in norm.outputs] == ["f32", "high"]
 
 
+def in_bf16(name, only=""):
+    """The golden's operations, its matrices or some of them in BF16: passes look at a format's name only."""
+
+    def changed(node):
+        if node.op not in ("linear", "expert_linear") or only not in node.weights[0].name:
+            return node
+        return replace(node, weights=(replace(node.weights[0], format="BF16"), *node.weights[1:]))
+
+    return lower([changed(node) for node in models.build(*golden(name)).nodes])
+
+
+def test_bf16_weights_read_bf16_in_a_fast_plan_where_the_module_multiplies_it():
+    def kinds(activations, bf16):
+        nodes = fuse(precision(in_bf16("llama-q8_0"), activations, bf16=bf16))
+        return {node.inputs[0].kind for node in nodes if node.op == "linear"}
+
+    assert kinds("fast", True) == {"bf16"}
+    assert kinds("fast", False) == kinds("high", True) == kinds("exact", True) == {"f32"}
+
+
+def test_an_input_of_bf16_and_quantised_weights_has_two_encodings():
+    nodes = fuse(precision(in_bf16("llama-q8_0", "attn_q"), "fast", bf16=True))
+    assert {node.inputs[0].kind for node in nodes if node.op == "linear"} == {"bf16", "fast"}
+    made = [value.name for node in nodes for value in node.outputs]
+    assert all(value.name in made for node in nodes for value in node.inputs)
+    assert any(node.op == "norm" and len(node.outputs) == 2 for node in nodes)
+
+
 def test_exact_is_float_everywhere_and_says_what_it_costs():
     p = compiled("llama-q8_0", activations="exact")
     assert {buffer.kind for buffer in p.buffers} == {"f32"}

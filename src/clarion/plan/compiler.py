@@ -29,6 +29,7 @@ def compile(
     max_outputs: int,
     context: int,
     fuse: bool = True,
+    bf16: bool = False,
     observe: Observer | None = None,
     row_bytes: Callable[[str, int], int] | None = None,
 ) -> Plan:
@@ -42,6 +43,7 @@ def compile(
         max_outputs: logits wanted of one batch at most, up to max_tokens.
         context: positions of the longest sequence.
         fuse: False leaves operations apart; the results are the same.
+        bf16: whether the native module multiplies BF16 with BF16, which a `fast` plan then uses.
         observe: adds operations whose results are kept for whoever runs the plan; see `clarion.plan.observe`.
         row_bytes: bytes of a buffer's row by kind and width; None asks the native module.
 
@@ -73,7 +75,7 @@ def compile(
         kept += observed
     elif fuse:
         nodes = narrow(nodes)
-    nodes = precision(nodes, activations)
+    nodes = precision(nodes, activations, bf16=bf16)
     if fuse:
         nodes = fuse_nodes(nodes)
     weights, residency = placement(nodes, graph.tensors)

@@ -100,6 +100,8 @@ def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
             continue
         x = node.inputs[0]
         source, alone = made_by[x], used_by[x] == [node]
+        if source in changed:  # it writes another encoding already
+            continue
         if source.op == "norm" or (source.op == "gate" and alone):
             changed[source] = replace(source, outputs=node.outputs if alone else (x, *node.outputs))
             changed[node] = None

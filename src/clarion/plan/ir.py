@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-Kind = Literal["f32", "fast", "high", "i32"]
+Kind = Literal["f32", "fast", "high", "bf16", "i32"]
 Rows = Literal["tokens", "outputs", "slots", "batch"]
 Activations = Literal["fast", "high", "exact"]
 CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]

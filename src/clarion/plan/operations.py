@@ -14,7 +14,7 @@ from typing import NoReturn
 from clarion.errors import PlanError
 from clarion.plan.ir import Kind, Rows, Weight
 
-ENCODED: tuple[Kind, ...] = ("fast", "high")
+ENCODED: tuple[Kind, ...] = ("fast", "high", "bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,10 @@ class Call:
             self.fail(f"{weight.name} is {weight.format} {list(weight.shape)}, expected F32 [{n}]")
 
     def product_input(self, x: Shape, weights: Sequence[Weight]) -> None:
-        """Float weights read f32; the others read any one kind."""
+        """Weights in BF16 read f32 or bf16, other floats f32; quantised ones f32 or integers."""
         for weight in weights:
-            if x.kind not in (("f32",) if weight.is_float else ("f32", *ENCODED)):
+            floats = ("f32", "bf16") if weight.format == "BF16" else ("f32",)
+            if x.kind not in (floats if weight.is_float else ("f32", "fast", "high")):
                 self.fail(f"{weight.name} in {weight.format} cannot multiply {x.name}, which is {x.kind}")
 
     def heads(self, x: Shape, n_head: str) -> None:

@@ -1,8 +1,9 @@
 """Pass: which encoding of its input each product reads.
 
-Weights in F64, F32, F16 and BF16 multiply float32 activations. All others multiply activations encoded as
-8-bit (`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds
-both kinds exists twice.
+Weights in F64, F32, F16 and BF16 multiply float32 activations; BF16 in a `fast` plan multiplies activations
+rounded to BF16, where the native module has such products. All others multiply activations encoded as 8-bit
+(`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds several
+kinds exists several times.
 """
 
 from __future__ import annotations
@@ -15,17 +16,21 @@ from clarion.plan.ir import Activations, Kind, Node, Value, Weight
 PRODUCTS = frozenset({"linear", "expert_linear"})
 
 
-def input_kind(weight: Weight, activations: Activations) -> Kind:
+def input_kind(weight: Weight, activations: Activations, bf16: bool) -> Kind:
     """The encoding that a product over this weight reads."""
+    if bf16 and weight.format == "BF16" and activations == "fast":
+        return "bf16"
     return "f32" if weight.is_float or activations == "exact" else activations
 
 
-def precision(nodes: Sequence[Node], activations: Activations) -> list[Node]:
+def precision(nodes: Sequence[Node], activations: Activations, *, bf16: bool = False) -> list[Node]:
     """The same list with an `encode` before the first product that needs it.
+
+    bf16: whether the native module multiplies BF16 with BF16.
 
     Names the fallback `float-product` where quantised weights are multiplied in float32.
     """
-    encoded: dict[Value, Value] = {}
+    encoded: dict[tuple[Value, Kind], Value] = {}
     result = []
     for node in nodes:
         weight = node.weights[0] if node.op in PRODUCTS else None
@@ -33,12 +38,12 @@ def precision(nodes: Sequence[Node], activations: Activations) -> list[Node]:
             result.append(node)
             continue
         x = node.inputs[0]
-        kind = input_kind(weight, activations)
+        kind = input_kind(weight, activations, bf16)
         if kind == "f32":
             result.append(node if weight.is_float else replace(node, fallback="float-product"))
             continue
-        if x not in encoded:
-            encoded[x] = replace(x, name=f"{x.name}.{kind}", kind=kind)
-            result.append(Node("encode", (x,), (encoded[x],)))
-        result.append(replace(node, inputs=(encoded[x], *node.inputs[1:])))
+        if (x, kind) not in encoded:
+            encoded[x, kind] = replace(x, name=f"{x.name}.{kind}", kind=kind)
+            result.append(Node("encode", (x,), (encoded[x, kind],)))
+        result.append(replace(node, inputs=(encoded[x, kind], *node.inputs[1:])))
     return result

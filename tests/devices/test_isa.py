@@ -1,0 +1,55 @@
+"""Which module is chosen, from /proc/cpuinfo of processors that are not at hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from clarion.devices import isa
+
+X86 = "processor\t: 0\nmodel name\t: x\nflags\t\t: ssse3 sse4_1 sse4_2 avx2 fma f16c bmi2{}\n"
+AVX512 = " avx512f avx512bw avx512vl avx512dq"
+ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd{}\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "granted", "best"),
+    [
+        (X86.format(""), False, "avx2"),
+        (X86.format(" avx_vnni"), False, "avxvnni"),
+        (X86.format(AVX512), False, "avx512"),
+        (X86.format(AVX512 + " avx512_vnni"), False, "avx512vnni"),
+        (X86.format(AVX512 + " avx512_vnni avx512_bf16"), False, "avx512bf16"),
+        (X86.format(AVX512 + " avx512_vnni avx512_bf16 amx_tile amx_int8"), True, "amx"),
+        (X86.format(AVX512 + " avx512_vnni avx512_bf16 amx_tile amx_int8"), False, "avx512bf16"),
+        ("flags\t: ssse3 sse4_1 sse4_2\n", False, "sse42"),
+        ("flags\t: sse2\n", False, "portable"),
+        (ARM.format(""), False, "neon"),
+        (ARM.format(" asimddp"), False, "neon_dotprod"),
+        (ARM.format(" asimddp i8mm"), False, "neon_i8mm"),
+        (ARM.format(" sve"), False, "sve"),  # A64FX
+        (ARM.format(" asimddp sve i8mm svei8mm"), False, "neon_i8mm"),  # Neoverse V1
+        (ARM.format(" asimddp sve i8mm svei8mm sve2"), False, "sve2"),  # Neoverse V2
+        ("processor\t: 0\nhart\t: 0\nisa\t: rv64imafdcv_zicsr_zba\n", False, "rvv"),
+        ("processor\t: 0\nisa\t: rv64imafdc\n", False, "portable"),
+        ("processor\t: 0\ncpu\t\t: POWER10 (architected), altivec supported\n", False, "vsx"),
+        ("processor\t: 0\ncpu\t\t: POWER8E (raw), altivec supported\n", False, "portable"),
+        ("vendor_id\t: IBM/S390\nfeatures\t: esan3 zarch vx vxd vxe gs\n", False, "zvector"),
+        ("Features\t\t: cpucfg lam ual fpu lsx lasx\n", False, "lasx"),
+        ("", False, "portable"),
+    ],
+)
+def test_the_best_module(
+    cpuinfo: str, granted: bool, best: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.delenv("CLARION_ISA", raising=False)
+    monkeypatch.setattr(isa, "_installed", lambda name: True)
+    monkeypatch.setattr(isa.Path, "read_text", lambda *_, **__: cpuinfo)
+    monkeypatch.setattr(isa, "_request_tiles", lambda: granted)
+    isa.processor_features.cache_clear()
+    request.addfinalizer(isa.processor_features.cache_clear)
+    assert isa.choose().name == best
+
+
+def test_tiles_are_not_granted_to_a_processor_without_them() -> None:
+    if "amx_tile" not in isa.processor_features():
+        assert not isa._request_tiles()
