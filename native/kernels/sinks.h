@@ -61,8 +61,13 @@ struct OneToken {
     simd::f32x16 total = simd::zero();
     Accumulator acc[sums];
     int32_t* waiting;  // [F::live][16]
+    int run;
 
     [[gnu::always_inline]] void begin() {
+        run = 0;
+        start();
+    }
+    [[gnu::always_inline]] void start() {
         unrolled<sums>([&]<int g>() CLARION_INLINE {
             acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[waits ? 2 * g : g]);
         });
@@ -84,7 +89,7 @@ struct OneToken {
             unrolled<sums>([&]<int g>() CLARION_INLINE { simd::store(waiting + 32 * g, acc[g].total()); });
             waiting += 16;
             ++a_sum;
-            begin();
+            if (++run < runs) start();  // there is no third, and no sums for it
         }
     }
     [[gnu::always_inline]] void add(int64_t g, simd::i32x16 sum) {

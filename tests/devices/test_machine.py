@@ -81,4 +81,6 @@ def test_modules_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError, match="'avx2' is for x86-64 processors, this one is aarch64"):
         choose("avx2")
     monkeypatch.setattr("platform.machine", lambda: "s390x")
+    assert processor_family() == "IBM Z"
+    monkeypatch.setattr("platform.machine", lambda: "alpha")
     assert processor_family() == "any"

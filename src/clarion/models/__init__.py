@@ -37,7 +37,8 @@ def family(metadata: Mapping[str, object]) -> str:
     if not isinstance(architecture, str):
         raise ModelError(f"general.architecture is {architecture!r}, expected a name")
     with_experts = f"{architecture}+experts"
-    if with_experts in FAMILIES and metadata.get(f"{architecture}.expert_count"):
+    experts = metadata.get(f"{architecture}.expert_count", 0)
+    if with_experts in FAMILIES and not (isinstance(experts, int) and experts == 0):
         return with_experts
     if architecture not in FAMILIES:
         known = ", ".join(name for name in FAMILIES if "+" not in name)
