@@ -1,13 +1,18 @@
-"""Compare Clarion with llama.cpp on this machine, in turns.
+"""Compare Clarion with llama.cpp and its relatives on this machine, in turns.
 
-    python benchmarks/compare.py MODEL --llama-python PYTHON [--llama-bench PATH] [--isa avx2,avx512vnni]
+    python benchmarks/compare.py MODEL... --llama-python PYTHON --llama-bench PROGRAM --json FILE --plot FILE
 
 PYTHON is an interpreter that has llama-cpp-python, which compiles itself for the machine it is installed on;
-this script's own interpreter has Clarion. Every measurement is a process of its own, so never two engines
+PROGRAM is any `llama-bench`, with arguments of its own and a name before it if wanted, once for each:
+
+    --llama-bench "ik_llama.cpp=/path/to/llama-bench" --llama-bench "ik -rtr=/path/to/llama-bench -rtr 1"
+
+This script's own interpreter has Clarion. Every measurement is a process of its own, so never two engines
 compute at once; a round takes all of them in turn, every second round backwards, so that whatever else the
 machine does meets all of them. Nothing else should run meanwhile: look at the spread before the medians.
 
-Prints a table in Markdown; `--json FILE` keeps every single measurement.
+Prints tables in Markdown. `--json` keeps every single measurement, and `--add` puts more rounds to those of
+an earlier run; `--rounds 0 --add` measures nothing and prints them again.
 """
 
 from __future__ import annotations
@@ -15,148 +20,107 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-HERE = Path(__file__).parent
+from compare_plot import plot
+from compare_table import grouped, ratios, speeds
+from engines import Engine, Work, add_rounds, clarion, entries, llama_bench, llama_cpp_python
+from measured_work import numbers
 
 
-@dataclass(slots=True)
-class Engine:
-    """Something that reads a model file, and what was measured of it with one number of threads."""
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("models", nargs="+", help="GGUF files, such as random_model.py writes")
+    parser.add_argument("--llama-python", help="an interpreter that has llama-cpp-python")
+    parser.add_argument("--llama-bench", action="append", default=[], metavar="[NAME=]PROGRAM")
+    parser.add_argument("--isa", default="avx512vnni", help="Clarion's, as a,b (default: %(default)s)")
+    parser.add_argument("--activations", default="high,fast", help="Clarion's (default: %(default)s)")
+    parser.add_argument("-p", "--prompts", type=numbers, default=[256, 512], help="(default: 256,512)")
+    parser.add_argument("-n", "--generate", type=int, default=64, help="tokens (default: %(default)s)")
+    parser.add_argument(
+        "-b",
+        "--batches",
+        type=numbers,
+        default=[2, 4, 8, 16],
+        help="texts of which a step takes a token each (default: 2,4,8,16)",
+    )
+    parser.add_argument("-t", "--threads", type=numbers, default=[1, 2], help="(default: 1,2)")
+    parser.add_argument("-r", "--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="where every measurement goes")
+    parser.add_argument("--add", action="store_true", help="keep the rounds that --json already holds")
+    parser.add_argument("--plot", type=Path, help="where an SVG of the shares goes")
+    arguments = parser.parse_args()
+    if arguments.add and not arguments.json:
+        parser.error("--add needs --json")
+    return arguments
 
-    name: str
-    command: list[str]
-    threads: int
-    measured: list[dict[str, Any]] = field(default_factory=list)
 
-    def measure(self) -> None:
-        done = subprocess.run(self.command, stdout=subprocess.PIPE, text=True)
-        if done.returncode != 0:
-            raise SystemExit(f"{self.name} failed: {' '.join(self.command)}")
-        result = json.loads(done.stdout)
-        self.measured.append(llama_bench_rates(result) if isinstance(result, list) else result)
-
-    def values(self, key: str) -> list[float]:
-        return [measurement[key] for measurement in self.measured if key in measurement]
-
-
-def llama_bench_rates(tests: list[dict[str, Any]]) -> dict[str, Any]:
-    """Read the two tests that `llama-bench -o json` prints."""
-    rates = {"prompt" if test["n_gen"] == 0 else "generation": float(test["avg_ts"]) for test in tests}
-    return {**rates, "version": tests[0]["build_commit"]}
-
-
-def engines(arguments: argparse.Namespace, threads: int) -> list[Engine]:
-    """Return what is compared; the first llama.cpp in the list is what speeds are held against."""
-    sizes = [str(threads), str(arguments.prompt), str(arguments.generate)]
+def engines(arguments: argparse.Namespace, work: Work) -> list[Engine]:
+    """What is compared, peers first."""
     found = []
-    if arguments.llama_python:
-        script = HERE / "measure_llama_cpp.py"
-        command = [arguments.llama_python, str(script), arguments.model, *sizes]
-        found.append(Engine("llama-cpp-python", command, threads))
-    if arguments.llama_bench:
-        command = [
-            arguments.llama_bench,
-            "-m",
-            arguments.model,
-            "-t",
-            sizes[0],
-            "-p",
-            sizes[1],
-            "-n",
-            sizes[2],
-        ]
-        found.append(Engine("llama-bench", [*command, "-r", "1", "-o", "json"], threads))
-    for isa in arguments.isa.split(","):
-        for activations in arguments.activations.split(","):
-            script = HERE / "measure_clarion.py"
-            command = [sys.executable, str(script), arguments.model, *sizes, isa, activations]
-            found.append(Engine(f"Clarion {isa} {activations}", command, threads))
+    for model in arguments.models:
+        for threads in arguments.threads:
+            if arguments.llama_python:
+                found.append(llama_cpp_python(model, threads, work, arguments.llama_python))
+            found += [llama_bench(model, threads, work, program) for program in arguments.llama_bench]
+            for isa in arguments.isa.split(","):
+                found += [
+                    clarion(model, threads, work, isa, activations)
+                    for activations in arguments.activations.split(",")
+                ]
     return found
 
 
-def table(all_engines: list[Engine]) -> str:
-    """Medians with the least and the greatest, ratios of medians, and shares of what the machine can do."""
-    rows = [
-        (
-            "engine",
-            "threads",
-            "prompt tokens/s",
-            "ratio",
-            "of products",
-            "generation tokens/s",
-            "ratio",
-            "of bandwidth",
-        )
-    ]
-    rows.append(("---",) + ("---:",) * 7)
-    for engine in all_engines:
-        beside = [other for other in all_engines if other.threads == engine.threads]
-        cells = [engine.name, str(engine.threads)]
-        for key, peak, cost in (
-            ("prompt", "multiply", "byte_products_per_token"),
-            ("generation", "bandwidth", "bytes_per_token"),
-        ):
-            values = engine.values(key)
-            cells.append(f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})")
-            llama = next((other for other in beside if other.name.startswith("llama")), None)
-            cells.append(
-                f"{median(values) / median(llama.values(key)):.2f}" if llama and llama is not engine else ""
+def measure(turns: list[Engine], rounds: int) -> None:
+    """Give every engine so many more rounds."""
+    for number in range(rounds):
+        for engine in turns if number % 2 == 0 else reversed(turns):
+            engine.measure()
+            latest = engine.rounds[-1]
+            prompts = ", ".join(f"{rate:.1f}" for rate in latest["prompt"].values())
+            print(
+                f"round {number + 1}: {engine.model}, {engine.threads} threads, {engine.name}: "
+                f"prompt {prompts}, generation {latest['generation']:.1f} tokens/s",
+                file=sys.stderr,
             )
-            costs = engine.values(cost)
-            cells.append(f"{median(values) * costs[0] / median(engine.values(peak)):.0%}" if costs else "")
-        rows.append(tuple(cells))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def processor() -> str:
+    """The name that the system gives the processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def report(turns: list[Engine]) -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "engines": list(entries(turns)),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Compare Clarion with llama.cpp on this machine, in turns.")
-    parser.add_argument("model", help="a GGUF file, such as random_model.py writes")
-    parser.add_argument("--llama-python", help="an interpreter that has llama-cpp-python")
-    parser.add_argument("--llama-bench", help="a llama-bench program")
-    parser.add_argument(
-        "--isa", default="avx512vnni", help="Clarion's instruction sets (default: %(default)s)"
-    )
-    parser.add_argument("--activations", default="high,fast", help="Clarion's (default: %(default)s)")
-    parser.add_argument("-p", "--prompt", type=int, default=256, help="prompt tokens (default: %(default)s)")
-    parser.add_argument(
-        "-n", "--generate", type=int, default=64, help="tokens to generate (default: %(default)s)"
-    )
-    parser.add_argument("-t", "--threads", default="1,2", help="numbers of threads (default: %(default)s)")
-    parser.add_argument("-r", "--rounds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="where every measurement goes")
-    arguments = parser.parse_args()
-
-    turns = [
-        engine for threads in arguments.threads.split(",") for engine in engines(arguments, int(threads))
-    ]
-    for number in range(arguments.rounds):
-        for engine in turns if number % 2 == 0 else reversed(turns):
-            engine.measure()
-            latest = engine.measured[-1]
-            print(
-                f"round {number + 1}: {engine.name}, {engine.threads} threads: "
-                f"prompt {latest['prompt']:.1f}, generation {latest['generation']:.1f} tokens/s",
-                file=sys.stderr,
-            )
+    arguments = parse()
+    work = Work(tuple(arguments.prompts), arguments.generate, tuple(arguments.batches))
+    turns = engines(arguments, work)
+    if arguments.add and arguments.json.exists():
+        add_rounds(turns, json.loads(arguments.json.read_text(encoding="utf-8")))
+    measure(turns, arguments.rounds)
     if arguments.json:
-        report = {
-            "model": arguments.model,
-            "prompt_tokens": arguments.prompt,
-            "generated_tokens": arguments.generate,
-            "machine": platform.processor() or platform.machine(),
-            "engines": [
-                {"name": e.name, "threads": e.threads, "command": e.command, "rounds": e.measured}
-                for e in turns
-            ],
-        }
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(table(turns))
+        arguments.json.write_text(json.dumps(report(turns), indent=1) + "\n", encoding="utf-8")
+    groups = grouped(turns)
+    print(speeds(groups, work), ratios(groups, work), sep="\n\n")
+    if arguments.plot:
+        arguments.plot.write_text(plot(groups, max(work.prompts)), encoding="utf-8")
 
 
 if __name__ == "__main__":

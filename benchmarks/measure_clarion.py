@@ -1,46 +1,81 @@
 """Measure Clarion once, through its Python interface, and print the speeds as JSON.
 
-    python benchmarks/measure_clarion.py MODEL THREADS PROMPT_TOKENS GENERATED_TOKENS ISA ACTIVATIONS
+    python benchmarks/measure_clarion.py MODEL -t 2 -p 256,512 -n 64 -b 2,8 --isa avx2 --activations fast
 
-The same work as `measure_llama_cpp.py` asks for: a prompt whose last token's logits are wanted, then
-generation from a context of one token. Greedy choice is part of Clarion's figures. Then, with the model idle,
-what the machine can do at most: bytes read and 8-bit products a second. `compare.py` calls this.
+The same work as `measure_llama_cpp.py` asks for: prompts whose last token's logits are wanted, generation
+from a context of one token, and several texts generated at once. Greedy choice is part of Clarion's figures.
+Then, with the model idle, what the machine can do at most: bytes read and 8-bit products a second.
+`compare.py` calls this.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import json
-import sys
+from statistics import median
+from typing import Any
 
 import numpy as np
+from measured_work import STEPS, add_work
 
 import clarion
 from clarion.devices.measure import bandwidth, multiply_peak
+from clarion.runtime.cost import BYTE_PRODUCTS
+
+FIXED: clarion.Options = {"greedy": True, "ignore_eos": True, "detokenize": False}
 
 
-def main(
-    path: str, threads: int, n_prompt: int, n_generated: int, isa: str, activations: str
-) -> dict[str, float | str]:
-    context = max(n_prompt, n_generated + 1) + 1
-    with clarion.load(path, threads=threads, context=context, isa=isa, activations=activations) as model:
+def step_seconds(model: clarion.Model, tokens: list[int]) -> float:
+    """Seconds of a step that takes one token of each of several texts, which begin with `tokens`."""
+
+    async def together() -> list[clarion.Completion]:
+        texts = (model.agenerate([token], max_tokens=STEPS + 1, **FIXED) for token in tokens)
+        return await asyncio.gather(*texts)
+
+    return 1 / median(text.timings.generation_rate for text in asyncio.run(together()))
+
+
+def main() -> dict[str, Any]:
+    parser = argparse.ArgumentParser(description="Measure Clarion once.")
+    add_work(parser)
+    parser.add_argument("--isa", required=True)
+    parser.add_argument("--activations", required=True)
+    work = parser.parse_args()
+    context = max(*work.prompts, work.generated + 1, STEPS + 1) + 1
+    held = max(context, max(work.batches, default=0) * 64 * -(-(STEPS + 2) // 64))  # whole pages of 64
+    with clarion.load(
+        work.model,
+        threads=work.threads,
+        context=context,
+        cache_tokens=held,
+        isa=work.isa,
+        activations=work.activations,
+    ) as model:
         model.settle()
-        warm_up, prompt = np.random.default_rng(n_prompt).integers(0, model.n_vocab, (2, n_prompt)).tolist()
-        fixed: clarion.Options = {"greedy": True, "ignore_eos": True, "detokenize": False}
-        model.generate(warm_up, max_tokens=1, **fixed)
-        first = model.generate(prompt, max_tokens=1, **fixed)
-        rest = model.generate(prompt[:1], max_tokens=n_generated + 1, **fixed)
+        draw = np.random.default_rng(0)
+
+        def tokens(n: int) -> list[int]:
+            return draw.integers(0, model.n_vocab, n).tolist()  # type: ignore[no-any-return]
+
+        def prompt_rate(n: int) -> float:
+            return model.generate(tokens(n), max_tokens=1, **FIXED).timings.prompt_rate
+
+        prompt_rate(min(work.prompts))  # warms up: pages of the weights, threads
         return {
-            "prompt": first.timings.prompt_rate,
-            "generation": rest.timings.generation_rate,
+            "prompt": {n: prompt_rate(n) for n in work.prompts},
+            "generation": model.generate(
+                tokens(1), max_tokens=work.generated + 1, **FIXED
+            ).timings.generation_rate,
+            "step": {n: step_seconds(model, tokens(n)) for n in (1, *work.batches)},
             "version": clarion.__version__,
             "bytes_per_token": model.bytes_per_token,
-            "byte_products_per_token": model.byte_products_per_token,
-            "bandwidth": bandwidth(threads, isa),
-            "multiply": multiply_peak(threads, isa),
+            # Of one byte each, as 8-bit activations have: the same work for every engine.
+            "products_per_token": model.byte_products_per_token // BYTE_PRODUCTS.get(work.activations, 1),
+            "bandwidth": bandwidth(work.threads, work.isa),
+            "multiply": multiply_peak(work.threads, work.isa),
         }
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 7:
-        raise SystemExit(__doc__)
-    print(json.dumps(main(sys.argv[1], *map(int, sys.argv[2:5]), *sys.argv[5:])))
+    print(json.dumps(main()))
