@@ -63,7 +63,8 @@ void bind_formats(nb::module_& m) {
         nb::arg("type_id"), nb::arg("data"), nb::arg("n"), "n weights as float32");
     m.def(
         "linear",
-        [](int type_id, Bytes data, int64_t rows, int64_t cols, Rows2 x, const std::string& kind, bool panels) {
+        [](int type_id, Bytes data, int64_t rows, int64_t cols, Rows2 x, const std::string& kind,
+           bool panels) {
             if (static_cast<int64_t>(x.shape(1)) != cols) throw std::invalid_argument("x must be [T, cols]");
             const auto n_tokens = static_cast<int64_t>(x.shape(0));
             auto y = std::make_unique<float[]>(static_cast<size_t>(n_tokens * rows));
@@ -72,7 +73,8 @@ void bind_formats(nb::module_& m) {
             return owned(std::move(y), {static_cast<size_t>(n_tokens), static_cast<size_t>(rows)});
         },
         nb::arg("type_id"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("x"), nb::arg("kind"),
-        nb::arg("panels") = false, "x [T, cols] times the transpose of a matrix [rows, cols], on this thread: float32 [T, rows]");
+        nb::arg("panels") = false,
+        "x [T, cols] times the transpose of a matrix [rows, cols], on this thread: float32 [T, rows]");
     m.def("can_be_panels", static_cast<bool (*)(int, int64_t)>(&can_be_panels), nb::arg("type_id"),
           nb::arg("rows"), "whether a matrix of so many rows may lie as panels of 16");
     m.def(

@@ -19,8 +19,7 @@ struct NVFP4 {
         for (int r = 0; r < 16; ++r)
             for (int64_t b = 0; b < blocks; ++b)
                 for (int g = 0; g < 4; ++g)
-                    scale[(4 * b + g) * 16 + r] =
-                        codebooks.half_e4m3[panel[16 * bytes * b + 4 * r + g]];
+                    scale[(4 * b + g) * 16 + r] = codebooks.half_e4m3[panel[16 * bytes * b + 4 * r + g]];
     }
 
     template <typename Sink>

@@ -59,7 +59,8 @@ struct Q6_K {
   private:
     // Columns 16 r .. of each 32 of half a block.
     template <typename Sink>
-    [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r, Sink& sink) {
+    [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r,
+                                               Sink& sink) {
         simd::u8x64 l0[4], l1[4], h[4];
         load_quads(panel, at + 64 * half + 16 * r, l0);
         load_quads(panel, at + 64 * half + 32 + 16 * r, l1);

@@ -49,7 +49,8 @@ struct GridBlock {
 };
 
 template <typename Entry>
-[[gnu::noinline]] void decode_grid(const uint8_t* panel, int64_t blocks, const Tile& tile, const Grid<Entry>& grid) {
+[[gnu::noinline]] void decode_grid(const uint8_t* panel, int64_t blocks, const Tile& tile,
+                                   const Grid<Entry>& grid) {
     GridBlock<Entry> block;
     uint8_t* u = tile.u;
     for (int64_t b = 0; b < blocks; ++b) {

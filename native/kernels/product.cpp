@@ -119,8 +119,9 @@ int64_t multiply_whole_tile(const Product& product) {
 }
 
 template <typename Accumulator, int N>
-[[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
-                const std::byte* const* rows, int64_t n_tokens, const SpreadFetch& fetch, float* sums) {
+[[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n,
+                                  const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
+                                  const SpreadFetch& fetch, float* sums) {
     const bool wide_group = format.group == 32;
     const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
         .u = tile.u,

@@ -53,9 +53,7 @@ class Program:
         self.given: list[tuple[int, bytes]] = []
         self.made = 0
 
-    def move_weight(
-        self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool
-    ) -> None:
+    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
         assert not panels
         self.given.append((index, data.tobytes()))
 
