@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,9 @@ import pytest
 
 import clarion
 from clarion._native import files
-from clarion.devices import hierarchy as devices
-from clarion.devices.hierarchy import Node, hierarchy
+from clarion.devices.numa import thread_nodes
 from clarion.errors import FileError, ParameterError
-from clarion.residency import Copied, Mapped, Moving
-from clarion.residency import copied as copied_module
-from clarion.residency import moving as moving_module
+from clarion.residency import Mapped, Moving
 from clarion.residency.space import LEAST_BYTES, worth_copying
 
 PROMPT = "Once upon a time there was a king"
@@ -63,7 +59,7 @@ def moving(sizes: dict[str, int]) -> tuple[Moving, dict[str, bytes]]:
     generator = np.random.default_rng(0)
     tensors = {name: Tensor(generator.integers(0, 256, n, np.uint8)) for name, n in sizes.items()}
     matrices = [not name.startswith("vector") for name in sizes]
-    return Moving(Mapped(tensors), list(sizes), matrices), {
+    return Moving(Mapped(tensors), list(sizes), matrices, [], thread_nodes(2)), {
         name: t.data.tobytes() for name, t in tensors.items()
     }
 
@@ -87,33 +83,6 @@ def test_matrices_move_in_order_and_vectors_stay() -> None:
     mover.join()
     for name, content in contents.items():
         assert np.asarray(mover.data(name)).tobytes() == content
-
-
-def test_each_memory_node_gets_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = (Node(0, frozenset({0})), Node(1, frozenset({1})))
-    monkeypatch.setattr(devices, "hierarchy", lambda: replace(hierarchy(), nodes=two))
-    for module in (moving_module, copied_module):
-        monkeypatch.setattr(module, "hierarchy", devices.hierarchy)
-    bound: list[tuple[str, frozenset[int]]] = []
-
-    def bind(_: int, processors: frozenset[int]) -> None:
-        bound.append((threading.current_thread().name, processors))
-        raise OSError("refused")
-
-    monkeypatch.setattr(os, "sched_setaffinity", bind)
-    mover, contents = moving({"a": 1001, "b": 3 << 20})
-    program = Program()
-    mover.start(program)
-    wait_for(lambda: len(program.given) == 2)
-    program.made = 2
-    mover.join()
-    assert program.given == [(0, contents["a"]), (1, contents["b"])]
-    assert [processors for _, processors in bound] == [{0}, {1}, {0}, {1}]
-    bound.clear()
-    tensors = {name: Tensor(np.frombuffer(content, np.uint8)) for name, content in contents.items()}
-    copied = Copied(Mapped(tensors), list(contents), 4)
-    assert {name: copied.data(name).tobytes() for name in contents} == contents
-    assert dict(bound) == {f"clarion-copy-{i}": {i // 2} for i in range(4)}
 
 
 def test_pause_and_stop() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from clarion._native import files
-from clarion.devices.hierarchy import hierarchy, stay_near
+from clarion.devices.hierarchy import Node
+from clarion.devices.numa import stay_near
 from clarion.residency.mapped import Mapped
+from clarion.residency.shares import shares
 from clarion.residency.space import Bytes, Space
 
 
@@ -16,12 +18,18 @@ class Copied:
 
     place = "copied"
 
-    def __init__(self, mapped: Mapped, names: Sequence[str], threads: int) -> None:
-        """Copies on so many threads. Raises MemoryError."""
+    def __init__(
+        self, mapped: Mapped, names: Sequence[str], together: Iterable[Sequence[str]], nodes: Sequence[Node]
+    ) -> None:
+        """Copies on one thread for each that computes, on its node; operations read some weights `together`.
+
+        Raises MemoryError.
+        """
         self._space = Space(mapped, names)
+        self._shares = shares(self._space.sizes, together, len(nodes))
         workers = [
-            threading.Thread(target=self._copy, args=(part, threads), name=f"clarion-copy-{part}")
-            for part in range(threads)
+            threading.Thread(target=self._copy, args=(thread, node), name=f"clarion-copy-{thread}")
+            for thread, node in enumerate(nodes)
         ]
         for worker in workers:
             worker.start()
@@ -32,12 +40,12 @@ class Copied:
         """The bytes of a weight, an array of uint8."""
         return self._space.copies[name]
 
-    def _copy(self, part: int, parts: int) -> None:
-        """The same part of each weight, as threads share rows: it then lies near to who reads it."""
-        gate, nodes = files.Gate(), hierarchy().nodes
-        stay_near(nodes[part * len(nodes) // parts])
+    def _copy(self, thread: int, node: Node) -> None:
+        """Of each weight what the thread of this number will read."""
+        gate = files.Gate()
+        stay_near(node)
         for name, copy in self._space.copies.items():
-            first, last = (copy.nbytes * i // parts for i in (part, part + 1))
-            original = self._space.originals[name][first:last]
-            files.copy(copy[first:last], original, gate)
+            part = self._shares[name][thread]
+            original = self._space.originals[name][part]
+            files.copy(copy[part], original, gate)
             files.release(original)

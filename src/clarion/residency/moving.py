@@ -15,12 +15,15 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from clarion._native import files
-from clarion.devices.hierarchy import hierarchy, stay_near
+from clarion.devices.hierarchy import Node
+from clarion.devices.numa import stay_near
 from clarion.residency.mapped import Mapped
+from clarion.residency.shares import shares
 from clarion.residency.space import Bytes, Space
 
 _SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing is left to copy
@@ -38,11 +41,24 @@ class Moving:
 
     place = "moving"
 
-    def __init__(self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool]) -> None:
-        """`matrices` says which weights move; they are numbered as in the program. Raises MemoryError."""
+    def __init__(
+        self,
+        mapped: Mapped,
+        names: Sequence[str],
+        matrices: Sequence[bool],
+        together: Iterable[Sequence[str]],
+        nodes: Sequence[Node],
+    ) -> None:
+        """`matrices` says which weights move; they are numbered as in the program. Operations read some of
+        them `together`; `nodes` are those of the threads that compute.
+
+        Raises MemoryError.
+        """
         self._mapped = mapped
         self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
         self._space = Space(mapped, list(self._indices))
+        self._shares = shares(self._space.sizes, together, len(nodes))
+        self._nodes = nodes
         self._gate = files.Gate()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -83,7 +99,7 @@ class Moving:
         n_released = 0
         for name, index in self._indices.items():
             copy, original = self._space.copies[name], self._space.originals[name]
-            if not self._copy(copy, original):
+            if not self._copy(copy, original, self._shares[name]):
                 return
             program.move_weight(index, copy)
             unreleased.append(original)
@@ -91,12 +107,12 @@ class Moving:
         while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
 
-    def _copy(self, copy: Bytes, original: Bytes) -> bool:
-        """To each memory node the part that is read there, as threads share rows; False when stopped."""
-        nodes = hierarchy().nodes
-        for i, node in enumerate(nodes):
+    def _copy(self, copy: Bytes, original: Bytes, parts: Sequence[slice]) -> bool:
+        """To each memory node the part that its threads read; False when stopped."""
+        for node, threads in groupby(range(len(parts)), self._nodes.__getitem__):
             stay_near(node)
-            part = slice(copy.nbytes * i // len(nodes), copy.nbytes * (i + 1) // len(nodes))
+            first, *others = (parts[thread] for thread in threads)
+            part = slice(first.start, others[-1].stop if others else first.stop)
             if not files.copy(copy[part], original[part], self._gate):
                 return False
         return True

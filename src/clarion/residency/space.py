@@ -38,6 +38,11 @@ class Space:
             for start, (name, data) in zip(ends, self.originals.items(), strict=False)
         }
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each weight."""
+        return {name: data.nbytes for name, data in self.originals.items()}
+
 
 def worth_copying(n_bytes: int, available: int) -> bool:
     """Whether weights of so many bytes gain from a copy, with so many bytes of memory available."""
