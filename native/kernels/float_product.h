@@ -39,10 +39,8 @@ void dot_floats(Panel rows, int64_t n_cols, const float* const* x, Fetch fetch, 
         simd::f32x16 w[R];
         unrolled<R>([&]<int r>() CLARION_INLINE {
             w[r] = F::read(rows.base + r * rows.stride + F::bytes * k);
-            if constexpr (T == 1) {
-                simd::prefetch(fetch.first + r * rows.stride + F::bytes * k);
-                simd::prefetch(fetch.last + r * rows.stride + F::bytes * k);
-            }
+            simd::prefetch(fetch.first + r * rows.stride + F::bytes * k);
+            if constexpr (T == 1) simd::prefetch(fetch.last + r * rows.stride + F::bytes * k);
         });
         unrolled<T>([&]<int t>() CLARION_INLINE {
             const simd::f32x16 a = simd::load(x[t] + k);
