@@ -14,36 +14,38 @@ inline void store_bf16(uint16_t* p, f32x16 x) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x.v)));
 }
 
-// R rows with T tokens: sums[16 t + r].
+// R rows with T tokens: sums[16 t + r]. Only the first tokens fetch ahead.
 template <int R, int T, typename Fetch>
-void dot_pairs(Panel rows, int64_t n_cols, const std::byte* const* tokens, const Fetch& fetch, float* sums) {
+void dot_pairs(Panel rows, int64_t n_cols, const std::byte* const* tokens, const Fetch* fetch, float* sums) {
     __m512 total[R * T];
 #pragma GCC unroll 24
     for (int i = 0; i < R * T; ++i) total[i] = _mm512_setzero_ps();
-    const auto add = [&](int64_t k, const auto& load_pairs) __attribute__((always_inline)) {
+    for (int64_t k = 0; k < n_cols; k += 32) {
+        const int64_t left = n_cols - k;
+        const __mmask32 columns = left < 32 ? (1u << left) - 1 : ~0u;
         __m512i w[R];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-            w[r] = load_pairs(rows.base + r * rows.stride + 2 * k);
-            prefetch(fetch.first + r * rows.stride + 2 * k);
-            prefetch(fetch.last + r * rows.stride + 2 * k);
-        }
+        for (int r = 0; r < R; ++r)
+            w[r] = _mm512_maskz_loadu_epi16(columns, rows.base + r * rows.stride + 2 * k);
+        if (fetch != nullptr)
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+                prefetch(fetch->first + r * rows.stride + 2 * k);
+                prefetch(fetch->last + r * rows.stride + 2 * k);
+            }
 #pragma GCC unroll 8
         for (int t = 0; t < T; ++t) {
-            const __m512i x = load_pairs(tokens[t] + 2 * k);
+            const __m512i x = _mm512_maskz_loadu_epi16(columns, tokens[t] + 2 * k);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r)
                 total[R * t + r] = _mm512_dpbf16_ps(total[R * t + r], reinterpret_cast<__m512bh>(w[r]),
                                                     reinterpret_cast<__m512bh>(x));
         }
-    };
-    int64_t k = 0;
-    for (; k + 32 <= n_cols; k += 32) add(k, [](const void* p) { return _mm512_loadu_si512(p); });
-    if (k < n_cols)
-        add(k,
-            [left = (1u << (n_cols - k)) - 1](const void* p) { return _mm512_maskz_loadu_epi16(left, p); });
-    for (int t = 0; t < T; ++t)
-        for (int r = 0; r < R; ++r) sums[16 * t + r] = reduce_add({total[R * t + r]});
+    }
+    __m512 done[R * T];  // in memory, where `total` would be all along if this loop read it
+#pragma GCC unroll 24
+    for (int i = 0; i < R * T; ++i) done[i] = total[i];
+    for (int i = 0; i < R * T; ++i) sums[16 * (i / R) + i % R] = reduce_add({done[i]});
 }
 
 template <typename Fetch>
@@ -53,8 +55,10 @@ void multiply_bf16(Panel panel, int64_t n_cols, const std::byte* const* tokens, 
     for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
         const Panel rows{panel.base + r * panel.stride, panel.stride};
         int64_t t = 0;
-        for (; t + T <= n_tokens; t += T) dot_pairs<R, T>(rows, n_cols, tokens + t, fetch, sums + 16 * t + r);
-        for (; t < n_tokens; ++t) dot_pairs<R, 1>(rows, n_cols, tokens + t, fetch, sums + 16 * t + r);
+        for (; t + T <= n_tokens; t += T)
+            dot_pairs<R, T>(rows, n_cols, tokens + t, t == 0 ? &fetch : nullptr, sums + 16 * t + r);
+        for (; t < n_tokens; ++t)
+            dot_pairs<R, 1>(rows, n_cols, tokens + t, t == 0 ? &fetch : nullptr, sums + 16 * t + r);
     }
 }
 
