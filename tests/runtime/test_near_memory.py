@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 import clarion
 from clarion.devices import native, numa
 from clarion.devices.hierarchy import Node, hierarchy
-from clarion.residency import Copied, Mapped, Moving, copied, moving
+from clarion.residency import Copied, Mapped, Moving, Panels, copied, moving
 from clarion.residency.shares import shares
 
 PROMPT = "Once upon a time there was a king"
@@ -149,7 +149,7 @@ sizes = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 1000), min_s
 def test_every_byte_has_one_reader(sizes: dict[str, int], threads: int, data: st.DataObject) -> None:
     names = st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3, unique=True)
     together = data.draw(st.lists(names, max_size=3))
-    found = shares(sizes, together, threads)
+    found = shares(sizes, together, threads, lambda name: 1)
     assert found.keys() == sizes.keys()
     for name, parts in found.items():
         assert len(parts) == threads
@@ -160,7 +160,7 @@ def test_every_byte_has_one_reader(sizes: dict[str, int], threads: int, data: st
 
 def test_what_is_read_together_is_shared_out_together() -> None:
     sizes = {"q": 400, "k": 100, "v": 100, "o": 600, "embed": 7}
-    assert shares(sizes, [("q", "k", "v"), ("o",)], 2) == {
+    assert shares(sizes, [("q", "k", "v"), ("o",)], 2, lambda name: 1) == {
         "q": (slice(0, 300), slice(300, 400)),
         "k": (slice(0, 0), slice(0, 100)),
         "v": (slice(0, 0), slice(0, 100)),
@@ -177,22 +177,18 @@ def test_operations_cut_their_weights_as_shares_do() -> None:
     weights = {weight.name: weight for weight in plan.weights}
     assert any(len(group) > 1 for group in plan.read_together)
     threads, item_bytes = 3, 1 << 16
-    found = shares({name: weight.n_bytes for name, weight in weights.items()}, plan.read_together, threads)
+    sizes = {name: weight.n_bytes for name, weight in weights.items()}
+    panel = {name: 16 * weight.n_bytes // weight.rows for name, weight in weights.items()}
+    found = shares(sizes, plan.read_together, threads, panel.__getitem__)
     for group in plan.read_together:
-        total = sum(weights[name].n_bytes for name in group)
+        total, begin = sum(sizes[name] for name in group), 0
         items = threads * (total // (threads * item_bytes) + 1)
-        begin = 0
         for name in group:
-            panel = 16 * weights[name].n_bytes // weights[name].rows
-            for t in range(threads):
+            for t, part in enumerate(found[name]):
                 first, last = (total * (items * i // threads) // items - begin for i in (t, t + 1))
-                start, stop = (
-                    min(max(-(-at // panel) * panel, 0), weights[name].n_bytes) for at in (first, last)
-                )
-                part = found[name][t]
-                assert abs(part.start - start) < panel + threads
-                assert abs(part.stop - stop) < panel + threads
-            begin += weights[name].n_bytes
+                ends = [min(max(-(-at // panel[name]), 0) * panel[name], sizes[name]) for at in (first, last)]
+                assert [part.start, part.stop] == ends
+            begin += sizes[name]
 
 
 class Tensor:
@@ -204,7 +200,7 @@ class Program:
     def __init__(self) -> None:
         self.given: dict[int, bytes] = {}
 
-    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
         self.given[index] = data.tobytes()
 
     def moved(self) -> int:
@@ -239,12 +235,12 @@ def test_each_node_copies_what_its_threads_read(monkeypatch: pytest.MonkeyPatch)
             assert [sum(n for node, _, n in inside if node == number) for number in (0, 1)] == expected
         pieces.clear()
 
-    nodes = (two[0], two[0], two[1], two[1])
-    at_once = Copied(mapped, list(data), [("a", "b")], nodes)
+    nodes, rows = (two[0], two[0], two[1], two[1]), Panels(native(), [])
+    at_once = Copied(mapped, list(data), rows, [("a", "b")], nodes)
     assert all(at_once.data(name).tobytes() == data[name].tobytes() for name in data)
     check({name: at_once.data(name) for name in data})
     program = Program()
-    later = Moving(mapped, list(data), [True] * 3, [("a", "b")], nodes)
+    later = Moving(mapped, list(data), [True] * 3, rows, [("a", "b")], nodes)
     later.start(program)
     later.join()
     assert program.given == {i: values.tobytes() for i, values in enumerate(data.values())}

@@ -124,6 +124,7 @@ class Plan:
                     "cols": weight.cols,
                     "experts": weight.experts,
                     "data": source.data(weight.name),
+                    "panels": source.is_panels(weight.name),
                 }
                 for weight in self.weights
             ],

@@ -2,7 +2,8 @@
 
 The first token does not wait for a copy. A thread of its own copies one weight after the other; when one is
 complete, the program reads it there from its next run on, and the mapping's pages are released once no run
-uses them. Both hold the same bytes, so it never matters when a weight moves.
+uses them. A copy is panels where that is possible, with the same products bit for bit, so it never matters
+when a weight moves.
 
 Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
 switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
@@ -23,6 +24,7 @@ from clarion._native import files
 from clarion.devices.hierarchy import Node
 from clarion.devices.numa import stay_near
 from clarion.residency.mapped import Mapped
+from clarion.residency.panels import Panels
 from clarion.residency.shares import shares
 from clarion.residency.space import Bytes, Space
 
@@ -32,7 +34,7 @@ _SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing 
 class Program(Protocol):
     """What reads the weights."""
 
-    def move_weight(self, index: int, data: Bytes) -> None: ...
+    def move_weight(self, index: int, data: Bytes, panels: bool) -> None: ...
     def moved(self) -> int: ...
 
 
@@ -46,18 +48,20 @@ class Moving:
         mapped: Mapped,
         names: Sequence[str],
         matrices: Sequence[bool],
+        panels: Panels,
         together: Iterable[Sequence[str]],
         nodes: Sequence[Node],
     ) -> None:
-        """`matrices` says which weights move; they are numbered as in the program. Operations read some of
-        them `together`; `nodes` are those of the threads that compute.
+        """`matrices` says which weights move; they are numbered as in the program. Some are read `together`
+        by one operation; `nodes` are those of the threads that compute.
 
         Raises MemoryError.
         """
         self._mapped = mapped
+        self._panels = panels
         self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
         self._space = Space(mapped, list(self._indices))
-        self._shares = shares(self._space.sizes, together, len(nodes))
+        self._shares = shares(self._space.sizes, together, len(nodes), panels.unit)
         self._nodes = nodes
         self._gate = files.Gate()
         self._stopped = threading.Event()
@@ -66,6 +70,10 @@ class Moving:
     def data(self, name: str) -> object:
         """The bytes of a weight in the mapping, an array of uint8."""
         return self._mapped.data(name)
+
+    def is_panels(self, name: str) -> bool:
+        """Whether they are panels instead of rows: not in the mapping."""
+        return False
 
     def start(self, program: Program) -> None:
         """Begins to move weights; once."""
@@ -99,21 +107,22 @@ class Moving:
         n_released = 0
         for name, index in self._indices.items():
             copy, original = self._space.copies[name], self._space.originals[name]
-            if not self._copy(copy, original, self._shares[name]):
+            if not self._copy(name, copy, original):
                 return
-            program.move_weight(index, copy)
+            program.move_weight(index, copy, name in self._panels)
             unreleased.append(original)
             n_released = _release(unreleased, n_released, program.moved())
         while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
 
-    def _copy(self, copy: Bytes, original: Bytes, parts: Sequence[slice]) -> bool:
+    def _copy(self, name: str, copy: Bytes, original: Bytes) -> bool:
         """To each memory node the part that its threads read; False when stopped."""
+        parts = self._shares[name]
         for node, threads in groupby(range(len(parts)), self._nodes.__getitem__):
             stay_near(node)
             first, *others = (parts[thread] for thread in threads)
             part = slice(first.start, others[-1].stop if others else first.stop)
-            if not files.copy(copy[part], original[part], self._gate):
+            if not self._panels.copy(name, copy[part], original[part], self._gate):
                 return False
         return True
 
