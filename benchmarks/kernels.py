@@ -99,10 +99,12 @@ def measure(
         for n in TOKENS:
             matrices = 1 if n == TOKENS[-1] else MATRICES
             rows = MANY_ROWS if n == TOKENS[-1] else max(16, MATRIX_BYTES // row_bytes // 16 * 16)
+            kinds = {kind: kind for kind in KINDS if block > 1 or kind == "f32"}
+            if name == "BF16" and module.MULTIPLIES_BF16:
+                kinds["fast"] = "bf16"
             runs = {
-                kind: ours(module, threads, type_id, row_bytes, rows, matrices, kind, n)
-                for kind in KINDS
-                if block > 1 or kind == "f32"
+                kind: ours(module, threads, type_id, row_bytes, rows, matrices, encoding, n)
+                for kind, encoding in kinds.items()
             }
             if ggml is not None and ggml.knows(type_id):
                 runs["ggml"] = ggml.product(type_id, rows, COLS, matrices, n, threads)

@@ -2,8 +2,8 @@
 
 The first token does not wait for a copy. A thread of its own copies one weight after the other; when one is
 complete, the program reads it there from its next run on, and the mapping's pages are released once no run
-uses them. A copy is panels where that is possible, with the same products bit for bit, so it never matters when a weight
-moves.
+uses them. A copy is panels where that is possible, with the same products bit for bit, so it never matters
+when a weight moves.
 
 Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
 switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
@@ -16,13 +16,16 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 from clarion._native import files
-from clarion.devices.hierarchy import hierarchy, stay_near
+from clarion.devices.hierarchy import Node
+from clarion.devices.numa import stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.panels import Panels
+from clarion.residency.shares import shares
 from clarion.residency.space import Bytes, Space
 
 _SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing is left to copy
@@ -41,13 +44,25 @@ class Moving:
     place = "moving"
 
     def __init__(
-        self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool], panels: Panels
+        self,
+        mapped: Mapped,
+        names: Sequence[str],
+        matrices: Sequence[bool],
+        panels: Panels,
+        together: Iterable[Sequence[str]],
+        nodes: Sequence[Node],
     ) -> None:
-        """`matrices` says which weights move; they are numbered as in the program. Raises MemoryError."""
+        """`matrices` says which weights move; they are numbered as in the program. Some are read `together`
+        by one operation; `nodes` are those of the threads that compute.
+
+        Raises MemoryError.
+        """
         self._mapped = mapped
         self._panels = panels
         self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
         self._space = Space(mapped, list(self._indices))
+        self._shares = shares(self._space.sizes, together, len(nodes), panels.unit)
+        self._nodes = nodes
         self._gate = files.Gate()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -101,10 +116,12 @@ class Moving:
             n_released = _release(unreleased, n_released, program.moved())
 
     def _copy(self, name: str, copy: Bytes, original: Bytes) -> bool:
-        """To each memory node the part that is read there, as threads share rows; False when stopped."""
-        nodes = hierarchy().nodes
-        for node, part in zip(nodes, self._panels.parts(name, copy.nbytes, len(nodes)), strict=True):
+        """To each memory node the part that its threads read; False when stopped."""
+        parts = self._shares[name]
+        for node, threads in groupby(range(len(parts)), self._nodes.__getitem__):
             stay_near(node)
+            first, *others = (parts[thread] for thread in threads)
+            part = slice(first.start, others[-1].stop if others else first.stop)
             if not self._panels.copy(name, copy[part], original[part], self._gate):
                 return False
         return True
