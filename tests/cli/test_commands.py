@@ -115,6 +115,13 @@ def test_tokenize() -> None:
     )
 
 
+def test_tokens_that_are_a_part_of_a_character_are_bytes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["tokenize", "\u00e9", "--no-special"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == [r"b'\xc3'", r"b'\xa9'"]
+    assert execute(["tokenize", "\u00e9", "--no-special", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["pieces"] == [[0xC3], [0xA9]]
+
+
 def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect"]) == 0
     out = capsys.readouterr().out
