@@ -364,23 +364,11 @@ def test_tokenizers_that_files_cannot_express(tmp_path, refused, edit):
 # ---- sources and options -------------------------------------------------------------------------------
 
 
-def test_sources_that_are_not_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(FileError, match="no such folder"):
         convert(tmp_path / "nothing", tmp_path / "out.gguf")
-    with pytest.raises(FileError, match="hf download some/model"):
-        convert("some/model", tmp_path / "out.gguf")
     with pytest.raises(FileError, match=r"config\.json is missing"):
         convert(tmp_path, tmp_path / "out.gguf")
-
-
-def test_a_repository_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    cache = tmp_path / "models--some--model"
-    (cache / "refs").mkdir(parents=True)
-    (cache / "refs" / "main").write_text("abc")
-    unpack("qwen2", cache / "snapshots" / "abc")
-    assert convert("some/model", tmp_path / "out.gguf") == [tmp_path / "out.gguf"]
 
 
 def test_an_unknown_type(checkpoint, refused):
