@@ -52,10 +52,10 @@ def safetensors_bytes(header, data=b""):
 
 
 def write_safetensors(path, tensors):
-    """Arrays by name, of float32 or raw 16-bit bfloat16."""
+    """Arrays by name, of float32, raw 16-bit bfloat16 or raw 8-bit E4M3."""
     header, data = {}, b""
     for name, values in tensors.items():
-        dtype = {"f": "F32", "u": "BF16"}[values.dtype.kind]
+        dtype = {"f4": "F32", "u2": "BF16", "u1": "F8_E4M3"}[values.dtype.str[1:]]
         begin = len(data)
         data += values.tobytes()
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, len(data)]}
@@ -70,7 +70,7 @@ def read_safetensors(path):
     for name, entry in json.loads(raw[8 : 8 + length]).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            dtype = {"F32": np.float32, "BF16": np.uint16}[entry["dtype"]]
+            dtype = {"F32": np.float32, "BF16": np.uint16, "F8_E4M3": np.uint8}[entry["dtype"]]
             values = np.frombuffer(raw[8 + length + begin : 8 + length + end], dtype)
             tensors[name] = values.reshape(entry["shape"]).copy()
     return tensors

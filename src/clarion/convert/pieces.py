@@ -45,7 +45,8 @@ class Piece:
             end = min(begin + step, n_rows)
             x = self.stored.rows(begin, end)  # [rows, cols]
             if scale is not None:
-                x = x * scale(begin, end)
+                with np.errstate(all="ignore"):  # what is no number afterwards is refused
+                    x = x * scale(begin, end)
             self._check(x, begin)
             yield self._permuted(x)
 
