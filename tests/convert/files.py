@@ -13,8 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clarion.convert import convert
+from clarion.quantize import quantize
+
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+# What a golden is written as: the types of `convert`, and recipes whose blocks fit into its narrow rows.
+CONVERTED = ("f32", "f16", "bf16", "q8_0")
+WRITTEN = (*CONVERTED, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q4_K_M")
 
 
 def unpack(name, folder):
@@ -24,6 +30,14 @@ def unpack(name, folder):
         # The first releases of Python 3.11 know no filters; the archive is the repository's own.
         tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return Path(folder)
+
+
+def write_as(kind, checkpoint, path):
+    """The checkpoint as one of WRITTEN."""
+    if kind in CONVERTED:
+        return convert(checkpoint, path, kind)[0]
+    (source,) = convert(checkpoint, path.with_suffix(".f32"), "f32")
+    return quantize(source, path, kind).paths[0]
 
 
 def without_window(folder):
