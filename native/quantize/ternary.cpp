@@ -9,13 +9,15 @@ namespace clarion::quantize {
 
 namespace {
 
-// Always in the same order, whatever the processor.
-float sum_of_lanes(F a) {
+// Always in the same order, whatever the processor: halves, quarters, eighths of the lanes.
+CLARION_LANES float sum_of_lanes(F a) {
+    typedef float Four __attribute__((vector_size(16)));
     alignas(64) float v[lanes];
     store(v, a);
-    for (int step = lanes / 2; step > 0; step /= 2)
-        for (int l = 0; l < step; ++l) v[l] += v[l + step];
-    return v[0];
+    Four q[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(&q[i], v + 4 * i, sizeof q[i]);
+    const Four sum = (q[0] + q[2]) + (q[1] + q[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 // Magnitudes of n weights and their importance: sums over those above a threshold.
@@ -24,11 +26,11 @@ struct Magnitudes {
     F x[n / lanes], w[n / lanes];
 
     Magnitudes(const Run& run, int64_t at) {
+        const float* importance =
+            run.importance == nullptr ? nullptr : run.importance + (run.column + at) % run.cols;
         for (int i = 0; i < n / lanes; ++i) {
             x[i] = abs(load(run.x + at + lanes * i));
-            w[i] = run.importance == nullptr
-                       ? all(1.0f)
-                       : load(run.importance + (run.column + at + lanes * i) % run.cols);
+            w[i] = importance == nullptr ? all(1.0f) : load(importance + lanes * i);
         }
     }
     void above(float threshold, float& wx, float& weight) const {
