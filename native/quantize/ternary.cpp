@@ -11,7 +11,6 @@ namespace {
 
 // Always in the same order, whatever the processor: halves, quarters, eighths of the lanes.
 CLARION_LANES float sum_of_lanes(F a) {
-    typedef float Four __attribute__((vector_size(16)));
     alignas(64) float v[lanes];
     store(v, a);
     Four q[4];
@@ -130,7 +129,7 @@ void quantize_q2_0(const Run& run) {
         tile.load(run, 64 * first, count);
         const F d = rounded_to_half(fit_scale<Levels>(tile, 3, 0.65f, 1.1f, 2).scale), to_level = inverse(d);
         Codes<64> codes;
-        for (int j = 0; j < 64; ++j) codes.put(j, Levels::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return Levels::code(tile.x[j] * to_level); });
         alignas(64) float d_of[lanes];
         store(d_of, d);
         for (int b = 0; b < count; ++b) {
