@@ -23,7 +23,7 @@ import numpy as np
 from clarion.devices import native
 from clarion.devices.measure import bandwidth
 from clarion.model import make_plan, open_file
-from clarion.residency.copied import Copied
+from clarion.residency import Copied, Panels
 
 BATCH, PAGE, TOKENS = 256, 64, 12
 
@@ -36,8 +36,8 @@ def main(
     n_pages = -(-longest // PAGE)
     with open_file(path) as file:
         plan = make_plan(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
-        names = (weight.name for weight in plan.weights)
-        spec = plan.native_spec(Copied(plan.residency, names, threads))
+        names = [weight.name for weight in plan.weights]
+        spec = plan.native_spec(Copied(plan.residency, names, Panels(core, plan.weights), threads))
         program = core.Program(core.Machine(threads), spec)
         cache = core.KvCache(list(plan.kv_layers), n_pages, PAGE, plan.kv.keys, plan.kv.values)
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)

@@ -126,7 +126,9 @@ NB_MODULE(files, m) {
         .def(nb::init<>())
         .def("open", &Gate::open)
         .def("close", &Gate::close)
-        .def("end", &Gate::end, "For good.");
+        .def("end", &Gate::end, "For good.")
+        .def("wait", &Gate::pass, nb::call_guard<nb::gil_scoped_release>(),
+             "Waits while it is closed; False once it has ended.");
 
     m.def(
         "copy",

@@ -116,8 +116,8 @@ class BoundProgram {
 
     void cancel() { program_.cancel(); }
 
-    void move_weight(int64_t index, Bytes data) {
-        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()});
+    void move_weight(int64_t index, Bytes data, bool panels) {
+        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()}, panels);
         data_.push_back(std::move(data));
     }
     int64_t moved() { return program_.moved(); }
@@ -156,6 +156,7 @@ class BoundProgram {
             weight.rows = w.integer("rows");
             weight.cols = w.integer("cols");
             weight.experts = w.integer("experts");
+            weight.panels = w.dict.contains("panels") && w.get<bool>("panels");
             data_.push_back(w.get<Bytes>("data"));
             weight.data = {reinterpret_cast<const std::byte*>(data_.back().data()), data_.back().nbytes()};
         }
@@ -222,7 +223,7 @@ void bind_machine(nb::module_& m) {
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
-        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a,
+        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a, "panels"_a = false,
              "Reads a matrix from other bytes that say the same, from the next run on; from any thread.")
         .def("moved", &BoundProgram::moved,
              "How many moves were made: earlier bytes that nobody reads any more.")

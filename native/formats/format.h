@@ -12,13 +12,14 @@
 //     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min);
 //
 // unpack() is the format's definition, in plain C++: one block of one row to u [block], and scale and neg_min
-// [block/group]. Products take weights as panels of 16 rows, so that the lanes of a vector are rows;
-// kernels/row_decoder.cpp makes panels of rows. Where speed matters most a format also has a panel decoder:
+// [block/group]. Products take weights as panels of 16 rows, so that the lanes of a vector are rows: kernels/panel.h says how
+// a panel's bytes lie, with four of each row side by side. A format has a panel decoder too:
 //
+//     bool odd_last   whether the bytes that a block has beyond fours (bytes % 4) are its last ones, not its first ones
 //     int live        groups in a unit: the columns that weights() delivers together
-//     bool hot        whether one token is multiplied straight from the decoder: faster, 3 to 11 KB of a module
-//     static void scales(Panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
-//     static void weights(Panel, int64_t offset of the block in a row, Sink&);
+//     bool hot        whether one token is multiplied straight from the decoder: faster, 1 to 4 KB of a module
+//     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
+//     static void weights(const uint8_t* panel, int64_t offset of the block in a row, Sink&);
 //
 // weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
 // of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
@@ -39,8 +40,6 @@
 #include "simd/simd.h"
 
 namespace clarion {
-
-using simd::Panel;
 
 // For lambdas that unrolled() calls: registers do not survive a call.
 #define CLARION_INLINE __attribute__((always_inline))
@@ -75,6 +74,14 @@ template <typename T, typename Use>
         return use(x);
     }
 }
+// Bytes at .. at + 15 of a panel's rows, four of each in a vector.
+[[gnu::always_inline]] inline void load_quads(const uint8_t* panel, int64_t at, simd::u8x64 quads[4]) {
+    unrolled<4>([&]<int i>() CLARION_INLINE { quads[i] = simd::load_bytes(panel + 16 * at + 64 * i); });
+}
+// The 16-bit float at `at` of every row, where the rows' blocks have an odd number of those.
+inline simd::f32x16 first_f16(const uint8_t* panel, int64_t at) {
+    return with_numbers<uint16_t>(panel + 16 * at, [](const uint16_t* x) { return simd::load_f16(x); });
+}
 inline float f16_at(const uint8_t* p) { return simd::f16_to_f32(load_u16(p)); }
 
 // The same scale for each of a block's n groups.
@@ -105,11 +112,11 @@ simd::u8x64 pair_of(simd::u8x64 q) {
 }
 // The same for 16 rows: 128 columns from 32 bytes of each, as one unit of a panel decoder.
 template <typename Sink>
-[[gnu::always_inline]] inline void put_pairs(Panel panel, int64_t at, Sink& sink) {
+[[gnu::always_inline]] inline void put_pairs(const uint8_t* panel, int64_t at, Sink& sink) {
     sink.begin();
     for (int run = 0; run < 2; ++run) {
         simd::u8x64 q[4];
-        simd::transpose_16(panel, at + 16 * run, q);
+        load_quads(panel, at + 16 * run, q);
         unrolled<2>([&]<int c>() CLARION_INLINE {
             unrolled<4>([&]<int g>() CLARION_INLINE {
                 sink.template put2<8 * g + 2 * c>(pair_of<g>(q[2 * c]), pair_of<g>(q[2 * c + 1]));
@@ -120,19 +127,51 @@ template <typename Sink>
     sink.finish();
 }
 
-// The 16-bit float at `offset + b * stride` of every row: out[b][r]. All halves are stored before any vector
-// is loaded, since a load that spans several recent narrow stores waits for them.
-inline void gather_f16(Panel panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
-    constexpr int64_t most = 16;
-    alignas(64) uint16_t halves[most * 16];
-    for (int64_t first = 0; first < blocks; first += most) {
-        const int64_t n = blocks - first < most ? blocks - first : most;
-        for (int r = 0; r < 16; ++r) {
-            const uint8_t* p = panel.base + r * panel.stride + offset + first * stride;
-            for (int64_t b = 0; b < n; ++b) halves[b * 16 + r] = load_u16(p + b * stride);
-        }
-        for (int64_t b = 0; b < n; ++b) simd::store(out + (first + b) * 16, simd::load_f16(halves + b * 16));
+// The 16-bit float at `offset + b * stride` of every row: out[b][r].
+inline void gather_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
+    for (int64_t b = 0; b < blocks; ++b) simd::store(out + 16 * b, first_f16(panel, offset + b * stride));
+}
+
+// The same for each of a block's n groups: out[b * n + g][r].
+template <int n>
+void spread_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
+    for (int64_t b = 0; b < blocks; ++b)
+        for (int g = 0; g < n; ++g, out += 16) simd::store(out, first_f16(panel, offset + b * stride));
+}
+// Of blocks that begin with two 16-bit floats: a scale and a minimum.
+inline void first_pairs(const uint8_t* panel, int64_t blocks, int64_t stride, float* scale, float* neg_min) {
+    for (int64_t b = 0; b < blocks; ++b) {
+        const simd::u8x64 pair = simd::load_bytes(panel + 16 * stride * b);
+        simd::store(scale + 16 * b, simd::f16_low(pair));
+        simd::store(neg_min + 16 * b, simd::f16_high(pair));
     }
+}
+
+// A unit of 32 columns from 16 bytes: the low nibbles, then the high ones.
+template <typename Sink>
+[[gnu::always_inline]] inline void put_nibbles(const uint8_t* panel, int64_t at, Sink& sink) {
+    sink.begin();
+    const simd::u8x64 nibble = simd::set1_u8(15);
+    simd::u8x64 q[4];
+    load_quads(panel, at, q);
+    sink.template put2<0>(simd::bit_and(q[0], nibble), simd::bit_and(q[1], nibble));
+    sink.template put2<2>(simd::bit_and(q[2], nibble), simd::bit_and(q[3], nibble));
+    sink.template put2<4>(simd::shift_right_u8<4>(q[0]), simd::shift_right_u8<4>(q[1]));
+    sink.template put2<6>(simd::shift_right_u8<4>(q[2]), simd::shift_right_u8<4>(q[3]));
+    sink.finish();
+}
+// A unit of 32 columns from as many signed bytes.
+template <typename Sink>
+[[gnu::always_inline]] inline void put_signed_bytes(const uint8_t* panel, int64_t at, Sink& sink) {
+    sink.begin();
+    const simd::u8x64 sign = simd::set1_u8(0x80);
+    unrolled<2>([&]<int half>() CLARION_INLINE {
+        simd::u8x64 q[4];
+        load_quads(panel, at + 16 * half, q);
+        sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
+        sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
+    });
+    sink.finish();
 }
 
 // Byte j of each row's four, unsigned or signed.

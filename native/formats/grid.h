@@ -5,7 +5,7 @@
 //     using Entry          of its codebook: 8 bytes, or 4
 //     uint8_t flip, more   what flags do
 //     constexpr const Entry* grid()
-//     static void codes(Panel, int64_t at, const Codes&);   the block at `at` of each row
+//     static void codes(const uint8_t* panel, int64_t at, const Codes&);   the block at `at` of each row
 //
 // and kernels/grid_product.h looks up, multiplies, or makes a tile, for all of them. Blocks are of 256 columns.
 #pragma once
@@ -80,10 +80,8 @@ inline void put_nibble_scales(simd::i32x16 v, simd::f32x16 factor, float* scale)
 }
 
 // The 16-bit float that a block begins with, times a power of two.
-inline simd::f32x16 first_f16(Panel panel, int64_t at, float times) {
-    simd::u8x64 header[4];
-    simd::transpose_16(panel, at, header);
-    return simd::mul(simd::f16_low(header[0]), simd::set1(times));
+inline simd::f32x16 first_f16(const uint8_t* panel, int64_t at, float times) {
+    return simd::mul(first_f16(panel, at), simd::set1(times));
 }
 
 }  // namespace clarion

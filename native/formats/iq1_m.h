@@ -19,12 +19,12 @@ struct IQ1_M {
     static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;
     static constexpr const Entry* grid() { return codebooks.iq1; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         simd::u8x64 q[8], h[4], s[4];
-        simd::transpose_16(panel, at, q);
-        simd::transpose_16(panel, at + 16, q + 4);
-        simd::transpose_16(panel, at + 32, h);
-        simd::transpose_16(panel, at + 40, s);  // its upper half
+        load_quads(panel, at, q);
+        load_quads(panel, at + 16, q + 4);
+        load_quads(panel, at + 32, h);
+        load_quads(panel, at + 40, s);  // its upper half
         for (int g = 0; g < 8; ++g) {
             simd::i32x16 nibbles = simd::as_i32(h[g / 2]);
             if (g % 2 != 0) nibbles = simd::shift_right<16>(nibbles);

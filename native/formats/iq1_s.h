@@ -20,12 +20,12 @@ struct IQ1_S {
     static constexpr uint8_t flip = 0, more = 0xfe;  // a flag takes two eighths away
     static constexpr const Entry* grid() { return codebooks.iq1; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.125f);
         simd::u8x64 q[8], h[4];
-        simd::transpose_16(panel, at + 2, q);
-        simd::transpose_16(panel, at + 18, q + 4);
-        simd::transpose_16(panel, at + 34, h);
+        load_quads(panel, at + 2, q);
+        load_quads(panel, at + 18, q + 4);
+        load_quads(panel, at + 34, h);
         for (int pair = 0; pair < 4; ++pair) {
             put_32(simd::as_i32(q[2 * pair]), simd::as_i32(h[pair]), d, 2 * pair, to);
             put_32(simd::as_i32(q[2 * pair + 1]), simd::shift_right<16>(simd::as_i32(h[pair])), d,

@@ -19,13 +19,13 @@ struct IQ2_S {
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq2_s; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         simd::u8x64 end[4];  // h, then s
-        simd::transpose_16(panel, at + bytes - 16, end);
+        load_quads(panel, at + bytes - 16, end);
         for (int half = 0; half < 2; ++half) {
             simd::u8x64 q[4], signs[4];
-            simd::transpose_16(panel, at + 2 + 16 * half, q);
-            simd::transpose_16(panel, at + 34 + 16 * half, signs);
+            load_quads(panel, at + 2 + 16 * half, q);
+            load_quads(panel, at + 34 + 16 * half, signs);
             simd::i32x16 h = simd::as_i32(end[half]);
             for (int i = 0; i < 4; ++i) {
                 const int g = 4 * half + i;

@@ -19,11 +19,11 @@ struct IQ2_XS {
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq2_xs; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
         for (int pair = 0; pair < 4; ++pair) {
             simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 2 + 16 * pair, q);
+            load_quads(panel, at + 2 + 16 * pair, q);
             for (int i = 0; i < 2; ++i) {
                 const simd::i32x16 a = simd::as_i32(q[2 * i]), b = simd::as_i32(q[2 * i + 1]);
                 uint32_t* index = to.index + 64 * (2 * pair + i);
@@ -39,7 +39,7 @@ struct IQ2_XS {
             }
         }
         simd::u8x64 end[4];
-        simd::transpose_16(panel, at + bytes - 16, end);
+        load_quads(panel, at + bytes - 16, end);
         put_nibble_scales(simd::as_i32(end[2]), d, to.scale);
         put_nibble_scales(simd::as_i32(end[3]), d, to.scale + 128);
     }

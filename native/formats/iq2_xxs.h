@@ -19,11 +19,11 @@ struct IQ2_XXS {
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq2_xxs; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
         for (int pair = 0; pair < 4; ++pair) {
             simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 2 + 16 * pair, q);
+            load_quads(panel, at + 2 + 16 * pair, q);
             for (int i = 0; i < 2; ++i) {
                 const int g = 2 * pair + i;
                 store_indices(to.index + 64 * g, simd::as_i32(q[2 * i]));

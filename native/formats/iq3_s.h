@@ -19,16 +19,16 @@ struct IQ3_S {
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq3_s; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         simd::u8x64 a[4], b[4], c[4];
-        simd::transpose_16(panel, at + 66, a);  // h, signs 0-1
-        simd::transpose_16(panel, at + 82, b);  // signs 2-5
-        simd::transpose_16(panel, at + 94, c);  // signs 5-7, s
+        load_quads(panel, at + 66, a);  // h, signs 0-1
+        load_quads(panel, at + 82, b);  // signs 2-5
+        load_quads(panel, at + 94, c);  // signs 5-7, s
         const simd::u8x64 signs[8] = {a[2], a[3], b[0], b[1], b[2], b[3], c[1], c[2]};
         for (int g = 0; g < 8; ++g) simd::store(to.flags + 16 * g, simd::as_i32(signs[g]));
         for (int part = 0; part < 4; ++part) {
             simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 2 + 16 * part, q);
+            load_quads(panel, at + 2 + 16 * part, q);
             simd::i32x16 h = simd::as_i32(a[part / 2]);
             if (part % 2 != 0) h = simd::shift_right<16>(h);
             for (int i = 0; i < 4; ++i) {

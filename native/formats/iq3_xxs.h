@@ -20,16 +20,16 @@ struct IQ3_XXS {
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq3_xxs; }
 
-    static void codes(Panel panel, int64_t at, const Codes& to) {
+    static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         for (int part = 0; part < 4; ++part) {
             simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 2 + 16 * part, q);
+            load_quads(panel, at + 2 + 16 * part, q);
             for (int i = 0; i < 4; ++i) store_indices(to.index + 64 * (4 * part + i), simd::as_i32(q[i]));
         }
         const simd::f32x16 d = first_f16(panel, at, 0.5f);
         for (int half = 0; half < 2; ++half) {
             simd::u8x64 signs[4];
-            simd::transpose_16(panel, at + 66 + 16 * half, signs);
+            load_quads(panel, at + 66 + 16 * half, signs);
             for (int i = 0; i < 4; ++i) {
                 const int g = 4 * half + i;
                 put_sevens(simd::as_i32(signs[i]), d, to.flags + 16 * g, to.scale + 16 * g);

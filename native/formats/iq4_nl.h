@@ -16,12 +16,12 @@ struct IQ4_NL {
     static constexpr int32_t offset = 127;
     static constexpr bool has_min = false, wide = true, hot = false;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
-        gather_f16(panel, 0, 18, blocks, scale);
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, bytes, blocks, scale);
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         MXFP4::put_codes(panel, at + 2, codebooks.iq4, sink);
     }
 

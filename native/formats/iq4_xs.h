@@ -15,12 +15,12 @@ struct IQ4_XS {
     static constexpr int32_t offset = 127;
     static constexpr bool has_min = false, wide = true, hot = true;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         const simd::i32x16 low4 = simd::set1(int32_t{15}), bits45 = simd::set1(int32_t{0x30});
         const simd::i32x16 center = simd::set1(int32_t{32});
         for (int64_t b = 0; b < blocks; ++b) {
             simd::u8x64 header[4];
-            simd::transpose_16(panel, bytes * b, header);
+            load_quads(panel, bytes * b, header);
             const simd::f32x16 d = simd::f16_low(header[0]);
             simd::i32x16 h = simd::shift_right<12>(simd::as_i32(header[0])), l = simd::as_i32(header[1]);
             for (int g = 0; g < 8; ++g, scale += 16) {
@@ -33,7 +33,7 @@ struct IQ4_XS {
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int g = 0; g < 8; ++g) MXFP4::put_codes(panel, at + 8 + 16 * g, codebooks.iq4, sink);
     }
 

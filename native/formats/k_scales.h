@@ -17,12 +17,12 @@ inline void store_four(float* to, simd::i32x16 v, simd::f32x16 factor) {
     simd::store(to + 48, simd::mul(simd::to_f32(byte_of<3>(v)), factor));
 }
 
-inline void decode(Panel panel, int64_t blocks, int64_t block_bytes, float* scale, float* neg_min) {
+inline void decode(const uint8_t* panel, int64_t blocks, int64_t block_bytes, float* scale, float* neg_min) {
     const simd::i32x16 low6 = simd::set1(int32_t{0x3f3f3f3f}), low4 = simd::set1(int32_t{0x0f0f0f0f}),
                        bits45 = simd::set1(int32_t{0x30303030});
     for (int64_t b = 0; b < blocks; ++b, scale += 128, neg_min += 128) {
         simd::u8x64 header[4];
-        simd::transpose_16(panel, b * block_bytes, header);
+        load_quads(panel, b * block_bytes, header);
         const simd::f32x16 d = simd::f16_low(header[0]);
         const simd::f32x16 neg_dmin = simd::sub(simd::zero(), simd::f16_high(header[0]));
         const simd::i32x16 b0 = simd::as_i32(header[1]), b4 = simd::as_i32(header[2]),

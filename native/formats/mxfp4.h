@@ -18,15 +18,13 @@ struct MXFP4 {
     static constexpr bool has_min = false, wide = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
-        alignas(64) int32_t first[16 * 16];  // each block's first four bytes: [blocks][16]
-        for (int r = 0; r < 16; ++r)
-            for (int64_t b = 0; b < blocks; ++b)
-                first[16 * b + r] = static_cast<int32_t>(load_u32(panel.base + r * panel.stride + bytes * b));
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         // Neither of two factors overflows, and a product below the smallest normal number is still exact.
         const simd::i32x16 bias = simd::set1(int32_t{63});
         for (int64_t b = 0; b < blocks; ++b) {
-            const simd::i32x16 e = byte_of<0>(simd::load(first + 16 * b)), half = simd::shift_right<1>(e);
+            alignas(64) int32_t exponents[16];
+            for (int r = 0; r < 16; ++r) exponents[r] = panel[16 * bytes * b + r];
+            const simd::i32x16 e = simd::load(exponents), half = simd::shift_right<1>(e);
             const simd::i32x16 x = simd::add(half, bias), y = simd::add(simd::sub(e, half), bias);
             simd::store(scale + 16 * b, simd::mul(simd::as_f32(simd::shift_left<23>(x)),
                                                   simd::as_f32(simd::shift_left<23>(y))));
@@ -34,7 +32,7 @@ struct MXFP4 {
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         put_codes(panel, at + 1, codebooks.e2m1, sink);
     }
 
@@ -47,12 +45,12 @@ struct MXFP4 {
 
     // A unit of 32 columns from 16 bytes of nibbles that index a codebook.
     template <typename Sink>
-    [[gnu::always_inline]] static void put_codes(Panel panel, int64_t at, const uint8_t* codebook,
+    [[gnu::always_inline]] static void put_codes(const uint8_t* panel, int64_t at, const uint8_t* codebook,
                                                  Sink& sink) {
         sink.begin();
         const simd::u8x64 nibble = simd::set1_u8(15), codes = simd::repeat_16(codebook);
         simd::u8x64 q[4];
-        simd::transpose_16(panel, at, q);
+        load_quads(panel, at, q);
         const auto low = [&](simd::u8x64 x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
         const auto high = [&](simd::u8x64 x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
         sink.template put2<0>(low(q[0]), low(q[1]));

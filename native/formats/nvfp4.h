@@ -15,23 +15,22 @@ struct NVFP4 {
     static constexpr int32_t offset = 12;
     static constexpr bool has_min = false, wide = false, hot = false;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int r = 0; r < 16; ++r)
             for (int64_t b = 0; b < blocks; ++b)
                 for (int g = 0; g < 4; ++g)
-                    scale[(4 * b + g) * 16 + r] =
-                        codebooks.half_e4m3[panel.base[r * panel.stride + bytes * b + g]];
+                    scale[(4 * b + g) * 16 + r] = codebooks.half_e4m3[panel[16 * bytes * b + 4 * r + g]];
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         const simd::u8x64 nibble = simd::set1_u8(15), codes = simd::repeat_16(codebooks.e2m1);
         const auto low = [&](simd::u8x64 x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
         const auto high = [&](simd::u8x64 x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
         sink.begin();
         unrolled<2>([&]<int half>() CLARION_INLINE {
             simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 4 + 16 * half, q);
+            load_quads(panel, at + 4 + 16 * half, q);
             unrolled<2>([&]<int g>() CLARION_INLINE {
                 constexpr int quad = 8 * half + 4 * g;
                 sink.template put2<quad>(low(q[2 * g]), low(q[2 * g + 1]));

@@ -11,9 +11,29 @@ struct Q1_0 {
     static constexpr int id = 41;
     static constexpr const char* name = "Q1_0";
     static constexpr int block = 128, bytes = 18;
-    static constexpr int group = 32;
+    static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 1;
     static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
+
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        spread_f16<4>(panel, 0, bytes, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        for (int g = 0; g < 4; ++g) {
+            sink.begin();
+            simd::i32x16 bits = simd::as_i32(simd::load_bytes(panel + 16 * (at + 2 + 4 * g)));
+            unrolled<4>([&]<int step>() CLARION_INLINE {
+                simd::u8x64 w0 = simd::set1_u8(0), w1 = w0;
+                simd::change_flagged(w0, w1, bits, 0, 2);
+                bits = simd::shift_right<8>(bits);
+                sink.template put2<2 * step>(w0, w1);
+            });
+            sink.finish();
+        }
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         repeat_scale<4>(f16_at(block), scale);

@@ -10,15 +10,41 @@ struct Q2_0 {
     static constexpr int id = 42;
     static constexpr const char* name = "Q2_0";
     static constexpr int block = 64, bytes = 18;
-    static constexpr int group = 32;
+    static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 1;
     static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
+
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        spread_f16<2>(panel, 0, bytes, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        for (int half = 0; half < 2; ++half) {
+            sink.begin();
+            unrolled<2>([&]<int c>() CLARION_INLINE {
+                const simd::i32x16 q =
+                    simd::as_i32(simd::load_bytes(panel + 16 * (at + 2 + 8 * half + 4 * c)));
+                sink.template put2<4 * c>(four(byte_of<0>(q)), four(byte_of<1>(q)));
+                sink.template put2<4 * c + 2>(four(byte_of<2>(q)), four(byte_of<3>(q)));
+            });
+            sink.finish();
+        }
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         repeat_scale<2>(f16_at(block), scale);
         for (int i = 0; i < 16; ++i) {
             for (int j = 0; j < 4; ++j) u[4 * i + j] = block[2 + i] >> 2 * j & 3;
         }
+    }
+
+  private:
+    // The pairs of bits of a byte to four bytes.
+    static simd::u8x64 four(simd::i32x16 byte) {
+        const simd::i32x16 two = simd::bit_or(byte, simd::shift_left<12>(byte));
+        return simd::bit_and(simd::as_u8(simd::bit_or(two, simd::shift_left<6>(two))), simd::set1_u8(3));
     }
 };
 

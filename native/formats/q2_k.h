@@ -16,11 +16,11 @@ struct Q2_K {
     static constexpr bool has_min = true, wide = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         for (int64_t b = 0; b < blocks; ++b) {
             simd::u8x64 s[4], end[4];
-            simd::transpose_16(panel, bytes * b, s);
-            simd::transpose_16(panel, bytes * b + 68, end);  // its last four bytes are d and dmin
+            load_quads(panel, bytes * b, s);
+            load_quads(panel, bytes * b + 68, end);  // its last four bytes are d and dmin
             const simd::f32x16 d = simd::f16_low(end[3]);
             const simd::f32x16 neg_dmin = simd::sub(simd::zero(), simd::f16_high(end[3]));
             for (int c = 0; c < 4; ++c, scale += 64, neg_min += 64) {
@@ -31,7 +31,7 @@ struct Q2_K {
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) put_pairs(panel, at + 16 + 32 * half, sink);
     }
 

@@ -12,18 +12,18 @@ struct Q3_K {
     static constexpr int id = 11;
     static constexpr const char* name = "Q3_K";
     static constexpr int block = 256, bytes = 110;
+    static constexpr bool odd_last = true;  // d
     static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 4;
     static constexpr bool has_min = false, wide = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         const simd::i32x16 center = simd::set1(int32_t{32});
         for (int64_t b = 0; b < blocks; ++b) {
-            simd::u8x64 s[4], end[4];
-            simd::transpose_16(panel, bytes * b + 92, s);    // from s[1] on
-            simd::transpose_16(panel, bytes * b + 94, end);  // its last two bytes are d
-            const simd::f32x16 d = simd::f16_high(end[3]);
+            simd::u8x64 s[4];
+            load_quads(panel, bytes * b + 92, s);  // from s[1] on
+            const simd::f32x16 d = first_f16(panel, bytes * b + 108);
             simd::u8x64 high = s[3];
             for (int part = 0; part < 4; ++part, scale += 64) {  // four groups
                 const simd::u8x64 low = part < 2 ? simd::bit_and(s[1 + part], simd::set1_u8(15))
@@ -39,13 +39,13 @@ struct Q3_K {
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
             for (int run = 0; run < 2; ++run) {
                 simd::u8x64 q[4], h[4];
-                simd::transpose_16(panel, at + 32 + 32 * half + 16 * run, q);
-                simd::transpose_16(panel, at + 16 * run, h);
+                load_quads(panel, at + 32 + 32 * half + 16 * run, q);
+                load_quads(panel, at + 16 * run, h);
                 if (half != 0)
                     unrolled<4>([&]<int c>() CLARION_INLINE { h[c] = simd::shift_right_u8<4>(h[c]); });
                 unrolled<2>([&]<int c>() CLARION_INLINE {

@@ -15,18 +15,18 @@ struct Q4_K {
     static constexpr int32_t offset = 0;
     static constexpr bool has_min = true, wide = false, hot = true;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         const simd::u8x64 nibble = simd::set1_u8(15);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
                 simd::u8x64 q[4];
-                simd::transpose_16(panel, at + 16 + 32 * pair + 16 * half, q);
+                load_quads(panel, at + 16 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];

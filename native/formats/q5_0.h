@@ -11,9 +11,44 @@ struct Q5_0 {
     static constexpr int id = 6;
     static constexpr const char* name = "Q5_0";
     static constexpr int block = 32, bytes = 22;
-    static constexpr int group = 32;
+    static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 16;
     static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
+
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, bytes, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        put_fives(panel, at + 2, sink);
+    }
+
+    // 32 columns from h and q.
+    template <typename Sink>
+    [[gnu::always_inline]] static void put_fives(const uint8_t* panel, int64_t at, Sink& sink) {
+        sink.begin();
+        simd::i32x16 h = simd::as_i32(simd::load_bytes(panel + 16 * at));
+        simd::u8x64 q[4];
+        load_quads(panel, at + 4, q);
+        const simd::u8x64 nibble = simd::set1_u8(15);
+        unrolled<4>([&]<int step>() CLARION_INLINE {
+            constexpr int i = step % 2 * 2;
+            simd::u8x64 w0, w1;
+            if constexpr (step < 2) {
+                w0 = simd::bit_and(q[i], nibble);
+                w1 = simd::bit_and(q[i + 1], nibble);
+            } else {
+                w0 = simd::shift_right_u8<4>(q[i]);
+                w1 = simd::shift_right_u8<4>(q[i + 1]);
+            }
+            simd::change_flagged(w0, w1, h, 0, 16);
+            h = simd::shift_right<8>(h);
+            sink.template put2<2 * step>(w0, w1);
+        });
+        sink.finish();
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         *scale = f16_at(block);

@@ -15,20 +15,20 @@ struct Q5_K {
     static constexpr bool has_min = true, wide = false;
     static constexpr bool hot = simd::live_groups >= 16;  // the fifth bits take eight registers more
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float* neg_min) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         simd::u8x64 h[8];
-        simd::transpose_16(panel, at + 16, h);
-        simd::transpose_16(panel, at + 32, h + 4);
+        load_quads(panel, at + 16, h);
+        load_quads(panel, at + 32, h + 4);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
                 simd::u8x64 q[4];
-                simd::transpose_16(panel, at + 48 + 32 * pair + 16 * half, q);
+                load_quads(panel, at + 48 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
                     const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];

@@ -12,17 +12,16 @@ struct Q6_K {
     static constexpr int id = 14;
     static constexpr const char* name = "Q6_K";
     static constexpr int block = 256, bytes = 210;
-    static constexpr int group = 16, live = 8;
-    static constexpr int runs = simd::live_groups >= 16 ? 1 : 2;
+    static constexpr bool odd_last = true;  // d
+    static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 32;
     static constexpr bool has_min = false, wide = false, hot = true;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b, scale += 256) {
-            simd::u8x64 s[4], end[4];
-            simd::transpose_16(panel, bytes * b + 192, s);
-            simd::transpose_16(panel, bytes * b + 194, end);  // its last two bytes are d
-            const simd::f32x16 d = simd::f16_high(end[3]);
+            simd::u8x64 s[4];
+            load_quads(panel, bytes * b + 192, s);
+            const simd::f32x16 d = first_f16(panel, bytes * b + 208);
             for (int c = 0; c < 4; ++c) {
                 const simd::i32x16 v = simd::as_i32(s[c]);
                 simd::store(scale + 64 * c, simd::mul(simd::to_f32(signed_byte_of<0>(v)), d));
@@ -34,16 +33,12 @@ struct Q6_K {
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
-            if constexpr (runs == 1) {
-                unrolled<2>([&]<int r>() CLARION_INLINE { put_run<4 * r>(panel, at, half, r, sink); });
-            } else {
-                for (int r = 0; r < 2; ++r) {
-                    put_run<0>(panel, at, half, r, sink);
-                    sink.next_run();
-                }
+            for (int r = 0; r < 2; ++r) {
+                put_run(panel, at, half, r, sink);
+                sink.next_run();
             }
             sink.finish();
         }
@@ -63,14 +58,15 @@ struct Q6_K {
 
   private:
     // Columns 16 r .. of each 32 of half a block.
-    template <int first_quad, typename Sink>
-    [[gnu::always_inline]] static void put_run(Panel panel, int64_t at, int half, int r, Sink& sink) {
+    template <typename Sink>
+    [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r,
+                                               Sink& sink) {
         simd::u8x64 l0[4], l1[4], h[4];
-        simd::transpose_16(panel, at + 64 * half + 16 * r, l0);
-        simd::transpose_16(panel, at + 64 * half + 32 + 16 * r, l1);
-        simd::transpose_16(panel, at + 128 + 32 * half + 16 * r, h);
+        load_quads(panel, at + 64 * half + 16 * r, l0);
+        load_quads(panel, at + 64 * half + 32 + 16 * r, l1);
+        load_quads(panel, at + 128 + 32 * half + 16 * r, h);
         unrolled<2>([&]<int c>() CLARION_INLINE {
-            constexpr int quad = first_quad + 2 * c, a = 2 * c, b = 2 * c + 1;
+            constexpr int quad = 2 * c, a = 2 * c, b = 2 * c + 1;
             sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
             sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
             sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));

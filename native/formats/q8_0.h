@@ -13,21 +13,13 @@ struct Q8_0 {
     static constexpr int32_t offset = 128;
     static constexpr bool has_min = false, wide = true, hot = true;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
-        gather_f16(panel, 0, 34, blocks, scale);
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        gather_f16(panel, 0, bytes, blocks, scale);
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
-        sink.begin();
-        const simd::u8x64 sign = simd::set1_u8(0x80);
-        unrolled<2>([&]<int half>() CLARION_INLINE {
-            simd::u8x64 q[4];
-            simd::transpose_16(panel, at + 2 + 16 * half, q);
-            sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
-            sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
-        });
-        sink.finish();
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        put_signed_bytes(panel, at + 2, sink);
     }
 
     static void unpack(const uint8_t* block, uint8_t* __restrict u, float* scale, float*) {

@@ -10,9 +10,19 @@ struct Q8_1 {
     static constexpr int id = 9;
     static constexpr const char* name = "Q8_1";
     static constexpr int block = 32, bytes = 36;
-    static constexpr int group = 32;
+    static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 128;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr bool has_min = false, wide = true, hot = false;
+
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        for (int64_t b = 0; b < blocks; ++b)
+            simd::store(scale + 16 * b, simd::f16_low(simd::load_bytes(panel + 16 * bytes * b)));
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        put_signed_bytes(panel, at + 4, sink);
+    }
 
     static void unpack(const uint8_t* block, uint8_t* __restrict u, float* scale, float*) {
         *scale = f16_at(block);

@@ -12,9 +12,42 @@ struct TQ1_0 {
     static constexpr int id = 34;
     static constexpr const char* name = "TQ1_0";
     static constexpr int block = 256, bytes = 54;
-    static constexpr int group = 32;
+    static constexpr bool odd_last = true;  // d
+    static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 1;
     static constexpr bool has_min = false, wide = false;
+    static constexpr bool hot = simd::live_groups >= 16;
+
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        spread_f16<8>(panel, 52, bytes, blocks, scale);
+    }
+
+    template <typename Sink>
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
+        // Columns 0-159 are the five digits of 32 bytes; 160-239 those of 16 more; the last 16 four digits of four.
+        Digits digits[8];
+        for (int i = 0; i < 8; ++i) digits[i] = Digits(panel, at + 4 * i);
+        for (int g = 0; g < 5; ++g) {
+            sink.begin();
+            unrolled<4>([&]<int c>() CLARION_INLINE { put<2 * c>(digits[2 * c], digits[2 * c + 1], sink); });
+            sink.finish();
+        }
+        for (int i = 0; i < 4; ++i) digits[i] = Digits(panel, at + 32 + 4 * i);
+        Digits last(panel, at + 48);
+        for (int g = 5; g < 8; ++g) {
+            sink.begin();
+            put<0>(digits[0], digits[1], sink);
+            put<2>(digits[2], digits[3], sink);
+            if (g < 7) {
+                put<4>(digits[0], digits[1], sink);
+                put<6>(digits[2], digits[3], sink);
+            } else {
+                put<4>(last, last, sink);
+                put<6>(last, last, sink);
+            }
+            sink.finish();
+        }
+    }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {
         repeat_scale<8>(f16_at(block + 52), scale);
@@ -24,6 +57,34 @@ struct TQ1_0 {
     }
 
   private:
+    // Bytes as fractions in base 3: each is multiplied by three, and what leaves it is a digit. Even and odd bytes apart.
+    struct Digits {
+        simd::i32x16 even, odd;
+
+        Digits() = default;
+        Digits(const uint8_t* panel, int64_t at) {
+            const simd::i32x16 q = simd::as_i32(simd::load_bytes(panel + 16 * at));
+            even = low_bytes(q);
+            odd = low_bytes(simd::shift_right<8>(q));
+        }
+        [[gnu::always_inline]] simd::u8x64 next() {
+            const simd::i32x16 e = simd::add(even, simd::shift_left<1>(even));
+            const simd::i32x16 o = simd::add(odd, simd::shift_left<1>(odd));
+            even = low_bytes(e);
+            odd = low_bytes(o);
+            return simd::as_u8(simd::bit_or(low_bytes(simd::shift_right<8>(e)),
+                                            simd::bit_and(o, simd::set1(static_cast<int32_t>(0xff00ff00)))));
+        }
+        static simd::i32x16 low_bytes(simd::i32x16 v) {
+            return simd::bit_and(v, simd::set1(int32_t{0x00ff00ff}));
+        }
+    };
+    template <int quad, typename Sink>
+    [[gnu::always_inline]] static void put(Digits& a, Digits& b, Sink& sink) {
+        const simd::u8x64 w0 = a.next(), w1 = b.next();
+        sink.template put2<quad>(w0, w1);
+    }
+
     template <int n, int each>
     static void digits(const uint8_t* __restrict q, uint8_t* __restrict u) {
         uint8_t rest[n];

@@ -10,19 +10,18 @@ struct TQ2_0 {
     static constexpr int id = 35;
     static constexpr const char* name = "TQ2_0";
     static constexpr int block = 256, bytes = 66;
+    static constexpr bool odd_last = true;  // d
     static constexpr int group = 32, live = 4, runs = 2;
     static constexpr int32_t offset = 1;
     static constexpr bool has_min = false, wide = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
-    static void scales(Panel panel, int64_t blocks, float* scale, float*) {
-        float d[16 * 16];  // [blocks][16]
-        gather_f16(panel, 64, 66, blocks, d);
-        for (int64_t g = 0; g < 8 * blocks; ++g) simd::store(scale + 16 * g, simd::load(d + 16 * (g / 8)));
+    static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
+        spread_f16<8>(panel, 64, bytes, blocks, scale);
     }
 
     template <typename Sink>
-    [[gnu::always_inline]] static void weights(Panel panel, int64_t at, Sink& sink) {
+    [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int half = 0; half < 2; ++half) put_pairs(panel, at + 32 * half, sink);
     }
 

@@ -5,6 +5,7 @@
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
 #include "kernels/ops.h"
+#include "kernels/panel.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -36,14 +37,28 @@ class Embed final : public Op {
         const int64_t end = std::min(batch.n_tokens, (item + 1) * rows_per_item);
         for (int64_t t = item * rows_per_item; t < end; ++t) {
             auto* x = reinterpret_cast<float*>(output_->data + t * output_->row_bytes);
-            const std::byte* row = table_->data + batch.tokens[t] * table_->row_bytes;
-            format_->dequantize(reinterpret_cast<const uint8_t*>(row), table_->cols, x);
+            read_row(batch.tokens[t], x);
             if (scale_ != 1.0f)
                 for (int64_t i = 0; i < table_->cols; ++i) x[i] *= scale_;
         }
     }
 
   private:
+    void read_row(int64_t row, float* x) const {
+        const auto* data = reinterpret_cast<const uint8_t*>(table_->data);
+        if (!table_->panels) {
+            format_->dequantize(data + row * table_->row_bytes, table_->cols, x);
+            return;
+        }
+        const uint8_t* panel = data + row / 16 * 16 * table_->row_bytes;
+        uint8_t part[most_panel_bytes / 16];
+        for (int64_t k = 0; k < table_->cols; k += most_tile_columns) {
+            const int64_t n = std::min(most_tile_columns, table_->cols - k);
+            row_of_panel(*format_, panel + 16 * format_->row_bytes(k), row % 16, n / format_->block, part);
+            format_->dequantize(part, n, x + k);
+        }
+    }
+
     const Weight* table_;
     const Buffer* output_;
     const Format* format_;

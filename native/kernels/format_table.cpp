@@ -15,13 +15,13 @@ namespace clarion {
 namespace {
 
 template <typename F>
-void decode_codes(Panel panel, int64_t blocks, const Tile& tile) {
+void decode_codes(const uint8_t* panel, int64_t blocks, const Tile& tile) {
     decode_grid(panel, blocks, tile, grid_of<F>);
 }
 template <typename F, typename Accumulator>
-void multiply_one_codes(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch,
-                        float* sums) {
-    multiply_one_grid<Accumulator>(panel, n_cols, activation, fetch, sums, grid_of<F>);
+void multiply_one_codes(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
+                        const Fetch& fetch, float* sums) {
+    multiply_one_grid<Accumulator>(panel, columns, activation, fetch, sums, grid_of<F>);
 }
 
 template <typename F>
@@ -36,8 +36,8 @@ constexpr Format row() {
         f.offset = F::offset;
         f.has_min = F::has_min;
         f.wide = F::wide;
-        if constexpr (simd::live_groups == 0 || !(requires { F::live; } || requires { F::grid(); }))
-            f.unpack = unpack_blocks<F>;
+        if constexpr (requires { F::odd_last; }) f.odd_last = F::odd_last;
+        if constexpr (simd::live_groups == 0) f.unpack = unpack_blocks<F>;
     } else {
         f.multiply_floats = multiply_floats<F>;
         f.dequantize_floats = F::dequantize;
@@ -68,13 +68,6 @@ constexpr const Format (&rows_of(FormatList<F...>)) [sizeof...(F)] { return Rows
 constexpr auto& table = rows_of(AllFormats{});
 
 }  // namespace
-
-void Format::decode(simd::Panel panel, int64_t blocks, const Tile& tile) const {
-    if (decode_panel != nullptr)
-        decode_panel(panel, blocks, tile);
-    else
-        decode_rows(*this, panel, blocks, tile);
-}
 
 void Format::dequantize(const uint8_t* row, int64_t n, float* x) const {
     if (integer())

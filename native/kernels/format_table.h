@@ -46,13 +46,18 @@ struct Format {
     int32_t offset;
     bool has_min;
     bool wide;
-    // One of the two: how rows are decoded, or panels.
+    bool odd_last;
+    // One of the two: how rows are decoded, or panels (kernels/panel.h). Some blocks: at most 512 columns.
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
-    void (*decode_panel)(simd::Panel panel, int64_t blocks, const Tile& tile);
-    // The whole product with one token, its weights never leaving registers; null unless the format is hot and
-    // simd::live_groups allows it. As many bytes as the panel has are fetched meanwhile.
-    using One = void (*)(simd::Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch,
-                         float* sums);
+    void (*decode_panel)(const uint8_t* panel, int64_t blocks, const Tile& tile);
+    // The product of some blocks of a panel, `n` columns from `first` on, with one token of `n_cols`, the weights never
+    // leaving registers; null unless the format is hot and simd::live_groups allows it. Adds to `sums`. As many bytes as the
+    // blocks have are fetched meanwhile.
+    struct Columns {
+        int64_t first, n, n_cols;
+    };
+    using One = void (*)(const uint8_t* panel, const Columns& columns, const std::byte* activation,
+                         const Fetch& fetch, float* sums);
     One one_fast, one_high;
 
     // Float formats: the product of 16 rows with some tokens; n weights of a row.
@@ -60,8 +65,6 @@ struct Format {
                             int64_t n_tokens, Fetch fetch, float* sums);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 
-    // Some blocks of 16 rows of an integer format: at most 512 columns.
-    void decode(simd::Panel panel, int64_t blocks, const Tile& tile) const;
     // n weights from a block's start, n a multiple of block.
     void dequantize(const uint8_t* row, int64_t n, float* x) const;
 

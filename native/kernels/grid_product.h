@@ -23,7 +23,7 @@ struct Grid {
     int group;
     int32_t offset;
     uint8_t flip, more;
-    void (*codes)(Panel, int64_t at, const Codes&);
+    void (*codes)(const uint8_t* panel, int64_t at, const Codes&);
 };
 template <typename F>
 inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), F::bytes, F::group, F::offset,
@@ -49,7 +49,8 @@ struct GridBlock {
 };
 
 template <typename Entry>
-[[gnu::noinline]] void decode_grid(Panel panel, int64_t blocks, const Tile& tile, const Grid<Entry>& grid) {
+[[gnu::noinline]] void decode_grid(const uint8_t* panel, int64_t blocks, const Tile& tile,
+                                   const Grid<Entry>& grid) {
     GridBlock<Entry> block;
     uint8_t* u = tile.u;
     for (int64_t b = 0; b < blocks; ++b) {
@@ -70,27 +71,30 @@ template <typename Entry>
 
 // As multiply_one (kernels/sinks.h), with the same sums as the product over tiles.
 template <typename Accumulator, typename Entry>
-[[gnu::noinline]] void multiply_one_grid(Panel panel, int64_t n_cols, const std::byte* activation,
-                                         const Fetch& fetch, float* sums, const Grid<Entry>& grid) {
-    const EncodedLayout layout(Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high, n_cols);
-    const auto* quads = reinterpret_cast<const uint8_t*>(activation);
+[[gnu::noinline]] void multiply_one_grid(const uint8_t* panel, const Format::Columns& columns,
+                                         const std::byte* activation, const Fetch& fetch, float* sums,
+                                         const Grid<Entry>& grid) {
+    const EncodedLayout layout(Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high, columns.n_cols);
+    const int64_t first = columns.first, end = first + columns.n;
+    const auto* quads = reinterpret_cast<const uint8_t*>(activation) + first / 4 * Accumulator::quad_bytes;
     const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale);
     const auto* a_sum =
-        reinterpret_cast<const int32_t*>(activation + (grid.group == 32 ? layout.sum32 : layout.sum16));
+        reinterpret_cast<const int32_t*>(activation + (grid.group == 32 ? layout.sum32 : layout.sum16)) +
+        first / grid.group;
     const int32_t unbias = Accumulator::bias - grid.offset;
     const int64_t steps = grid.group / 8;
     const uint8_t* ahead = fetch.first;
     alignas(64) float scales[16 * 16];
     GridBlock<Entry> block;
-    simd::f32x16 total = simd::zero();
-    for (int64_t at = 0, column = 0; column < n_cols; at += grid.bytes) {
+    simd::f32x16 total = simd::load(sums);
+    for (int64_t at = 0, column = first; column < end; at += grid.bytes) {
         grid.codes(panel, at, {block.index, block.flags, scales});
         const float* scale = scales;
         simd::i32x16 set;
         for (int64_t step = 0; step < 32;) {
             set = step % 4 == 0 ? simd::load(block.flags + 4 * step) : set;
             auto acc = Accumulator::start(unbias * *a_sum++);
-            for (const int64_t end = step + steps; step < end; ++step) {
+            for (const int64_t next = step + steps; step < next; ++step) {
                 simd::prefetch(ahead);
                 ahead += grid.bytes / 2;  // 16 rows, 32 steps
                 simd::u8x64 w0, w1;

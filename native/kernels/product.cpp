@@ -4,6 +4,8 @@
 
 #include "formats/bf16.h"
 #include "kernels/activations.h"
+#include "kernels/panel.h"
+#include "kernels/row_decoder.h"
 #include "simd/simd.h"
 #include "simd/tile.h"
 
@@ -14,6 +16,7 @@ namespace {
 static_assert(most_tile_columns == simd::TileProduct::most_columns);
 
 struct Scratch16 {
+    alignas(64) uint8_t panel[most_panel_bytes];
     alignas(64) uint8_t u[16 * most_tile_columns];
     alignas(64) float scale[most_tile_columns];  // [cols/group][16], group >= 16
     alignas(64) float neg_min[most_tile_columns];
@@ -116,8 +119,9 @@ int64_t multiply_whole_tile(const Product& product) {
 }
 
 template <typename Accumulator, int N>
-void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
-                const std::byte* const* rows, int64_t n_tokens, const SpreadFetch& fetch, float* sums) {
+[[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n,
+                                  const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
+                                  const SpreadFetch& fetch, float* sums) {
     const bool wide_group = format.group == 32;
     const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
         .u = tile.u,
@@ -195,20 +199,51 @@ void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const flo
     simd::store(sums, total);
 }
 
-// Rows first .. first+15 of a panel that lies wholly within the matrix, or one row 16 times (stride 0).
-void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, int64_t n_cols,
+// Sixteen rows, block after block: a panel, or rows of which it makes one in L1 where the format is decoded so.
+class Source {
+  public:
+    Source(const Format& format, simd::Panel rows, bool is_panel, uint8_t* made)
+        : format_(format), rows_(rows), is_panel_(is_panel), made_(made) {}
+
+    int64_t at_once(int64_t n_cols) const { return is_panel_ ? n_cols : most_tile_columns; }
+    // The next blocks.
+    const uint8_t* panel(int64_t blocks) {
+        const uint8_t* at = rows_.base;
+        if (is_panel_) {
+            rows_.base += 16 * blocks * format_.bytes;
+            return at;
+        }
+        interleave(format_, rows_, blocks, made_);
+        rows_.base += blocks * format_.bytes;
+        return made_;
+    }
+    void decode(int64_t blocks, const Tile& tile) {
+        if constexpr (simd::live_groups > 0) {
+            format_.decode_panel(panel(blocks), blocks, tile);
+        } else {
+            decode_rows(format_, rows_, blocks, tile);
+            rows_.base += blocks * format_.bytes;
+        }
+    }
+
+  private:
+    const Format& format_;
+    simd::Panel rows_;
+    bool is_panel_;
+    uint8_t* made_;
+};
+
+// 16 rows that lie wholly within the matrix, or one row 16 times (stride 0).
+void whole_panel(const Tiling& tiling, const Format& format, simd::Panel rows, bool is_panel, int64_t n_cols,
                  const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;
-    const int64_t panel_bytes = 16 * panel.stride;  // 0: no other panel follows
-    const int64_t ahead =
-        panel_bytes == 0 ? 0 : (tiling.fetch_ahead + panel_bytes - 1) / panel_bytes * panel_bytes;
-    const uint8_t* fetched = panel.base + ahead;
+    const int64_t panel_bytes = 16 * rows.stride;  // 0: no other panel follows
+    int64_t ahead = panel_bytes == 0 ? 0 : tiling.fetch_ahead;
+    // What is read next of rows is in 16 places, of which the last is most of a panel further.
+    if (!is_panel && panel_bytes != 0) ahead = (ahead + panel_bytes - 1) / panel_bytes * panel_bytes;
+    const uint8_t* fetched = rows.base + ahead;
     Fetch fetch{fetched, fetched - ahead / 2, fetched - ahead / 6 * 5};
-    if (one != nullptr && n_tokens == 1 && !floats) {
-        one(panel, n_cols, activations.row(0), fetch, sums);
-        return;
-    }
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     if (activations.kind == Kind::bf16) {
@@ -217,26 +252,34 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel panel, 
             const int64_t n = std::min<int64_t>(tiling.columns_f32, n_cols - k), bytes = format.row_bytes(n);
             SpreadFetch{fetch, 16 * bytes, n_tokens}.tokens(0, n_tokens);
             fetch.advance(16 * bytes);
-            multiply_pairs(panel, simd::FloatTileProduct{nullptr, k, n, tokens, n_tokens, sums});
-            panel.base += bytes;
+            multiply_pairs(rows, simd::FloatTileProduct{nullptr, k, n, tokens, n_tokens, sums});
+            rows.base += bytes;
         }
         return;
     }
     if (!format.integer()) {
-        format.multiply_floats(panel, n_cols, tokens, n_tokens, fetch, sums);
+        format.multiply_floats(rows, n_cols, tokens, n_tokens, fetch, sums);
+        return;
+    }
+    Source source(format, rows, is_panel, local.panel);
+    std::fill_n(sums, 16 * n_tokens, 0.0f);
+    if (one != nullptr && n_tokens == 1 && !floats) {
+        const int64_t step = source.at_once(n_cols);
+        for (int64_t k = 0; k < n_cols; k += step) {
+            const int64_t n = std::min(step, n_cols - k);
+            one(source.panel(n / format.block), {k, n, n_cols}, tokens[0], fetch, sums);
+            fetch.advance(16 * format.row_bytes(n));
+        }
         return;
     }
     const Tile tile{local.u, local.scale, local.neg_min};
-    std::fill_n(sums, 16 * n_tokens, 0.0f);
     const EncodedLayout layout(activations.kind, n_cols);
     const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        const int64_t bytes = format.row_bytes(n);
-        const SpreadFetch spread{fetch, 16 * bytes, n_tokens};
-        fetch.advance(16 * bytes);
-        format.decode(panel, n / format.block, tile);
-        panel.base += bytes;
+        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens};
+        fetch.advance(16 * format.row_bytes(n));
+        source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {
             spread.tokens(0, 1);
             dot_tile_exact(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
@@ -269,28 +312,32 @@ bool multiplies(const Format& format, Kind kind) {
     return kind == Kind::f32 || (kind != Kind::i32 && format.integer());
 }
 
+bool can_be_panels(const Format& format, int64_t n_rows) {
+    return format.decode_panel != nullptr && n_rows % 16 == 0;
+}
+
 size_t product_scratch_bytes() { return sizeof(Scratch16); }
 
 float* product_sums(std::byte* scratch) { return reinterpret_cast<Scratch16*>(scratch)->sums; }
 
-void panel_product(const Tiling& tiling, const Format& format, const uint8_t* weight, int64_t n_rows,
-                   int64_t n_cols, int64_t first_row, const ActivationRows& activations, int64_t n_tokens,
-                   std::byte* scratch, float* sums) {
+void panel_product(const Tiling& tiling, const WeightRows& weight, int64_t first_row,
+                   const ActivationRows& activations, int64_t n_tokens, std::byte* scratch, float* sums) {
     auto& local = *reinterpret_cast<Scratch16*>(scratch);
-    const int64_t row_bytes = format.row_bytes(n_cols);
+    const Format& format = weight.format;
+    const int64_t n_rows = weight.n_rows, n_cols = weight.n_cols, row_bytes = format.row_bytes(n_cols);
     if (n_rows < 16) {  // each row on its own, in all lanes
         float one[16 * most_tokens];
         for (int64_t r = 0; r < n_rows; ++r) {
-            whole_panel(tiling, format, {weight + r * row_bytes, 0}, n_cols, activations, n_tokens, local,
-                        one);
+            whole_panel(tiling, format, {weight.data + r * row_bytes, 0}, false, n_cols, activations,
+                        n_tokens, local, one);
             for (int64_t t = 0; t < n_tokens; ++t) sums[16 * t + r] = one[16 * t];
         }
         return;
     }
     // The last panel begins early enough to be whole; its lanes move down afterwards.
     const int64_t early = std::max<int64_t>(0, first_row + 16 - n_rows);
-    whole_panel(tiling, format, {weight + (first_row - early) * row_bytes, row_bytes}, n_cols, activations,
-                n_tokens, local, sums);
+    whole_panel(tiling, format, {weight.data + (first_row - early) * row_bytes, row_bytes}, weight.panels,
+                n_cols, activations, n_tokens, local, sums);
     if (early != 0)
         for (int64_t t = 0; t < n_tokens; ++t)
             std::copy(sums + 16 * t + early, sums + 16 * t + 16, sums + 16 * t);

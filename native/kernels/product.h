@@ -43,11 +43,21 @@ inline constexpr int64_t most_tokens = 256;
 
 size_t product_scratch_bytes();
 
+// A matrix: rows as in a file, or panels (kernels/panel.h).
+struct WeightRows {
+    const Format& format;
+    const uint8_t* data;
+    int64_t n_rows, n_cols;
+    bool panels;
+};
+
+// Whether a matrix of so many rows may lie as panels.
+bool can_be_panels(const Format& format, int64_t n_rows);
+
 // sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
-// Lanes past the matrix's last row are undefined. `weight` is the first row of the matrix.
-void panel_product(const Tiling& tiling, const Format& format, const uint8_t* weight, int64_t n_rows,
-                   int64_t n_cols, int64_t first_row, const ActivationRows& activations, int64_t n_tokens,
-                   std::byte* scratch, float* sums);
+// Lanes past the matrix's last row are undefined.
+void panel_product(const Tiling& tiling, const WeightRows& weight, int64_t first_row,
+                   const ActivationRows& activations, int64_t n_tokens, std::byte* scratch, float* sums);
 
 // Where sums may be kept within the scratch of panel_product.
 float* product_sums(std::byte* scratch);

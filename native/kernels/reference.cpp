@@ -7,6 +7,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
+#include "kernels/panel.h"
 #include "kernels/product.h"
 
 namespace clarion {
@@ -48,13 +49,16 @@ void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, fl
     format.dequantize(data, n, x);
 }
 
-void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, const float* x,
-            int64_t n_tokens, Kind kind, float* y) {
+void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, bool panels,
+            const float* x, int64_t n_tokens, Kind kind, float* y) {
     const Format& format = known_format(type_id);
     if (rows < 1 || cols < 1 || cols % format.block != 0 || n_bytes < rows * format.row_bytes(cols))
         throw std::invalid_argument("rows and cols must be positive, whole blocks, and within the data");
     if (!multiplies(format, kind))
         throw std::invalid_argument("this format does not multiply activations of this kind");
+    if (panels && !can_be_panels(format, rows))
+        throw std::invalid_argument("so many rows of this format are no panels");
+    const WeightRows weight{format, data, rows, cols, panels};
     const int64_t stride = row_bytes(kind, cols);
     const auto encoded = aligned_bytes(static_cast<size_t>(stride * std::max<int64_t>(n_tokens, 1)));
     const auto scratch = aligned_bytes(product_scratch_bytes());
@@ -65,11 +69,23 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
         const int64_t n = std::min(most_tokens, n_tokens - t);
         const ActivationRows activations{kind, encoded.get() + t * stride, stride};
         for (int64_t row = 0; row < rows; row += 16) {
-            panel_product(tiling, format, data, rows, cols, row, activations, n, scratch.get(), sums);
+            panel_product(tiling, weight, row, activations, n, scratch.get(), sums);
             for (int64_t i = 0; i < n; ++i)
                 std::copy_n(sums + 16 * i, std::min<int64_t>(16, rows - row), y + (t + i) * rows + row);
         }
     }
+}
+
+bool can_be_panels(int type_id, int64_t rows) { return can_be_panels(known_format(type_id), rows); }
+
+void interleave(int type_id, int64_t cols, const uint8_t* rows, uint8_t* panels, int64_t n_bytes) {
+    const Format& format = known_format(type_id);
+    if (cols < 1 || cols % format.block != 0 || n_bytes % (16 * format.row_bytes(cols)) != 0 ||
+        !can_be_panels(format, 16))
+        throw std::invalid_argument("interleave: needs whole panels of a format that has them");
+    const int64_t row_bytes = format.row_bytes(cols);
+    for (int64_t at = 0; at < n_bytes; at += 16 * row_bytes)
+        interleave(format, {rows + at, row_bytes}, cols / format.block, panels + at);
 }
 
 }  // namespace clarion

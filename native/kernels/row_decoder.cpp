@@ -2,11 +2,13 @@
 
 #include <algorithm>
 
+#include "kernels/panel.h"
+
 namespace clarion {
 
 namespace {
 
-constexpr int64_t most_columns = 512, most_groups = most_columns / 16;
+constexpr int64_t most_columns = most_tile_columns, most_groups = most_columns / 16;
 
 // 16 rows of 32-bit elements, `stride` bytes apart, to columns: [bytes/4][16], in steps of four columns.
 void transpose(const void* rows, int64_t stride, int64_t bytes, void* columns) {
@@ -32,12 +34,12 @@ void to_floats(const Format& format, int64_t columns, const At& at, int64_t step
 
 }  // namespace
 
-void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const Tile& tile) {
+void decode_rows(const Format& format, simd::Panel rows, int64_t blocks, const Tile& tile) {
     alignas(64) uint8_t u[16 * most_columns];
     alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
     const int64_t columns = blocks * format.block;
     for (int r = 0; r < 16; ++r)
-        format.unpack(panel.base + r * panel.stride, blocks, u + r * most_columns, scale + r * most_groups,
+        format.unpack(rows.base + r * rows.stride, blocks, u + r * most_columns, scale + r * most_groups,
                       neg_min + r * most_groups);
     transpose(u, most_columns, columns, tile.u);
     transpose(scale, 4 * most_groups, columns / format.group * 4, tile.scale);
@@ -45,24 +47,25 @@ void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const 
 }
 
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x) {
-    if (format.decode_panel != nullptr) {  // the row 16 times
+    if constexpr (simd::live_groups > 0) {  // the row 16 times
         alignas(64) uint8_t u[16 * most_columns];
         alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
+        alignas(64) uint8_t panel[most_panel_bytes];
         for (int64_t k = 0; k < n; k += most_columns) {
             const int64_t columns = std::min(most_columns, n - k);
-            const simd::Panel panel{row + format.row_bytes(k), 0};
+            interleave(format, {row + format.row_bytes(k), 0}, columns / format.block, panel);
             format.decode_panel(panel, columns / format.block, {u, scale, neg_min});
             to_floats(
                 format, columns, [&](int64_t i) { return u[i / 4 * 64 + i % 4]; }, 16, scale, neg_min, x + k);
         }
-        return;
-    }
-    uint8_t u[most_columns];
-    float scale[most_groups], neg_min[most_groups];
-    for (int64_t k = 0; k < n; k += most_columns) {
-        const int64_t columns = std::min(most_columns, n - k);
-        format.unpack(row + format.row_bytes(k), columns / format.block, u, scale, neg_min);
-        to_floats(format, columns, [&](int64_t i) { return u[i]; }, 1, scale, neg_min, x + k);
+    } else {
+        uint8_t u[most_columns];
+        float scale[most_groups], neg_min[most_groups];
+        for (int64_t k = 0; k < n; k += most_columns) {
+            const int64_t columns = std::min(most_columns, n - k);
+            format.unpack(row + format.row_bytes(k), columns / format.block, u, scale, neg_min);
+            to_floats(format, columns, [&](int64_t i) { return u[i]; }, 1, scale, neg_min, x + k);
+        }
     }
 }
 

@@ -15,8 +15,8 @@ void unpack_blocks(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale,
         F::unpack(row + b * F::bytes, u + b * F::block, scale + b * groups, neg_min + b * groups);
 }
 
-// As Format::decode and Format::dequantize.
-void decode_rows(const Format& format, simd::Panel panel, int64_t blocks, const Tile& tile);
+// A tile of 16 rows by Format::unpack; floats by Format::dequantize.
+void decode_rows(const Format& format, simd::Panel rows, int64_t blocks, const Tile& tile);
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x);
 
 }  // namespace clarion

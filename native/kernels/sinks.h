@@ -19,6 +19,12 @@ inline constexpr bool in_runs = [] {
         return false;
 }();
 
+// Once for all sinks: it is a small part of the work, and of a format's machine code a large one.
+template <typename F>
+[[gnu::noinline]] void decode_scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
+    F::scales(panel, blocks, scale, neg_min);
+}
+
 // Keeps them as a tile, for many tokens.
 template <typename F>
 struct TileSink {
@@ -35,8 +41,8 @@ struct TileSink {
 };
 
 template <typename F>
-void decode_tile(Panel panel, int64_t blocks, const Tile& tile) {
-    F::scales(panel, blocks, tile.scale, tile.neg_min);
+void decode_tile(const uint8_t* panel, int64_t blocks, const Tile& tile) {
+    decode_scales<F>(panel, blocks, tile.scale, tile.neg_min);
     TileSink<F> sink{tile.u};
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
@@ -58,7 +64,7 @@ struct OneToken {
     const float* a_fsum;  // of this format's groups, as a_sum
     const int32_t* a_sum;
     const float *scale, *neg_min;
-    simd::f32x16 total = simd::zero();
+    simd::f32x16 total;
     Accumulator acc[sums];
     int32_t* waiting;  // [F::live][16]
     int run;
@@ -117,29 +123,32 @@ struct OneToken {
 };
 
 template <typename F, typename Accumulator>
-void multiply_one(Panel panel, int64_t n_cols, const std::byte* activation, const Fetch& fetch, float* sums) {
+void multiply_one(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
+                  const Fetch& fetch, float* sums) {
     constexpr Kind kind = Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high;
     constexpr int64_t scale_columns = 512;  // scales are decoded for so many columns at a time
     constexpr int64_t most = scale_columns / F::block, groups = F::block / F::group;
     alignas(64) float scale[16 * most * groups], neg_min[F::has_min ? 16 * most * groups : 16];
-    const EncodedLayout layout(kind, n_cols);
+    const EncodedLayout layout(kind, columns.n_cols);
     OneToken<F, Accumulator> sink;
     alignas(64) int32_t waiting[sink.waits ? 16 * F::live : 16];
     sink.waiting = waiting;
-    sink.quads = reinterpret_cast<const uint8_t*>(activation);
-    sink.a_scale = reinterpret_cast<const float*>(activation + layout.scale);
+    const int64_t g = columns.first / F::group;
+    sink.quads = reinterpret_cast<const uint8_t*>(activation) + columns.first / 4 * Accumulator::quad_bytes;
+    sink.a_scale = reinterpret_cast<const float*>(activation + layout.scale) + columns.first / 32;
     sink.a_fsum =
-        reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16));
+        reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16)) + g;
     sink.a_sum =
-        reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16));
+        reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16)) + g;
     sink.fetch = fetch;
-    for (int64_t b = 0; b < n_cols / F::block; b += most) {
-        const int64_t n = n_cols / F::block - b < most ? n_cols / F::block - b : most;
-        F::scales(panel, n, scale, neg_min);
+    sink.total = simd::load(sums);
+    for (int64_t left = columns.n / F::block; left > 0; left -= most) {
+        const int64_t n = left < most ? left : most;
+        decode_scales<F>(panel, n, scale, neg_min);
         sink.scale = scale;
         sink.neg_min = neg_min;
         for (int64_t i = 0; i < n; ++i) F::weights(panel, i * F::bytes, sink);
-        panel.base += n * F::bytes;
+        panel += 16 * n * F::bytes;
     }
     simd::store(sums, sink.total);
 }

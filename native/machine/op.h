@@ -47,14 +47,15 @@ struct Buffer {
     int64_t slots_per_token;  // for Rows::slots
 };
 
-// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such
-// matrices.
+// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other or as panels of 16
+// (kernels/panel.h); `experts` such matrices.
 struct Weight {
     std::string name;
     int format;  // GGUF type id
     int64_t rows, cols, experts;
     int64_t row_bytes;
     const std::byte* data;
+    bool panels;
 };
 
 // One call of the model: tokens with (sequence, position), and where each sequence's pages lie.

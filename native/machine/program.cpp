@@ -4,6 +4,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
+#include "kernels/product.h"
 #include "machine/checked.h"
 #include "machine/kv_cache.h"
 
@@ -76,8 +77,14 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
     const int64_t size = checked_product({spec.experts, spec.rows, bytes}, {where});
     if (spec.data.size() < static_cast<size_t>(size))
         refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
-    weights_.push_back(
-        {std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes, spec.data.data()});
+    check_panels(where, spec.format, spec.rows, spec.panels);
+    weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes,
+                        spec.data.data(), spec.panels});
+}
+
+void Program::check_panels(const std::string& where, int format, int64_t rows, bool panels) {
+    if (panels && !can_be_panels(*find_format(format), rows))
+        refuse({where, ": found panels, which ", rows, " rows of its format cannot be"});
 }
 
 OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
@@ -125,7 +132,7 @@ bool Program::run(const Batch& batch) {
     return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_);
 }
 
-void Program::move_weight(int64_t index, std::span<const std::byte> data) {
+void Program::move_weight(int64_t index, std::span<const std::byte> data, bool panels) {
     expect_range(index, 0, static_cast<int64_t>(weights_.size()) - 1, {"weight"});
     const Weight& weight = weights_[static_cast<size_t>(index)];
     const int64_t rows = weight.experts * weight.rows;
@@ -133,8 +140,9 @@ void Program::move_weight(int64_t index, std::span<const std::byte> data) {
     if (data.size() < static_cast<size_t>(rows * weight.row_bytes))
         refuse({"weight '", weight.name, "': found ", data.size(), " bytes, expected ",
                 rows * weight.row_bytes});
+    check_panels(text({"weight '", weight.name, "'"}), weight.format, weight.rows, panels);
     const std::lock_guard lock(moves_mutex_);
-    moves_.push_back({static_cast<size_t>(index), data.data()});
+    moves_.push_back({static_cast<size_t>(index), data.data(), panels});
 }
 
 int64_t Program::moved() {
@@ -147,7 +155,10 @@ int64_t Program::moved() {
 // Called with one_run_ held.
 void Program::make_moves() {
     const std::lock_guard lock(moves_mutex_);
-    for (const Move& move : moves_) weights_[move.weight].data = move.data;
+    for (const Move& move : moves_) {
+        weights_[move.weight].data = move.data;
+        weights_[move.weight].panels = move.panels;
+    }
     moved_ += static_cast<int64_t>(moves_.size());
     moves_.clear();
 }

@@ -29,6 +29,7 @@ struct ProgramSpec {
         int format;
         int64_t rows, cols, experts;
         std::span<const std::byte> data;
+        bool panels;
     };
     struct OperationSpec {
         std::string op;
@@ -58,10 +59,10 @@ class Program {
     // Ends the run in progress after its current operation; without one it does nothing. From any thread.
     void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
-    // From the next run on, reads a matrix from other bytes that say the same. They must outlive the program. From any
-    // thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector (operations take
-    // those when they are built), and for too few bytes.
-    void move_weight(int64_t index, std::span<const std::byte> data);
+    // From the next run on, reads a matrix from other bytes that say the same, as rows or as panels. They must outlive the
+    // program. From any thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector
+    // (operations take those when they are built), for too few bytes, and for panels where there can be none.
+    void move_weight(int64_t index, std::span<const std::byte> data, bool panels);
     // How many moves were made: nobody reads the earlier bytes of so many, in the order of the calls. From any thread.
     int64_t moved();
 
@@ -72,6 +73,7 @@ class Program {
   private:
     void add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes);
     void add_weight(ProgramSpec::WeightSpec spec);
+    static void check_panels(const std::string& where, int format, int64_t rows, bool panels);
     OpSpec op_spec(ProgramSpec::OperationSpec spec) const;
     void copy(const Batch& batch);
     void check_pages();
@@ -96,6 +98,7 @@ class Program {
     struct Move {
         size_t weight;
         const std::byte* data;
+        bool panels;
     };
     std::mutex moves_mutex_;  // guards what follows; taken after one_run_
     std::vector<Move> moves_;

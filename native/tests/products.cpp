@@ -18,8 +18,10 @@
 
 #include "formats/table.h"
 #include "kernels/format_table.h"
+#include "kernels/panel.h"
 #include "kernels/product.h"
 #include "kernels/reference.h"
+#include "kernels/row_decoder.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
@@ -109,8 +111,15 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
     }
     const auto multiply = [&](const float* from, int64_t n) {
         std::vector<float> y(static_cast<size_t>(n * rows));
-        linear(format.id, matrix.bytes.data(), static_cast<int64_t>(matrix.bytes.size()), rows, cols, from, n,
-               kind, y.data());
+        const auto n_bytes = static_cast<int64_t>(matrix.bytes.size());
+        linear(format.id, matrix.bytes.data(), n_bytes, rows, cols, false, from, n, kind, y.data());
+        if (can_be_panels(format.id, rows)) {  // the same bits from panels
+            std::vector<uint8_t> panels(matrix.bytes.size());
+            std::vector<float> again(y.size());
+            interleave(format.id, cols, matrix.bytes.data(), panels.data(), n_bytes);
+            linear(format.id, panels.data(), n_bytes, rows, cols, true, from, n, kind, again.data());
+            check(std::memcmp(y.data(), again.data(), y.size() * sizeof(float)) == 0);
+        }
         return y;
     };
     const std::vector<float> y = multiply(x.data(), n_tokens);
@@ -136,15 +145,25 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
     }
 }
 
-// A panel has the weights of its 16 rows.
+// A panel has the weights of its 16 rows, and gives each of them back.
 void test_panel(const Format& format) {
     Random random(static_cast<uint64_t>(format.id));
-    const int64_t cols = 256;
+    constexpr int64_t cols = 256;
+    const int64_t blocks = cols / format.block, row_bytes = format.row_bytes(cols);
     const Matrix matrix(format, 16, cols, random);
+    std::vector<uint8_t> panel(matrix.bytes.size()), row(static_cast<size_t>(row_bytes));
+    interleave(format, {matrix.bytes.data(), row_bytes}, blocks, panel.data());
+    for (int64_t r = 0; r < 16; ++r) {
+        row_of_panel(format, panel.data(), r, blocks, row.data());
+        check(std::equal(row.begin(), row.end(), matrix.bytes.begin() + r * row_bytes));
+    }
     alignas(64) uint8_t u[16 * cols];
     alignas(64) float scale[cols], neg_min[cols];
-    const simd::Panel panel{matrix.bytes.data(), format.row_bytes(cols)};
-    format.decode(panel, cols / format.block, {u, scale, neg_min});
+    const Tile tile{u, scale, neg_min};
+    if (format.decode_panel != nullptr)
+        format.decode_panel(panel.data(), blocks, tile);
+    else
+        decode_rows(format, {matrix.bytes.data(), row_bytes}, blocks, tile);
     for (int r = 0; r < 16; ++r)
         for (int64_t k = 0; k < cols; ++k) {
             const auto q = static_cast<float>(u[16 * (k / 4 * 4) + 4 * r + k % 4] - format.offset);
@@ -196,7 +215,8 @@ void test_products() {
             test_product(*format, kind, 37, columns(format->block == 1 ? 271 : 600), 13);  // more than a tile
             test_product(*format, kind, 16, columns(31),
                          35);  // as many tokens as any register holds, and some
-            test_product(*format, kind, 3, columns(600), 2);  // less than a panel
+            test_product(*format, kind, 32, columns(600), 3);  // panels
+            test_product(*format, kind, 3, columns(600), 2);   // less than a panel
         }
     }
 }

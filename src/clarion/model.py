@@ -25,8 +25,9 @@ from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
 from clarion.plan.observe import Observer
-from clarion.residency import Copied, Moving, Residency
-from clarion.residency.space import worth_copying
+from clarion.residency import Copied, Moving, Panels, Residency
+from clarion.residency.panels import Core
+from clarion.residency.space import best_place
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
@@ -108,7 +109,7 @@ def load(
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
         machine = core.Machine(n_threads, **hierarchy().cache_bytes)
-        residency = _residency(plan, weights, n_threads)
+        residency = _residency(plan, weights, core, n_threads)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
         mover = residency if isinstance(residency, Moving) else None
@@ -176,20 +177,19 @@ def make_plan(
     )
 
 
-def _residency(plan: Plan, weights: str, threads: int) -> Residency:
+def _residency(plan: Plan, weights: str, core: Core, threads: int) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
     if weights == "auto":
-        pages = hierarchy().huge_pages
-        copies = pages is not None and pages.use != "never" and worth_copying(n_bytes, memory().available)
-        weights = "moving" if copies else "mapped"
+        weights = best_place(n_bytes, memory().available)
     names = [weight.name for weight in plan.weights]
+    panels = Panels(core, plan.weights)
     try:
         if weights == "copied":
-            return Copied(plan.residency, names, threads)
+            return Copied(plan.residency, names, panels, threads)
         if weights == "moving":
-            return Moving(plan.residency, names, [weight.rows > 1 for weight in plan.weights])
+            return Moving(plan.residency, names, [weight.rows > 1 for weight in plan.weights], panels)
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,13 @@ import pytest
 import clarion
 from clarion._native import files
 from clarion.devices import hierarchy as devices
+from clarion.devices import native
 from clarion.devices.hierarchy import Node, hierarchy
 from clarion.errors import FileError, ParameterError
-from clarion.residency import Copied, Mapped, Moving
+from clarion.residency import Copied, Mapped, Moving, Panels
 from clarion.residency import copied as copied_module
 from clarion.residency import moving as moving_module
-from clarion.residency.space import LEAST_BYTES, worth_copying
+from clarion.residency.space import AT_ONCE_BYTES, best_place
 
 PROMPT = "Once upon a time there was a king"
 
@@ -52,7 +53,8 @@ class Program:
         self.given: list[tuple[int, bytes]] = []
         self.made = 0
 
-    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
+        assert not panels
         self.given.append((index, data.tobytes()))
 
     def moved(self) -> int:
@@ -63,7 +65,7 @@ def moving(sizes: dict[str, int]) -> tuple[Moving, dict[str, bytes]]:
     generator = np.random.default_rng(0)
     tensors = {name: Tensor(generator.integers(0, 256, n, np.uint8)) for name, n in sizes.items()}
     matrices = [not name.startswith("vector") for name in sizes]
-    return Moving(Mapped(tensors), list(sizes), matrices), {
+    return Moving(Mapped(tensors), list(sizes), matrices, Panels(native(), [])), {
         name: t.data.tobytes() for name, t in tensors.items()
     }
 
@@ -111,9 +113,54 @@ def test_each_memory_node_gets_its_part(monkeypatch: pytest.MonkeyPatch) -> None
     assert [processors for _, processors in bound] == [{0}, {1}, {0}, {1}]
     bound.clear()
     tensors = {name: Tensor(np.frombuffer(content, np.uint8)) for name, content in contents.items()}
-    copied = Copied(Mapped(tensors), list(contents), 4)
+    copied = Copied(Mapped(tensors), list(contents), Panels(native(), []), 4)
     assert {name: copied.data(name).tobytes() for name in contents} == contents
-    assert dict(bound) == {f"clarion-copy-{i}": {i // 2} for i in range(4)}
+    assert sorted(n for _, processors in bound for n in processors) == [0, 0, 1, 1]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    name: str
+    type_id: int
+    rows: int
+    cols: int
+    experts: int
+    n_bytes: int
+
+
+def test_copies_are_panels() -> None:
+    """Of every format that the module makes panels of, experts too; in any number of parts the same bytes."""
+    core, draw = native(), np.random.default_rng(0)
+    for type_id, name, block, size in core.formats():
+        n_rows, cols, n_experts = 48, 4 * block, 2
+        n_bytes = n_experts * n_rows * cols // block * size
+        rows = draw.integers(0, 256, n_bytes, np.uint8)
+        tensors = {name: Tensor(rows)}
+        panels = Panels(core, [Matrix(name, type_id, n_rows, cols, n_experts, n_bytes)])
+        assert (name in panels) == core.can_be_panels(type_id, n_rows)
+        copies = [Copied(Mapped(tensors), [name], panels, threads) for threads in (1, 2, 5)]
+        assert all(copied.is_panels(name) == (name in panels) for copied in copies)
+        expected = rows
+        if name in panels:
+            expected = np.empty_like(rows)
+            core.interleave(type_id, cols, rows, expected)
+            assert sorted(expected.tolist()) == sorted(rows.tolist())
+            assert expected.tobytes() != rows.tobytes()
+        for copied in copies:
+            assert copied.data(name).tobytes() == expected.tobytes()
+
+
+def test_a_copy_that_fails_is_an_error() -> None:
+    class Core:
+        def can_be_panels(self, type_id: int, rows: int) -> bool:
+            return True
+
+        def interleave(self, type_id: int, cols: int, rows: object, panels: object) -> None:
+            raise ValueError("no panels today")
+
+    panels = Panels(Core(), [Matrix("a", 0, 16, 4, 1, 256)])
+    with pytest.raises(ValueError, match="no panels today"):
+        Copied(Mapped({"a": Tensor(np.zeros(256, np.uint8))}), ["a"], panels, 2)
 
 
 def test_pause_and_stop() -> None:
@@ -175,7 +222,7 @@ with clarion.load(context=64, weights=sys.argv[1]) as model:
     assert used[0] - used[1] > 0.8 * matrices
 
 
-def test_what_is_worth_copying() -> None:
-    assert not worth_copying(LEAST_BYTES - 1, 1 << 40)
-    assert worth_copying(LEAST_BYTES, 1 << 30)
-    assert not worth_copying(6 << 30, 10 << 30)
+def test_where_weights_are_best() -> None:
+    assert best_place(AT_ONCE_BYTES, 1 << 20) == "copied"
+    assert best_place(AT_ONCE_BYTES + 1, 1 << 30) == "moving"
+    assert best_place(6 << 30, 10 << 30) == "mapped"

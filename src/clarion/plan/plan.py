@@ -115,6 +115,7 @@ class Plan:
                     "cols": weight.cols,
                     "experts": weight.experts,
                     "data": source.data(weight.name),
+                    "panels": source.is_panels(weight.name),
                 }
                 for weight in self.weights
             ],

@@ -25,3 +25,7 @@ class Mapped:
     def data(self, name: str) -> object:
         """The bytes of a weight, an array of uint8 that views the mapping."""
         return self._tensors[name].data
+
+    def is_panels(self, name: str) -> bool:
+        """Whether they are panels instead of rows: never in a file."""
+        return False

@@ -2,7 +2,8 @@
 
 The first token does not wait for a copy. A thread of its own copies one weight after the other; when one is
 complete, the program reads it there from its next run on, and the mapping's pages are released once no run
-uses them. Both hold the same bytes, so it never matters when a weight moves.
+uses them. A copy is panels where that is possible, with the same products bit for bit, so it never matters when a weight
+moves.
 
 Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
 switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
@@ -21,6 +22,7 @@ from typing import Protocol
 from clarion._native import files
 from clarion.devices.hierarchy import hierarchy, stay_near
 from clarion.residency.mapped import Mapped
+from clarion.residency.panels import Panels
 from clarion.residency.space import Bytes, Space
 
 _SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing is left to copy
@@ -29,7 +31,7 @@ _SECONDS_BETWEEN_LOOKS = 0.02  # at what the program has switched, when nothing 
 class Program(Protocol):
     """What reads the weights."""
 
-    def move_weight(self, index: int, data: Bytes) -> None: ...
+    def move_weight(self, index: int, data: Bytes, panels: bool) -> None: ...
     def moved(self) -> int: ...
 
 
@@ -38,9 +40,12 @@ class Moving:
 
     place = "moving"
 
-    def __init__(self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool]) -> None:
+    def __init__(
+        self, mapped: Mapped, names: Sequence[str], matrices: Sequence[bool], panels: Panels
+    ) -> None:
         """`matrices` says which weights move; they are numbered as in the program. Raises MemoryError."""
         self._mapped = mapped
+        self._panels = panels
         self._indices = {name: i for i, name in enumerate(names) if matrices[i]}
         self._space = Space(mapped, list(self._indices))
         self._gate = files.Gate()
@@ -50,6 +55,10 @@ class Moving:
     def data(self, name: str) -> object:
         """The bytes of a weight in the mapping, an array of uint8."""
         return self._mapped.data(name)
+
+    def is_panels(self, name: str) -> bool:
+        """Whether they are panels instead of rows: not in the mapping."""
+        return False
 
     def start(self, program: Program) -> None:
         """Begins to move weights; once."""
@@ -83,21 +92,20 @@ class Moving:
         n_released = 0
         for name, index in self._indices.items():
             copy, original = self._space.copies[name], self._space.originals[name]
-            if not self._copy(copy, original):
+            if not self._copy(name, copy, original):
                 return
-            program.move_weight(index, copy)
+            program.move_weight(index, copy, name in self._panels)
             unreleased.append(original)
             n_released = _release(unreleased, n_released, program.moved())
         while unreleased and not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             n_released = _release(unreleased, n_released, program.moved())
 
-    def _copy(self, copy: Bytes, original: Bytes) -> bool:
+    def _copy(self, name: str, copy: Bytes, original: Bytes) -> bool:
         """To each memory node the part that is read there, as threads share rows; False when stopped."""
         nodes = hierarchy().nodes
-        for i, node in enumerate(nodes):
+        for node, part in zip(nodes, self._panels.parts(name, copy.nbytes, len(nodes)), strict=True):
             stay_near(node)
-            part = slice(copy.nbytes * i // len(nodes), copy.nbytes * (i + 1) // len(nodes))
-            if not files.copy(copy[part], original[part], self._gate):
+            if not self._panels.copy(name, copy[part], original[part], self._gate):
                 return False
         return True
 

@@ -20,3 +20,7 @@ class Replaced:
     def data(self, name: str) -> object:
         """The bytes of a weight, an array of uint8."""
         return self._data[name] if name in self._data else self._others.data(name)
+
+    def is_panels(self, name: str) -> bool:
+        """Whether they are panels instead of rows: never those given here."""
+        return name not in self._data and self._others.is_panels(name)

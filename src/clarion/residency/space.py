@@ -12,8 +12,8 @@ from clarion.residency.mapped import Mapped
 
 Bytes = npt.NDArray[np.uint8]
 
-# Smaller models stay in the caches, where pages do not matter.
-LEAST_BYTES = 32 << 20
+# So much is copied before anybody notices, in some ten milliseconds.
+AT_ONCE_BYTES = 32 << 20
 # Of the memory that is available: the rest of the machine has work to do too.
 LARGEST_PART = 0.5
 _LINE = 64  # copies begin at cache lines
@@ -39,6 +39,8 @@ class Space:
         }
 
 
-def worth_copying(n_bytes: int, available: int) -> bool:
-    """Whether weights of so many bytes gain from a copy, with so many bytes of memory available."""
-    return LEAST_BYTES <= n_bytes <= LARGEST_PART * available
+def best_place(n_bytes: int, available: int) -> str:
+    """Where weights of so many bytes are best, with so many bytes of memory available: copied, moving or mapped."""
+    if n_bytes <= AT_ONCE_BYTES:
+        return "copied"
+    return "moving" if n_bytes <= LARGEST_PART * available else "mapped"

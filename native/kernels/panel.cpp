@@ -1,0 +1,51 @@
+#include "kernels/panel.h"
+
+#include <cstring>
+
+namespace clarion {
+
+namespace {
+
+// Where a block has its bytes beyond fours, and where its fours begin.
+struct Parts {
+    int64_t odd, odd_at, fours, fours_at;
+
+    explicit Parts(const Format& f)
+        : odd(f.bytes % 4),
+          odd_at(f.odd_last ? f.bytes - odd : 0),
+          fours(f.bytes - odd),
+          fours_at(f.odd_last ? 0 : odd) {}
+};
+
+}  // namespace
+
+void interleave(const Format& format, simd::Panel rows, int64_t blocks, uint8_t* panel) {
+    const Parts parts(format);
+    for (int64_t b = 0; b < blocks; ++b, rows.base += format.bytes, panel += 16 * format.bytes) {
+        // Every block has 16 bytes of fours or more; the last 16 may overlap those before.
+        for (int64_t k = 0; k < parts.fours; k += 16) {
+            const int64_t at = parts.fours_at + (k + 16 <= parts.fours ? k : parts.fours - 16);
+            simd::u8x64 quads[4];
+            simd::transpose_16(rows, at, quads);
+            for (int i = 0; i < 4; ++i) simd::store_bytes(panel + 16 * at + 64 * i, quads[i]);
+        }
+        const uint8_t* odd = rows.base + parts.odd_at;
+        uint8_t* to = panel + 16 * parts.odd_at;
+        if (parts.odd == 2)
+            for (int r = 0; r < 16; ++r) std::memcpy(to + 2 * r, odd + r * rows.stride, 2);
+        else if (parts.odd == 1)
+            for (int r = 0; r < 16; ++r) to[r] = odd[r * rows.stride];
+    }
+}
+
+void row_of_panel(const Format& format, const uint8_t* panel, int64_t row, int64_t blocks, uint8_t* to) {
+    const Parts parts(format);
+    for (int64_t b = 0; b < blocks; ++b, to += format.bytes, panel += 16 * format.bytes) {
+        const uint8_t* fours = panel + 16 * parts.fours_at + 4 * row;
+        for (int64_t k = 0; k < parts.fours; k += 4) std::memcpy(to + parts.fours_at + k, fours + 16 * k, 4);
+        std::memcpy(to + parts.odd_at, panel + 16 * parts.odd_at + parts.odd * row,
+                    static_cast<size_t>(parts.odd));
+    }
+}
+
+}  // namespace clarion
