@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -95,6 +97,37 @@ def test_ctrl_c(large, tmp_path, parts):
     assert process.returncode == 130
     assert os.listdir(out) == ["model.gguf"]
     assert (out / "model.gguf").read_bytes() == b"as it was"
+
+
+@pytest.mark.parametrize("kind", ["convert", "quantize"])
+def test_a_terminal_sees_rate_and_time_left(large, tmp_path, kind):
+    source = tmp_path / "source.gguf"
+    arguments = ["convert", large, source, "--type", "f16"]
+    if kind == "quantize":
+        subprocess.run([sys.executable, "-m", "clarion", *arguments], check=True, stdout=subprocess.DEVNULL)
+        arguments = ["quantize", source, tmp_path / "out.gguf", "Q4_K_M"]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clarion", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env=environment,
+    )
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            data = os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not data:
+            break
+        seen += data
+    os.close(ours)
+    assert process.wait(60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert re.search(kind + r" .*\d+(\.\d)?/\d+\.\d MB \d+\.\d MB/s 0:00:\d\d", text)
 
 
 def small_disk(folder, n_bytes, *arguments):

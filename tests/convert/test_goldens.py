@@ -40,6 +40,8 @@ def checkpoint(name, tmp_path_factory):
 @pytest.mark.parametrize(("type", "bound"), [("f32", 1e-11), (None, 1e-11), ("q8_0", 2e-3)])
 def test_logits_are_those_of_transformers(name, checkpoint, tmp_path, type, bound):
     ids, wanted = expected(name)
+    if (name, type) == ("bitnet", None):
+        bound = 1e-6  # its matrices' one scale is rounded to float16
     (path,) = convert(checkpoint, tmp_path / "model.gguf", type)
     with clarion.load(path, activations="exact", threads=1) as model:
         assert nmse(model.logits(ids), wanted) < bound

@@ -40,7 +40,7 @@ def convert(
         source: the checkpoint's folder, or a repository of Hugging Face's hub, as `owner/name` or
             `owner/name@revision`; what is not in the hub's cache on this machine is downloaded.
         path: the file to write.
-        type: of the matrices; None: bf16 where the checkpoint's are, else f16.
+        type: of the matrices; None: bf16 where the checkpoint's are and none is ternary, else f16.
         max_bytes: of tensors in a file; None: one file, else parts (`-00001-of-0000N.gguf`).
         progress: hears of the bytes written, and of all that there are.
 
@@ -92,7 +92,8 @@ def _format(type: str | None, targets: list[Target]) -> str:
         n_elements: Counter[str] = Counter()
         for target in targets:
             for piece in target.pieces:
-                n_elements[piece.stored.dtype] += piece.stored.n_elements
+                # A ternary matrix is one scale, of which float16 keeps more digits.
+                n_elements["F16" if piece.ternary else piece.stored.dtype] += piece.stored.n_elements
         return "BF16" if n_elements.most_common(1)[0][0] in ("BF16", "F8_E4M3", "F8_E5M2") else "F16"
     if type.upper() not in ENCODERS:
         raise ParameterError(f"type is {type!r}, expected {', '.join(map(str.lower, ENCODERS))}")
