@@ -22,9 +22,7 @@ struct MXFP4 {
         // Neither of two factors overflows, and a product below the smallest normal number is still exact.
         const simd::i32x16 bias = simd::set1(int32_t{63});
         for (int64_t b = 0; b < blocks; ++b) {
-            alignas(64) int32_t exponents[16];
-            for (int r = 0; r < 16; ++r) exponents[r] = panel[16 * bytes * b + r];
-            const simd::i32x16 e = simd::load(exponents), half = simd::shift_right<1>(e);
+            const simd::i32x16 e = simd::load_u8(panel + 16 * bytes * b), half = simd::shift_right<1>(e);
             const simd::i32x16 x = simd::add(half, bias), y = simd::add(simd::sub(e, half), bias);
             simd::store(scale + 16 * b, simd::mul(simd::as_f32(simd::shift_left<23>(x)),
                                                   simd::as_f32(simd::shift_left<23>(y))));

@@ -93,6 +93,9 @@ inline float bf16_to_f32(uint16_t h) {
 inline __m256i load_u16x16(const uint16_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
+inline i32x16 load_u8(const uint8_t* p) {
+    return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
 inline f32x16 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(load_u16x16(p))}; }
 inline void store_f16(uint16_t* p, f32x16 a) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT));

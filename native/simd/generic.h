@@ -156,6 +156,11 @@ inline void store_i8(int8_t* p, i32x16 a) {  // the low byte of each lane
 
 // ---- 16-bit floats in memory
 
+inline i32x16 load_u8(const uint8_t* p) {
+    i32x16 r;
+    for (int i = 0; i < 16; ++i) r.v[i] = p[i];
+    return r;
+}
 inline f32x16 load_f16(const uint16_t* p) {
     f32x16 r;
     for (int i = 0; i < 16; ++i) r.v[i] = f16_to_f32(p[i]);

@@ -159,6 +159,14 @@ inline float bf16_to_f32(uint16_t h) {
     std::memcpy(&f, &bits, 4);
     return f;
 }
+inline i32x16 load_u8(const uint8_t* p) {
+    const uint8x16_t bytes = vld1q_u8(p);
+    const uint16x8_t halves[2] = {vmovl_u8(vget_low_u8(bytes)), vmovl_u8(vget_high_u8(bytes))};
+    return each<i32x16>([&](int i) {
+        const uint16x8_t h = halves[i / 2];
+        return vreinterpretq_s32_u32(vmovl_u16(i % 2 == 0 ? vget_low_u16(h) : vget_high_u16(h)));
+    });
+}
 inline f32x16 load_f16(const uint16_t* p) {
     return each<f32x16>([=](int i) { return widen_f16(vld1_u16(p + 4 * i)); });
 }

@@ -19,6 +19,7 @@ using U32 [[gnu::vector_size(64)]] = uint32_t;
 using I16 [[gnu::vector_size(64)]] = int16_t;
 using U16 [[gnu::vector_size(64)]] = uint16_t;
 using U8 [[gnu::vector_size(64)]] = uint8_t;
+using QuarterU8 [[gnu::vector_size(16)]] = uint8_t;
 using HalfU16 [[gnu::vector_size(32)]] = uint16_t;
 
 // In structs, which every calling convention knows how to pass.
@@ -119,6 +120,7 @@ inline f32x16 widen_f16(U32 h) {
     const U32 special = (U32{} - ((magnitude + 0x0400u) >> 15)) & 0x7f800000u;
     return {(F32)((U32)finite | special | (h & 0x8000u) << 16)};
 }
+inline i32x16 load_u8(const uint8_t* p) { return {__builtin_convertvector(vector_from<QuarterU8>(p), I32)}; }
 inline f32x16 load_f16(const uint16_t* p) {
     return widen_f16(__builtin_convertvector(vector_from<HalfU16>(p), U32));
 }

@@ -157,6 +157,13 @@ inline __m128 widen_f16(__m128i h) {
 inline __m128i load_u16x4(const uint16_t* p) {
     return _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
 }
+inline i32x16 load_u8(const uint8_t* p) {
+    return each<i32x16>([=](int i) {
+        int32_t four;
+        std::memcpy(&four, p + 4 * i, 4);
+        return _mm_cvtepu8_epi32(_mm_cvtsi32_si128(four));
+    });
+}
 inline f32x16 load_f16(const uint16_t* p) {
     return each<f32x16>([=](int i) { return widen_f16(load_u16x4(p + 4 * i)); });
 }

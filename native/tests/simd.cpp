@@ -139,6 +139,10 @@ void test_integers() {
     const Floats converted(simd::to_f32(simd::load(x)));
     int8_t low[16];
     simd::store_i8(low, simd::load(x));
+    uint8_t bytes[16];
+    for (int i = 0; i < 16; ++i) bytes[i] = static_cast<uint8_t>(x[i]);
+    const Integers wide(simd::load_u8(bytes));
+    for (int i = 0; i < 16; ++i) check(wide.v[i] == bytes[i]);
     for (int i = 0; i < 16; ++i) {
         check(converted.v[i] == static_cast<float>(x[i]));
         check(low[i] == static_cast<int8_t>(x[i]));
