@@ -145,7 +145,8 @@ def test_a_large_matrix_moves_in_pieces() -> None:
     mover.join()
     assert len(program.ends) >= n_bytes / (32 << 20)
     pieces = np.diff([0, *program.ends])
-    assert all(pieces > 0) and max(pieces) <= 32 << 20
+    assert all(pieces > 0)
+    assert max(pieces) <= 32 << 20
     assert all(end % (n_bytes // n_rows) == 0 for end in program.ends)
     expected = rows.copy()
     if core.can_be_panels(type_id, 16):

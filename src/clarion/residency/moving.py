@@ -1,9 +1,9 @@
 """Weights that are read where the file is mapped, and move into huge pages while the model computes.
 
-The first token does not wait for a copy. A thread of its own copies one piece of a weight after the other; the
-program reads it there from its next run on, and the mapping's pages are released once no run uses them, so that
-little is in memory twice. A copy is panels where that is possible, with the same products bit for bit, so it
-never matters when a weight moves.
+The first token does not wait for a copy. A thread of its own copies one piece of a weight after the other;
+the program reads it there from its next run on, and the mapping's pages are released once no run uses them,
+so that little is in memory twice. A copy is panels where that is possible, with the same products bit for
+bit, so it never matters when a weight moves.
 
 Who owns what: the copies belong to the mover's thread until `move_weight` hands them to the program, which
 switches between two runs and says by `moved` how many it has switched. Prompts compute undisturbed: they call
