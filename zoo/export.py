@@ -18,7 +18,7 @@ from zoo.names import tensor_names
 
 # By family, the first is the default. Ternary weights are exact in both of theirs.
 FORMATS = {"llama": ("Q8_0", "F16"), "qwen3moe": ("Q8_0", "F16"), "bitnet": ("TQ2_0", "TQ1_0")}
-CONTEXT_LENGTH = 2048  # what an engine may use; training saw less, which the card says
+CONTEXT_LENGTH = 2048  # what an engine may use, looking back over a window as long as those of the training
 
 
 def export(
@@ -61,7 +61,8 @@ def tensor_format(name: str, n_dimensions: int, family: str, format: str) -> str
 def metadata(model: Model, format: str) -> dict[str, Any]:
     """The keys of the file."""
     hyperparameters = {
-        f"{model.shape.family}.{key}": value for key, value in _hyperparameters(model.shape).items()
+        f"{model.shape.family}.{key}": value
+        for key, value in _hyperparameters(model.shape, model.recipe.context).items()
     }
     return {
         "general.architecture": model.shape.family,
@@ -76,13 +77,15 @@ def metadata(model: Model, format: str) -> dict[str, Any]:
     }
 
 
-def _hyperparameters(shape: Shape) -> dict[str, Any]:
+def _hyperparameters(shape: Shape, window: int) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "vocab_size": np.uint32(shape.n_vocab),
         "context_length": np.uint32(CONTEXT_LENGTH),
         "block_count": np.uint32(shape.n_layer),
         "embedding_length": np.uint32(shape.n_embd),
         "feed_forward_length": np.uint32(shape.n_ff),
+        # With more in view than in training, a model loses its words after a few hundred tokens.
+        "attention.sliding_window": np.uint32(window),
         "attention.head_count": np.uint32(shape.n_head),
         "attention.head_count_kv": np.uint32(shape.n_head_kv),
         "attention.layer_norm_rms_epsilon": np.float32(shape.norm_eps),
