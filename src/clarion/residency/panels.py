@@ -1,8 +1,8 @@
 """Matrices written as panels of 16 rows, the order in which processors multiply them.
 
-A file has rows, and 16 of them are 16 streams whose bytes every product would have to shuffle; in a panel they
-lie side by side (native/kernels/panel.h). That is the same number of bytes and the same products, bit for bit,
-so a matrix that is copied anyway is copied so.
+A file has rows, and 16 of them are 16 streams whose bytes every product would have to shuffle; in a panel
+they lie side by side (native/kernels/panel.h). That is the same number of bytes and the same products, bit
+for bit, so a matrix that is copied anyway is copied so.
 """
 
 from __future__ import annotations
