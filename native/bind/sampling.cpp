@@ -33,10 +33,10 @@ SamplingParameters parameters_from(const nb::dict& d) {
     p.dry_window = field<int64_t>(d, "dry_window");
     for (auto token : field<nb::iterable>(d, "dry_breakers"))
         p.dry_breakers.push_back(nb::cast<int32_t>(token));
-    p.top_k = field<int64_t>(d, "top_k");
-    p.typical_p = field<double>(d, "typical_p");
-    p.top_p = field<double>(d, "top_p");
-    p.min_p = field<double>(d, "min_p");
+    p.filters.top_k = field<int64_t>(d, "top_k");
+    p.filters.typical_p = field<double>(d, "typical_p");
+    p.filters.top_p = field<double>(d, "top_p");
+    p.filters.min_p = field<double>(d, "min_p");
     p.temperature = field<double>(d, "temperature");
     p.seed = field<uint64_t>(d, "seed");
     return p;
@@ -73,7 +73,10 @@ NB_MODULE(sampling, m) {
                  // Keeps the interpreter's lock: a busy Python thread would give it back after 5 ms only.
                  return self.sample(state, logits_of(self, logits));
              })
-        .def("survivors", [](const Sampler& self) { return as_list(self.survivors()); })
+        .def("survivors",
+             [](Sampler& self, const SamplerState& state, const Array<float>& logits) {
+                 return as_list(self.survivors(state, logits_of(self, logits)));
+             })
         .def("log_probabilities", [](Sampler& self, const Array<float>& logits, int32_t token, int64_t n) {
             return as_list(self.log_probabilities(logits_of(self, logits), token, n));
         });

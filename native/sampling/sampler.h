@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "sampling/candidates.h"
+
 namespace clarion {
 
 struct SamplingParameters {
@@ -23,11 +25,8 @@ struct SamplingParameters {
     int64_t dry_allowed_length = 2;
     int64_t dry_window = -1;            // tokens; negative: the whole history
     std::vector<int32_t> dry_breakers;  // tokens that no repetition reaches across
-    int64_t top_k = 0;                  // 0: all
-    double typical_p = 1.0;             // 1: off
-    double top_p = 1.0;                 // 1: off
-    double min_p = 0.0;                 // 0: off
-    double temperature = 1.0;           // 0: the most probable token, whatever the filters say
+    Filters filters;
+    double temperature = 1.0;  // 0: the most probable token, whatever the filters say
     uint64_t seed = 0;
 };
 
@@ -49,11 +48,6 @@ class SamplerState {
     uint64_t n_draws_ = 0;
 };
 
-struct TokenProbability {
-    int32_t token;
-    double probability;
-};
-
 // The workspace. One for each thread that samples; it carries nothing from one call to the next.
 class Sampler {
   public:
@@ -64,11 +58,10 @@ class Sampler {
     // Throws std::domain_error when a logit is NaN or +infinity, or when no token is left to draw.
     int32_t sample(SamplerState& state, const float* logits);
 
-    // The tokens that the latest call of `sample` drew from, in order of id, with their probabilities.
-    std::vector<TokenProbability> survivors() const;
+    // The tokens that `sample` would draw from, in order of id, with their probabilities. Throws as `sample` does.
+    std::vector<TokenProbability> survivors(const SamplerState& state, const float* logits);
 
     // ln softmax(logits) at `token`, then of the n most probable tokens, most probable first.
-    // Ends what `survivors` refers to.
     std::vector<TokenProbability> log_probabilities(const float* logits, int32_t token, int64_t n);
 
   private:
@@ -78,52 +71,18 @@ class Sampler {
         int64_t dry_length;  // longest repetition that this token would continue
         double logit;
     };
-    // The place of a candidate in a filter's order: by value, then the more probable, then the lower id.
-    struct Key {
-        double value;
-        float logit;
-        int32_t index;  // into the candidates
-        bool operator<(const Key& other) const {
-            if (value != other.value) return value < other.value;
-            return logit != other.logit ? logit > other.logit : index < other.index;
-        }
-    };
-
     const float* adjust(const SamplerState& state, const float* logits);
     void penalize(const SamplerState& state, const float* logits);
     void dry(const SamplerState& state, const float* logits);
     Touched& touch(int32_t token, const float* logits);
-    void scan(const float* x);
-    int32_t greatest(const float* x) const;
-    void filter(const SamplingParameters& parameters, const float* x);
-    void gather(const float* x, float threshold);
-    void gather_top(const float* x, int64_t k);
-    double weigh(double temperature);
-    void keep_typical(double share);
-    void keep_nucleus(double mass);
-    Key boundary(int64_t n_keys, double mass);
-    int32_t draw(double mark) const;
-    static Key by_logit(float logit, int64_t index);
-    static Key select(Key* keys, int64_t k, int64_t n);
-    static void sort(Key* first, Key* last);
+    bool leave(const SamplerState& state, const float* logits);
 
-    template <typename Predicate>
-    void keep(Predicate predicate);
-
-    int64_t n_vocab_, n_blocks_;
-    std::unique_ptr<float[]> adjusted_;   // [n_vocab] logits after the adjustments
-    std::unique_ptr<int32_t[]> slot_;     // [n_vocab] index into touched_, or -1
-    std::unique_ptr<float[]> block_max_;  // [n_blocks]
+    int64_t n_vocab_;
+    Candidates candidates_;
+    std::unique_ptr<float[]> adjusted_;  // [n_vocab] logits after the adjustments
+    std::unique_ptr<int32_t[]> slot_;    // [n_vocab] index into touched_, or -1
     std::vector<Touched> touched_;
     std::vector<int32_t> matches_;  // DRY
-    // The candidates, in order of id: token, logit, weight.
-    int64_t n_ = 0;
-    std::unique_ptr<int32_t[]> token_;  // [n_vocab + 1]
-    std::unique_ptr<float[]> logit_;    // [n_vocab + 1]
-    std::unique_ptr<double[]> weight_;  // [n_vocab + 1]
-    std::unique_ptr<Key[]> keys_;       // [n_vocab]
-    float greatest_ = 0.0f;             // of all logits
-    double total_ = 0.0;                // of weight_
 };
 
 }  // namespace clarion

@@ -21,7 +21,14 @@ from clarion.devices.hierarchy import Node, hierarchy
 from clarion.devices.memory import memory
 from clarion.devices.numa import free_because, masks, thread_nodes
 from clarion.devices.record import best_threads
-from clarion.errors import ContextError, DeviceError, ParameterError, TemplateError
+from clarion.errors import (
+    ContextError,
+    DeviceError,
+    ModelError,
+    ParameterError,
+    TemplateError,
+    UnsupportedError,
+)
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
@@ -164,7 +171,10 @@ def make_plan(
 ) -> Plan:
     """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    graph = build(file.metadata, file.tensors)
+    try:
+        graph = build(file.metadata, file.tensors)
+    except (ModelError, UnsupportedError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
     if context is None:
         context = min(graph.hyperparameters.context_length, DEFAULT_CONTEXT)
     return compile(

@@ -70,3 +70,15 @@ def test_what_is_no_id(tmp_path: Path, text: str) -> None:
     file.write_text(text)
     with pytest.raises(ParameterError, match="expected token ids"):
         read_ids(str(file))
+
+
+def test_texts_have_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clarion.cli.prompt.MAX_TEXT_BYTES", 1000)
+    for source in ("/dev/zero", "/dev/full"):
+        with pytest.raises(ParameterError, match=f"{source}: found more than 1000 bytes"):
+            read_text(None, source)
+        with pytest.raises(ParameterError, match="found more than 1000 bytes"):
+            read_ids(source)
+    file = tmp_path / "prompt"
+    file.write_text("x" * 1000)
+    assert read_text(None, str(file)) == "x" * 1000

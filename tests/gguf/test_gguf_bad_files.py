@@ -49,7 +49,8 @@ def tensors(*rows: bytes, size: int = 4096) -> bytes:
 
 FORMAT: dict[str, tuple[bytes, str]] = {
     # header
-    "empty file": (b"", "offset 0: magic is 4 bytes long, allowed: at most the 0 bytes"),
+    "empty file": (b"", "offset 0: the file is empty, allowed: a GGUF file"),
+    "file of three bytes": (b"GGU", "offset 0: magic is 4 bytes long, allowed: at most the 3 bytes"),
     "bad magic": (gguf(magic=b"GGML"), "offset 0: magic is b'GGML', allowed: b'GGUF'"),
     "pairs, 2^64-1": (
         gguf(n_pairs=HUGE),

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import clarion
 from clarion import models
-from tests.models.files import GOLDENS, NAMES, golden
+from clarion.errors import ModelError, UnsupportedError
+from clarion.gguf import File, Writer
+from tests.models.files import GOLDENS, NAMES, expected, golden, nmse, unpack
 
 SHARED = {"__init__.py", "keys.py", "rope.py", "transformer.py"}
 
@@ -33,3 +38,47 @@ def test_goldens_are_small_and_complete():
     files = [path for path in GOLDENS.iterdir() if path.is_file()]
     assert {path.name for path in files} == {f"{n}{end}" for n in NAMES for end in (".gguf.xz", ".npz")}
     assert sum(path.stat().st_size for path in files) <= 1.5e6
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
+EPSILON = "attention.head_norm_epsilon"
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The family that the page adds."""
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    module = {}
+    exec(compile(source, str(PAGE), "exec"), module)
+    monkeypatch.setitem(models.FAMILIES, "example", module["build"])
+    return source
+
+
+def as_example(folder, **changes):
+    """A golden of Qwen 3, which computes what the example does, under the example's names."""
+    path = folder / "example.gguf"
+    with File.open(unpack("qwen3", folder)) as file:
+        metadata = {key.replace("qwen3.", "example."): v for key, v in file.metadata.exact().items()}
+        metadata["general.architecture"] = "example"
+        metadata[f"example.{EPSILON}"] = metadata["example.attention.layer_norm_rms_epsilon"]
+        metadata = {key: v for key, v in (metadata | changes).items() if v is not None}
+        with Writer(path, metadata) as writer:
+            for tensor in file.tensors.values():
+                writer.add(tensor.name, tensor.shape, tensor.format, tensor.data)
+    return path
+
+
+def test_the_worked_example_is_a_family(example, tmp_path):
+    assert len(example.splitlines()) <= 150
+    ids, logits = expected("qwen3")
+    with clarion.load(as_example(tmp_path), activations="exact") as model:
+        assert nmse(model.logits(ids.tolist()), logits) <= 1e-9
+        assert "fallbacks: " in str(model.plan)
+        assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.plan).splitlines())
+
+
+def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
+    with pytest.raises(ModelError, match=f"example.{EPSILON}"):
+        clarion.load(as_example(tmp_path, **{f"example.{EPSILON}": None}))
+    with pytest.raises(UnsupportedError, match=r"example\.new_idea"):
+        clarion.load(as_example(tmp_path, **{"example.new_idea": np.uint32(1)}))

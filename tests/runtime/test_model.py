@@ -144,6 +144,36 @@ def test_event_loops(model: clarion.Model) -> None:
     asyncio.run(run())
 
 
+def test_leaving_a_stream_ends_its_text(model: clarion.Model) -> None:
+    stream = model.stream(PROMPT, ignore_eos=True)
+    first = next(stream)
+    stream.close()
+    assert list(stream) == []
+    with model.stream(PROMPT, ignore_eos=True) as stream:
+        next(stream)
+        completion = stream.cancel()
+    assert completion.finish_reason == "cancelled"
+    assert 0 < len(completion.tokens) < 400
+    assert first
+    assert model.generate(PROMPT, max_tokens=5, greedy=True).finish_reason == "length"
+
+
+def test_cancelled_tasks_end_their_texts(model: clarion.Model) -> None:
+    async def run() -> None:
+        task = asyncio.create_task(model.agenerate(PROMPT, ignore_eos=True))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        stream = model.astream(PROMPT, ignore_eos=True)
+        async for _ in stream:
+            break
+        await stream.aclose()
+        assert (await model.agenerate(PROMPT, max_tokens=5)).finish_reason == "length"
+
+    asyncio.run(run())
+
+
 def test_stop_strings(model: clarion.Model) -> None:
     whole = model.generate(PROMPT, max_tokens=60, seed=5).text
     stop = whole[20:25]

@@ -120,6 +120,40 @@ def test_copies_are_panels() -> None:
             assert copied.data(name).tobytes() == expected.tobytes()
 
 
+def test_a_large_matrix_moves_in_pieces() -> None:
+    core = native()
+    type_id, block, size = next((i, b, s) for i, name, b, s in core.formats() if name == "Q8_0")
+    n_rows, cols = 16 * 300, 32 * block
+    n_bytes = n_rows * cols // block * size * 16
+    matrix = Matrix("w", type_id, 16 * n_rows, cols, 1, n_bytes)
+    rows = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
+    mapped = Mapped({"w": Tensor(rows)})
+
+    class Pieces(Program):
+        def move_weight(
+            self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool
+        ) -> None:
+            assert panels == core.can_be_panels(type_id, 16)
+            self.given.append((index, b""))
+            self.ends = [*getattr(self, "ends", []), data.nbytes]
+            self.last = data
+
+    mover, program = Moving(mapped, ["w"], [True], Panels(core, [matrix]), [], thread_nodes(2)), Pieces()
+    mover.start(program)
+    wait_for(lambda: program.given != [] and program.ends[-1] == n_bytes)
+    program.made = len(program.ends)
+    mover.join()
+    assert len(program.ends) >= n_bytes / (32 << 20)
+    pieces = np.diff([0, *program.ends])
+    assert all(pieces > 0)
+    assert max(pieces) <= 32 << 20
+    assert all(end % (n_bytes // n_rows) == 0 for end in program.ends)
+    expected = rows.copy()
+    if core.can_be_panels(type_id, 16):
+        core.interleave(type_id, cols, rows, expected)
+    assert np.array_equal(program.last, expected)
+
+
 def test_a_copy_that_fails_is_an_error() -> None:
     class Core:
         def can_be_panels(self, type_id: int, rows: int) -> bool:

@@ -17,8 +17,8 @@ def run(logits: np.ndarray, history: list[int], **changes: Any) -> tuple[int, di
     state = sampling.SamplerState(len(logits), {**reference.DEFAULTS, **changes})
     state.extend(np.array(history, np.int32))
     sampler = sampling.Sampler(len(logits))
-    token = sampler.sample(state, logits)
-    return token, dict(sampler.survivors())
+    survivors = dict(sampler.survivors(state, logits))
+    return sampler.sample(state, logits), survivors
 
 
 def check(logits: np.ndarray, history: list[int], **changes: Any) -> None:
@@ -34,15 +34,21 @@ def check(logits: np.ndarray, history: list[int], **changes: Any) -> None:
     assert drawn == token
 
 
+SHORT = (1, 2, 15, 16, 17, 255, 256, 257, 300, 1500)
+LONG = (1025, 1500, 5000, 12_000)  # more than are sorted
+
+
 @st.composite
-def logit_rows(draw: st.DrawFn) -> np.ndarray:
-    n = draw(st.sampled_from([1, 2, 15, 16, 17, 255, 256, 257, 300, 1500]))
+def logit_rows(draw: st.DrawFn, lengths: tuple[int, ...] = SHORT) -> np.ndarray:
+    n = draw(st.sampled_from(lengths))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    x = rng.standard_normal(n) * draw(st.sampled_from([0.0, 0.1, 3.0, 40.0])) + draw(
+    x = rng.standard_normal(n) * draw(st.sampled_from([0.0, 1e-7, 0.1, 3.0, 40.0])) + draw(
         st.sampled_from([0.0, -50.0, 1e4])
     )
     if draw(st.booleans()):
         x = np.round(x * 2) / 2  # ties
+    if draw(st.booleans()):
+        x[rng.integers(0, n)] += draw(st.sampled_from([5.0, 30.0, 100.0, -1e30]))
     if n > 2 and draw(st.booleans()):
         x[rng.integers(0, n, n // 2)] = -np.inf
         x[rng.integers(0, n)] = 0.0
@@ -80,6 +86,27 @@ def test_agrees_with_the_reference(
     history = [token % n for token in history]
     bias = data.draw(st.dictionaries(st.integers(0, n - 1), st.floats(-20.0, 20.0), max_size=3), label="bias")
     check(logits, history, logit_bias=bias, **parameters)
+
+
+FILTERS = st.fixed_dictionaries(
+    {"temperature": st.sampled_from([0.01, 0.8, 1.0, 30.0])},
+    optional={
+        "top_k": st.sampled_from([1, 40, 1000, 1024, 1025, 4000, 11_999]),
+        "typical_p": st.one_of(st.floats(0.0, 1.0), st.sampled_from([0.999999, 1e-6])),
+        "top_p": st.one_of(st.floats(0.0, 1.0), st.sampled_from([0.999999, 1e-6])),
+        "min_p": st.one_of(st.floats(0.0, 1.0), st.floats(1e-9, 1e-2)),
+        "seed": st.integers(0, 2**64 - 1),
+    },
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(logit_rows(LONG), FILTERS)
+@example(np.zeros(5000, np.float32), {"temperature": 0.8, "typical_p": 0.5, "top_p": 0.5, "top_k": 4000})
+@example(np.float32([0.0, -1e30] * 2500), {"temperature": 0.8, "top_k": 4000, "top_p": 0.9})
+@example(np.float32([0.0, -np.inf] * 2500), {"temperature": 0.8, "top_k": 4000, "typical_p": 0.9})
+def test_long_rows_agree_with_the_reference(logits: np.ndarray, parameters: dict[str, Any]) -> None:
+    check(logits, [], **parameters)
 
 
 @settings(max_examples=200, deadline=None)

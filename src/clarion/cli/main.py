@@ -83,6 +83,8 @@ def _line(error: Exception) -> str:
     """The error in one printable line."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
+    elif isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     elif isinstance(error, ClarionError | OSError):
         text = str(error)
     else:

@@ -6,11 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import BinaryIO
 
 import click
 
-from clarion.errors import ParameterError
+from clarion.errors import FileError, ParameterError
+
+# More than any context takes and any text to measure with has. What is larger is a mistake, or never ends.
+MAX_TEXT_BYTES = 1 << 27
 
 
 def model_and_prompt(
@@ -39,15 +42,15 @@ def read_text(prompt: str | None, file: str | None) -> str:
     if prompt is not None:
         return prompt
     if file is not None:
-        return _decode(Path(file).read_bytes(), file)
+        return _read_file(file)
     if sys.stdin is None or sys.stdin.isatty():
         raise click.UsageError("no prompt: give PROMPT, -p, -f, or text on standard input")
-    return _decode(sys.stdin.buffer.read(), "standard input")
+    return _decode(sys.stdin.buffer, "standard input")
 
 
 def read_ids(file: str) -> list[int]:
     """Token ids in a text file, separated by space or commas, in brackets or not."""
-    text = _decode(Path(file).read_bytes(), file).strip()
+    text = _read_file(file).strip()
     words = re.split(r"[\s,]+", text.removeprefix("[").removesuffix("]").strip(" \t\r\n,"))
     try:
         return [int(word) for word in words if word]
@@ -60,7 +63,20 @@ def _names_a_model(word: str) -> bool:
     return word.endswith(".gguf") or os.path.isfile(word)
 
 
-def _decode(data: bytes, source: str) -> str:
+def _read_file(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return _decode(file, path)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _decode(stream: BinaryIO, source: str) -> str:
+    data = stream.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise ParameterError(
+            f"{source}: found more than {MAX_TEXT_BYTES} bytes, expected a text to read as a whole"
+        )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

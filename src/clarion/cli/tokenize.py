@@ -37,9 +37,17 @@ def tokenize(
     with open_file(path) as model:
         tokenizer = Tokenizer.from_metadata(model.metadata)
         ids = tokenizer.encode(text, add_special=not no_special, parse_special=parse_special)
-        pieces = [tokenizer.piece(token).decode(errors="replace") for token in ids]
+        pieces = [_shown(tokenizer.piece(token)) for token in ids]
     if as_json:
-        print(json.dumps({"ids": ids, "pieces": pieces}))
+        print(json.dumps({"ids": ids, "pieces": [p if isinstance(p, str) else list(p) for p in pieces]}))
         return
     for token, piece in zip(ids, pieces, strict=True):
         print(f"{token:>7}  {piece!r}")
+
+
+def _shown(piece: bytes) -> str | bytes:
+    """Text, or bytes where a token holds but a part of a character."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return piece

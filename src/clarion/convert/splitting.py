@@ -51,9 +51,7 @@ def _copy(
     with File.open(source) as file:
         if any(path.resolve() == part.resolve() for part in file.parts):
             raise ParameterError(f"{path}: is what is read; write to another file")
-        metadata = {
-            key: value for key, value in file.metadata.exact().items() if not key.startswith("split.")
-        }
+        metadata = file.metadata.exact()
         total = sum(tensor.n_bytes for tensor in file.tensors.values())
         done = 0
 

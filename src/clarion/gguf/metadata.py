@@ -32,6 +32,8 @@ DTYPES: Final[Mapping[int, np.dtype[Any]]] = {
 }
 MAX_PAIRS = 65_536  # real files have some dozen; this many are read in about half a second
 MAX_KEY_BYTES = 65_535  # the format's own limit
+# What describes a file and not the model in it.
+OF_THE_FILE = frozenset({"general.alignment", "split.no", "split.count", "split.tensors.count"})
 LEAST_PAIR_BYTES = 8 + 1 + 4 + 1  # key length, key, value type, value
 
 Numbers: TypeAlias = npt.NDArray[Any]
@@ -159,12 +161,10 @@ class Metadata(Mapping[str, Value]):
     def exact(self) -> dict[builtins.str, Any]:
         """The pairs with their types, numbers as numpy scalars, as `Writer` takes them for a copy.
 
-        Without `general.alignment` and `split.*`, which describe this file and not the model.
+        Without the alignment and the place in a split model, which describe this file and not the model.
         """
         return {
-            key: self._stored(key, entry)
-            for key, entry in self._entries.items()
-            if key != "general.alignment" and not key.startswith("split.")
+            key: self._stored(key, entry) for key, entry in self._entries.items() if key not in OF_THE_FILE
         }
 
     @overload

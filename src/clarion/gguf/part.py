@@ -95,6 +95,8 @@ def read_part(path: Path) -> Part:
         UnsupportedError: it is of a version, byte order or weight format that is not implemented.
     """
     mapping = _map(path)
+    if mapping.size == 0:
+        raise format_error(path, 0, "the file", "empty", "a GGUF file")
     cursor = Cursor(path, mapping.bytes)
     try:
         part = _read(cursor, mapping)

@@ -152,8 +152,7 @@ def check_source(file: File, path: Path, choices: Iterable[Choice], allow_requan
 
 def written_metadata(file: File, recipe: Recipe, more: Mapping[str, Any]) -> dict[str, Any]:
     """The source's, with what says how the weights are stored."""
-    kept = {key: value for key, value in file.metadata.exact().items() if not key.startswith("split.")}
-    return kept | {
+    return file.metadata.exact() | {
         "general.file_type": np.uint32(recipe.file_type),
         "general.quantization_version": np.uint32(_QUANTIZATION_VERSION),
         **more,

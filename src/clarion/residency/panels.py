@@ -50,6 +50,8 @@ class Panels:
 
     def __init__(self, core: Core, weights: Iterable[Matrix]) -> None:
         self._core = core
+        weights = [w for w in weights if w.rows % _ROWS == 0]
+        self._units = {w.name: w.n_bytes // (w.experts * w.rows) * _ROWS for w in weights}
         self._matrices = {w.name: w for w in weights if core.can_be_panels(w.type_id, w.rows)}
 
     def __contains__(self, name: str) -> bool:
@@ -57,11 +59,8 @@ class Panels:
         return name in self._matrices
 
     def unit(self, name: str) -> int:
-        """Bytes of a weight that cannot be copied apart: of a panel, or one."""
-        if name not in self._matrices:
-            return 1
-        matrix = self._matrices[name]
-        return matrix.n_bytes // (matrix.experts * matrix.rows) * _ROWS
+        """Bytes of 16 rows of a weight, or one byte where it does not consist of such."""
+        return self._units.get(name, 1)
 
     def copy(self, name: str, to: Bytes, original: Bytes, gate: files.Gate) -> bool:
         """Copies whole units of a weight while the gate is open; False if it ended."""
