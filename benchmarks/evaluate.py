@@ -4,7 +4,8 @@
 
 A round is a prompt as `clarion bench -p` has it, of which only the last token's logits are wanted, and a
 chunk of an evaluation of as many tokens, from the first batch to the scores. An evaluation needs the logits
-of half of its tokens: `products_of_logits` is how much more there is to multiply for that.
+of half of its tokens: `products_of_logits` is how much more there is to multiply for that, and `scoring` the
+share of an evaluation's time in which nothing is multiplied.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> None:
     n, threads = arguments.tokens, arguments.threads
     engine = ClarionEngine(arguments.model, n, threads=threads, activations=arguments.activations)
     options: clarion.Options = {"max_tokens": 1, "greedy": True, "ignore_eos": True, "detokenize": False}
-    prompts, evaluations = [], []
+    prompts, evaluations, scoring = [], [], []
     with clarion.load(
         arguments.model, threads=threads, context=n + 1, activations=arguments.activations
     ) as model:
@@ -55,7 +56,9 @@ def main() -> None:
             track = Track(arguments.model, engine.name, 0)
             started = time.perf_counter()
             evaluate(tokens, [chunk], [(track, engine)], None, model.tokenizer, threads)
-            evaluations.append(len(chunk.tokens) / (time.perf_counter() - started))
+            seconds = time.perf_counter() - started
+            evaluations.append(len(chunk.tokens) / seconds)
+            scoring.append(1 - track.seconds / seconds)
         share = output_share(model, n)
     engine.close()
     ratios = [e / p for p, e in zip(prompts[1:], evaluations[1:], strict=True)]
@@ -67,6 +70,7 @@ def main() -> None:
                 "ratio": statistics.median(ratios),
                 "ratios": [round(ratio, 3) for ratio in sorted(ratios)],
                 "products_of_logits": round(share, 3),
+                "scoring": round(statistics.median(scoring[1:]), 3),
             },
             indent=1,
         )

@@ -36,6 +36,13 @@ def random_bytes(n: int) -> np.ndarray:
     return np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8) & 0x3F
 
 
+def interleaved(module: Any, type_id: int, rows: np.ndarray) -> np.ndarray:
+    """The same as panels, as copies of weights are."""
+    panels = np.empty_like(rows)
+    module.interleave(type_id, COLS, rows, panels)
+    return panels
+
+
 def program(
     module: Any, threads: int, type_id: int, row_bytes: int, rows: int, matrices: int, kind: str, n: int
 ) -> Any:
@@ -46,6 +53,9 @@ def program(
         buffers.append({"name": name, "kind": of} | place)
         offset += n * module.encoded_row_bytes(of, width)
     weights = [random_bytes(rows * row_bytes + i)[i:] for i in range(matrices)]  # in huge pages, by numpy
+    panels = module.can_be_panels(type_id, rows)
+    if panels:
+        weights = [interleaved(module, type_id, data) for data in weights]
     ops = [("encode", [0], [1], [])] + [("linear", [1], [2], [i, -1]) for i in range(matrices)]
     spec = {
         "arena_bytes": offset,
@@ -54,6 +64,7 @@ def program(
         "buffers": buffers,
         "weights": [
             {"name": f"w{i}", "format": type_id, "rows": rows, "cols": COLS, "experts": 1, "data": data}
+            | {"panels": panels}
             for i, data in enumerate(weights)
         ],
         "ops": [
@@ -99,10 +110,12 @@ def measure(
         for n in TOKENS:
             matrices = 1 if n == TOKENS[-1] else MATRICES
             rows = MANY_ROWS if n == TOKENS[-1] else max(16, MATRIX_BYTES // row_bytes // 16 * 16)
+            kinds = {kind: kind for kind in KINDS if block > 1 or kind == "f32"}
+            if name == "BF16" and module.MULTIPLIES_BF16:
+                kinds["fast"] = "bf16"
             runs = {
-                kind: ours(module, threads, type_id, row_bytes, rows, matrices, kind, n)
-                for kind in KINDS
-                if block > 1 or kind == "f32"
+                kind: ours(module, threads, type_id, row_bytes, rows, matrices, encoding, n)
+                for kind, encoding in kinds.items()
             }
             if ggml is not None and ggml.knows(type_id):
                 runs["ggml"] = ggml.product(type_id, rows, COLS, matrices, n, threads)

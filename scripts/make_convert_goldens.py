@@ -51,6 +51,7 @@ class Golden:
     stored: str = "bf16"
     pickled: bool = False
     shards: bool = False
+    masters: bool = False  # the file has the weights from before they were made ternary
 
 
 def scaled(kind, **more):
@@ -82,6 +83,13 @@ GOLDENS_TABLE = {
             "moe_intermediate_size": 16,
             "norm_topk_prob": True,
         },
+    ),
+    "bitnet": Golden(
+        "bitnet",
+        {"hidden_act": "silu", "tie_word_embeddings": True},
+        tokenizer="spm",
+        stored="f32",
+        masters=True,
     ),
 }
 
@@ -210,6 +218,35 @@ def store_fp8(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def ternary(value: torch.Tensor) -> torch.Tensor:
+    """-1, 0 or 1 times the mean magnitude, whichever is nearest (Ma et al., 2024)."""
+    scale = value.abs().mean()
+    return (value / scale).round().clamp(-1, 1) * scale
+
+
+def store_masters(folder: Path, masters: dict[str, torch.Tensor]) -> None:
+    """Puts the weights from before they were rounded into the file, under 1bitLLM's names."""
+    from safetensors.torch import save_file
+
+    names = (
+        ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
+        ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
+    )
+    for theirs, ours in names:
+        masters = {name.replace(theirs, ours): value for name, value in masters.items()}
+    masters.pop("lm_head.weight")
+    kept = {name: value.float().contiguous() for name, value in masters.items()}
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "model_type": "llama",
+        "architectures": ["BitnetForCausalLM"],
+        "weight_bits": 1,
+        "input_bits": 8,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def make(name: str, golden: Golden) -> None:
     dtype = {"bf16": torch.bfloat16, "f16": torch.float16}.get(golden.stored, torch.float32)
     with tempfile.TemporaryDirectory() as temporary:
@@ -233,6 +270,11 @@ def make(name: str, golden: Golden) -> None:
         config._experts_implementation = "eager"  # the others know no float64
         model = transformers.AutoModelForCausalLM.from_config(config).double().eval()
         random_weights(model, seed=len(name), fp8=golden.stored == "fp8")
+        masters = {name: value.clone() for name, value in model.state_dict().items()}
+        if golden.masters:
+            for parameter, value in model.named_parameters():
+                if parameter.endswith("_proj.weight"):
+                    value.data.copy_(ternary(value.data))
         ids = torch.from_numpy(np.random.default_rng(0).integers(0, n_tokens, N_TOKENS))
         with torch.no_grad():
             logits = model(ids[None]).logits[0].double().numpy()
@@ -246,6 +288,8 @@ def make(name: str, golden: Golden) -> None:
         (folder / "generation_config.json").unlink(missing_ok=True)
         if golden.stored == "fp8":
             store_fp8(folder)
+        if golden.masters:
+            store_masters(folder, masters)
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for path in sorted(folder.iterdir()):

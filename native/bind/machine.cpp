@@ -194,13 +194,15 @@ KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t page
 void bind_machine(nb::module_& m) {
     m.def("op_names", &op_names, "The operations that a program may use.");
 
-    nb::class_<Pool>(m, "Machine", "The threads that run programs; l1 and l2: bytes of cache for each.")
+    nb::class_<Pool>(
+        m, "Machine",
+        "The threads that run programs; l1 and l2: bytes of cache for each; processors: a mask for each.")
         .def(
             "__init__",
-            [](Pool* self, int threads, int64_t l1, int64_t l2) {
-                new (self) Pool(threads, Tiling({l1, l2}));
+            [](Pool* self, int threads, int64_t l1, int64_t l2, const nb::bytes& processors) {
+                new (self) Pool(threads, Tiling({l1, l2}), {processors.c_str(), processors.size()});
             },
-            "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2)
+            "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2, "processors"_a = nb::bytes("", 0))
         .def_prop_ro("threads", &Pool::threads);
 
     nb::class_<KvCache>(m, "KvCache", "Keys and values of all layers, in pages of 64 positions.")

@@ -45,8 +45,8 @@ class Embed final : public Op {
 
   private:
     void read_row(int64_t row, float* x) const {
-        const auto* data = reinterpret_cast<const uint8_t*>(table_->data);
-        if (!table_->panels) {
+        const auto [data, panels] = table_->place(row);
+        if (!panels) {
             format_->dequantize(data + row * table_->row_bytes, table_->cols, x);
             return;
         }

@@ -27,10 +27,11 @@ struct Matrix {
     const Buffer* output;
 };
 
-WeightRows weight_rows(const Matrix& m, int64_t expert) {
+// One expert's matrix, where its panel p lies.
+WeightRows weight_rows(const Matrix& m, int64_t expert, int64_t p) {
     const Weight& w = *m.weight;
-    const auto* data = reinterpret_cast<const uint8_t*>(w.data) + expert * w.rows * w.row_bytes;
-    return {*m.format, data, w.rows, w.cols, w.panels};
+    const auto [data, panels] = w.place(expert * w.rows + 16 * p);
+    return {*m.format, data + expert * w.rows * w.row_bytes, w.rows, w.cols, panels};
 }
 
 // The panels of some matrices of the same number of columns, in items of about as many bytes each: panels of one matrix
@@ -146,7 +147,7 @@ class Linear final : public Op {
         panels_.each(
             item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
                 for (int64_t p = first; p < last; ++p) {
-                    panel_product(tiling_, weight_rows(m, 0), 16 * p, rows, n_tokens, scratch.data, sums);
+                    panel_product(tiling_, weight_rows(m, 0, p), 16 * p, rows, n_tokens, scratch.data, sums);
                     store(m, 16 * p, first_token, n_tokens, sums);
                 }
             });
@@ -241,14 +242,14 @@ class ExpertLinear final : public Op {
         float* sums = product_sums(scratch.data);
         panels_.each(
             item % items_per_expert_, items_per_expert_, [&](const Matrix& m, int64_t first, int64_t last) {
-                const WeightRows weight = weight_rows(m, expert);
                 for (int64_t p = first; p < last; ++p)
                     for (int64_t s = begin; s < end; s += most_tokens) {
                         const int64_t n = std::min(most_tokens, end - s);
                         const int32_t* slots = slots_.data() + s;
                         const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
                                                   divisor};
-                        panel_product(tiling_, weight, 16 * p, rows, n, scratch.data, sums);
+                        panel_product(tiling_, weight_rows(m, expert, p), 16 * p, rows, n, scratch.data,
+                                      sums);
                         const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
                         for (int64_t t = 0; t < n; ++t) {
                             auto* y =

@@ -163,13 +163,14 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 }
 
 // BF16 weights as they are, where the instruction set multiplies them so.
-template <typename Product>
-constexpr bool has_bf16 =
-    requires(simd::Panel panel, const Product& product) { multiply_bf16(panel, product); };
+template <typename Fetch>
+constexpr bool has_bf16 = requires(simd::Panel panel, const std::byte* const* tokens, const Fetch& fetch,
+                                   float* sums) { multiply_bf16(panel, 0, tokens, 0, fetch, sums); };
 
-template <typename Product>
-void multiply_pairs(simd::Panel panel, const Product& product) {
-    if constexpr (has_bf16<Product>) multiply_bf16(panel, product);
+template <typename Fetch>
+void multiply_pairs(simd::Panel panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+                    const Fetch& fetch, float* sums) {
+    if constexpr (has_bf16<Fetch>) multiply_bf16(panel, n_cols, tokens, n_tokens, fetch, sums);
 }
 
 // Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,
@@ -247,14 +248,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel rows, b
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     if (activations.kind == Kind::bf16) {
-        std::fill_n(sums, 16 * n_tokens, 0.0f);
-        for (int64_t k = 0; k < n_cols; k += tiling.columns_f32) {
-            const int64_t n = std::min<int64_t>(tiling.columns_f32, n_cols - k), bytes = format.row_bytes(n);
-            SpreadFetch{fetch, 16 * bytes, n_tokens}.tokens(0, n_tokens);
-            fetch.advance(16 * bytes);
-            multiply_pairs(rows, simd::FloatTileProduct{nullptr, k, n, tokens, n_tokens, sums});
-            rows.base += bytes;
-        }
+        multiply_pairs(rows, n_cols, tokens, n_tokens, fetch, sums);
         return;
     }
     if (!format.integer()) {
@@ -308,7 +302,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Panel rows, b
 }  // namespace
 
 bool multiplies(const Format& format, Kind kind) {
-    if (kind == Kind::bf16) return has_bf16<simd::FloatTileProduct> && format.id == BF16::id;
+    if (kind == Kind::bf16) return has_bf16<Fetch> && format.id == BF16::id;
     return kind == Kind::f32 || (kind != Kind::i32 && format.integer());
 }
 

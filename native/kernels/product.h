@@ -10,8 +10,8 @@
 //     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
 //     float   one fused multiply-add for each such group, in column order
 //
-// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. So do BF16 weights with Kind::bf16, two
-// columns at a time. Float formats with Kind::f32: kernels/float_product.h.
+// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. Float formats with Kind::f32:
+// kernels/float_product.h; BF16 with Kind::bf16: simd/bf16_products.h.
 #pragma once
 
 #include <cstddef>

@@ -47,15 +47,27 @@ struct Buffer {
     int64_t slots_per_token;  // for Rows::slots
 };
 
-// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other or as panels of 16
-// (kernels/panel.h); `experts` such matrices.
+// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such matrices. The first
+// bytes of them may lie elsewhere, and as panels of 16 rows (kernels/panel.h).
 struct Weight {
     std::string name;
     int format;  // GGUF type id
     int64_t rows, cols, experts;
     int64_t row_bytes;
     const std::byte* data;
-    bool panels;
+    const std::byte* moved;  // the first moved_bytes; the others are at `data`
+    int64_t moved_bytes;
+    bool panels;  // what moved
+
+    // Where the rows from `first` on are, of which none or all have moved: `data` of them all if they lay there too.
+    struct Place {
+        const uint8_t* data;
+        bool panels;
+    };
+    Place place(int64_t first) const {
+        const bool is_moved = first * row_bytes < moved_bytes;
+        return {reinterpret_cast<const uint8_t*>(is_moved ? moved : data), is_moved && panels};
+    }
 };
 
 // One call of the model: tokens with (sequence, position), and where each sequence's pages lie.

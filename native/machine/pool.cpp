@@ -38,12 +38,22 @@ ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
         pieces_.push_back({memory_.data() + t * rounded_up(bytes_each), bytes_each, t});
 }
 
-Pool::Pool(int threads, Tiling tiling) : threads_(threads), tiling_(tiling) {
+Pool::Pool(int threads, Tiling tiling, [[maybe_unused]] std::string_view processors)
+    : threads_(threads), tiling_(tiling) {
     expect_range(threads, 1, most_threads, {"threads"});
     lanes_ = std::make_unique<Lane[]>(static_cast<size_t>(threads));
     workers_.reserve(static_cast<size_t>(threads - 1));
     try {
-        for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
+        for (int t = 1; t < threads; ++t) {
+            workers_.emplace_back([this, t] { work(t); });
+#ifdef __linux__
+            // Where the system refuses, memory is farther away, which is no error.
+            if (const size_t size = processors.size() / static_cast<size_t>(threads))
+                pthread_setaffinity_np(
+                    workers_.back().native_handle(), size,
+                    reinterpret_cast<const cpu_set_t*>(processors.data() + static_cast<size_t>(t) * size));
+#endif
+        }
     } catch (...) {
         join();
         throw;

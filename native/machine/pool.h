@@ -45,6 +45,7 @@
 #include <mutex>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -69,8 +70,10 @@ class Pool {
   public:
     static constexpr int most_threads = 1024;
 
-    // Throws std::invalid_argument unless 1 <= threads <= most_threads.
-    explicit Pool(int threads, Tiling tiling = Tiling());
+    // Throws std::invalid_argument unless 1 <= threads <= most_threads. `processors` are masks of the system, one for each
+    // thread, that keep the workers near to what they read; where there are none, the system moves them as it likes. Who
+    // calls run() sees to thread 0.
+    explicit Pool(int threads, Tiling tiling = Tiling(), std::string_view processors = {});
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;

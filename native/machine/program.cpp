@@ -79,7 +79,7 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
         refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
     check_panels(where, spec.format, spec.rows, spec.panels);
     weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes,
-                        spec.data.data(), spec.panels});
+                        spec.data.data(), spec.data.data(), size, spec.panels});
 }
 
 void Program::check_panels(const std::string& where, int format, int64_t rows, bool panels) {
@@ -137,12 +137,14 @@ void Program::move_weight(int64_t index, std::span<const std::byte> data, bool p
     const Weight& weight = weights_[static_cast<size_t>(index)];
     const int64_t rows = weight.experts * weight.rows;
     if (rows == 1) refuse({"weight '", weight.name, "': a vector cannot be moved"});
-    if (data.size() < static_cast<size_t>(rows * weight.row_bytes))
-        refuse({"weight '", weight.name, "': found ", data.size(), " bytes, expected ",
-                rows * weight.row_bytes});
+    const int64_t all = rows * weight.row_bytes, panel = 16 * weight.row_bytes;
+    const auto size = static_cast<int64_t>(data.size());
+    if (size != all && (weight.rows % 16 != 0 || size > all || size % panel != 0))
+        refuse({"weight '", weight.name, "': found ", size, " bytes, expected ", all,
+                weight.rows % 16 == 0 ? " or whole panels of them" : ""});
     check_panels(text({"weight '", weight.name, "'"}), weight.format, weight.rows, panels);
     const std::lock_guard lock(moves_mutex_);
-    moves_.push_back({static_cast<size_t>(index), data.data(), panels});
+    moves_.push_back({static_cast<size_t>(index), data, panels});
 }
 
 int64_t Program::moved() {
@@ -156,8 +158,10 @@ int64_t Program::moved() {
 void Program::make_moves() {
     const std::lock_guard lock(moves_mutex_);
     for (const Move& move : moves_) {
-        weights_[move.weight].data = move.data;
-        weights_[move.weight].panels = move.panels;
+        Weight& weight = weights_[move.weight];
+        weight.moved = move.data.data();
+        weight.moved_bytes = static_cast<int64_t>(move.data.size());
+        weight.panels = move.panels;
     }
     moved_ += static_cast<int64_t>(moves_.size());
     moves_.clear();

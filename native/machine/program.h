@@ -59,9 +59,10 @@ class Program {
     // Ends the run in progress after its current operation; without one it does nothing. From any thread.
     void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
-    // From the next run on, reads a matrix from other bytes that say the same, as rows or as panels. They must outlive the
-    // program. From any thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector
-    // (operations take those when they are built), for too few bytes, and for panels where there can be none.
+    // From the next run on, reads a matrix from other bytes that say the same, as rows or as panels: all of it, or what whole
+    // panels it begins with; the rest is then read where it was given at first. They must outlive the program. From any
+    // thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector (operations take those
+    // when they are built), for a part that is none, and for panels where there can be none.
     void move_weight(int64_t index, std::span<const std::byte> data, bool panels);
     // How many moves were made: nobody reads the earlier bytes of so many, in the order of the calls. From any thread.
     int64_t moved();
@@ -97,7 +98,7 @@ class Program {
     // thread and read by none, and the pool publishes it with the run's first operation.
     struct Move {
         size_t weight;
-        const std::byte* data;
+        std::span<const std::byte> data;
         bool panels;
     };
     std::mutex moves_mutex_;  // guards what follows; taken after one_run_

@@ -145,9 +145,9 @@ void quantize(const Run& run) {
         Codes<n> codes;
         const F to_code = inverse(choice.d * choice.s),
                 shift = (all(0.0f) - choice.dmin * choice.m) * to_code;
-        for (int j = 0; j < n; ++j)
-            codes.put(j,
-                      truncated(rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most)))));
+        codes.fill([&](int j) {
+            return truncated(rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most))));
+        });
         alignas(64) int32_t s[lanes], m[lanes];
         store(s, truncated(choice.s));
         store(m, truncated(choice.m));

@@ -75,7 +75,7 @@ void quantize_mxfp4(const Run& run) {
         best_of(tile, start, 3, power_of_two, scale, e);
         Codes<32> codes;
         const F to_level = inverse(load(scale));
-        for (int j = 0; j < 32; ++j) codes.put(j, E2m1::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return E2m1::code(tile.x[j] * to_level); });
         for (int b = 0; b < count; ++b) {
             uint8_t* out = run.out + 17 * (first + b);
             out[0] = static_cast<uint8_t>(std::clamp(e[b], 5, 254));
@@ -102,7 +102,7 @@ void quantize_nvfp4(const Run& run) {
         best_of(tile, start, 8, e4m3, scale, code);
         Codes<16> codes;
         const F to_level = inverse(load(scale));
-        for (int j = 0; j < 16; ++j) codes.put(j, E2m1::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return E2m1::code(tile.x[j] * to_level); });
         for (int b = 0; b < count; ++b) {
             uint8_t* out = run.out + 36 * (first + b);
             for (int g = 0; g < 4; ++g) {

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 namespace clarion::quantize {
 
 inline constexpr int lanes = 16;
@@ -102,12 +106,30 @@ CLARION_LANES F select(I mask, F yes, F no) {
     CLARION_EACH_PIECE no.v[i] = mask.v[i] ? yes.v[i] : no.v[i];
     return no;
 }
+// a < b ? a : b is one instruction of x86, for which compilers take two. (Masked, or GCC 12 warns of its header.)
+#if defined(__AVX512F__)
+CLARION_LANES FloatPiece lesser(FloatPiece a, FloatPiece b) { return _mm512_maskz_min_ps(0xffff, a, b); }
+CLARION_LANES FloatPiece greater(FloatPiece a, FloatPiece b) { return _mm512_maskz_max_ps(0xffff, a, b); }
+#elif defined(__AVX2__)
+CLARION_LANES FloatPiece lesser(FloatPiece a, FloatPiece b) { return _mm256_min_ps(a, b); }
+CLARION_LANES FloatPiece greater(FloatPiece a, FloatPiece b) { return _mm256_max_ps(a, b); }
+#elif defined(__SSE2__)
+CLARION_LANES FloatPiece lesser(FloatPiece a, FloatPiece b) { return _mm_min_ps(a, b); }
+CLARION_LANES FloatPiece greater(FloatPiece a, FloatPiece b) { return _mm_max_ps(a, b); }
+#else
+CLARION_LANES FloatPiece lesser(FloatPiece a, FloatPiece b) { return a < b ? a : b; }
+CLARION_LANES FloatPiece greater(FloatPiece a, FloatPiece b) { return a > b ? a : b; }
+#endif
 CLARION_LANES F min(F a, F b) {
-    CLARION_EACH_PIECE a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    CLARION_EACH_PIECE a.v[i] = lesser(a.v[i], b.v[i]);
     return a;
 }
 CLARION_LANES F max(F a, F b) {
-    CLARION_EACH_PIECE a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    CLARION_EACH_PIECE a.v[i] = greater(a.v[i], b.v[i]);
+    return a;
+}
+CLARION_LANES I shifted_left(I a, int bits) {
+    CLARION_EACH_PIECE a.v[i] = a.v[i] << bits;
     return a;
 }
 CLARION_LANES F abs(F a) {

@@ -59,14 +59,14 @@ void symmetric(const Run& run) {
         if (run.importance == nullptr) {
             d = extreme(tile.x) / all(-static_cast<float>(half));
             const F to_code = inverse(d);
-            for (int j = 0; j < 32; ++j) {
+            codes.fill([&](int j) {
                 const F code = to_float(truncated(tile.x[j] * to_code + all(half + 0.5f)));
-                codes.put(j, truncated(min(code, all(2.0f * half - 1))));
-            }
+                return truncated(min(code, all(2.0f * half - 1)));
+            });
         } else {
             d = rounded_to_half(fit_scale<Levels>(tile, 12, 0.8f, 1.1f, 2).scale);
             const F to_code = inverse(d);
-            for (int j = 0; j < 32; ++j) codes.put(j, Levels::code(tile.x[j] * to_code));
+            codes.fill([&](int j) { return Levels::code(tile.x[j] * to_code); });
         }
         const Halves stored(d);
         for (int b = 0; b < count; ++b) {
@@ -94,17 +94,18 @@ void affine(const Run& run) {
             d = (high - low) / all(most);
             m = low;
             const F to_code = inverse(d);
-            for (int j = 0; j < 32; ++j) {
+            codes.fill([&](int j) {
                 const F code = to_float(truncated((tile.x[j] - low) * to_code + all(0.5f)));
-                codes.put(j, truncated(min(code, all(most))));
-            }
+                return truncated(min(code, all(most)));
+            });
         } else {
             const AffineFit fit = fit_affine<32, false>(tile, most, 16, 3);
             d = rounded_to_half(fit.scale);
             m = rounded_to_half(fit.low);
             const F to_code = inverse(d);
-            for (int j = 0; j < 32; ++j)
-                codes.put(j, truncated(rounded(clamp((tile.x[j] - m) * to_code, all(0.0f), all(most)))));
+            codes.fill([&](int j) {
+                return truncated(rounded(clamp((tile.x[j] - m) * to_code, all(0.0f), all(most))));
+            });
         }
         const Halves stored_d(d), stored_m(m);
         for (int b = 0; b < count; ++b) {

@@ -129,7 +129,7 @@ void quantize(const Run& run) {
 
         Codes<n> codes;
         const F to_level = inverse(d * s);
-        for (int j = 0; j < n; ++j) codes.put(j, Format::Levels::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return Format::Levels::code(tile.x[j] * to_level); });
         alignas(64) int32_t integers[lanes];
         store(integers, truncated(s));
         store(d_of, d);
@@ -153,7 +153,7 @@ void quantize_iq4_nl(const Run& run) {
         const F d = rounded_to_half(fit_scale<Iq4Levels>(tile, 8, 0.8f, 1.1f, 2).scale),
                 to_level = inverse(d);
         Codes<32> codes;
-        for (int j = 0; j < 32; ++j) codes.put(j, Iq4Levels::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return Iq4Levels::code(tile.x[j] * to_level); });
         alignas(64) float d_of[lanes];
         store(d_of, d);
         for (int b = 0; b < count; ++b) {

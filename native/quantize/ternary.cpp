@@ -9,13 +9,14 @@ namespace clarion::quantize {
 
 namespace {
 
-// Always in the same order, whatever the processor.
-float sum_of_lanes(F a) {
+// Always in the same order, whatever the processor: halves, quarters, eighths of the lanes.
+CLARION_LANES float sum_of_lanes(F a) {
     alignas(64) float v[lanes];
     store(v, a);
-    for (int step = lanes / 2; step > 0; step /= 2)
-        for (int l = 0; l < step; ++l) v[l] += v[l + step];
-    return v[0];
+    Four q[4];
+    for (int i = 0; i < 4; ++i) std::memcpy(&q[i], v + 4 * i, sizeof q[i]);
+    const Four sum = (q[0] + q[2]) + (q[1] + q[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 // Magnitudes of n weights and their importance: sums over those above a threshold.
@@ -24,11 +25,11 @@ struct Magnitudes {
     F x[n / lanes], w[n / lanes];
 
     Magnitudes(const Run& run, int64_t at) {
+        const float* importance =
+            run.importance == nullptr ? nullptr : run.importance + (run.column + at) % run.cols;
         for (int i = 0; i < n / lanes; ++i) {
             x[i] = abs(load(run.x + at + lanes * i));
-            w[i] = run.importance == nullptr
-                       ? all(1.0f)
-                       : load(run.importance + (run.column + at + lanes * i) % run.cols);
+            w[i] = importance == nullptr ? all(1.0f) : load(importance + lanes * i);
         }
     }
     void above(float threshold, float& wx, float& weight) const {
@@ -128,7 +129,7 @@ void quantize_q2_0(const Run& run) {
         tile.load(run, 64 * first, count);
         const F d = rounded_to_half(fit_scale<Levels>(tile, 3, 0.65f, 1.1f, 2).scale), to_level = inverse(d);
         Codes<64> codes;
-        for (int j = 0; j < 64; ++j) codes.put(j, Levels::code(tile.x[j] * to_level));
+        codes.fill([&](int j) { return Levels::code(tile.x[j] * to_level); });
         alignas(64) float d_of[lanes];
         store(d_of, d);
         for (int b = 0; b < count; ++b) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "quantize/lanes.h"
@@ -10,6 +11,30 @@
 
 namespace clarion::quantize {
 
+typedef float Four __attribute__((vector_size(16)));
+
+// Element j of all sixteen groups to out[j]. Four groups' four elements at a time: in rows, then in columns.
+template <int n>
+CLARION_LANES void transpose(const float* const (&group)[lanes], F (&out)[n]) {
+    static_assert(n % 4 == 0);
+    for (int j = 0; j < n; j += 4) {
+        for (int l = 0; l < lanes; l += 4) {
+            Four row[4], column[4];
+            for (int k = 0; k < 4; ++k) std::memcpy(&row[k], group[l + k] + j, sizeof row[k]);
+            const Four low_even = __builtin_shufflevector(row[0], row[2], 0, 4, 1, 5);
+            const Four low_odd = __builtin_shufflevector(row[1], row[3], 0, 4, 1, 5);
+            const Four high_even = __builtin_shufflevector(row[0], row[2], 2, 6, 3, 7);
+            const Four high_odd = __builtin_shufflevector(row[1], row[3], 2, 6, 3, 7);
+            column[0] = __builtin_shufflevector(low_even, low_odd, 0, 4, 1, 5);
+            column[1] = __builtin_shufflevector(low_even, low_odd, 2, 6, 3, 7);
+            column[2] = __builtin_shufflevector(high_even, high_odd, 0, 4, 1, 5);
+            column[3] = __builtin_shufflevector(high_even, high_odd, 2, 6, 3, 7);
+            for (int k = 0; k < 4; ++k)
+                std::memcpy(reinterpret_cast<char*>(&out[j + k]) + 4 * l, &column[k], sizeof column[k]);
+        }
+    }
+}
+
 // Element j of every group. Lanes without a group hold zeros of weight 1.
 template <int n>
 struct Tile {
@@ -17,23 +42,17 @@ struct Tile {
 
     // `count` groups of n weights, the first one `at` weights after the run's begin.
     [[gnu::noinline]] void load(const Run& run, int64_t at, int count) {
-        alignas(64) float tx[n][lanes], tw[n][lanes];
-        for (int l = 0; l < lanes; ++l) {
-            if (l < count) {
-                const float* from = run.x + at + l * n;
-                for (int j = 0; j < n; ++j) tx[j][l] = from[j];
-            } else {
-                for (int j = 0; j < n; ++j) tx[j][l] = 0.0f;
-            }
-            if (l < count && run.importance != nullptr) {
-                const float* from = run.importance + (run.column + at + l * n) % run.cols;
-                for (int j = 0; j < n; ++j) tw[j][l] = from[j];
-            } else {
-                for (int j = 0; j < n; ++j) tw[j][l] = 1.0f;
-            }
+        float none[n] = {};
+        const float* group[lanes];
+        for (int l = 0; l < lanes; ++l) group[l] = l < count ? run.x + at + l * n : none;
+        transpose(group, x);
+        if (run.importance == nullptr) {
+            for (F& weights : w) weights = all(1.0f);
+            return;
         }
-        std::memcpy(x, tx, sizeof tx);
-        std::memcpy(w, tw, sizeof tw);
+        std::fill_n(none, n, 1.0f);
+        for (int l = 0; l < count; ++l) group[l] = run.importance + (run.column + at + l * n) % run.cols;
+        transpose(group, w);
     }
 };
 
@@ -71,14 +90,22 @@ inline void pack_nibbles(const uint8_t* code, int n, uint8_t* out) {
     for (int i = 0; i < n; ++i) out[i] = static_cast<uint8_t>((code[i] & 15) | (code[n + i] & 15) << 4);
 }
 
-// A tile's codes, element by element, as each group's bytes: [groups][n].
+// A tile's codes as each group's bytes: [groups][n].
 template <int n>
 struct Codes {
     alignas(64) uint8_t of[lanes][n];
-    void put(int j, I code) {
-        alignas(64) int32_t c[lanes];
-        store(c, code);
-        for (int l = 0; l < lanes; ++l) of[l][j] = static_cast<uint8_t>(c[l]);
+
+    // code(j) is that of element j of every group, 0 to 255. Four of them go to memory as one number.
+    template <typename Code>
+    CLARION_LANES void fill(Code code) {
+        constexpr bool little = std::endian::native == std::endian::little;
+        for (int j = 0; j < n; j += 4) {
+            I four = all(0);
+            for (int k = 0; k < 4; ++k) four = four | shifted_left(code(j + k), 8 * (little ? k : 3 - k));
+            alignas(64) int32_t bytes[lanes];
+            store(bytes, four);
+            for (int l = 0; l < lanes; ++l) std::memcpy(&of[l][j], &bytes[l], sizeof bytes[l]);
+        }
     }
 };
 

@@ -4,10 +4,11 @@
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const FloatTileProduct&, std::type_identity<float>);
 //
-//     void multiply_bf16(Panel, const FloatTileProduct&);    BF16 weights with tokens of Kind::bf16, all of them
-//     void store_bf16(uint16_t*, f32x16);                     what encodes those
+//     void multiply_bf16(Panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch, float* sums);
+//     void store_bf16(uint16_t*, f32x16);
 //
-// which kernels/product.cpp calls first. The first two return how many tokens they took, from the first on; the vectors of
+// The last two are for BF16 weights, with tokens that are BF16 too, and what encodes them. kernels/product.cpp calls the
+// others first. The first two return how many tokens they took, from the first on; the vectors of
 // the vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
 // operations in the same order.
 #pragma once
@@ -53,14 +54,11 @@ struct TileProduct {
 struct FloatTileProduct {
     const float* weights;  // [columns][16]
     int64_t first, columns;
-    const std::byte* const* tokens;  // rows of floats, or of bf16
+    const std::byte* const* tokens;  // rows of floats
     int64_t n_tokens;
     float* sums;  // [n_tokens][16]
 
-    template <typename Element = float>
-    const Element* token(int64_t t) const {
-        return reinterpret_cast<const Element*>(tokens[t]) + first;
-    }
+    const float* token(int64_t t) const { return reinterpret_cast<const float*>(tokens[t]) + first; }
 };
 
 }  // namespace clarion::simd

@@ -1,6 +1,7 @@
 // A test fails by printing where and leaving.
 #pragma once
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <source_location>
@@ -9,7 +10,10 @@
 
 namespace clarion::tests {
 
+inline std::atomic<long> checks{0};
+
 inline void check(bool condition, std::source_location at = std::source_location::current()) {
+    checks.fetch_add(1, std::memory_order_relaxed);
     if (condition) return;
     std::fprintf(stderr, "%s:%u: failed in %s\n", at.file_name(), at.line(), at.function_name());
     std::_Exit(1);

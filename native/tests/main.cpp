@@ -44,5 +44,5 @@ int main() {
     clarion::tests::test_pool();
     clarion::tests::test_program();
 #endif
-    std::puts("passed");
+    std::printf("passed: %ld checks\n", clarion::tests::checks.load());
 }

@@ -132,12 +132,12 @@ void test_product(const Format& format, Kind kind, int64_t rows, int64_t cols, i
                 exact += static_cast<double>(w[i]) * static_cast<double>(token[i]);
             const double error = std::fabs(static_cast<double>(y[static_cast<size_t>(t * rows + r)]) - exact);
             const double allowed = tolerance(kind, w, token, cols);
-            if (error <= allowed) continue;
-            std::fprintf(
-                stderr, "%s, activations %d: row %d of %d, token %d of %d, %d columns: error %g > %g\n",
-                format.name, static_cast<int>(kind), static_cast<int>(r), static_cast<int>(rows),
-                static_cast<int>(t), static_cast<int>(n_tokens), static_cast<int>(cols), error, allowed);
-            check(false);
+            if (!(error <= allowed))
+                std::fprintf(
+                    stderr, "%s, activations %d: row %d of %d, token %d of %d, %d columns: error %g > %g\n",
+                    format.name, static_cast<int>(kind), static_cast<int>(r), static_cast<int>(rows),
+                    static_cast<int>(t), static_cast<int>(n_tokens), static_cast<int>(cols), error, allowed);
+            check(error <= allowed);
         }
         // One token alone takes another way through the kernels, with the same sums.
         const std::vector<float> alone = multiply(token, 1);

@@ -8,6 +8,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
+#include "kernels/reference.h"
 #include "machine/kv_cache.h"
 #include "tests/check.h"
 #include "tests/random.h"
@@ -243,15 +244,14 @@ void cancelling_from_another_thread() {
     check(program.run(batch));
 }
 
-// Matrices move to and fro while batches run. Bytes that nobody reads any more are overwritten at once: a run that still
-// read them would give other results, and the thread sanitizer sees it even where it does not.
-void weights_move_between_runs() {
-    const Shape shape{40, 6, 2, 20, 12, 24, 0, 0, 3, 2};
+// Matrices move to and fro while batches run, a part first where they can. Bytes that nobody reads any more are overwritten
+// at once: a run that still read them would give other results, and the thread sanitizer sees it even where it does not.
+void weights_move_between_runs(const Shape& shape, Kind kind, int format) {
     const Tokens t = two_sequences();
     const std::vector<int32_t> pages = {3, 0, 1, 4};
     const KvCache::Layer layer{shape.n_head_kv, shape.head_dim, shape.head_dim};
     Builder b(11);
-    add_model(b, shape, Kind::f32, 0);
+    add_model(b, shape, kind, format);
     const auto weights = b.spec.weights;
     Pool pool(3);
     Program program(pool, b.spec);
@@ -259,21 +259,37 @@ void weights_move_between_runs() {
     const std::vector<float> expected = run(program, cache, t, pages, 2, 11);
     std::atomic<bool> over{false};
     std::thread mover([&] {
-        std::vector<std::vector<std::byte>> places[2];
+        struct Place {
+            std::vector<std::byte> bytes;
+            bool panels;
+        };
+        std::vector<Place> places[2];
         for (const auto& weight : weights) {
-            places[0].emplace_back(weight.data.begin(), weight.data.end());
-            places[1].emplace_back(weight.data.size());
+            places[0].push_back({{weight.data.begin(), weight.data.end()}, false});
+            places[1].push_back({std::vector<std::byte>(weight.data.size()), false});
         }
         int64_t moves = 0;
+        const auto move = [&](size_t i, std::span<const std::byte> bytes, bool panels) {
+            program.move_weight(static_cast<int64_t>(i), bytes, panels);
+            ++moves;
+            while (program.moved() < moves) std::this_thread::yield();
+        };
         for (int round = 0; round < 20; ++round)
             for (size_t i = 0; i < weights.size(); ++i) {
-                if (weights[i].rows * weights[i].experts == 1) continue;
-                auto &from = places[round % 2][i], &to = places[(round + 1) % 2][i];
-                to = from;
-                program.move_weight(static_cast<int64_t>(i), to);
-                ++moves;
-                while (program.moved() < moves) std::this_thread::yield();
-                std::fill(from.begin(), from.end(), std::byte{0xff});
+                const auto& w = weights[i];
+                if (w.rows * w.experts == 1) continue;
+                Place &from = places[round % 2][i], &to = places[(round + 1) % 2][i];
+                to.panels = round % 2 == 0 && can_be_panels(w.format, w.rows);
+                if (to.panels)
+                    interleave(w.format, w.cols, reinterpret_cast<const uint8_t*>(w.data.data()),
+                               reinterpret_cast<uint8_t*>(to.bytes.data()),
+                               static_cast<int64_t>(to.bytes.size()));
+                else
+                    std::copy(w.data.begin(), w.data.end(), to.bytes.begin());
+                const size_t panel = to.bytes.size() / static_cast<size_t>(w.rows * w.experts) * 16;
+                if (w.rows % 16 == 0) move(i, std::span(to.bytes).first(panel), to.panels);
+                move(i, to.bytes, to.panels);
+                std::fill(from.bytes.begin(), from.bytes.end(), std::byte{0xff});
             }
         over = true;
         // What the program reads now has to live as long as it runs.
@@ -283,12 +299,21 @@ void weights_move_between_runs() {
     check(same_bits(run(program, cache, t, pages, 2, 11), expected));
     over = false;
     mover.join();
-    const auto refused = [&](int64_t i, size_t size) {
-        return refusal([&] { program.move_weight(i, std::vector<std::byte>(size)); });
+}
+
+void bad_moves_are_refused() {
+    Builder b(11);
+    add_model(b, {40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, Kind::f32, 0);
+    Pool pool(1);
+    Program program(pool, b.spec);
+    const auto refused = [&](int64_t i, size_t size, bool panels) {
+        return refusal([&] { program.move_weight(i, std::vector<std::byte>(size), panels); });
     };
-    check(refused(-1, 0).starts_with("weight: found -1, expected 0 to "));
-    check(refused(1, 160) == "weight 'w': a vector cannot be moved");
-    check(refused(0, 19 * 160 - 1) == "weight 'w': found 3039 bytes, expected 3040");
+    check(refused(-1, 0, false).starts_with("weight: found -1, expected 0 to "));
+    check(refused(1, 160, false) == "weight 'w': a vector cannot be moved");
+    check(refused(0, 19 * 160 - 1, false) == "weight 'w': found 3039 bytes, expected 3040");
+    check(refused(0, 16 * 160, false) == "weight 'w': found 2560 bytes, expected 3040");
+    check(refused(0, 19 * 160, true).find("cannot be") != std::string::npos);
 }
 
 void bad_batches_are_refused() {
@@ -340,7 +365,9 @@ void test_program() {
     same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
     forked_pages_are_copies();
     cancelling_from_another_thread();
-    weights_move_between_runs();
+    weights_move_between_runs(odd, Kind::f32, 0);
+    weights_move_between_runs(blocks, Kind::high, 12);
+    bad_moves_are_refused();
     bad_batches_are_refused();
 }
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from clarion._native import sampling
 from clarion.devices import choose, native
-from clarion.devices.hierarchy import hierarchy
+from clarion.devices.hierarchy import Node, hierarchy
 from clarion.devices.memory import memory
+from clarion.devices.numa import free_because, masks, thread_nodes
 from clarion.devices.record import best_threads
 from clarion.errors import (
     ContextError,
@@ -115,8 +116,9 @@ def load(
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        machine = core.Machine(n_threads, **hierarchy().cache_bytes)
-        residency = _residency(plan, weights, core, n_threads)
+        nodes, free = thread_nodes(n_threads), free_because(n_threads)
+        machine = core.Machine(n_threads, **hierarchy().cache_bytes, processors=b"" if free else masks(nodes))
+        residency = _residency(plan, weights, core, nodes)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
         mover = residency if isinstance(residency, Moving) else None
@@ -133,6 +135,7 @@ def load(
             max_outputs=plan.max_outputs,
             check=file.check,
             mover=mover,
+            node=None if free else nodes[0],
         )
         return Model(
             file,
@@ -187,7 +190,7 @@ def make_plan(
     )
 
 
-def _residency(plan: Plan, weights: str, core: Core, threads: int) -> Residency:
+def _residency(plan: Plan, weights: str, core: Core, nodes: Sequence[Node]) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
@@ -197,9 +200,10 @@ def _residency(plan: Plan, weights: str, core: Core, threads: int) -> Residency:
     panels = Panels(core, plan.weights)
     try:
         if weights == "copied":
-            return Copied(plan.residency, names, panels, threads)
+            return Copied(plan.residency, names, panels, plan.read_together, nodes)
         if weights == "moving":
-            return Moving(plan.residency, names, [weight.rows > 1 for weight in plan.weights], panels)
+            matrices = [weight.rows > 1 for weight in plan.weights]
+            return Moving(plan.residency, names, matrices, panels, plan.read_together, nodes)
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None

@@ -13,8 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from clarion.convert import convert
+from clarion.quantize import quantize
+
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+# What a golden is written as: the types of `convert`, and recipes whose blocks fit into its narrow rows.
+CONVERTED = ("f32", "f16", "bf16", "q8_0")
+WRITTEN = (*CONVERTED, "Q4_0", "Q4_1", "Q5_0", "Q5_1", "IQ4_NL", "Q4_K_M")
 
 
 def unpack(name, folder):
@@ -24,6 +30,14 @@ def unpack(name, folder):
         # The first releases of Python 3.11 know no filters; the archive is the repository's own.
         tar.extractall(folder, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return Path(folder)
+
+
+def write_as(kind, checkpoint, path):
+    """The checkpoint as one of WRITTEN."""
+    if kind in CONVERTED:
+        return convert(checkpoint, path, kind)[0]
+    (source,) = convert(checkpoint, path.with_suffix(".f32"), "f32")
+    return quantize(source, path, kind).paths[0]
 
 
 def without_window(folder):
@@ -52,10 +66,10 @@ def safetensors_bytes(header, data=b""):
 
 
 def write_safetensors(path, tensors):
-    """Arrays by name, of float32 or raw 16-bit bfloat16."""
+    """Arrays by name, of float32, raw 16-bit bfloat16 or raw 8-bit E4M3."""
     header, data = {}, b""
     for name, values in tensors.items():
-        dtype = {"f": "F32", "u": "BF16"}[values.dtype.kind]
+        dtype = {"f4": "F32", "u2": "BF16", "u1": "F8_E4M3"}[values.dtype.str[1:]]
         begin = len(data)
         data += values.tobytes()
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, len(data)]}
@@ -70,7 +84,7 @@ def read_safetensors(path):
     for name, entry in json.loads(raw[8 : 8 + length]).items():
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
-            dtype = {"F32": np.float32, "BF16": np.uint16}[entry["dtype"]]
+            dtype = {"F32": np.float32, "BF16": np.uint16, "F8_E4M3": np.uint8}[entry["dtype"]]
             values = np.frombuffer(raw[8 + length + begin : 8 + length + end], dtype)
             tensors[name] = values.reshape(entry["shape"]).copy()
     return tensors

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from clarion.convert import pieces
 from clarion.convert.encode import ENCODERS
 from clarion.convert.pieces import CHUNK_BYTES, Piece, Target
 from clarion.convert.stored import Stored
@@ -89,6 +90,20 @@ def test_scales(tmp_path, shape):
     (found,) = piece.chunks()
     grown = scale.repeat(2, 0).repeat(4, 1) if shape == (3, 2) else scale.reshape(-1, 1)
     assert (found == np.broadcast_to(grown, (6, 8))).all()
+
+
+def test_ternary_weights_are_rounded_over_all_chunks(tmp_path, monkeypatch):
+    """The scale is that of the whole matrix, and a row at a time gives the same."""
+    x = np.random.default_rng(0).normal(0, 0.02, (6, 8)).astype(np.float32)
+    scale = np.float32(np.abs(x).mean(dtype=np.float64))
+    piece = Piece(_stored(tmp_path, x), ternary=True)
+    (whole,) = piece.chunks()
+    assert (whole == np.clip(np.round(x / scale), -1, 1) * scale).all()
+    assert len(np.unique(whole)) == 3
+    monkeypatch.setattr(pieces, "CHUNK_BYTES", 32)
+    assert (np.concatenate(list(piece.chunks())) == whole).all()
+    zeros = Piece(_stored(tmp_path, np.zeros((2, 2), np.float32), "zeros"), ternary=True)
+    assert (np.concatenate(list(zeros.chunks())) == 0).all()
 
 
 def test_a_scale_of_another_shape_is_refused(tmp_path):

@@ -9,10 +9,22 @@ import pytest
 import clarion
 from clarion.convert import convert, merge, split
 from clarion.gguf import File
-from tests.convert.files import GOLDENS, NAMES, expected, nmse, unpack, without_window
+from tests.convert.files import (
+    GOLDENS,
+    NAMES,
+    WRITTEN,
+    expected,
+    nmse,
+    unpack,
+    without_window,
+    write_as,
+)
 
 GREEDY = json.loads((GOLDENS / "greedy.json").read_text())
+# How far a token leads where two engines have to agree on it. llama.cpp rounds activations like the weights,
+# which moves logits of these models by as much as a tenth.
 LEAST_MARGIN = 0.005
+LEAST_ROUNDED_MARGIN = 0.15
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -28,6 +40,8 @@ def checkpoint(name, tmp_path_factory):
 @pytest.mark.parametrize(("type", "bound"), [("f32", 1e-11), (None, 1e-11), ("q8_0", 2e-3)])
 def test_logits_are_those_of_transformers(name, checkpoint, tmp_path, type, bound):
     ids, wanted = expected(name)
+    if (name, type) == ("bitnet", None):
+        bound = 1e-6  # its matrices' one scale is rounded to float16
     (path,) = convert(checkpoint, tmp_path / "model.gguf", type)
     with clarion.load(path, activations="exact", threads=1) as model:
         assert nmse(model.logits(ids), wanted) < bound
@@ -55,19 +69,31 @@ def test_every_option_of_the_checkpoint_changes_the_logits(name, checkpoint, tmp
         path.write_text(before)
 
 
-def test_text_is_that_of_llama_cpp(name, tmp_path):
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_text_is_that_of_llama_cpp(name, kind, tmp_path):
     golden = GREEDY[name]
-    folder = without_window(unpack(name, tmp_path / "checkpoint"))
-    (path,) = convert(folder, tmp_path / "model.gguf", "f32")
-    with clarion.load(path, activations="exact", threads=1) as model:
+    wanted = golden["texts"][kind]
+    path = write_as(kind, without_window(unpack(name, tmp_path / "checkpoint")), tmp_path / "model.gguf")
+    with clarion.load(path, threads=1, activations="exact" if kind == "f32" else "high") as model:
         assert model.tokenize("The cat's hat") == golden["prompt"]
         special = model.tokenize("<|end|><tool> x", add_special=False, parse_special=True)
         assert special == golden["special"]
-        assert min(golden["margins"]) > LEAST_MARGIN
         found = model.generate(
-            golden["prompt"], max_tokens=len(golden["tokens"]), greedy=True, ignore_eos=True
+            golden["prompt"], max_tokens=len(wanted["tokens"]), greedy=True, ignore_eos=True
         )
-        assert list(found.tokens) == golden["tokens"]
+    least = LEAST_MARGIN if kind in ("f32", "f16") else LEAST_ROUNDED_MARGIN
+    clear = next((i for i, margin in enumerate(wanted["margins"]) if margin < least), None)
+    assert list(found.tokens[:clear]) == wanted["tokens"][:clear]
+    assert kind not in ("f32", "f16") or clear is None
+
+
+def test_enough_of_the_texts_is_clear():
+    clear = 0
+    for golden in GREEDY.values():
+        for text in golden["texts"].values():
+            margins = [margin < LEAST_ROUNDED_MARGIN for margin in text["margins"]]
+            clear += margins.index(True) if True in margins else len(margins)
+    assert clear > 250
 
 
 def test_parts_hold_the_same_as_the_whole(checkpoint, tmp_path):

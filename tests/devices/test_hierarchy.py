@@ -153,8 +153,11 @@ def test_nodes(tmp_path: Path) -> None:
         "node2/cpulist": "",
     }
     write(tmp_path, files)
-    assert nodes(frozenset({2, 3, 4}), tmp_path) == (Node(0, frozenset({2, 3})), Node(1, frozenset({4})))
-    assert nodes(frozenset({2}), tmp_path / "nothing") == (Node(0, frozenset({2})),)
+    assert nodes(frozenset({2, 3, 4, 5, 6, 7}), tmp_path) == (
+        Node(0, frozenset({2, 3}), False),
+        Node(1, frozenset({4, 5, 6, 7}), True),
+    )
+    assert nodes(frozenset({2}), tmp_path / "nothing") == (Node(0, frozenset({2}), True),)
 
 
 def test_huge_pages(tmp_path: Path) -> None:

@@ -153,10 +153,17 @@ def test_the_page_is_whole_and_needs_nothing(evaluation, tmp_path):
     assert "@import" not in text
     assert "nan" not in text
     heads = ("Size against divergence", "Error by layer", "Error of the weights", "Error of their products")
-    for word in (*heads, "blk.0.attn_q.weight (Q4_0)", "99.9%"):
+    for word in (*heads, "blk.0.attn_q.weight (Q4_0)", ">attn_q</text>", "99.9%"):
         assert word in text
     assert "&lt;b&gt;" in text
     assert [path.name for path in tmp_path.iterdir()] == ["out.html"]
+
+
+def test_tokens_that_are_line_breaks_are_seen():
+    place = report.Place(1, 0.5, "before", "\n", "after", "\n\n", "<b>")
+    passage = report._passage(place)
+    for token in ("⏎", "⏎⏎", "&lt;b&gt;"):
+        assert f"<mark>{token}</mark>" in passage
 
 
 def test_one_model_without_a_reference_has_a_page():

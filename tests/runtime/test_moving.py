@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,10 @@ import pytest
 
 import clarion
 from clarion._native import files
-from clarion.devices import hierarchy as devices
 from clarion.devices import native
-from clarion.devices.hierarchy import Node, hierarchy
+from clarion.devices.numa import thread_nodes
 from clarion.errors import FileError, ParameterError
 from clarion.residency import Copied, Mapped, Moving, Panels
-from clarion.residency import copied as copied_module
-from clarion.residency import moving as moving_module
 from clarion.residency.space import AT_ONCE_BYTES, best_place
 
 PROMPT = "Once upon a time there was a king"
@@ -65,7 +62,7 @@ def moving(sizes: dict[str, int]) -> tuple[Moving, dict[str, bytes]]:
     generator = np.random.default_rng(0)
     tensors = {name: Tensor(generator.integers(0, 256, n, np.uint8)) for name, n in sizes.items()}
     matrices = [not name.startswith("vector") for name in sizes]
-    return Moving(Mapped(tensors), list(sizes), matrices, Panels(native(), [])), {
+    return Moving(Mapped(tensors), list(sizes), matrices, Panels(native(), []), [], thread_nodes(2)), {
         name: t.data.tobytes() for name, t in tensors.items()
     }
 
@@ -91,33 +88,6 @@ def test_matrices_move_in_order_and_vectors_stay() -> None:
         assert np.asarray(mover.data(name)).tobytes() == content
 
 
-def test_each_memory_node_gets_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    two = (Node(0, frozenset({0})), Node(1, frozenset({1})))
-    monkeypatch.setattr(devices, "hierarchy", lambda: replace(hierarchy(), nodes=two))
-    for module in (moving_module, copied_module):
-        monkeypatch.setattr(module, "hierarchy", devices.hierarchy)
-    bound: list[tuple[str, frozenset[int]]] = []
-
-    def bind(_: int, processors: frozenset[int]) -> None:
-        bound.append((threading.current_thread().name, processors))
-        raise OSError("refused")
-
-    monkeypatch.setattr(os, "sched_setaffinity", bind)
-    mover, contents = moving({"a": 1001, "b": 3 << 20})
-    program = Program()
-    mover.start(program)
-    wait_for(lambda: len(program.given) == 2)
-    program.made = 2
-    mover.join()
-    assert program.given == [(0, contents["a"]), (1, contents["b"])]
-    assert [processors for _, processors in bound] == [{0}, {1}, {0}, {1}]
-    bound.clear()
-    tensors = {name: Tensor(np.frombuffer(content, np.uint8)) for name, content in contents.items()}
-    copied = Copied(Mapped(tensors), list(contents), Panels(native(), []), 4)
-    assert {name: copied.data(name).tobytes() for name in contents} == contents
-    assert sorted(n for _, processors in bound for n in processors) == [0, 0, 1, 1]
-
-
 @dataclass(frozen=True)
 class Matrix:
     name: str
@@ -138,7 +108,7 @@ def test_copies_are_panels() -> None:
         tensors = {name: Tensor(rows)}
         panels = Panels(core, [Matrix(name, type_id, n_rows, cols, n_experts, n_bytes)])
         assert (name in panels) == core.can_be_panels(type_id, n_rows)
-        copies = [Copied(Mapped(tensors), [name], panels, threads) for threads in (1, 2, 5)]
+        copies = [Copied(Mapped(tensors), [name], panels, [], thread_nodes(n)) for n in (1, 2, 5)]
         assert all(copied.is_panels(name) == (name in panels) for copied in copies)
         expected = rows
         if name in panels:
@@ -148,6 +118,40 @@ def test_copies_are_panels() -> None:
             assert expected.tobytes() != rows.tobytes()
         for copied in copies:
             assert copied.data(name).tobytes() == expected.tobytes()
+
+
+def test_a_large_matrix_moves_in_pieces() -> None:
+    core = native()
+    type_id, block, size = next((i, b, s) for i, name, b, s in core.formats() if name == "Q8_0")
+    n_rows, cols = 16 * 300, 32 * block
+    n_bytes = n_rows * cols // block * size * 16
+    matrix = Matrix("w", type_id, 16 * n_rows, cols, 1, n_bytes)
+    rows = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
+    mapped = Mapped({"w": Tensor(rows)})
+
+    class Pieces(Program):
+        def move_weight(
+            self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool
+        ) -> None:
+            assert panels == core.can_be_panels(type_id, 16)
+            self.given.append((index, b""))
+            self.ends = [*getattr(self, "ends", []), data.nbytes]
+            self.last = data
+
+    mover, program = Moving(mapped, ["w"], [True], Panels(core, [matrix]), [], thread_nodes(2)), Pieces()
+    mover.start(program)
+    wait_for(lambda: program.given != [] and program.ends[-1] == n_bytes)
+    program.made = len(program.ends)
+    mover.join()
+    assert len(program.ends) >= n_bytes / (32 << 20)
+    pieces = np.diff([0, *program.ends])
+    assert all(pieces > 0)
+    assert max(pieces) <= 32 << 20
+    assert all(end % (n_bytes // n_rows) == 0 for end in program.ends)
+    expected = rows.copy()
+    if core.can_be_panels(type_id, 16):
+        core.interleave(type_id, cols, rows, expected)
+    assert np.array_equal(program.last, expected)
 
 
 def test_a_copy_that_fails_is_an_error() -> None:
@@ -160,7 +164,7 @@ def test_a_copy_that_fails_is_an_error() -> None:
 
     panels = Panels(Core(), [Matrix("a", 0, 16, 4, 1, 256)])
     with pytest.raises(ValueError, match="no panels today"):
-        Copied(Mapped({"a": Tensor(np.zeros(256, np.uint8))}), ["a"], panels, 2)
+        Copied(Mapped({"a": Tensor(np.zeros(256, np.uint8))}), ["a"], panels, [], thread_nodes(2))
 
 
 def test_pause_and_stop() -> None:

@@ -17,8 +17,9 @@ from clarion.cli.progress import bar
 def convert(checkpoint: str, out: str, type_: str | None, split_max_size: str | None) -> None:
     """Writes a Hugging Face checkpoint, weights and tokenizer, as a GGUF file.
 
-    DIR_OR_REPO is a folder with config.json, or the name of a repository that was downloaded before. Without
-    --type matrices are written in bf16 where the checkpoint has bf16 or float8, else in f16.
+    DIR_OR_REPO is a folder with config.json, or a repository of Hugging Face's hub, as owner/name or
+    owner/name@revision, which is downloaded into the hub's cache. Without --type matrices are written in bf16
+    where the checkpoint has bf16 or float8, else in f16.
     """
     from typing import cast
 

@@ -93,11 +93,16 @@ def _others(used: str) -> list[str]:
 def _cores(found: Hierarchy) -> str:
     import os
 
-    from clarion.devices.threads import cpu_quota
+    from clarion.devices.numa import free_because
+    from clarion.devices.threads import cpu_quota, default_threads
 
     quota = cpu_quota()
     granted = "none" if quota is None else f"{quota:.2f} processors"
-    nodes = f"{len(found.nodes)} NUMA node{'' if len(found.nodes) == 1 else 's'}"
+    nodes = "1 NUMA node"
+    if len(found.nodes) > 1:
+        free = free_because(default_threads())
+        nodes = f"{len(found.nodes)} NUMA nodes, "
+        nodes += f"threads not kept on them: {free}" if free else "threads kept on them"
     processors = f"{len(found.processors)} of {os.cpu_count()} processors"
     return f"{len(found.cores)}, with {processors}; {nodes}; quota: {granted}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,59 @@ from clarion.convert.safetensors import parse_json
 from clarion.convert.stored import Stored
 from clarion.errors import FileError, FormatError, ModelError
 
-# What weights are looked for under, the first that is there: index, single file, reader.
-_LAYOUTS: tuple[tuple[str, str, Callable[[Path], dict[str, Stored]]], ...] = (
-    ("model.safetensors.index.json", "model.safetensors", safetensors.read),
-    ("pytorch_model.bin.index.json", "pytorch_model.bin", pickles.read),
+_INDEX = ".index.json"
+# What weights are looked for under, and their readers: the first that is there holds all of them.
+WEIGHTS: dict[str, Callable[[Path], dict[str, Stored]]] = {
+    "model.safetensors" + _INDEX: safetensors.read,
+    "model.safetensors": safetensors.read,
+    "pytorch_model.bin" + _INDEX: pickles.read,
+    "pytorch_model.bin": pickles.read,
+}
+# What is read beside them, where it is there: whoever fetches a checkpoint fetches these.
+BESIDE = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
 )
+
+
+def weights_among(names: Container[str], where: str) -> str:
+    """Which of the files holds the weights, or lists those that do; `where` begins the message of an error.
+
+    Raises:
+        FileError: none of them.
+    """
+    for name in WEIGHTS:
+        if name in names:
+            return name
+    raise FileError(f"{where}: no weights, expected one of {', '.join(WEIGHTS)}")
+
+
+def is_index(name: str) -> bool:
+    """Whether the file only says in which others the tensors are."""
+    return name.endswith(_INDEX)
+
+
+def places(index: Mapping[str, Any], where: str) -> dict[str, str]:
+    """The files beside an index by the names of the tensors in them.
+
+    Raises:
+        FormatError: it holds something else.
+    """
+    found = index.get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+        raise FormatError(f"{where}: weight_map is {found!r:.80}, expected names of tensors and files")
+    for file in found.values():
+        if os.path.basename(file) != file or file in ("", ".", ".."):
+            raise FormatError(f"{where}: weight_map names {file!r:.80}, expected a file beside it")
+    return found
 
 
 class Checkpoint(Mapping[str, Stored]):
@@ -52,6 +100,7 @@ class Checkpoint(Mapping[str, Stored]):
 
     def raw(self, name: str) -> bytes | None:
         """The bytes of a file of the folder, None where there is no such file."""
+        assert name in BESIDE or name in WEIGHTS, name
         path = self.folder / name
         try:
             return path.read_bytes()
@@ -70,33 +119,22 @@ class Checkpoint(Mapping[str, Stored]):
         return len(self._tensors)
 
     def _read(self) -> dict[str, Stored]:
-        for index_name, single_name, read in _LAYOUTS:
-            if (self.folder / index_name).exists():
-                return self._read_shards(index_name, read)
-            if (self.folder / single_name).exists():
-                return read(self.folder / single_name)
-        names = ", ".join(name for layout in _LAYOUTS for name in layout[:2])
-        raise FileError(f"{self.folder}: no weights, expected one of {names}")
+        name = weights_among([name for name in WEIGHTS if (self.folder / name).exists()], str(self.folder))
+        return self._read_shards(name) if is_index(name) else WEIGHTS[name](self.folder / name)
 
-    def _read_shards(self, index_name: str, read: Callable[[Path], dict[str, Stored]]) -> dict[str, Stored]:
-        index = self.json(index_name) or {}
-        places = index.get("weight_map")
-        path = self.folder / index_name
-        if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
-            raise FormatError(f"{path}: weight_map is {places!r:.80}, expected names of tensors and files")
+    def _read_shards(self, index: str) -> dict[str, Stored]:
+        files = places(self.json(index) or {}, str(self.folder / index))
         tensors: dict[str, Stored] = {}
-        for file in sorted(set(places.values())):
-            if os.path.basename(file) != file or file in ("", ".", ".."):
-                raise FormatError(f"{path}: weight_map names {file!r:.80}, expected a file beside it")
-            for name, tensor in read(self.folder / file).items():
-                if name not in places:
-                    raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index_name}")
-                if places[name] == file:
+        for file in sorted(set(files.values())):
+            for name, tensor in WEIGHTS[index](self.folder / file).items():
+                if name not in files:
+                    raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index}")
+                if files[name] == file:
                     tensors[name] = tensor
-        missing = [name for name in places if name not in tensors]
+        missing = [name for name in files if name not in tensors]
         if missing:
             name = missing[0]
             raise ModelError(
-                f"{self.folder / places[name]}: tensor {name!r} is missing, which {index_name} says is there"
+                f"{self.folder / files[name]}: tensor {name!r} is missing, which {index} says is there"
             )
         return tensors

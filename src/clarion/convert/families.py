@@ -33,6 +33,8 @@ class Family:
         experts: what router and expert matrices are called: router, gate, up, down.
         sliding: how the configuration says that attention looks back over a window: "" never, "always" where
             sliding_window is given, "switch" where use_sliding_window is true.
+        ternary: projections are rounded to -1, 0 and 1 times a scale, have norms before them, and the
+            embedding is the output.
     """
 
     architecture: str
@@ -40,6 +42,7 @@ class Family:
     head_norms: bool = False
     experts: tuple[str, str, str, str] | None = None
     sliding: str = ""
+    ternary: bool = False
 
 
 _MIXTRAL_EXPERT = "block_sparse_moe.experts.{}."
@@ -53,7 +56,10 @@ FAMILIES = {
     "qwen2": Family("qwen2", sliding="switch"),
     "qwen3": Family("qwen3", head_norms=True, sliding="switch"),
     "qwen3_moe": Family("qwen3moe", head_norms=True, sliding="switch", experts=_QWEN),
+    "bitnet_b1_58": Family("bitnet", ternary=True),
 }
+# Checkpoints that share their model_type with another family are told by their architecture.
+_BY_ARCHITECTURE = {"BitnetForCausalLM": "bitnet_b1_58"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class _Source:
     block: tuple[int, int]
     used: set[str] = field(default_factory=set)
 
-    def piece(self, name: str, head_dim: int = 0) -> Piece:
+    def piece(self, name: str, head_dim: int = 0, ternary: bool = False) -> Piece:
         if name not in self.tensors:
             raise ModelError(f"{self.folder}: tensor {name!r} is missing")
         stored = self.tensors[name]
@@ -94,7 +100,7 @@ class _Source:
             )
         if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
             raise UnsupportedError(f"{stored.path}: tensor {name!r} holds {stored.dtype} and has {scales}")
-        return Piece(stored, self.tensors[scales[0]] if scales else None, self.block, head_dim)
+        return Piece(stored, self.tensors[scales[0]] if scales else None, self.block, head_dim, ternary)
 
     def refuse_unused(self) -> None:
         unused = [name for name in self.tensors if name not in self.used and not _IGNORED.fullmatch(name)]
@@ -114,9 +120,10 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
         ModelError: a figure or a tensor is missing, or they contradict each other.
     """
     config = Config(values, f"{folder}/config.json")
-    kind = config.get("model_type")
+    kind, named = config.get("model_type"), config.get("architectures")
+    if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
+        kind = _BY_ARCHITECTURE.get(named[0], kind)
     if kind not in FAMILIES:
-        named = config.get("architectures")
         raise UnsupportedError(
             f"{folder}/config.json: model_type is {kind!r:.80} (architectures: {named!r:.80}), "
             f"supported: {', '.join(FAMILIES)}"
@@ -127,6 +134,8 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     config.only("partial_rotary_factor", 1, 1.0)
     config.only("decoder_sparse_step", 1)
     config.only("mlp_only_layers", [])
+    if family.ternary:
+        config.only("tie_word_embeddings", True)
     shape = _Shape.read(config)
     source = _Source(tensors, folder, _fp8_block(config))
     targets = list(_targets(config, family, shape, source))
@@ -238,13 +247,14 @@ def _targets(config: Config, family: Family, shape: _Shape, source: _Source) -> 
     n_embd, n_q = shape.n_embd, shape.n_head * shape.head_dim
     n_kv = shape.n_head_kv * shape.head_dim
 
-    def one(name: str, theirs: str, *expected: int, head_dim: int = 0) -> Target:
-        target = Target(f"{name}", (source.piece(theirs, head_dim),))
+    def one(name: str, theirs: str, *expected: int, head_dim: int = 0, ternary: bool = False) -> Target:
+        target = Target(name, (source.piece(theirs, head_dim, ternary),))
         target.check_shape(expected)
         return target
 
     def linear(name: str, theirs: str, rows: int, cols: int, head_dim: int = 0) -> Iterator[Target]:
-        yield one(f"{name}.weight", f"{theirs}.weight", rows, cols, head_dim=head_dim)
+        weight = f"{theirs}.weight"
+        yield one(f"{name}.weight", weight, rows, cols, head_dim=head_dim, ternary=family.ternary)
         if f"{theirs}.bias" in source.tensors:
             yield one(f"{name}.bias", f"{theirs}.bias", rows, head_dim=head_dim)
 
@@ -263,6 +273,9 @@ def _targets(config: Config, family: Family, shape: _Shape, source: _Source) -> 
         if family.head_norms:
             yield one(f"{blk}.attn_q_norm.weight", f"{attention}.q_norm.weight", shape.head_dim)
             yield one(f"{blk}.attn_k_norm.weight", f"{attention}.k_norm.weight", shape.head_dim)
+        if family.ternary:
+            yield one(f"{blk}.attn_sub_norm.weight", f"{attention}.inner_attn_ln.weight", n_q)
+            yield one(f"{blk}.ffn_sub_norm.weight", f"{layer}.mlp.ffn_layernorm.weight", shape.n_ff)
         yield from linear(f"{blk}.attn_output", f"{attention}.o_proj", n_embd, n_q)
         yield one(f"{blk}.ffn_norm.weight", f"{layer}.post_attention_layernorm.weight", n_embd)
         if family.experts:

@@ -13,9 +13,10 @@ import numpy as np
 from clarion.convert import families, vocabulary
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.encode import ENCODERS, FILE_TYPES
+from clarion.convert.hub import Repository
 from clarion.convert.output import Entry, write
 from clarion.convert.pieces import Target
-from clarion.errors import FileError, ParameterError
+from clarion.errors import ParameterError
 from clarion.gguf import Format, format_named
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
@@ -36,19 +37,24 @@ def convert(
     in F16.
 
     Args:
-        source: the checkpoint's folder, or the name of a repository in Hugging Face's cache on this machine.
+        source: the checkpoint's folder, or a repository of Hugging Face's hub, as `owner/name` or
+            `owner/name@revision`; what is not in the hub's cache on this machine is downloaded.
         path: the file to write.
-        type: of the matrices; None: bf16 where the checkpoint's are, else f16.
+        type: of the matrices; None: bf16 where the checkpoint's are and none is ternary, else f16.
         max_bytes: of tensors in a file; None: one file, else parts (`-00001-of-0000N.gguf`).
         progress: hears of the bytes written, and of all that there are.
 
     Raises:
-        FileError, FormatError: a file cannot be read or written, or breaks its format.
+        FileError, FormatError: a file cannot be read, downloaded or written, or breaks its format.
         UnsupportedError: a family, option, tensor or tokenizer that is not implemented; the message names it.
         ModelError: a tensor is missing, of another shape, or holds values that are not finite.
         ParameterError: `type` is unknown.
     """
-    folder = find(source)
+    folder = Path(source)
+    name = folder.resolve().name
+    if not folder.is_dir():
+        repository = Repository.parse(os.fspath(source))
+        folder, name = repository.download(), repository.name
     checkpoint = Checkpoint(folder)
     model = families.convert(checkpoint.config, checkpoint, str(folder))
     format = _format(type, model.targets)
@@ -56,7 +62,7 @@ def convert(
     metadata: dict[str, Any] = {
         **model.metadata,
         "general.type": "model",
-        "general.name": folder_name(source, folder),
+        "general.name": name,
         "general.file_type": np.uint32(FILE_TYPES[format]),
     }
     if format == "Q8_0":
@@ -80,43 +86,14 @@ def convert(
     return write(Path(path), {**metadata, **tokenizer}, entries, max_bytes=max_bytes)
 
 
-def find(source: str | os.PathLike[str]) -> Path:
-    """The folder of a checkpoint: itself, or where Hugging Face's tools keep a repository of this name.
-
-    Raises:
-        FileError: neither is there.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    name = os.fspath(source)
-    owner, slash, repository = name.partition("/")
-    if not (owner and slash and repository) or "/" in repository or ".." in name:
-        raise FileError(f"{name}: no such folder")
-    default = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface") / "hub"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or default) / f"models--{owner}--{repository}"
-    try:
-        revision = (cache / "refs" / "main").read_text().strip()
-    except OSError:
-        raise FileError(
-            f"{name}: no such folder, and no such repository in {cache.parent}; "
-            f"fetch it with: hf download {name}"
-        ) from None
-    return cache / "snapshots" / revision
-
-
-def folder_name(source: str | os.PathLike[str], folder: Path) -> str:
-    """What the model is called: the repository's name, or the folder's."""
-    return folder.resolve().name if Path(source).is_dir() else os.fspath(source).partition("/")[2]
-
-
 def _format(type: str | None, targets: list[Target]) -> str:
     """The name of the format that matrices are written in."""
     if type is None:
         n_elements: Counter[str] = Counter()
         for target in targets:
             for piece in target.pieces:
-                n_elements[piece.stored.dtype] += piece.stored.n_elements
+                # A ternary matrix is one scale, of which float16 keeps more digits.
+                n_elements["F16" if piece.ternary else piece.stored.dtype] += piece.stored.n_elements
         return "BF16" if n_elements.most_common(1)[0][0] in ("BF16", "F8_E4M3", "F8_E5M2") else "F16"
     if type.upper() not in ENCODERS:
         raise ParameterError(f"type is {type!r}, expected {', '.join(map(str.lower, ENCODERS))}")

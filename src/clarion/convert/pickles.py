@@ -1,7 +1,7 @@
 """PyTorch's `.bin` and `.pt` files without PyTorch: a zip archive with a pickle and the tensors' bytes.
 
-A pickle is a program. The unpickler here lets it name five things, all of which are made in this file, and
-refuses every other name before anything is called.
+A pickle is a program. The unpickler here lets it name five things, which are made for one file and forgotten
+with it, and refuses every other name before anything is called.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,10 +129,11 @@ class _Unpickler(pickle.Unpickler):
         self._storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {
+        # New functions each time: a pickle may set attributes of what it was given.
+        allowed: dict[tuple[str, str], Callable[..., Any]] = {
             ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): self._tensor,
-            ("torch._utils", "_rebuild_parameter"): _parameter,
+            ("torch._utils", "_rebuild_tensor_v2"): lambda *arguments: self._tensor(*arguments),
+            ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,  # a Parameter is its tensor
         }
         if (module, name) in allowed:
             return allowed[module, name]
@@ -181,8 +182,3 @@ class _Unpickler(pickle.Unpickler):
                 )
             expected *= max(size, 1)
         return _View(storage, first, sizes)
-
-
-def _parameter(view: Any, *_: object) -> Any:
-    """torch.nn.Parameter is its tensor."""
-    return view

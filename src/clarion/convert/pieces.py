@@ -12,6 +12,7 @@ from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError
 
 CHUNK_BYTES = 16 * 1024 * 1024  # of float32 values in memory at once, or one head or row where that is more
+LEAST_TERNARY_SCALE = 1e-5  # of the recipe's absmean (Ma et al., 2024, The Era of 1-bit LLMs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,14 @@ class Piece:
         scale: what float8 values are multiplied with: one number, one for each row, or one for each block.
         block: rows and columns of such a block.
         head_dim: of the heads whose halves become neighbouring rows (i, i + n/2 → 2i, 2i + 1), or 0.
+        ternary: each weight is rounded to -1, 0 or 1 times the mean magnitude, as the model does.
     """
 
     stored: Stored
     scale: Stored | None = None
     block: tuple[int, int] = (0, 0)
     head_dim: int = 0
+    ternary: bool = False
 
     def chunks(self) -> Iterator[Floats]:
         """Its rows in order, as float32 matrices.
@@ -35,6 +38,17 @@ class Piece:
         Raises:
             ModelError: a value is not finite, or the scale has another shape.
         """
+        if not self.ternary:
+            yield from self._read()
+            return
+        mean = sum(float(np.abs(x).sum(dtype=np.float64)) for x in self._read()) / max(
+            self.stored.n_elements, 1
+        )
+        scale = np.float32(max(mean, LEAST_TERNARY_SCALE))
+        for x in self._read():
+            yield np.clip(np.round(x / scale), -1, 1) * scale
+
+    def _read(self) -> Iterator[Floats]:
         scale = self._scales()
         # A vector has one row; one that is permuted is small, and taken whole.
         n_rows, n_cols = self.stored.n_rows, self.stored.n_cols
@@ -45,7 +59,8 @@ class Piece:
             end = min(begin + step, n_rows)
             x = self.stored.rows(begin, end)  # [rows, cols]
             if scale is not None:
-                x = x * scale(begin, end)
+                with np.errstate(all="ignore"):  # what is no number afterwards is refused
+                    x = x * scale(begin, end)
             self._check(x, begin)
             yield self._permuted(x)
 

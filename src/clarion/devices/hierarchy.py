@@ -6,7 +6,6 @@ found out is assumed, and `caches_from` and None say so.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import platform
@@ -23,10 +22,17 @@ _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage")
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A piece of memory and the processors that are near to it."""
+    """A piece of memory and the processors that are near to it.
+
+    Attributes:
+        number: as the system numbers it.
+        processors: that this process may run on.
+        whole: whether these are all that are near.
+    """
 
     number: int
     processors: frozenset[int]
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +103,10 @@ def nodes(usable: frozenset[int], root: Path = _NODES) -> tuple[Node, ...]:
     """The NUMA nodes that have some of the processors."""
     found = []
     for number in sorted(kernel_files.processors(root / "online") or ()):
-        near = (kernel_files.processors(root / f"node{number}/cpulist") or frozenset()) & usable
-        if near:
-            found.append(Node(number, near))
-    return tuple(found) or (Node(0, usable),)
-
-
-def stay_near(node: Node) -> None:
-    """Keeps this thread on a node's processors: memory that it touches first then lies there.
-
-    Where the system refuses, memory lies elsewhere, which is slower and no error.
-    """
-    if len(hierarchy().nodes) > 1 and hasattr(os, "sched_setaffinity"):
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, node.processors)
+        near = kernel_files.processors(root / f"node{number}/cpulist") or frozenset()
+        if near & usable:
+            found.append(Node(number, near & usable, near <= usable))
+    return tuple(found) or (Node(0, usable, True),)
 
 
 def huge_pages(root: Path = _HUGE_PAGES) -> HugePages | None:

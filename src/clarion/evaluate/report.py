@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import html
 import os
+import re
 import secrets
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,15 +19,16 @@ from clarion.evaluate.plots import Series, plot
 from clarion.evaluate.weights import TensorError
 
 _LINE_POINTS = 200  # of a line along the text
+_SPREAD = 0.7  # of the way to the next kind of matrix
 _LEAST = 1e-16  # of a divergence: below it float64 itself rounds
 _STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:900px;
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;background:#fff;max-width:980px;
 margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin:2rem 0 .4rem}p{margin:.4rem 0}
 .sub{color:#6b7280}svg{width:100%;height:auto}svg text{font-size:11px;fill:#6b7280}
 .grid{stroke:#e5e7eb}.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:13px}
 th,td{padding:.3rem .5rem;text-align:right;border-bottom:1px solid #e5e7eb;white-space:nowrap}
-th{font-weight:600;color:#6b7280}th:first-child,td:first-child{text-align:left}
+th{font-weight:600;color:#6b7280}th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .legend span{margin-right:1rem;font-size:13px}
 .legend i{display:inline-block;width:10px;height:10px;margin-right:5px}
 blockquote{margin:.6rem 0;padding:.3rem .8rem;border-left:3px solid #dc2626;font-size:13px}
@@ -170,30 +173,51 @@ def _details(evaluation: Evaluation, names: Sequence[str]) -> list[tuple[str, st
     if any(series.points for series in layers):
         sections.append(("Error by layer", plot(layers, "layer", "relative error", log_y=True)))
     if any(details.tensors for _, details in found):
-        x_label = "matrix, in the order of the file"
+        kinds = list(dict.fromkeys(_kind(error.name) for _, details in found for error in details.tensors))
         for head, error_of in (
             ("Error of the weights", lambda error: error.error),
             ("Error of their products", lambda error: error.product_error),
         ):
-            series = [_tensors(name, details.tensors, error_of) for name, details in found]
-            sections.append((head, plot(series, x_label, "relative error", zero=True)))
+            series = [_tensors(name, details.tensors, kinds, error_of) for name, details in found]
+            x_label = "kind of matrix, its layers from left to right"
+            sections.append((head, plot(series, x_label, "relative error", log_y=True, x_names=kinds)))
     return sections
 
 
 def _tensors(
-    name: str, errors: Sequence[TensorError], error_of: Callable[[TensorError], float | None]
+    name: str,
+    errors: Sequence[TensorError],
+    kinds: Sequence[str],
+    error_of: Callable[[TensorError], float | None],
 ) -> Series:
-    measured = [(i, error, error_of(error)) for i, error in enumerate(errors)]
-    points = [(float(i), y) for i, _, y in measured if y is not None]
-    labels = [f"{error.name} ({error.format})" for _, error, y in measured if y is not None]
+    n_of = Counter(_kind(error.name) for error in errors)
+    seen: Counter[str] = Counter()
+    points, labels = [], []
+    for error in errors:
+        kind, y = _kind(error.name), error_of(error)
+        x = kinds.index(kind) + _SPREAD * ((seen[kind] + 0.5) / n_of[kind] - 0.5)
+        seen[kind] += 1
+        if y is not None:
+            points.append((x, y))
+            labels.append(f"{error.name} ({error.format})")
     return Series(name, points, "dots", labels)
+
+
+def _kind(name: str) -> str:
+    """blk.7.ffn_up_exps.weight → ffn_up"""
+    return re.sub(r"^blk\.\d+\.|_exps(?=\.)|\.weight$", "", name)
 
 
 def _passage(place: Place) -> str:
     return (
-        f"<blockquote>{html.escape(place.before)}<mark>{html.escape(place.token)}</mark>"
+        f"<blockquote>{html.escape(place.before)}<mark>{_visible(place.token)}</mark>"
         f"{html.escape(place.after)}<br><small>token {place.position:,} · KLD {place.divergence:.3g} · "
         "chosen: "
-        f"<mark>{html.escape(place.choice)}</mark> · by the reference: "
-        f"<mark>{html.escape(place.reference_choice)}</mark></small></blockquote>"
+        f"<mark>{_visible(place.choice)}</mark> · by the reference: "
+        f"<mark>{_visible(place.reference_choice)}</mark></small></blockquote>"
     )
+
+
+def _visible(token: str) -> str:
+    """A token of nothing but line breaks is to be seen as well."""
+    return html.escape(token.replace("\n", "⏎"))

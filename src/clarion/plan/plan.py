@@ -79,6 +79,15 @@ class Plan:
         """Bytes of the cache that one token takes, over all layers."""
         return sum(n_head * self.kv.position_bytes(dim_k, dim_v) for n_head, dim_k, dim_v in self.kv_layers)
 
+    @property
+    def read_together(self) -> list[tuple[str, ...]]:
+        """The matrices that one operation multiplies with its input, for each that does."""
+        return [
+            tuple(self.weights[i].name for i in op.weights[: len(op.outputs)])
+            for op in self.ops
+            if op.op == "linear"
+        ]
+
     def weight_bytes(self, op: Op) -> int:
         """Bytes of weights that an operation reads for one token alone."""
         weights = [self.weights[i] for i in op.weights if i >= 0]

@@ -1,14 +1,16 @@
-"""Weights copied from the file's mapping into huge pages, as panels, all of them before anything is computed."""
+"""Weights copied from the file's mapping into huge pages, as panels, before anything is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from clarion._native import files
-from clarion.devices.hierarchy import hierarchy, stay_near
+from clarion.devices.hierarchy import Node
+from clarion.devices.numa import stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.panels import Panels
+from clarion.residency.shares import shares
 from clarion.residency.space import Bytes, Space
 
 
@@ -17,12 +19,24 @@ class Copied:
 
     place = "copied"
 
-    def __init__(self, mapped: Mapped, names: Sequence[str], panels: Panels, threads: int) -> None:
-        """Copies on so many threads. Raises MemoryError."""
+    def __init__(
+        self,
+        mapped: Mapped,
+        names: Sequence[str],
+        panels: Panels,
+        together: Iterable[Sequence[str]],
+        nodes: Sequence[Node],
+    ) -> None:
+        """Copies for each thread that computes what it will read, on its node; some weights are read
+        `together` by one operation.
+
+        Raises MemoryError.
+        """
         self._space = Space(mapped, names)
         self._panels = panels
-        with ThreadPoolExecutor(threads, thread_name_prefix="clarion-copy") as pool:
-            for done in [pool.submit(self._copy, part, threads) for part in range(threads)]:
+        self._shares = shares(self._space.sizes, together, len(nodes), panels.unit)
+        with ThreadPoolExecutor(len(nodes), thread_name_prefix="clarion-copy") as pool:
+            for done in [pool.submit(self._copy, thread, node) for thread, node in enumerate(nodes)]:
                 done.result()
 
     def data(self, name: str) -> Bytes:
@@ -33,12 +47,12 @@ class Copied:
         """Whether they are panels instead of rows."""
         return name in self._panels
 
-    def _copy(self, part: int, parts: int) -> None:
-        """The same part of each weight, as threads share rows: it then lies near to who reads it."""
-        gate, nodes = files.Gate(), hierarchy().nodes
-        stay_near(nodes[part * len(nodes) // parts])
+    def _copy(self, thread: int, node: Node) -> None:
+        """Of each weight what the thread of this number will read."""
+        gate = files.Gate()
+        stay_near(node)
         for name, copy in self._space.copies.items():
-            mine = self._panels.parts(name, copy.nbytes, parts)[part]
+            mine = self._shares[name][thread]
             original = self._space.originals[name][mine]
             self._panels.copy(name, copy[mine], original, gate)
             files.release(original)

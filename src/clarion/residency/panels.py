@@ -1,8 +1,8 @@
 """Matrices written as panels of 16 rows, the order in which processors multiply them.
 
-A file has rows, and 16 of them are 16 streams whose bytes every product would have to shuffle; in a panel they lie side
-by side (native/kernels/panel.h). That is the same number of bytes and the same products, bit for bit, so a matrix that is
-copied anyway is copied so.
+A file has rows, and 16 of them are 16 streams whose bytes every product would have to shuffle; in a panel
+they lie side by side (native/kernels/panel.h). That is the same number of bytes and the same products, bit
+for bit, so a matrix that is copied anyway is copied so.
 """
 
 from __future__ import annotations
@@ -50,23 +50,23 @@ class Panels:
 
     def __init__(self, core: Core, weights: Iterable[Matrix]) -> None:
         self._core = core
+        weights = [w for w in weights if w.rows % _ROWS == 0]
+        self._units = {w.name: w.n_bytes // (w.experts * w.rows) * _ROWS for w in weights}
         self._matrices = {w.name: w for w in weights if core.can_be_panels(w.type_id, w.rows)}
 
     def __contains__(self, name: str) -> bool:
         """Whether a copy of this weight is panels."""
         return name in self._matrices
 
-    def parts(self, name: str, n_bytes: int, n: int) -> list[slice]:
-        """The bytes of a weight in n parts that can be copied one without the other."""
-        unit = self._panel_bytes(name) if name in self._matrices else 1
-        ends = [n_bytes // unit * i // n * unit for i in range(n)] + [n_bytes]
-        return [slice(*ends[i : i + 2]) for i in range(n)]
+    def unit(self, name: str) -> int:
+        """Bytes of 16 rows of a weight, or one byte where it does not consist of such."""
+        return self._units.get(name, 1)
 
     def copy(self, name: str, to: Bytes, original: Bytes, gate: files.Gate) -> bool:
-        """Copies a part of a weight while the gate is open; False if it ended."""
+        """Copies whole units of a weight while the gate is open; False if it ended."""
         if name not in self._matrices:
             return files.copy(to, original, gate)
-        matrix, unit = self._matrices[name], self._panel_bytes(name)
+        matrix, unit = self._matrices[name], self.unit(name)
         piece = max(_PIECE // unit, 1) * unit
         for at in range(0, to.nbytes, piece):
             if not gate.wait():
@@ -74,7 +74,3 @@ class Panels:
             part = slice(at, min(at + piece, to.nbytes))
             self._core.interleave(matrix.type_id, matrix.cols, original[part], to[part])
         return True
-
-    def _panel_bytes(self, name: str) -> int:
-        matrix = self._matrices[name]
-        return matrix.n_bytes // (matrix.experts * matrix.rows) * _ROWS

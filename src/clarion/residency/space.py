@@ -38,9 +38,14 @@ class Space:
             for start, (name, data) in zip(ends, self.originals.items(), strict=False)
         }
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each weight."""
+        return {name: data.nbytes for name, data in self.originals.items()}
+
 
 def best_place(n_bytes: int, available: int) -> str:
-    """Where weights of so many bytes are best, with so many bytes of memory available: copied, moving or mapped."""
+    """Where so many bytes of weights are best, with so many bytes of memory: copied, moving or mapped."""
     if n_bytes <= AT_ONCE_BYTES:
         return "copied"
     return "moving" if n_bytes <= LARGEST_PART * available else "mapped"

@@ -21,6 +21,8 @@ from itertools import chain
 
 import numpy as np
 
+from clarion.devices.hierarchy import Node
+from clarion.devices.numa import stay_near
 from clarion.errors import ClosedError
 from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
 from clarion.runtime.jobs import Job, Result
@@ -46,15 +48,17 @@ class Engine:
         max_outputs: int,
         check: Callable[[], None],
         mover: Mover | None = None,
+        node: Node | None = None,
     ) -> None:
         """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover`
-        pauses while prompts are computed."""
+        pauses while prompts are computed; `node` is where the program's first thread, the engine's, stays."""
         self._program = program
         self._cache = cache
         self._sampler = sampler
         self._pool = PagePool(n_pages)
         self._check = check
         self._mover = mover
+        self._node = node
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
         self._logits = program.buffer("logits")  # [max_outputs, V]
@@ -118,6 +122,8 @@ class Engine:
     # ---- the engine's thread -----------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        if self._node is not None:
+            stay_near(self._node)
         while self._next_arrivals():
             try:
                 self._drop_cancelled()

@@ -1,0 +1,258 @@
+"""Threads and weights on several memory nodes: real threads and masks, on nodes that are made up.
+
+Where pages then lie is the system's doing: a page lies on the node of the processor that first writes to it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import clarion
+from clarion.devices import native, numa
+from clarion.devices.hierarchy import Node, hierarchy
+from clarion.residency import Copied, Mapped, Moving, Panels, copied, moving
+from clarion.residency.shares import shares
+
+PROMPT = "Once upon a time there was a king"
+
+
+def machine(*nodes: Node) -> Callable[[], object]:
+    processors = frozenset[int]().union(*(node.processors for node in nodes))
+    return lambda: replace(hierarchy(), processors=processors, nodes=nodes)
+
+
+def two_nodes(monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
+    """This machine as if half of its processors were near to other memory."""
+    usable = sorted(hierarchy().processors)
+    if len(usable) < 2 or not hasattr(os, "sched_setaffinity"):
+        pytest.skip("needs two processors, and a system that keeps threads on them")
+    half = len(usable) // 2
+    two = Node(0, frozenset(usable[:half]), True), Node(1, frozenset(usable[half:]), True)
+    monkeypatch.setattr(numa, "hierarchy", machine(*two))
+    monkeypatch.setattr(numa, "cpu_quota", lambda: None)
+    return two
+
+
+def affinities() -> dict[int, frozenset[int]]:
+    """The processors of each thread of this process, those that end meanwhile left out."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        try:
+            found[int(task.name)] = frozenset(os.sched_getaffinity(int(task.name)))
+        except ProcessLookupError:
+            continue
+    return found
+
+
+# ---- which thread is on which node
+
+
+@given(st.integers(1, 64), st.lists(st.integers(1, 32), min_size=1, max_size=8))
+def test_nodes_have_threads_in_proportion(threads: int, sizes: list[int]) -> None:
+    nodes = []
+    for i, size in enumerate(sizes):
+        first = sum(sizes[:i])
+        nodes.append(Node(i, frozenset(range(first, first + size)), True))
+    found = numa.thread_nodes(threads, machine(*nodes)())
+    assert len(found) == threads
+    assert list(found) == sorted(found, key=lambda node: node.number)  # neighbours beside each other
+    for node in nodes:
+        fair = threads * len(node.processors) / sum(sizes)
+        assert abs(found.count(node) - fair) < 1
+
+
+def test_threads_stay_only_where_nobody_else_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    low, high = Node(0, frozenset(range(8)), True), Node(1, frozenset(range(8, 16)), True)
+    two = machine(low, high)()
+    monkeypatch.setattr(numa, "cpu_quota", lambda: None)
+    assert numa.free_because(16, two) == ""
+    assert numa.free_because(2, two) == ""
+    assert numa.free_because(1, two) == "there are fewer than nodes"
+    assert numa.free_because(8, machine(low)()) == "there is one"
+    part = machine(low, replace(high, whole=False))()
+    assert numa.free_because(16, part) == "the affinity mask has a part of a node"
+    monkeypatch.setattr(numa, "cpu_quota", lambda: 15.5)
+    assert numa.free_because(15, two) == "the control group has a quota"
+    monkeypatch.setattr(numa, "cpu_quota", lambda: 16.0)
+    assert numa.free_because(16, two) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's masks")
+def test_masks() -> None:
+    nodes = [Node(0, frozenset({0, 2}), True), Node(1, frozenset({1, 64, 130}), True)]
+    words = np.frombuffer(numa.masks(nodes), np.uint)
+    assert words.tolist() == [5, 0, 0, 2, 1, 4]
+
+
+def test_one_node_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(hierarchy().nodes) > 1:
+        pytest.skip("this machine has several nodes")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: pytest.fail("bound"), raising=False)
+    before = set(affinities().values()) if sys.platform == "linux" else set()
+    with clarion.load(context=64, threads=2, weights="copied") as model:
+        model.generate(PROMPT, max_tokens=3)
+        if sys.platform == "linux":
+            assert set(affinities().values()) == before
+
+
+# ---- threads
+
+
+def test_workers_stay_on_their_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = two_nodes(monkeypatch)
+    everywhere = frozenset(os.sched_getaffinity(0))
+    before = set(affinities())
+    pool = native().Machine(4, processors=numa.masks(numa.thread_nodes(4)))
+    workers = {task: mask for task, mask in affinities().items() if task not in before}
+    assert [workers[task] for task in sorted(workers)] == [
+        two[0].processors,
+        two[1].processors,
+        two[1].processors,
+    ]
+    assert frozenset(os.sched_getaffinity(0)) == everywhere  # the caller's thread is the caller's affair
+    del pool
+
+
+def test_a_model_on_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = []
+    with clarion.load(context=128, threads=2, weights="mapped") as model:
+        texts.append(model.generate(PROMPT, max_tokens=20, greedy=True).tokens)
+    two = two_nodes(monkeypatch)
+    everywhere = frozenset(os.sched_getaffinity(0))
+    for weights in ("copied", "moving"):
+        before = set(affinities())
+        with clarion.load(context=128, threads=2, weights=weights) as model:
+            model.settle()
+            texts.append(model.generate(PROMPT, max_tokens=20, greedy=True).tokens)
+            masks = [mask for task, mask in affinities().items() if task not in before]
+            assert sorted(masks, key=sorted) == [node.processors for node in two]  # the engine's, a worker's
+        assert frozenset(os.sched_getaffinity(0)) == everywhere
+    assert texts[0] == texts[1] == texts[2]
+
+
+# ---- weights
+
+sizes = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 1000), min_size=1)
+
+
+@given(sizes, st.integers(1, 9), st.data())
+def test_every_byte_has_one_reader(sizes: dict[str, int], threads: int, data: st.DataObject) -> None:
+    names = st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3, unique=True)
+    together = data.draw(st.lists(names, max_size=3))
+    found = shares(sizes, together, threads, lambda name: 1)
+    assert found.keys() == sizes.keys()
+    for name, parts in found.items():
+        assert len(parts) == threads
+        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
+        assert parts[-1].stop == sizes[name]
+        assert all(part.start <= part.stop for part in parts)
+
+
+def test_what_is_read_together_is_shared_out_together() -> None:
+    sizes = {"q": 400, "k": 100, "v": 100, "o": 600, "embed": 7}
+    assert shares(sizes, [("q", "k", "v"), ("o",)], 2, lambda name: 1) == {
+        "q": (slice(0, 300), slice(300, 400)),
+        "k": (slice(0, 0), slice(0, 100)),
+        "v": (slice(0, 0), slice(0, 100)),
+        "o": (slice(0, 300), slice(300, 600)),
+        "embed": (slice(0, 3), slice(3, 7)),
+    }
+
+
+def test_operations_cut_their_weights_as_shares_do() -> None:
+    """The items of native/kernels/linear.cpp: lane l of n begins at item items * l / n, and an item is the
+    panels that begin in its part of the bytes."""
+    with clarion.load(context=64) as model:
+        plan = model.plan
+    weights = {weight.name: weight for weight in plan.weights}
+    assert any(len(group) > 1 for group in plan.read_together)
+    threads, item_bytes = 3, 1 << 16
+    sizes = {name: weight.n_bytes for name, weight in weights.items()}
+    panel = {name: 16 * weight.n_bytes // weight.rows for name, weight in weights.items()}
+    found = shares(sizes, plan.read_together, threads, panel.__getitem__)
+    for group in plan.read_together:
+        total, begin = sum(sizes[name] for name in group), 0
+        items = threads * (total // (threads * item_bytes) + 1)
+        for name in group:
+            for t, part in enumerate(found[name]):
+                first, last = (total * (items * i // threads) // items - begin for i in (t, t + 1))
+                ends = [min(max(-(-at // panel[name]), 0) * panel[name], sizes[name]) for at in (first, last)]
+                assert [part.start, part.stop] == ends
+            begin += sizes[name]
+
+
+class Tensor:
+    def __init__(self, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+        self.data = data
+
+
+class Program:
+    def __init__(self) -> None:
+        self.given: dict[int, bytes] = {}
+
+    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
+        self.given[index] = data.tobytes()
+
+    def moved(self) -> int:
+        return len(self.given)
+
+
+def test_each_node_copies_what_its_threads_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    data = {name: generator.integers(0, 256, n, np.uint8) for name, n in (("a", 900), ("b", 300), ("c", 64))}
+    mapped = Mapped({name: Tensor(values) for name, values in data.items()})
+    two = Node(0, frozenset({0}), True), Node(1, frozenset({1}), True)
+    near: dict[str, Node] = {}  # where each thread is
+    pieces: list[tuple[int, int, int]] = []  # node, address, bytes
+
+    def copy(to: np.ndarray[tuple[int], np.dtype[np.uint8]], original: object, gate: object) -> bool:
+        pieces.append(
+            (near[threading.current_thread().name].number, to.__array_interface__["data"][0], to.nbytes)
+        )
+        return files_copy(to, original, gate)
+
+    files_copy = copied.files.copy
+    monkeypatch.setattr(copied.files, "copy", copy)
+    for module in (copied, moving):
+        monkeypatch.setattr(
+            module, "stay_near", lambda node: near.__setitem__(threading.current_thread().name, node)
+        )
+
+    def check(copies: dict[str, np.ndarray[tuple[int], np.dtype[np.uint8]]]) -> None:
+        for name, expected in (("a", [600, 300]), ("b", [0, 300]), ("c", [32, 32])):
+            start = copies[name].__array_interface__["data"][0]
+            inside = [p for p in pieces if start <= p[1] and p[1] + p[2] <= start + copies[name].nbytes]
+            assert [sum(n for node, _, n in inside if node == number) for number in (0, 1)] == expected
+        pieces.clear()
+
+    nodes, rows = (two[0], two[0], two[1], two[1]), Panels(native(), [])
+    at_once = Copied(mapped, list(data), rows, [("a", "b")], nodes)
+    assert all(at_once.data(name).tobytes() == data[name].tobytes() for name in data)
+    check({name: at_once.data(name) for name in data})
+    program = Program()
+    later = Moving(mapped, list(data), [True] * 3, rows, [("a", "b")], nodes)
+    later.start(program)
+    later.join()
+    assert program.given == {i: values.tobytes() for i, values in enumerate(data.values())}
+    check(later._space.copies)
+
+
+def test_a_system_that_refuses_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    two_nodes(monkeypatch)
+
+    def refuse(*_: object) -> None:
+        raise OSError("refused")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with clarion.load(context=64, threads=2, weights="copied") as model:
+        assert model.generate(PROMPT, max_tokens=3).tokens
