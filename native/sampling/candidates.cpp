@@ -326,7 +326,7 @@ void Candidates::tally() {
     }
     for (int32_t j = 0; j < n_buckets - 1; ++j) {
         const Sums &a = sums[0][j], &b = sums[1][j], &c = sums[2][j], &d = sums[3][j];
-        const double middle = std::exp(-(j + 0.5) / per_unit_);
+        const double middle = passes::exp_negative(-(j + 0.5) / per_unit_);
         mass_[j] = middle * ((a.share + b.share) + (c.share + d.share));
         moment_[j] = middle * ((a.moment + b.moment) + (c.moment + d.moment));
     }

@@ -5,8 +5,7 @@
 #include <limits>
 
 // Compiled several times; the loader takes what the processor has.
-#if defined(__x86_64__) && defined(__gnu_linux__) && \
-    (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 11)
+#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 11)
 #define CLARION_CLONES [[gnu::target_clones("default", "avx2", "avx512f")]]
 #else
 #define CLARION_CLONES
@@ -18,6 +17,7 @@ namespace {
 
 constexpr int lanes = 16;
 constexpr int sums = 8;
+constexpr double log2_e = 0x1.71547652b82fep0;
 
 // 2^y for y <= 0: y = n + f with |f| <= 1/2, and the Taylor series of 2^f up to (f ln 2)^11 / 11!, whose remainder is
 // below 7e-15. What would be below 2^-1022 is 0.
@@ -80,9 +80,11 @@ CLARION_CLONES Extremes extremes(const float* x, int64_t n) {
     return result;
 }
 
+double exp_negative(double x) { return exp2_negative(x * log2_e); }
+
 CLARION_CLONES void weigh(const float* x, int64_t n, double top, double temperature, float low,
                           double* weights) {
-    const double per_unit = 0x1.71547652b82fep0 / temperature;  // log2(e)
+    const double per_unit = log2_e / temperature;
     const double least = low;
     for (int64_t i = 0; i < n; ++i) {
         const double v = x[i], weight = exp2_negative((v - top) * per_unit);

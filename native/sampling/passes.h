@@ -15,6 +15,9 @@ struct Extremes {
 };
 Extremes extremes(const float* x, int64_t n);
 
+// e^x for x <= 0.
+double exp_negative(double x);
+
 // weights[i] = e^((x[i] - top) / temperature), or 0 where x[i] < low. No x[i] >= low may exceed top.
 void weigh(const float* x, int64_t n, double top, double temperature, float low, double* weights);
 

@@ -35,6 +35,7 @@ void test_simd();
 void test_products();
 void test_pool();
 void test_program();
+void test_sampling();
 
 // Calls of operator new since the start of the process (main.cpp).
 long allocations();

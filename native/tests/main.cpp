@@ -39,6 +39,7 @@ void* __cxa_allocate_exception(size_t) noexcept { std::abort(); }
 int main() {
     clarion::tests::test_simd();
     clarion::tests::test_products();
+    clarion::tests::test_sampling();
 #ifndef CLARION_TEST_KERNELS
     clarion::tests::test_pool();
     clarion::tests::test_program();
