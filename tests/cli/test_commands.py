@@ -93,10 +93,10 @@ def test_run_json(expected: clarion.Completion) -> None:
 
 
 def test_options_reach_the_sampler(capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["run", PROMPT, "-n", "30", "--greedy", "--stop", "wife", "--json"]) == 0
+    assert execute(["run", PROMPT, "-n", "30", "--greedy", "--stop", "son", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert report["stopped_by"] == "wife"
-    assert "wife" not in report["text"]
+    assert report["stopped_by"] == "son"
+    assert "son" not in report["text"]
     assert execute(["run", PROMPT, "-n", "20", "--seed", "-1", "--repeat-penalty", "1.3", "--json"]) == 0
     assert execute(["run", PROMPT, "-n", "20", "--seed", "3", "--top-k", "1", "--json"]) == 0
     greedy = json.loads(capsys.readouterr().out.splitlines()[-1])

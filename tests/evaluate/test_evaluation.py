@@ -99,7 +99,7 @@ def test_strides_score_all_tokens():
 
 def test_details_say_where_the_error_comes_from(evaluation, coarse):
     of_coarse, of_same = evaluation.details
-    assert len(of_coarse.layers) == len(of_same.layers) == 6
+    assert len(of_coarse.layers) == len(of_same.layers) == 7
     assert min(of_coarse.layers) > 1e-2 > 1e-3 > max(of_same.layers) > 0
     assert of_same.tensors == []
     with File.open(coarse) as file:

@@ -189,7 +189,7 @@ def test_the_command_line(tmp_path, capsys):
     text.write_text("Once upon a time there was a king who had three sons. " * 30)
     command = ["imatrix", str(BUILT_IN), str(text), "-c", "64", "-t", "1"]
     assert execute([*command, "-o", str(out), "--chunks", "2"]) == 0
-    assert "42 matrices, 2 chunks of 64 tokens" in capsys.readouterr().out
+    assert "49 matrices, 2 chunks of 64 tokens" in capsys.readouterr().out
     assert execute([*command, "-o", str(both), "--in-file", str(out), "--process-output", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["matrices"] == 43  # the output is the table of embeddings
