@@ -16,7 +16,7 @@ namespace clarion {
 
 // Adds the columns that are left of 16, and the lanes: once for all numbers of rows and tokens.
 template <typename F>
-[[gnu::noinline]] void finish_floats(simd::Panel rows, int64_t n_cols, const float* const* x, int n_rows,
+[[gnu::noinline]] void finish_floats(simd::Rows16 rows, int64_t n_cols, const float* const* x, int n_rows,
                                      int n_tokens, const simd::f32x16* total, float* sums) {
     const int64_t whole = n_cols / 16 * 16, left = n_cols - whole;
     for (int r = 0; r < n_rows; ++r) {
@@ -32,7 +32,7 @@ template <typename F>
 
 // R rows with T tokens: sums[16 t + r]. Only the first tokens fetch ahead, which would cost the others a fifth.
 template <typename F, int R, int T>
-void dot_floats(simd::Panel rows, int64_t n_cols, const float* const* x, const Fetch* fetch, float* sums) {
+void dot_floats(simd::Rows16 rows, int64_t n_cols, const float* const* x, const Fetch* fetch, float* sums) {
     simd::f32x16 total[R * T];
     unrolled<R * T>([&]<int i>() CLARION_INLINE { total[i] = simd::zero(); });
     for (int64_t k = 0; k + 16 <= n_cols; k += 16) {
@@ -54,14 +54,14 @@ void dot_floats(simd::Panel rows, int64_t n_cols, const float* const* x, const F
 }
 
 template <typename F>
-void multiply_floats(simd::Panel panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+void multiply_floats(simd::Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
                      Fetch fetch, float* sums) {
     // Sums, the weights of R rows and an activation: 21 registers of 32, or 14 of 16 where a vector takes two. Loads are
     // then at most as many as multiplies. Files in F64 are curiosities, and take what costs the least code.
     constexpr int R = F::bytes == 8 ? 1 : simd::tile_f32 >= 12 ? 4 : simd::tile_f32 > 1 ? 2 : 1, T = R;
     const auto* x = reinterpret_cast<const float* const*>(tokens);
     for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
-        const simd::Panel rows{panel.base + r * panel.stride, panel.stride};
+        const simd::Rows16 rows{panel.base + r * panel.stride, panel.stride};
         int64_t t = 0;
         if constexpr (T > 1)
             for (; t + T <= n_tokens; t += T)

@@ -19,7 +19,7 @@ struct Parts {
 
 }  // namespace
 
-void interleave(const Format& format, simd::Panel rows, int64_t blocks, uint8_t* panel) {
+void interleave(const Format& format, simd::Rows16 rows, int64_t blocks, uint8_t* panel) {
     const Parts parts(format);
     for (int64_t b = 0; b < blocks; ++b, rows.base += format.bytes, panel += 16 * format.bytes) {
         // Every block has 16 bytes of fours or more; the last 16 may overlap those before.

@@ -164,11 +164,11 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 
 // BF16 weights as they are, where the instruction set multiplies them so.
 template <typename Fetch>
-constexpr bool has_bf16 = requires(simd::Panel panel, const std::byte* const* tokens, const Fetch& fetch,
+constexpr bool has_bf16 = requires(simd::Rows16 panel, const std::byte* const* tokens, const Fetch& fetch,
                                    float* sums) { multiply_bf16(panel, 0, tokens, 0, fetch, sums); };
 
 template <typename Fetch>
-void multiply_pairs(simd::Panel panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+void multiply_pairs(simd::Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
                     const Fetch& fetch, float* sums) {
     if constexpr (has_bf16<Fetch>) multiply_bf16(panel, n_cols, tokens, n_tokens, fetch, sums);
 }
@@ -203,7 +203,7 @@ void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const flo
 // Sixteen rows, block after block: a panel, or rows of which it makes one in L1 where the format is decoded so.
 class Source {
   public:
-    Source(const Format& format, simd::Panel rows, bool is_panel, uint8_t* made)
+    Source(const Format& format, simd::Rows16 rows, bool is_panel, uint8_t* made)
         : format_(format), rows_(rows), is_panel_(is_panel), made_(made) {}
 
     int64_t at_once(int64_t n_cols) const { return is_panel_ ? n_cols : most_tile_columns; }
@@ -229,13 +229,13 @@ class Source {
 
   private:
     const Format& format_;
-    simd::Panel rows_;
+    simd::Rows16 rows_;
     bool is_panel_;
     uint8_t* made_;
 };
 
 // 16 rows that lie wholly within the matrix, or one row 16 times (stride 0).
-void whole_panel(const Tiling& tiling, const Format& format, simd::Panel rows, bool is_panel, int64_t n_cols,
+void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, bool is_panel, int64_t n_cols,
                  const ActivationRows& activations, int64_t n_tokens, Scratch16& local, float* sums) {
     const bool floats = activations.kind == Kind::f32;
     const auto one = activations.kind == Kind::high ? format.one_high : format.one_fast;

@@ -12,7 +12,7 @@ constexpr int64_t most_columns = most_tile_columns, most_groups = most_columns /
 
 // 16 rows of 32-bit elements, `stride` bytes apart, to columns: [bytes/4][16], in steps of four columns.
 void transpose(const void* rows, int64_t stride, int64_t bytes, void* columns) {
-    const simd::Panel panel{static_cast<const uint8_t*>(rows), stride};
+    const simd::Rows16 panel{static_cast<const uint8_t*>(rows), stride};
     auto* to = static_cast<uint8_t*>(columns);
     for (int64_t k = 0; k < bytes; k += 16) {
         simd::u8x64 out[4];
@@ -34,7 +34,7 @@ void to_floats(const Format& format, int64_t columns, const At& at, int64_t step
 
 }  // namespace
 
-void decode_rows(const Format& format, simd::Panel rows, int64_t blocks, const Tile& tile) {
+void decode_rows(const Format& format, simd::Rows16 rows, int64_t blocks, const Tile& tile) {
     alignas(64) uint8_t u[16 * most_columns];
     alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
     const int64_t columns = blocks * format.block;

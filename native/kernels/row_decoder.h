@@ -16,7 +16,7 @@ void unpack_blocks(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale,
 }
 
 // A tile of 16 rows by Format::unpack; floats by Format::dequantize.
-void decode_rows(const Format& format, simd::Panel rows, int64_t blocks, const Tile& tile);
+void decode_rows(const Format& format, simd::Rows16 rows, int64_t blocks, const Tile& tile);
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x);
 
 }  // namespace clarion

@@ -178,7 +178,7 @@ inline f32x16 f16_high(u8x64 x) {
 }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
@@ -199,12 +199,12 @@ struct Panel {
     out[2] = _mm256_unpacklo_epi64(high01, high23);
     out[3] = _mm256_unpackhi_epi64(high01, high23);
 }
-[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
-    int64_t s = panel.stride;
+[[gnu::always_inline]] inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
+    int64_t s = rows.stride;
     __asm__("" : "+r"(s));  // or the compiler keeps 16 addresses in memory instead of scaling one register
     __m256i a[4], b[4];
-    transpose_16_of_8(panel.base + offset, s, a);
-    transpose_16_of_8(panel.base + 8 * s + offset, s, b);
+    transpose_16_of_8(rows.base + offset, s, a);
+    transpose_16_of_8(rows.base + 8 * s + offset, s, b);
     out[0] = {a[0], b[0]};
     out[1] = {a[1], b[1]};
     out[2] = {a[2], b[2]};

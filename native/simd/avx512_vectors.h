@@ -133,7 +133,7 @@ inline f32x16 f16_high(u8x64 a) {
 }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
@@ -141,8 +141,8 @@ struct Panel {
 // Register i takes rows i, 4+i, 8+i, 12+i, one in each 128-bit lane; a 4 x 4 transposition of 32-bit elements within
 // the lanes then leaves the rows in order. Joining pairs, then halves, leaves most of the work to 256-bit operations,
 // which processors with 256-bit units do twice as fast and the others no slower.
-[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
-    int64_t s = panel.stride;
+[[gnu::always_inline]] inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
+    int64_t s = rows.stride;
     __asm__("" : "+r"(s));  // or the compiler keeps 16 addresses in memory instead of scaling one register
     const auto four = [s](const uint8_t* p) {
         const auto row = [p](int64_t at) {
@@ -152,7 +152,7 @@ struct Panel {
         const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(row(8 * s)), row(12 * s), 1);
         return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
     };
-    const uint8_t* p = panel.base + offset;
+    const uint8_t* p = rows.base + offset;
     const __m512i v0 = four(p), v1 = four(p + s), v2 = four(p + 2 * s), v3 = four(p + 3 * s);
     const __m512i low01 = _mm512_unpacklo_epi32(v0, v1), high01 = _mm512_unpackhi_epi32(v0, v1);
     const __m512i low23 = _mm512_unpacklo_epi32(v2, v3), high23 = _mm512_unpackhi_epi32(v2, v3);

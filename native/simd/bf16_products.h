@@ -16,7 +16,7 @@ inline void store_bf16(uint16_t* p, f32x16 x) {
 
 // R rows with T tokens: sums[16 t + r]. Only the first tokens fetch ahead.
 template <int R, int T, typename Fetch>
-void dot_pairs(Panel rows, int64_t n_cols, const std::byte* const* tokens, const Fetch* fetch, float* sums) {
+void dot_pairs(Rows16 rows, int64_t n_cols, const std::byte* const* tokens, const Fetch* fetch, float* sums) {
     __m512 total[R * T];
 #pragma GCC unroll 24
     for (int i = 0; i < R * T; ++i) total[i] = _mm512_setzero_ps();
@@ -49,11 +49,11 @@ void dot_pairs(Panel rows, int64_t n_cols, const std::byte* const* tokens, const
 }
 
 template <typename Fetch>
-void multiply_bf16(Panel panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch fetch,
-                   float* sums) {
+void multiply_bf16(Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+                   Fetch fetch, float* sums) {
     constexpr int R = 4, T = 4;  // sums, the weights of R rows and an activation: 21 of 32 registers
     for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
-        const Panel rows{panel.base + r * panel.stride, panel.stride};
+        const Rows16 rows{panel.base + r * panel.stride, panel.stride};
         int64_t t = 0;
         for (; t + T <= n_tokens; t += T)
             dot_pairs<R, T>(rows, n_cols, tokens + t, t == 0 ? &fetch : nullptr, sums + 16 * t + r);

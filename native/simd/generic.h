@@ -248,16 +248,16 @@ inline f32x16 f16_high(u8x64 a) {
 }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
 
 // 16 bytes of each row, from `offset`: out[c] holds bytes 4c .. 4c+3 of every row.
-inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
     for (int c = 0; c < 4; ++c)
         for (int r = 0; r < 16; ++r)
-            std::memcpy(out[c].v + 4 * r, panel.base + r * panel.stride + offset + 4 * c, 4);
+            std::memcpy(out[c].v + 4 * r, rows.base + r * rows.stride + offset + 4 * c, 4);
 }
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied

@@ -226,16 +226,16 @@ inline f32x16 f16_high(u8x64 x) {
 }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
 
 // Four 4 x 4 transpositions of 32-bit elements.
-[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+[[gnu::always_inline]] inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
     for (int i = 0; i < 4; ++i) {
         const auto row = [&](int r) {
-            return vreinterpretq_u32_u8(vld1q_u8(panel.base + (4 * i + r) * panel.stride + offset));
+            return vreinterpretq_u32_u8(vld1q_u8(rows.base + (4 * i + r) * rows.stride + offset));
         };
         const uint32x4_t r0 = row(0), r1 = row(1), r2 = row(2), r3 = row(3);
         const uint64x2_t even01 = vreinterpretq_u64_u32(vtrn1q_u32(r0, r1));

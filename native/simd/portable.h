@@ -167,15 +167,15 @@ inline f32x16 f16_low(u8x64 x) { return widen_f16(lowest_first((U32)x.v) & 0xfff
 inline f32x16 f16_high(u8x64 x) { return widen_f16(lowest_first((U32)x.v) >> 16); }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
-[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+[[gnu::always_inline]] inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
     I32 columns[4];
     for (int r = 0; r < 16; ++r) {
         int32_t row[4];
-        std::memcpy(row, panel.base + r * panel.stride + offset, 16);
+        std::memcpy(row, rows.base + r * rows.stride + offset, 16);
         for (int c = 0; c < 4; ++c) columns[c][r] = row[c];
     }
     for (int c = 0; c < 4; ++c) out[c].v = (U8)columns[c];

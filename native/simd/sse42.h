@@ -222,17 +222,17 @@ inline f32x16 f16_high(u8x64 x) {
 }
 
 // 16 rows of a matrix, `stride` bytes apart.
-struct Panel {
+struct Rows16 {
     const uint8_t* base;
     int64_t stride;
 };
 
 // Four 4 x 4 transpositions of 32-bit elements.
-[[gnu::always_inline]] inline void transpose_16(Panel panel, int64_t offset, u8x64 out[4]) {
+[[gnu::always_inline]] inline void transpose_16(Rows16 rows, int64_t offset, u8x64 out[4]) {
     for (int i = 0; i < 4; ++i) {
-        const uint8_t* p = panel.base + 4 * i * panel.stride + offset;
-        const __m128i r0 = load_128(p), r1 = load_128(p + panel.stride);
-        const __m128i r2 = load_128(p + 2 * panel.stride), r3 = load_128(p + 3 * panel.stride);
+        const uint8_t* p = rows.base + 4 * i * rows.stride + offset;
+        const __m128i r0 = load_128(p), r1 = load_128(p + rows.stride);
+        const __m128i r2 = load_128(p + 2 * rows.stride), r3 = load_128(p + 3 * rows.stride);
         const __m128i low01 = _mm_unpacklo_epi32(r0, r1), high01 = _mm_unpackhi_epi32(r0, r1);
         const __m128i low23 = _mm_unpacklo_epi32(r2, r3), high23 = _mm_unpackhi_epi32(r2, r3);
         out[0].v[i] = _mm_unpacklo_epi64(low01, low23);

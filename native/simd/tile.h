@@ -4,7 +4,7 @@
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const FloatTileProduct&, std::type_identity<float>);
 //
-//     void multiply_bf16(Panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch, float* sums);
+//     void multiply_bf16(Rows16, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch, float* sums);
 //     void store_bf16(uint16_t*, f32x16);
 //
 // The last two are for BF16 weights, with tokens that are BF16 too, and what encodes them. kernels/product.cpp calls the

@@ -192,7 +192,7 @@ def test_the_command_line(tmp_path, capsys):
     assert "49 matrices, 2 chunks of 64 tokens" in capsys.readouterr().out
     assert execute([*command, "-o", str(both), "--in-file", str(out), "--process-output", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert figures["matrices"] == 43  # the output is the table of embeddings
+    assert figures["matrices"] == 50  # the output is the table of embeddings
     one, two = Imatrix.read(out), Imatrix.read(both)
     assert two.chunk_count == figures["chunks"] > one.chunk_count == 2
     assert two.datasets == (str(text), str(text))

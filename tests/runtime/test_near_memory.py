@@ -135,7 +135,7 @@ def test_a_model_on_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
         with clarion.load(context=128, threads=2, weights=weights) as model:
             model.settle()
             texts.append(model.generate(PROMPT, max_tokens=20, greedy=True).tokens)
-            # The engine's and a worker's. Threads that copied are over, but a system may list them for a moment more.
+            # The engine's and a worker's. Threads that copied are over, but may be listed for a moment more.
             for _ in range(1000):
                 masks = [mask for task, mask in affinities().items() if task not in before]
                 if len(masks) == len(two):
