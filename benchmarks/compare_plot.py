@@ -9,7 +9,7 @@ from compare_table import Beside, generation, prompt, spread
 from engines import Engine
 
 COLORS = ("#94a3b8", "#64748b", "#334155", "#93c5fd", "#1d4ed8", "#86efac", "#15803d", "#fca5a5")
-LABELS, PANEL, GAP = 150, 300, 70  # pixels across: names, a panel of bars, what parts two panels
+LABELS, PANEL, GAP = 150, 340, 110  # pixels across: names, a panel of bars, what parts two panels
 BAR, SPACE, TOP = 12, 14, 58  # pixels down: a bar, what parts two groups, title and legend
 STYLE = "font-family: system-ui, sans-serif; font-size: 11px"
 
