@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,8 +250,8 @@ def test_a_file_that_fits_nothing_is_refused(tmp_path):
 
 def test_network_and_file_measure_alike(tmp_path, tokens):
     network = random_network("llama")
-    path = tmp_path / "model.gguf"
-    export(model("llama"), network.weights(), path, "F16")
+    path, of = tmp_path / "model.gguf", model("llama")
+    export(replace(of, recipe=replace(of.recipe, context=256)), network.weights(), path, "F16")
     text = "Once there was a king. The wolf ran home. " * 60
     wide = Network(SHAPES["llama"], 256)
     wide.load_state_dict(network.state_dict())
