@@ -4,8 +4,9 @@
 #include <cfloat>
 #include <limits>
 
-// Compiled several times; the loader takes what the processor has.
-#if defined(__x86_64__) && defined(__GLIBC__) && (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 11)
+// Compiled several times; the loader takes what the processor has. It asks before the thread sanitizer is ready.
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_THREAD__) && \
+    (defined(__clang__) ? __clang_major__ >= 14 : __GNUC__ >= 11)
 #define CLARION_CLONES [[gnu::target_clones("default", "avx2", "avx512f")]]
 #else
 #define CLARION_CLONES

@@ -45,7 +45,7 @@ struct Builder {
             const float x = format == 0 ? random.next() : 0.0f;
             std::memcpy(data + i, &x, static_cast<size_t>(std::min<int64_t>(4, bytes - i)));
         }
-        spec.weights.push_back({"w", format, rows, cols, experts, {data, static_cast<size_t>(bytes)}});
+        spec.weights.push_back({"w", format, rows, cols, experts, {data, static_cast<size_t>(bytes)}, false});
         return static_cast<int64_t>(spec.weights.size()) - 1;
     }
 
