@@ -127,14 +127,9 @@ template <typename Sink>
     sink.finish();
 }
 
-// The 16-bit float at `offset + b * stride` of every row: out[b][r].
-inline void gather_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
-    for (int64_t b = 0; b < blocks; ++b) simd::store(out + 16 * b, first_f16(panel, offset + b * stride));
-}
-
-// The same for each of a block's n groups: out[b * n + g][r].
-template <int n>
-void spread_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
+// The 16-bit float at `offset + b * stride` of every row, for each of a block's n groups: out[b * n + g][r].
+template <int n = 1>
+void gather_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t blocks, float* out) {
     for (int64_t b = 0; b < blocks; ++b)
         for (int g = 0; g < n; ++g, out += 16) simd::store(out, first_f16(panel, offset + b * stride));
 }

@@ -16,7 +16,7 @@ struct Q1_0 {
     static constexpr bool has_min = false, wide = false, hot = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
-        spread_f16<4>(panel, 0, bytes, blocks, scale);
+        gather_f16<4>(panel, 0, bytes, blocks, scale);
     }
 
     template <typename Sink>

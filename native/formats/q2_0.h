@@ -16,7 +16,7 @@ struct Q2_0 {
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
-        spread_f16<2>(panel, 0, bytes, blocks, scale);
+        gather_f16<2>(panel, 0, bytes, blocks, scale);
     }
 
     template <typename Sink>

@@ -19,7 +19,7 @@ struct TQ1_0 {
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
-        spread_f16<8>(panel, 52, bytes, blocks, scale);
+        gather_f16<8>(panel, 52, bytes, blocks, scale);
     }
 
     template <typename Sink>

@@ -54,14 +54,14 @@ void dot_floats(simd::Rows16 rows, int64_t n_cols, const float* const* x, const 
 }
 
 template <typename F>
-void multiply_floats(simd::Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+void multiply_floats(simd::Rows16 all, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
                      Fetch fetch, float* sums) {
     // Sums, the weights of R rows and an activation: 21 registers of 32, or 14 of 16 where a vector takes two. Loads are
     // then at most as many as multiplies. Files in F64 are curiosities, and take what costs the least code.
     constexpr int R = F::bytes == 8 ? 1 : simd::tile_f32 >= 12 ? 4 : simd::tile_f32 > 1 ? 2 : 1, T = R;
     const auto* x = reinterpret_cast<const float* const*>(tokens);
-    for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
-        const simd::Rows16 rows{panel.base + r * panel.stride, panel.stride};
+    for (int r = 0; r < 16; r += R, fetch.advance(R * all.stride)) {
+        const simd::Rows16 rows{all.base + r * all.stride, all.stride};
         int64_t t = 0;
         if constexpr (T > 1)
             for (; t + T <= n_tokens; t += T)

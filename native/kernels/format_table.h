@@ -61,7 +61,7 @@ struct Format {
     One one_fast, one_high;
 
     // Float formats: the product of 16 rows with some tokens; n weights of a row.
-    void (*multiply_floats)(simd::Rows16 panel, int64_t n_cols, const std::byte* const* tokens,
+    void (*multiply_floats)(simd::Rows16 rows, int64_t n_cols, const std::byte* const* tokens,
                             int64_t n_tokens, Fetch fetch, float* sums);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 

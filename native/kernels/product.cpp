@@ -164,13 +164,13 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 
 // BF16 weights as they are, where the instruction set multiplies them so.
 template <typename Fetch>
-constexpr bool has_bf16 = requires(simd::Rows16 panel, const std::byte* const* tokens, const Fetch& fetch,
-                                   float* sums) { multiply_bf16(panel, 0, tokens, 0, fetch, sums); };
+constexpr bool has_bf16 = requires(simd::Rows16 rows, const std::byte* const* tokens, const Fetch& fetch,
+                                   float* sums) { multiply_bf16(rows, 0, tokens, 0, fetch, sums); };
 
 template <typename Fetch>
-void multiply_pairs(simd::Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
+void multiply_pairs(simd::Rows16 rows, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
                     const Fetch& fetch, float* sums) {
-    if constexpr (has_bf16<Fetch>) multiply_bf16(panel, n_cols, tokens, n_tokens, fetch, sums);
+    if constexpr (has_bf16<Fetch>) multiply_bf16(rows, n_cols, tokens, n_tokens, fetch, sums);
 }
 
 // Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,

@@ -12,11 +12,11 @@ constexpr int64_t most_columns = most_tile_columns, most_groups = most_columns /
 
 // 16 rows of 32-bit elements, `stride` bytes apart, to columns: [bytes/4][16], in steps of four columns.
 void transpose(const void* rows, int64_t stride, int64_t bytes, void* columns) {
-    const simd::Rows16 panel{static_cast<const uint8_t*>(rows), stride};
+    const simd::Rows16 from{static_cast<const uint8_t*>(rows), stride};
     auto* to = static_cast<uint8_t*>(columns);
     for (int64_t k = 0; k < bytes; k += 16) {
         simd::u8x64 out[4];
-        simd::transpose_16(panel, k, out);
+        simd::transpose_16(from, k, out);
         for (int c = 0; c < 4; ++c) simd::store_bytes(to + 16 * k + 64 * c, out[c]);
     }
 }

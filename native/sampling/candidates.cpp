@@ -20,6 +20,26 @@ constexpr float depth = 52.0f;
 constexpr float least_range = 1e-30f;  // equal logits need no buckets, but a width that can be computed with
 constexpr int32_t any_id = std::numeric_limits<int32_t>::max();
 
+// Where a running sum comes to its end, and the sum before that place.
+struct Reached {
+    int64_t index = 0;
+    double before = 0.0;
+};
+
+// The first place with which the sum is `enough`; the last one that adds to it, if none is.
+template <typename Enough>
+Reached reach(const double* mass, int64_t n, const Enough& enough) {
+    Reached at;
+    double sum = 0.0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (mass[i] == 0.0) continue;
+        at = {i, sum};
+        sum += mass[i];
+        if (enough(sum)) break;
+    }
+    return at;
+}
+
 }  // namespace
 
 Candidates::Candidates(int64_t n_vocab)
@@ -88,30 +108,15 @@ void Candidates::weigh(double temperature) {
 int32_t Candidates::draw(double share) {
     double mark = share * total_;
     if (!is_list_) {  // the block at which the running sum exceeds the mark becomes the list
-        int64_t chosen = 0;
-        double before = 0.0, sum = 0.0;
-        for (int64_t b = 0; b < n_blocks_; ++b) {
-            if (block_mass_[b] == 0.0) continue;
-            chosen = b;
-            before = sum;
-            sum += block_mass_[b];
-            if (sum > mark) break;
-        }
+        const auto [chosen, before] =
+            reach(block_mass_.get(), n_blocks_, [=](double sum) { return sum > mark; });
         mark -= before;
         weigh_block(chosen, temperature_);
         n_ = size(chosen);
         for (int64_t i = 0; i < n_; ++i) token_[i] = static_cast<int32_t>(begin(chosen) + i);
         std::copy_n(block_weight_, n_, weight_.get());
     }
-    double sum = 0.0;
-    int32_t token = token_[0];
-    for (int64_t i = 0; i < n_; ++i) {
-        if (weight_[i] == 0.0) continue;
-        token = token_[i];
-        sum += weight_[i];
-        if (sum > mark) break;
-    }
-    return token;
+    return token_[reach(weight_.get(), n_, [=](double sum) { return sum > mark; }).index];
 }
 
 std::vector<TokenProbability> Candidates::probabilities() {
@@ -427,18 +432,10 @@ void Candidates::cut_typical(double share) {
 // Nucleus sampling (Holtzman et al., 2019): the most probable tokens, up to `share` of the probability.
 void Candidates::cut_nucleus(double share) {
     const double wanted = share * passes::sum(mass_, n_buckets);
-    int32_t bucket = 0;
-    double before = 0.0, sum = 0.0;
-    for (int32_t j = 0; j < n_buckets; ++j) {
-        if (mass_[j] == 0.0) continue;
-        bucket = j;
-        before = sum;
-        sum += mass_[j];
-        if (sum >= wanted) break;
-    }
+    const Reached bucket = reach(mass_, n_buckets, [=](double sum) { return sum >= wanted; });
     n_ = 0;
-    collect(bucket, bucket);
-    low_ = edge(by_logit, wanted - before);
+    collect(static_cast<int32_t>(bucket.index), static_cast<int32_t>(bucket.index));
+    low_ = edge(by_logit, wanted - bucket.before);
 }
 
 // Tokens at least `share` times as probable as the most probable one.

@@ -49,11 +49,11 @@ void dot_pairs(Rows16 rows, int64_t n_cols, const std::byte* const* tokens, cons
 }
 
 template <typename Fetch>
-void multiply_bf16(Rows16 panel, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens,
-                   Fetch fetch, float* sums) {
+void multiply_bf16(Rows16 all, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch fetch,
+                   float* sums) {
     constexpr int R = 4, T = 4;  // sums, the weights of R rows and an activation: 21 of 32 registers
-    for (int r = 0; r < 16; r += R, fetch.advance(R * panel.stride)) {
-        const Rows16 rows{panel.base + r * panel.stride, panel.stride};
+    for (int r = 0; r < 16; r += R, fetch.advance(R * all.stride)) {
+        const Rows16 rows{all.base + r * all.stride, all.stride};
         int64_t t = 0;
         for (; t + T <= n_tokens; t += T)
             dot_pairs<R, T>(rows, n_cols, tokens + t, t == 0 ? &fetch : nullptr, sums + 16 * t + r);
