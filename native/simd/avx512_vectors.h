@@ -106,7 +106,12 @@ inline f32x16 load_bf16(const uint16_t* p) {
 
 // ---- u8x64
 
-inline u8x64 load_bytes(const void* p) { return {_mm512_loadu_si512(p)}; }
+// Once, into a register: as an operand of every instruction that uses them, bytes of two lines would be read as often.
+inline u8x64 load_bytes(const void* p) {
+    __m512i v = _mm512_loadu_si512(p);
+    __asm__("" : "+v"(v));
+    return {v};
+}
 inline void store_bytes(void* p, u8x64 a) { _mm512_storeu_si512(p, a.v); }
 inline u8x64 set1_u8(uint8_t x) { return {_mm512_set1_epi8(static_cast<char>(x))}; }
 inline u8x64 bit_and(u8x64 a, u8x64 b) { return {_mm512_and_si512(a.v, b.v)}; }
