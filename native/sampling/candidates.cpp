@@ -19,8 +19,7 @@ constexpr int64_t few = 1024;
 constexpr float depth = 52.0f;
 constexpr float least_range = 1e-30f;  // equal logits need no buckets, but a width that can be computed with
 constexpr int32_t any_id = std::numeric_limits<int32_t>::max();
-
-// Of this many tokens in one place of the order it is worth asking whether their logits are equal.
+// So many tokens in one bucket are worth asking whether their logits are equal: asking takes as long as listing these.
 constexpr double crowd = 4096;
 
 // Where a running sum comes to its end, and the sum before that place.
@@ -43,15 +42,14 @@ Reached reach(const double* mass, int64_t n, const Enough& enough) {
     return at;
 }
 
-// The last float on the way from `from` to `to` that satisfies a predicate which `from` does, and no float behind one
-// that does not.
-template <typename Predicate>
-float last(float from, float to, const Predicate& predicate) {
-    if (predicate(to)) return to;
+// The last float on the way from `from` to `to` with a property that all have up to it, `from` itself included.
+template <typename Property>
+float last(float from, float to, const Property& has) {
+    if (has(to)) return to;
     for (;;) {
         const auto middle = static_cast<float>((static_cast<double>(from) + to) / 2.0);
         if (middle == from || middle == to) return from;
-        (predicate(middle) ? from : to) = middle;
+        (has(middle) ? from : to) = middle;
     }
 }
 
@@ -111,20 +109,19 @@ int32_t Candidates::draw(double temperature, double share) {
         const double mark = share * weigh_list(temperature);
         return token_[reach(weight_.get(), n_, [=](double sum) { return sum > mark; }).index];
     }
-    // Weights in float nearly always show which token it is. Both the mark and what it is compared with are sums of
-    // them, and what is in both cancels: half of a weight's error is left.
-    const float least = std::max(low_.logit, least_);
-    const double error = passes::estimate_error((static_cast<double>(top_) - least) / temperature);
+    // Weights in float nearly always tell. The mark is a share of their sum, too, so that of what they may err,
+    // relatively, at most half is left in how far the mark is from a running sum: 2 share (1 - share) of it.
+    const double range = static_cast<double>(top_) - std::max(low_.logit, least_);
     float estimates[passes::block];
     weigh_blocks(temperature, estimates);
-    const int32_t token = find(temperature, share, error / 2.0);
+    const int32_t token = find(temperature, share, passes::estimate_error(range / temperature) / 2.0);
     if (token >= 0) return token;
     weigh_blocks(temperature, block_weight_);
     return find(temperature, share, 0.0);
 }
 
-// The token at which the running sum of weights exceeds its share, in a block found by block_mass_, whose sums from the
-// first on are known within error * total_. -1 if that is not enough to tell.
+// The token at which the running sum of block_mass_, and within a block of exact weights, exceeds its share of total_.
+// -1 if it does so within error * total_ of where a token begins or ends, unless there is no error.
 int32_t Candidates::find(double temperature, double share, double error) {
     const double mark = share * total_, margin = error * total_;
     const Reached b = reach(block_mass_.get(), n_blocks_, [=](double sum) { return sum > mark; });
@@ -174,8 +171,8 @@ Candidates::Key Candidates::select(Key* keys, int64_t k, int64_t n) {
     return keys[k];
 }
 
-// Of the keys, the last one of the smallest prefix, in order, whose weights reach `mass`; the last of all when none does.
-// Adds up the weights by parts of equal width of the keys' values and goes on with the part in which that is.
+// Of the keys, the last one of the smallest prefix, in order, whose weights reach `mass`; the last of all when none
+// does. Adds up the weights by parts of equal width of the keys' values and goes on with the part in which that is.
 Candidates::Key Candidates::boundary(const double* weights, int64_t n_keys, double mass) {
     constexpr int32_t n_parts = 64;
     Key *first = keys_.get(), *last = first + n_keys;
@@ -218,8 +215,8 @@ float Candidates::kth_block(int64_t k) {
     return std::max(select(keys_.get(), k - 1, n_blocks_).logit, -FLT_MAX);
 }
 
-// Lists the logits >= threshold, in order of id, or, if k > 0, the k greatest of them: of more, those with k better ones
-// before them are left out on the way. False if there are more than `most`.
+// Lists the logits >= threshold, in order of id; if k > 0, only the k greatest. False if more than `most` would be
+// listed, unless k is so much less that the list can be cut back to k on the way: later ones have to be greater then.
 bool Candidates::list(float threshold, int64_t k, int64_t most) {
     n_ = 0;
     for (int64_t b = 0; b < n_blocks_; ++b) {
@@ -323,7 +320,7 @@ int32_t Candidates::place(float logit) const {
     return found;
 }
 
-// Adds up all candidates by bucket: tokens, if they are asked for, and no sums, weights, or weights and moments.
+// Adds up all candidates by bucket: tokens, if they are to be counted, and no sums, weights, or weights and moments.
 template <bool counts, int n_sums>
 void Candidates::tally() {
     struct Sums {
@@ -371,7 +368,7 @@ void Candidates::tally() {
 // The logits of buckets `first` to `last` that may be left.
 Candidates::Run Candidates::run(int32_t first, int32_t last) const {
     const auto lowest = [this](int32_t j) {
-        return clarion::last(greatest_, -FLT_MAX, [=, this](float logit) { return place(logit) <= j; });
+        return clarion::last(greatest_, -FLT_MAX, [=, this](float v) { return place(v) <= j; });
     };
     const float high = first == 0 ? greatest_ : std::nextafter(lowest(first - 1), -infinity);
     return {std::max(lowest(last), low_.logit), std::min(high, high_.logit)};
@@ -394,8 +391,7 @@ void Candidates::collect(Run one, Run other) {
     passes::weigh(logit_.get(), n_, greatest_, 1.0, -FLT_MAX, greatest_, weight_.get());
 }
 
-// If all logits of a run are equal, lists only the one that is the last of the first n(weight) by id, with the weight of
-// them all.
+// If all logits of a run are equal: lists only the last of the first number(weight) by id, with the weight of them all.
 template <typename Number>
 bool Candidates::collect_equal(Run run, Number number) {
     float logit = infinity;
@@ -417,6 +413,7 @@ bool Candidates::collect_equal(Run run, Number number) {
     for (int64_t found; (found = count(b, {logit, logit})) < left; ++b) left -= found;
     int64_t id = begin(b);
     while ((left -= x_[id] == logit) > 0) ++id;
+    if (logit == low_.logit) id = std::min<int64_t>(id, low_.id);
     n_ = 1;
     token_[0] = static_cast<int32_t>(id);
     logit_[0] = logit;
@@ -424,8 +421,8 @@ bool Candidates::collect_equal(Run run, Number number) {
     return true;
 }
 
-// Lists what is left of one run and another; the last of it that stays, when those that come first in `order` stay until
-// they reach `mass`.
+// Lists what is left of one run and another; the last of it that stays, when those that come first in `order` stay
+// until they reach `mass`. If the run has a crowd of equal logits, lists the last one instead.
 template <typename Order>
 Candidates::Bound Candidates::edge(Run one, Run other, double crowded, Order order, double mass) {
     const auto number = [=](double weight) { return static_cast<int64_t>(std::ceil(mass / weight)); };
@@ -482,53 +479,58 @@ void Candidates::cut_typical(double share) {
         near[j] = std::max({0.0, low - centre, centre - high}) - rounding;
         far[j] = std::max(std::fabs(low - centre), std::fabs(high - centre)) + rounding;
     }
-    const auto centre_place = static_cast<int32_t>(std::min_element(far, far + n_buckets) - far);
-    const auto radius = [&](const double* distance) {
-        int32_t up = centre_place, down = up + 1;
-        double sum = 0.0, reached = 0.0;
-        while (sum == 0.0 || (sum < share * total && (up >= 0 || down < n_buckets))) {
-            const bool is_up = down == n_buckets || (up >= 0 && distance[up] <= distance[down]);
-            const int32_t j = is_up ? up-- : down++;
-            if (mass_[j] > 0.0) reached = distance[j];
-            sum += mass_[j];
-        }
-        return reached;
-    };
-    const double least = radius(near), most = radius(far);  // the cut is at least and at most this far
-    // The members of buckets that reach the one and not the other may be on either side of it.
+    const auto nearest = static_cast<int32_t>(std::min_element(far, far + n_buckets) - far);
+    const double least = radius(near, nearest, share * total), most = radius(far, nearest, share * total);
+    // The cut is at least and at most this far: buckets that reach the one and not the other may have members on either
+    // side of it. They are in one run, or one on each side of the entropy.
+    const auto uncertain = [&](int32_t j) { return near[j] <= most && far[j] >= least; };
     double before = 0.0, crowded = 0.0;
     Run runs[2] = {nothing, nothing};
-    int n_runs = 0;
-    const auto uncertain = [&](int32_t j) { return near[j] <= most && far[j] >= least; };
-    for (int32_t j = 0, end; j < n_buckets; j = end) {
+    for (int32_t j = 0, end, n = 0; j < n_buckets; j = end) {
         end = j + 1;
         if (far[j] < least) before += mass_[j];
         if (!uncertain(j)) continue;
         for (end = j; end < n_buckets && uncertain(end); ++end)
             crowded += mass_[end] > 0.0 ? mass_[end] / middle_[end] : 0.0;
-        runs[n_runs++] = run(j, end - 1);
+        runs[n++] = run(j, end - 1);
     }
     const auto order = [this](float logit, int64_t i) { return by_distance(logit, i); };
-    const Bound last = edge(runs[0], runs[1], crowded, order, share * total - before);
-    const double distance = typical_.distance(last.logit);
-    if (typical_.above(last.logit) < 0.0) {
-        low_ = last;
-        high_.logit =
-            clarion::last(last.logit, greatest_, [&](float v) { return typical_.above(v) <= distance; });
-    } else {
-        high_ = last;
-        const float low =
-            clarion::last(last.logit, -FLT_MAX, [&](float v) { return typical_.above(v) > -distance; });
-        if (low > low_.logit) low_ = {low, any_id};
-    }
+    keep_as_near(edge(runs[0], runs[1], crowded, order, share * total - before));
+
     for (int32_t j = 0; j < n_buckets; ++j) mass_[j] = far[j] < least ? mass_[j] : 0.0;
     count_list();
     const double* first = std::find_if(mass_, mass_ + n_buckets, [](double mass) { return mass > 0.0; });
     const auto j = static_cast<int32_t>(first - mass_);
-    if (!uncertain(j)) collect(run(j, j));
+    if (!uncertain(j) && !collect_equal(run(j, j), [](double) { return 1; })) collect(run(j, j));
     top_ = -infinity;
-    for (int64_t i = 0; i < n_; ++i)
-        if (logit_[i] > top_ && inside(logit_[i], token_[i])) top_ = logit_[i];
+    for (int64_t i = 0; i < n_; ++i) top_ = std::max(top_, logit_[i] <= high_.logit ? logit_[i] : -infinity);
+}
+
+// How far from the entropy one has to go to find `mass`, when all of a bucket is as far as `distance` says, which grows
+// from the nearest bucket on in both directions.
+double Candidates::radius(const double* distance, int32_t nearest, double mass) const {
+    int32_t up = nearest, down = nearest + 1;
+    double sum = 0.0, reached = 0.0;
+    while ((up >= 0 || down < n_buckets) && (sum == 0.0 || sum < mass)) {
+        const bool is_up = down == n_buckets || (up >= 0 && distance[up] <= distance[down]);
+        const int32_t j = is_up ? up-- : down++;
+        if (mass_[j] > 0.0) reached = distance[j];
+        sum += mass_[j];
+    }
+    return reached;
+}
+
+// Cuts off what comes behind a token in the order of distances from the entropy.
+void Candidates::keep_as_near(Bound token) {
+    const double distance = typical_.distance(token.logit);
+    if (typical_.above(token.logit) < 0.0) {
+        low_ = token;
+        high_.logit = last(token.logit, greatest_, [&](float v) { return typical_.above(v) <= distance; });
+    } else {
+        high_ = token;
+        const float low = last(token.logit, -FLT_MAX, [&](float v) { return typical_.above(v) > -distance; });
+        if (low > low_.logit) low_ = {low, any_id};
+    }
 }
 
 // Nucleus sampling (Holtzman et al., 2019): the most probable tokens, up to `share` of the probability.
@@ -536,8 +538,7 @@ void Candidates::cut_nucleus(double share) {
     const double wanted = share * passes::sum(mass_, n_buckets);
     const Reached bucket = reach(mass_, n_buckets, [=](double sum) { return sum >= wanted; });
     const auto j = static_cast<int32_t>(bucket.index);
-    const Bound last = edge(run(j, j), nothing, mass_[j] / middle_[j], by_logit, wanted - bucket.before);
-    low_ = {last.logit, last.logit == low_.logit ? std::min(last.id, low_.id) : last.id};
+    low_ = edge(run(j, j), nothing, mass_[j] / middle_[j], by_logit, wanted - bucket.before);
 }
 
 // Tokens at least `share` times as probable as the most probable one.

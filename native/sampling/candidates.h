@@ -36,8 +36,8 @@ class Candidates {
     void scan(const float* logits);
     int32_t most_probable() const;
     void filter(const Filters& filters);
-    // Of what is left, with weights e^(logit / temperature): the first token, in order of id, at which the running share
-    // of weights exceeds `share`.
+    // Of what is left, with weights e^(logit / temperature): the first token, in order of id, at which the running
+    // share of weights exceeds `share`.
     int32_t draw(double temperature, double share);
     // What is left with these weights, in order of id.
     std::vector<TokenProbability> probabilities(double temperature);
@@ -96,6 +96,8 @@ class Candidates {
     void count_list();
     void cut_count(int64_t k);
     void cut_typical(double share);
+    double radius(const double* distance, int32_t nearest, double mass) const;
+    void keep_as_near(Bound token);
     void cut_nucleus(double share);
     void cut_min(double share);
     bool inside(float logit, int64_t token) const;

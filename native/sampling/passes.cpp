@@ -74,9 +74,8 @@ inline void weigh_in(const float* x, int64_t n, float top, double temperature, f
     if (least < low) least = low;
     const auto zero = static_cast<Real>(top), scale = static_cast<Real>(per_unit);
     for (int64_t i = 0; i < n; ++i) {
-        const auto v = static_cast<Real>(x[i] >= least && x[i] <= high ? x[i] : -infinity);
-        const Real y = (v - zero) * scale;
-        weights[i] = exp2_negative(y > nothing ? y : nothing);
+        const Real y = (static_cast<Real>(x[i]) - zero) * scale;
+        weights[i] = exp2_negative(x[i] >= least && x[i] <= high ? y : nothing);
     }
 }
 

@@ -1,6 +1,7 @@
 // What touches every logit, a block at a time. Basic operations in a fixed order: the same bits on every processor.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace clarion::passes {
@@ -15,15 +16,15 @@ struct Extremes {
 };
 Extremes extremes(const float* x, int64_t n);
 
-// weights[i] = e^((x[i] - top) / temperature) where low <= x[i] <= high, else 0. What would be below 2^-1020 of the
-// top's may be 0, too. high may not exceed top.
+// weights[i] = e^((x[i] - top) / temperature) where low <= x[i] <= high, else 0; what would be below 2^-1020 may be 0,
+// too. Of the x[i] <= high none may exceed the top.
 void weigh(const float* x, int64_t n, float top, double temperature, float low, float high, double* weights);
 
 // The same in float: what would be below 2^-124 may be 0; other weights of e^-d are within estimate_error(d).
 void weigh(const float* x, int64_t n, float top, double temperature, float low, float high, float* weights);
 
-// Relatively: what is raised to a power is rounded three times, each time by at most 2^-24 of it; the polynomial and its
-// rounding add at most 3.3 units of 2^-24, by trying all its arguments.
+// Relatively: what e is raised to is rounded three times, each time by at most 2^-24 of it; the polynomial and its own
+// rounding add at most 3.3 units of 2^-24, as trying its arguments shows.
 constexpr double estimate_error(double depth) { return 0x1p-24 * (3.3 + 3.1 * depth); }
 
 double sum(const double* weights, int64_t n);
@@ -33,10 +34,7 @@ double sum(const float* weights, int64_t n);
 struct Typical {
     double top, log_total, entropy;
     double above(float x) const { return entropy - (log_total - (static_cast<double>(x) - top)); }
-    double distance(float x) const {
-        const double d = above(x);
-        return d < 0.0 ? -d : d;
-    }
+    double distance(float x) const { return std::fabs(above(x)); }
 };
 
 // places[i] = min(last, (top - x[i]) * per_unit), rounded to the nearest: never greater for a greater logit.
