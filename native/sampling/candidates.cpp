@@ -354,13 +354,9 @@ void Candidates::tally() {
     passes::middles(1.0 / static_cast<double>(per_unit_), n_buckets, middle_);
     middle_[n_buckets - 1] = 0.0;  // what is in the last bucket adds nothing to a sum of at least 1
     for (int32_t j = 0; j < n_buckets; ++j) {
-        if constexpr (counts) count_[j] = (count[j][0] + count[j][1]) + (count[j][2] + count[j][3]);
-        const auto total = [&](int s) {
-            const Sums* p = sums[j];
-            return middle_[j] * ((p[0].of[s] + p[1].of[s]) + (p[2].of[s] + p[3].of[s]));
-        };
-        if constexpr (n_sums > 0) mass_[j] = total(0);
-        if constexpr (n_sums > 1) moment_[j] = total(1);
+        if constexpr (counts) count_[j] = count[j][0] + count[j][1];
+        if constexpr (n_sums > 0) mass_[j] = middle_[j] * (sums[j][0].of[0] + sums[j][1].of[0]);
+        if constexpr (n_sums > 1) moment_[j] = middle_[j] * (sums[j][0].of[1] + sums[j][1].of[1]);
     }
     mass_[n_buckets - 1] = moment_[n_buckets - 1] = 0.0;
 }
@@ -398,11 +394,12 @@ bool Candidates::collect_equal(Run run, Number number) {
     int64_t n = 0;
     const auto count = [&](int64_t b, Run of) { return passes::count(x_ + begin(b), size(b), of); };
     for (int64_t b = 0; b < n_blocks_; ++b) {
-        const int64_t found = count(b, run);
-        if (found > 0 && n == 0)
+        const int64_t found = block_max_[b] < run.low ? 0 : count(b, run);
+        if (found == 0) continue;
+        if (n == 0)
             logit = *std::find_if(x_ + begin(b), x_ + n_vocab_,
                                   [=](float v) { return v >= run.low && v <= run.high; });
-        if (found != count(b, {logit, logit})) return false;
+        if (count(b, {logit, logit}) < found) return false;
         n += found;
     }
     if (n == 0) return false;

@@ -107,8 +107,9 @@ class Candidates {
     void weigh_blocks(double temperature, Weight* weights);
     int32_t find(double temperature, double share, double error);
 
-    static constexpr int n_buckets = 512;
-    static constexpr int lanes = 4;  // so that sums in one bucket need not wait for each other
+    static constexpr int n_buckets =
+        1024;                        // so that the sums, of two kinds and two of each, fill 32 KiB of level 1
+    static constexpr int lanes = 2;  // so that sums in one bucket need not wait for each other
 
     const int64_t n_vocab_, n_blocks_;
     const float* x_ = nullptr;
