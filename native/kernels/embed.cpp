@@ -5,7 +5,7 @@
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
 #include "kernels/ops.h"
-#include "kernels/panel.h"
+#include "kernels/row_decoder.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -46,17 +46,12 @@ class Embed final : public Op {
   private:
     void read_row(int64_t row, float* x) const {
         const auto [data, panels] = table_->place(row);
-        if (!panels) {
+        const auto row_in_panel = static_cast<int>(row % 16);
+        if (panels)
+            dequantize_lane(*format_, data + (row - row_in_panel) * table_->row_bytes, row_in_panel,
+                            table_->cols, x);
+        else
             format_->dequantize(data + row * table_->row_bytes, table_->cols, x);
-            return;
-        }
-        const uint8_t* panel = data + row / 16 * 16 * table_->row_bytes;
-        uint8_t part[most_panel_bytes / 16];
-        for (int64_t k = 0; k < table_->cols; k += most_tile_columns) {
-            const int64_t n = std::min(most_tile_columns, table_->cols - k);
-            row_of_panel(*format_, panel + 16 * format_->row_bytes(k), row % 16, n / format_->block, part);
-            format_->dequantize(part, n, x + k);
-        }
     }
 
     const Weight* table_;

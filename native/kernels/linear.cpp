@@ -12,6 +12,7 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
+#include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/product.h"
 #include "simd/simd.h"
@@ -129,10 +130,10 @@ class Linear final : public Op {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
         const int64_t most =
-            std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens, most_tokens);
+            std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens, most_tokens - 24);
         const int64_t blocks = (n_tokens_ + most - 1) / most;
         // Whole tiles of tokens in every block but the last.
-        block_ = blocks == 1 ? n_tokens_ : std::min(most, ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24);
+        block_ = blocks == 1 ? n_tokens_ : ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24;
         items_per_block_ = n_tokens_ <= tiling_.few_tokens ? panels_.of_bytes(tiling_.item_bytes, threads_)
                                                            : panels_.single();
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
@@ -147,6 +148,8 @@ class Linear final : public Op {
         panels_.each(
             item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
                 for (int64_t p = first; p < last; ++p) {
+                    for (int64_t t = 0; t < n_tokens; ++t)
+                        simd::prefetch(row_of(*m.output, first_token + t) + 16 * p);
                     panel_product(tiling_, weight_rows(m, 0, p), 16 * p, rows, n_tokens, scratch.data, sums);
                     store(m, 16 * p, first_token, n_tokens, sums);
                 }
@@ -155,21 +158,18 @@ class Linear final : public Op {
 
   private:
     void store(const Matrix& m, int64_t row, int64_t first_token, int64_t n_tokens, const float* sums) const {
-        const int n = static_cast<int>(std::min<int64_t>(16, m.weight->rows - row));
-        const simd::f32x16 bias = m.bias ? simd::load_first(m.bias + row, n) : simd::zero();
+        const int64_t n = m.weight->rows - row;
+        const simd::f32x16 bias = m.bias ? load_n(m.bias + row, n) : simd::zero();
         for (int64_t t = 0; t < n_tokens; ++t) {
             simd::f32x16 y = simd::load(sums + 16 * t);
             if (m.bias != nullptr) y = simd::add(y, bias);
-            if (residual_ != nullptr) y = simd::add(at(*residual_, first_token + t, row, n), y);
-            simd::store_first(row_of(*m.output, first_token + t) + row, y, n);
+            if (residual_ != nullptr) y = simd::add(load_n(row_of(*residual_, first_token + t) + row, n), y);
+            store_n(row_of(*m.output, first_token + t) + row, y, n);
         }
     }
 
     static float* row_of(const Buffer& b, int64_t t) {
         return reinterpret_cast<float*>(b.data + t * b.row_bytes);
-    }
-    static simd::f32x16 at(const Buffer& b, int64_t t, int64_t row, int n) {
-        return simd::load_first(row_of(b, t) + row, n);
     }
 
     const Buffer *input_, *residual_;
@@ -250,11 +250,10 @@ class ExpertLinear final : public Op {
                                                   divisor};
                         panel_product(tiling_, weight_rows(m, expert, p), 16 * p, rows, n, scratch.data,
                                       sums);
-                        const int lanes = static_cast<int>(std::min<int64_t>(16, m.weight->rows - 16 * p));
                         for (int64_t t = 0; t < n; ++t) {
                             auto* y =
                                 reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
-                            simd::store_first(y + 16 * p, simd::load(sums + 16 * t), lanes);
+                            store_n(y + 16 * p, simd::load(sums + 16 * t), m.weight->rows - 16 * p);
                         }
                     }
             });

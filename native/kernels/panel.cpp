@@ -38,14 +38,4 @@ void interleave(const Format& format, simd::Rows16 rows, int64_t blocks, uint8_t
     }
 }
 
-void row_of_panel(const Format& format, const uint8_t* panel, int64_t row, int64_t blocks, uint8_t* to) {
-    const Parts parts(format);
-    for (int64_t b = 0; b < blocks; ++b, to += format.bytes, panel += 16 * format.bytes) {
-        const uint8_t* fours = panel + 16 * parts.fours_at + 4 * row;
-        for (int64_t k = 0; k < parts.fours; k += 4) std::memcpy(to + parts.fours_at + k, fours + 16 * k, 4);
-        std::memcpy(to + parts.odd_at, panel + 16 * parts.odd_at + parts.odd * row,
-                    static_cast<size_t>(parts.odd));
-    }
-}
-
 }  // namespace clarion

@@ -26,7 +26,4 @@ inline constexpr int64_t most_panel_bytes = 16 * most_tile_columns / 256 * 292;
 // Some blocks of 16 rows, which need not be different (stride 0), to a panel.
 void interleave(const Format& format, simd::Rows16 rows, int64_t blocks, uint8_t* panel);
 
-// Some blocks of one row, 0 .. 15, of a panel.
-void row_of_panel(const Format& format, const uint8_t* panel, int64_t row, int64_t blocks, uint8_t* to);
-
 }  // namespace clarion

@@ -46,17 +46,25 @@ void decode_rows(const Format& format, simd::Rows16 rows, int64_t blocks, const 
     if (format.has_min) transpose(neg_min, 4 * most_groups, columns / format.group * 4, tile.neg_min);
 }
 
+void dequantize_lane(const Format& format, const uint8_t* panel, int lane, int64_t n, float* x) {
+    alignas(64) uint8_t u[16 * most_columns];
+    alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
+    for (int64_t k = 0; k < n; k += most_columns) {
+        const int64_t columns = std::min(most_columns, n - k);
+        format.decode_panel(panel + 16 * format.row_bytes(k), columns / format.block, {u, scale, neg_min});
+        to_floats(
+            format, columns, [&](int64_t i) { return u[i / 4 * 64 + 4 * lane + i % 4]; }, 16, scale + lane,
+            neg_min + lane, x + k);
+    }
+}
+
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x) {
     if constexpr (simd::live_groups > 0) {  // the row 16 times
-        alignas(64) uint8_t u[16 * most_columns];
-        alignas(64) float scale[16 * most_groups], neg_min[16 * most_groups];
         alignas(64) uint8_t panel[most_panel_bytes];
         for (int64_t k = 0; k < n; k += most_columns) {
             const int64_t columns = std::min(most_columns, n - k);
             interleave(format, {row + format.row_bytes(k), 0}, columns / format.block, panel);
-            format.decode_panel(panel, columns / format.block, {u, scale, neg_min});
-            to_floats(
-                format, columns, [&](int64_t i) { return u[i / 4 * 64 + i % 4]; }, 16, scale, neg_min, x + k);
+            dequantize_lane(format, panel, 0, columns, x + k);
         }
     } else {
         uint8_t u[most_columns];

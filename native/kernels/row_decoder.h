@@ -1,4 +1,4 @@
-// Panels and floats made of unpacked rows.
+// Tiles and floats made of rows.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,10 @@ void unpack_blocks(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale,
         F::unpack(row + b * F::bytes, u + b * F::block, scale + b * groups, neg_min + b * groups);
 }
 
-// A tile of 16 rows by Format::unpack; floats by Format::dequantize.
+// A tile of 16 rows by Format::unpack.
 void decode_rows(const Format& format, simd::Rows16 rows, int64_t blocks, const Tile& tile);
+// The first n weights of row `lane` of a panel, and of a row.
+void dequantize_lane(const Format& format, const uint8_t* panel, int lane, int64_t n, float* x);
 void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x);
 
 }  // namespace clarion

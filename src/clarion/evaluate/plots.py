@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 680, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
+_LEGEND_COLUMNS = 3
 COLORS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 
 Points = Sequence[tuple[float, float]]
@@ -92,20 +93,21 @@ def standalone(
 ) -> str:
     """The same as a file of its own, the legend above it."""
     parts = _plot(series, x_label, y_label, False, log_y, False, x_names)
-    legend = [
-        f'<circle cx="{_LEFT + 10 + i * 150}" cy="14" r="4" fill="{color}"/>'
-        f'<text x="{_LEFT + 20 + i * 150}" y="18">{html.escape(one.name)}</text>'
-        for i, (one, color) in enumerate(zip(series, _cycle(len(series)), strict=True))
-    ]
-    view = f'viewBox="0 -24 {WIDTH} {HEIGHT + 24}" width="{WIDTH}" height="{HEIGHT + 24}"'
+    legend = []
+    for i, (one, color) in enumerate(zip(series, _cycle(len(series)), strict=True)):
+        x, y = _LEFT + 10 + i % _LEGEND_COLUMNS * 200, 14 + i // _LEGEND_COLUMNS * 18
+        legend.append(f'<circle cx="{x}" cy="{y}" r="4" fill="{color}"/>')
+        legend.append(f'<text x="{x + 10}" y="{y + 4}">{html.escape(one.name)}</text>')
+    top = 6 + 18 * -(-len(series) // _LEGEND_COLUMNS)
+    view = f'viewBox="0 {-top} {WIDTH} {HEIGHT + top}" width="{WIDTH}" height="{HEIGHT + top}"'
     style = (
         "text{font:11px system-ui,sans-serif;fill:#6b7280}.grid{stroke:#e5e7eb}rect{fill:#fff}"
         "@media(prefers-color-scheme:dark){rect{fill:#111827}.grid{stroke:#374151}}"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {view}><style>{style}</style>'
-        f'<rect y="-24" width="{WIDTH}" height="{HEIGHT + 24}"/>'
-        f'<g transform="translate(0 -24)">{"".join(legend)}</g>{"".join(parts)}</svg>\n'
+        f'<rect y="{-top}" width="{WIDTH}" height="{HEIGHT + top}"/>'
+        f'<g transform="translate(0 {-top})">{"".join(legend)}</g>{"".join(parts)}</svg>\n'
     )
 
 
