@@ -13,7 +13,7 @@ namespace clarion {
 namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
-// Candidates that are sorted rather than tallied: that takes 40 us, a pass over 150,000 logits 100 us.
+// Candidates that are sorted rather than tallied: that takes 40 us, a tally of 150,000 logits 140 us.
 constexpr int64_t few = 1024;
 // What lies this far below the greatest logit has no weight: 10^6 times e^-52 is below the rounding of 1.
 constexpr float depth = 52.0f;
@@ -301,6 +301,7 @@ void Candidates::filter_cuts(const Filters& f) {
     low_ = {-FLT_MAX, any_id};
     high_ = {greatest_, any_id};
     top_ = greatest_;
+    static_assert(depth <= passes::widest_place * (n_buckets - 2));
     per_unit_ = static_cast<float>(n_buckets - 2) / std::clamp(greatest_ - least_, least_range, depth);
     if (typical)
         counted ? tally<true, 2>() : tally<false, 2>();

@@ -37,6 +37,7 @@ struct Typical {
     double distance(float x) const { return std::fabs(above(x)); }
 };
 
+constexpr float widest_place = 0.052f;  // of logit, up to which shares and moments are exact
 // places[i] = min(last, (top - x[i]) * per_unit), rounded to the nearest: never greater for a greater logit.
 void places(const float* x, int64_t n, float top, float per_unit, int32_t last, int32_t* places);
 
