@@ -5,6 +5,7 @@
 // are listed and ordered. Nothing sorts the vocabulary, and nothing copies it.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -35,13 +36,11 @@ class Candidates {
     void scan(const float* logits);
     int32_t most_probable() const;
     void filter(const Filters& filters);
-    // Gives what is left weights e^(logit / temperature).
-    void weigh(double temperature);
-
-    // After `weigh`: the first token, in order of id, at which the running share of weights exceeds `share`.
-    int32_t draw(double share);
-    // After `weigh`: what is left, in order of id.
-    std::vector<TokenProbability> probabilities();
+    // Of what is left, with weights e^(logit / temperature): the first token, in order of id, at which the running
+    // share of weights exceeds `share`.
+    int32_t draw(double temperature, double share);
+    // What is left with these weights, in order of id.
+    std::vector<TokenProbability> probabilities(double temperature);
     // ln softmax(logits) at `token`, then of the n most probable tokens, most probable first.
     std::vector<TokenProbability> log_probabilities(int32_t token, int64_t n);
 
@@ -62,6 +61,12 @@ class Candidates {
     Key by_distance(float logit, int64_t index) const {
         return {typical_.distance(logit), logit, static_cast<int32_t>(index)};
     }
+    struct Bound {
+        float logit;
+        int32_t id;  // of tokens with this logit, those up to this one are left
+    };
+    using Run = passes::Run;
+    static constexpr Run nothing = {INFINITY, -INFINITY};
     static Key select(Key* keys, int64_t k, int64_t n);
     Key boundary(const double* weights, int64_t n_keys, double mass);
     template <typename Order>
@@ -70,7 +75,7 @@ class Candidates {
     int64_t begin(int64_t b) const { return b * passes::block; }
     int64_t size(int64_t b) const { return b + 1 < n_blocks_ ? passes::block : n_vocab_ - begin(b); }
     float kth_block(int64_t k);
-    bool list(float threshold, int64_t most);
+    bool list(float threshold, int64_t k, int64_t most);
     void keep_top(int64_t k);
     double weigh_all();
     double weigh_list(double temperature);
@@ -79,20 +84,32 @@ class Candidates {
     void keep(Predicate predicate);
 
     void filter_cuts(const Filters& filters);
-    template <bool counts, bool moments>
+    template <bool counts, int n_sums>
     void tally();
     int32_t place(float logit) const;
-    void collect(int32_t first, int32_t last);
+    Run run(int32_t first, int32_t last) const;
+    void collect(Run one, Run other = nothing);
+    template <typename Number>
+    bool collect_equal(Run run, Number number);
+    template <typename Order>
+    Bound edge(Run one, Run other, double crowded, Order order, double mass);
     void count_list();
     void cut_count(int64_t k);
     void cut_typical(double share);
+    double radius(const double* distance, int32_t nearest, double mass) const;
+    void keep_as_near(Bound token);
     void cut_nucleus(double share);
     void cut_min(double share);
     bool inside(float logit, int64_t token) const;
-    bool weigh_block(int64_t b, double temperature);
+    template <typename Weight>
+    bool weigh_block(int64_t b, double temperature, Weight* weights);
+    template <typename Weight>
+    void weigh_blocks(double temperature, Weight* weights);
+    int32_t find(double temperature, double share, double error);
 
-    static constexpr int n_buckets = 512;
-    static constexpr int lanes = 4;  // so that sums in one bucket need not wait for each other
+    static constexpr int n_buckets =
+        1024;                        // so that the sums, of two kinds and two of each, fill 32 KiB of level 1
+    static constexpr int lanes = 2;  // so that sums in one bucket need not wait for each other
 
     const int64_t n_vocab_, n_blocks_;
     const float* x_ = nullptr;
@@ -107,18 +124,18 @@ class Candidates {
     std::unique_ptr<double[]> weight_;  // [n_vocab + 1]
     std::unique_ptr<Key[]> keys_;       // [max(n_vocab, n_buckets)]
 
-    // The cuts: tokens down to low_, as by_logit orders them, and up to far_, as by_distance does.
-    Key low_{}, far_{};
-    bool has_far_ = false;
+    // The cuts: tokens from low_ to high_.
+    Bound low_{}, high_{};
     passes::Typical typical_{};
     float top_ = 0.0f;       // the greatest logit that is left
     float per_unit_ = 0.0f;  // buckets in a unit of logit
     // Of each bucket what is left: tokens, weights, weights times how far the logits are below the greatest.
     int64_t count_[n_buckets] = {};
     double mass_[n_buckets] = {}, moment_[n_buckets] = {};
+    double middle_[n_buckets] = {};         // the weight of a bucket's middle
     std::unique_ptr<double[]> block_mass_;  // [n_blocks]
     double block_weight_[passes::block] = {};
-    double temperature_ = 1.0, total_ = 0.0;  // of all weights
+    double total_ = 0.0;  // of all blocks
 };
 
 }  // namespace clarion

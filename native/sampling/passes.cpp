@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <cfloat>
+#include <cmath>
 #include <limits>
 
 // Compiled several times; the loader takes what the processor has. It asks before the thread sanitizer is ready.
@@ -18,47 +19,81 @@ namespace {
 
 constexpr int lanes = 16;
 constexpr int sums = 8;
+constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr double log2_e = 0x1.71547652b82fep0;
 
-// 2^y for y <= 0: y = n + f with |f| <= 1/2, and the Taylor series of 2^f up to (f ln 2)^11 / 11!, whose remainder is
-// below 7e-15. What would be below 2^-1022 is 0.
+// 2^y for -1021 <= y <= 0, and 0 for y = -1023: y = n + f with |f| <= 1/2. The polynomial equals 2^f at 0 and at the
+// other zeros of the Chebyshev polynomial T9(2 f); elsewhere it is within 1.1e-12 of it, relatively. Even and odd
+// powers are summed apart, so that half as many operations wait for each other.
 inline double exp2_negative(double y) {
     constexpr double shift = 0x1.8p52;  // adding it rounds to an integer and leaves that in the low bits
-    const double clamped = y > -1022.0 ? y : -1022.0;
-    const double shifted = clamped + shift;
-    const double f = clamped - (shifted - shift);
-    double p = 4.4455382718708116e-10;
-    p = p * f + 7.0549116208011234e-09;
-    p = p * f + 1.0178086009239699e-07;
-    p = p * f + 1.3215486790144309e-06;
-    p = p * f + 1.5252733804059840e-05;
-    p = p * f + 1.5403530393381609e-04;
-    p = p * f + 1.3333558146428443e-03;
-    p = p * f + 9.6181291076284772e-03;
-    p = p * f + 5.5504108664821580e-02;
-    p = p * f + 2.4022650695910071e-01;
-    p = p * f + 6.9314718055994531e-01;
-    p = p * f + 1.0;
-    const double power = std::bit_cast<double>((std::bit_cast<uint64_t>(shifted) + 1023) << 52);
-    return y > -1022.0 ? p * power : 0.0;
+    const double shifted = y + shift, f = y - (shifted - shift), f2 = f * f;
+    double even = 1.3255224878668817e-06, odd = 1.5310079402249296e-05;
+    even = even * f2 + 1.5403455852453838e-04;
+    odd = odd * f2 + 1.3333450568000645e-03;
+    even = even * f2 + 9.6181291594025580e-03;
+    odd = odd * f2 + 5.5504109412059330e-02;
+    even = even * f2 + 2.4022650695812990e-01;
+    odd = odd * f2 + 6.9314718054593350e-01;
+    even = even * f2 + 1.0;
+    const double power = even + odd * f;
+    return std::bit_cast<double>(std::bit_cast<uint64_t>(power) + (std::bit_cast<uint64_t>(shifted) << 52));
 }
 
-// e^r for |r| <= 0.052: the Taylor series up to r^7 / 7!, whose remainder is below 2e-15.
+// The same in float, for -126 <= y <= 0 and y = -127. The polynomial is within 1.0e-7.
+inline float exp2_negative(float y) {
+    constexpr float shift = 0x1.8p23f;
+    const float shifted = y + shift, f = y - (shifted - shift);
+    float p = 1.3264731e-3f;
+    p = p * f + 9.6715128e-3f;
+    p = p * f + 5.5507337e-2f;
+    p = p * f + 2.4022242e-1f;
+    p = p * f + 6.9314698e-1f;
+    p = p * f + 1.0f;
+    return std::bit_cast<float>(std::bit_cast<uint32_t>(p) + (std::bit_cast<uint32_t>(shifted) << 23));
+}
+
+// e^r for |r| <= 0.026, within 1.7e-14: a polynomial that equals it at 0 and deviates least elsewhere.
 inline double exp_small(double r) {
-    double p = 1.0 / 5040.0;
-    p = p * r + 1.0 / 720.0;
-    p = p * r + 1.0 / 120.0;
-    p = p * r + 1.0 / 24.0;
-    p = p * r + 1.0 / 6.0;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    return p * r + 1.0;
+    const double r2 = r * r;
+    double even = 0.04166797385538279, odd = 0.008333088897997725;
+    even = even * r2 + 0.49999999972661036;
+    odd = odd * r2 + 0.16666666697623111;
+    even = even * r2 + 1.0;
+    odd = odd * r2 + 0.9999999999999473;
+    return even + odd * r;
+}
+
+template <typename Real>
+inline void weigh_in(const float* x, int64_t n, float top, double temperature, float low, float high,
+                     Real* weights) {
+    constexpr Real nothing = sizeof(Real) == 8 ? -1023 : -127;
+    const double per_unit = log2_e / temperature, deepest = top + (nothing + 2) / per_unit;
+    auto least = static_cast<float>(deepest);
+    if (least < deepest) least = std::nextafter(least, infinity);
+    if (least < low) least = low;
+    const auto zero = static_cast<Real>(top), scale = static_cast<Real>(per_unit);
+    for (int64_t i = 0; i < n; ++i) {
+        const Real y = (static_cast<Real>(x[i]) - zero) * scale;
+        weights[i] = exp2_negative(x[i] >= least && x[i] <= high ? y : nothing);
+    }
+}
+
+template <typename Real>
+inline double sum_of(const Real* weights, int64_t n) {
+    double part[sums] = {};
+    int64_t i = 0;
+    for (; i + sums <= n; i += sums)
+        for (int l = 0; l < sums; ++l) part[l] += static_cast<double>(weights[i + l]);
+    for (; i < n; ++i) part[i % sums] += static_cast<double>(weights[i]);
+    for (int half = sums / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) part[l] += part[l + half];
+    return part[0];
 }
 
 }  // namespace
 
 CLARION_CLONES Extremes extremes(const float* x, int64_t n) {
-    constexpr float infinity = std::numeric_limits<float>::infinity();
     float greatest[lanes], least[lanes];
     int32_t bad[lanes] = {};
     for (int l = 0; l < lanes; ++l) greatest[l] = -infinity, least[l] = infinity;
@@ -81,45 +116,30 @@ CLARION_CLONES Extremes extremes(const float* x, int64_t n) {
     return result;
 }
 
-double exp_negative(double x) { return exp2_negative(x * log2_e); }
-
-CLARION_CLONES void weigh(const float* x, int64_t n, double top, double temperature, float low,
+CLARION_CLONES void weigh(const float* x, int64_t n, float top, double temperature, float low, float high,
                           double* weights) {
-    const double per_unit = log2_e / temperature;
-    const double least = low;
-    for (int64_t i = 0; i < n; ++i) {
-        const double v = x[i], weight = exp2_negative((v - top) * per_unit);
-        weights[i] = v >= least ? weight : 0.0;
-    }
+    weigh_in(x, n, top, temperature, low, high, weights);
 }
 
-CLARION_CLONES double sum(const double* weights, int64_t n) {
-    double part[sums] = {};
-    int64_t i = 0;
-    for (; i + sums <= n; i += sums)
-        for (int l = 0; l < sums; ++l) part[l] += weights[i + l];
-    for (; i < n; ++i) part[i % sums] += weights[i];
-    double total = 0.0;
-    for (const double p : part) total += p;
-    return total;
+CLARION_CLONES void weigh(const float* x, int64_t n, float top, double temperature, float low, float high,
+                          float* weights) {
+    weigh_in(x, n, top, temperature, low, high, weights);
 }
 
-CLARION_CLONES bool drop_far(const float* x, int64_t n, const Typical& typical, double most,
-                             double* weights) {
-    int64_t ties = 0;
-    for (int64_t i = 0; i < n; ++i) {
-        const double distance = typical.distance(x[i]);
-        weights[i] = distance <= most ? weights[i] : 0.0;
-        ties += distance == most ? 1 : 0;
-    }
-    return ties > 0;
+CLARION_CLONES double sum(const double* weights, int64_t n) { return sum_of(weights, n); }
+
+CLARION_CLONES double sum(const float* weights, int64_t n) { return sum_of(weights, n); }
+
+CLARION_CLONES void middles(double width, int32_t n, double* weights) {
+    const double per_place = -width * log2_e;
+    for (int32_t j = 0; j < n; ++j) weights[j] = exp2_negative(j * per_place);
 }
 
 CLARION_CLONES void places(const float* x, int64_t n, float top, float per_unit, int32_t last,
                            int32_t* places) {
     const auto end = static_cast<float>(last);
     for (int64_t i = 0; i < n; ++i) {
-        const float place = (top - x[i]) * per_unit;
+        const float place = (top - x[i]) * per_unit + 0.5f;
         places[i] = static_cast<int32_t>(place < end ? place : end);
     }
 }
@@ -128,28 +148,45 @@ CLARION_CLONES void shares(const float* x, int64_t n, float top, float per_unit,
                            double* shares) {
     const double zero = top, width = 1.0 / static_cast<double>(per_unit);
     for (int64_t i = 0; i < n; ++i) {
-        const double middle = (static_cast<double>(places[i]) + 0.5) * width;
+        const double middle = static_cast<double>(places[i]) * width;
         shares[i] = exp_small(middle - (zero - static_cast<double>(x[i])));
     }
 }
 
-CLARION_CLONES int64_t between(const int32_t* places, int64_t n, int32_t first, int32_t last,
-                               int32_t* found) {
+CLARION_CLONES void moments(const float* x, int64_t n, float top, float per_unit, const int32_t* places,
+                            double* shares, double* moments) {
+    const double zero = top, width = 1.0 / static_cast<double>(per_unit);
+    for (int64_t i = 0; i < n; ++i) {
+        const double middle = static_cast<double>(places[i]) * width,
+                     below = zero - static_cast<double>(x[i]);
+        shares[i] = exp_small(middle - below);
+        moments[i] = shares[i] * below;
+    }
+}
+
+CLARION_CLONES int64_t between(const float* x, int64_t n, Run one, Run other, int32_t* found) {
     constexpr int64_t group = 32;
-    const auto span = static_cast<uint32_t>(last - first);
-    const auto within = [&](int64_t i) { return static_cast<uint32_t>(places[i] - first) <= span ? 1 : 0; };
-    int64_t m = 0;
-    for (int64_t begin = 0; begin < n; begin += group) {
-        const int64_t end = begin + group < n ? begin + group : n;
-        int32_t any = 0;
-        for (int64_t i = begin; i < end; ++i) any |= within(i);
-        if (any == 0) continue;
-        for (int64_t i = begin; i < end; ++i) {
-            found[m] = static_cast<int32_t>(i);
-            m += within(i);
-        }
+    const auto within = [=](int64_t i) {
+        const float v = x[i];
+        return ((v >= one.low) & (v <= one.high)) | ((v >= other.low) & (v <= other.high));
+    };
+    int64_t m = 0, begin = 0;
+    for (; begin + group <= n; begin += group) {
+        uint32_t bits = 0;
+        for (int i = 0; i < group; ++i) bits |= within(begin + i) ? uint32_t{1} << i : 0;
+        for (; bits != 0; bits &= bits - 1) found[m++] = static_cast<int32_t>(begin + std::countr_zero(bits));
+    }
+    for (; begin < n; ++begin) {
+        found[m] = static_cast<int32_t>(begin);
+        m += within(begin) ? 1 : 0;
     }
     return m;
+}
+
+CLARION_CLONES int64_t count(const float* x, int64_t n, Run run) {
+    int32_t within = 0;
+    for (int64_t i = 0; i < n; ++i) within += x[i] >= run.low && x[i] <= run.high ? 1 : 0;
+    return within;
 }
 
 }  // namespace clarion::passes

@@ -1,6 +1,7 @@
 // What touches every logit, a block at a time. Basic operations in a fixed order: the same bits on every processor.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 namespace clarion::passes {
@@ -15,33 +16,51 @@ struct Extremes {
 };
 Extremes extremes(const float* x, int64_t n);
 
-// e^x for x <= 0.
-double exp_negative(double x);
+// weights[i] = e^((x[i] - top) / temperature) where low <= x[i] <= high, else 0; what would be below 2^-1020 may be 0,
+// too. Of the x[i] <= high none may exceed the top.
+void weigh(const float* x, int64_t n, float top, double temperature, float low, float high, double* weights);
 
-// weights[i] = e^((x[i] - top) / temperature), or 0 where x[i] < low. No x[i] >= low may exceed top.
-void weigh(const float* x, int64_t n, double top, double temperature, float low, double* weights);
+// The same in float: what would be below 2^-124 may be 0; other weights of e^-d are within estimate_error(d).
+void weigh(const float* x, int64_t n, float top, double temperature, float low, float high, float* weights);
+
+// Relatively: what e is raised to is rounded three times, each time by at most 2^-24 of it; the polynomial and its own
+// rounding add at most 3.3 units of 2^-24, as trying its arguments shows.
+constexpr double estimate_error(double depth) { return 0x1p-24 * (3.3 + 3.1 * depth); }
 
 double sum(const double* weights, int64_t n);
+double sum(const float* weights, int64_t n);
 
 // What typical sampling ranks by: the distance of a logit's information, log_total - (x - top), from the entropy.
 struct Typical {
     double top, log_total, entropy;
-    double distance(float x) const {
-        const double d = log_total - (static_cast<double>(x) - top) - entropy;
-        return d < 0.0 ? -d : d;
-    }
+    double above(float x) const { return entropy - (log_total - (static_cast<double>(x) - top)); }
+    double distance(float x) const { return std::fabs(above(x)); }
 };
-// weights[i] = 0 where the distance of x[i] exceeds `most`. True if one of them is just as far.
-bool drop_far(const float* x, int64_t n, const Typical& typical, double most, double* weights);
 
-// places[i] = min(last, (top - x[i]) * per_unit), rounded down: never greater for a greater logit.
+constexpr float widest_place = 0.052f;  // of logit, up to which shares and moments are exact
+// places[i] = min(last, (top - x[i]) * per_unit), rounded to the nearest: never greater for a greater logit.
 void places(const float* x, int64_t n, float top, float per_unit, int32_t last, int32_t* places);
 
 // For logits no further below the top than last / per_unit, shares[i] = e^(middle of its place - (top - x[i])), so that
 // a sum of shares, times e^-middle, is a sum of weights at temperature 1. What lies further below gets any number.
 void shares(const float* x, int64_t n, float top, float per_unit, const int32_t* places, double* shares);
 
-// Finds the i with first <= places[i] <= last, in their order; returns how many. `found` needs room for n.
-int64_t between(const int32_t* places, int64_t n, int32_t first, int32_t last, int32_t* found);
+// Besides, the shares times top - x[i].
+void moments(const float* x, int64_t n, float top, float per_unit, const int32_t* places, double* shares,
+             double* moments);
+
+// weights[j] = e^-(middle of place j), of places of this width.
+void middles(double width, int32_t n, double* weights);
+
+// Logits from low to high.
+struct Run {
+    float low, high;
+};
+
+// Finds the i whose x[i] is in one run or the other, in their order; returns how many. `found` needs room for n.
+int64_t between(const float* x, int64_t n, Run one, Run other, int32_t* found);
+
+// How many x[i] are in the run.
+int64_t count(const float* x, int64_t n, Run run);
 
 }  // namespace clarion::passes

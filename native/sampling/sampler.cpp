@@ -120,7 +120,8 @@ void Sampler::dry(const SamplerState& state, const float* logits) {
 
 int32_t Sampler::sample(SamplerState& state, const float* logits) {
     const int32_t token = leave(state, logits)
-                              ? candidates_.draw(philox_uniform(state.parameters_.seed, state.n_draws_))
+                              ? candidates_.draw(state.parameters_.temperature,
+                                                 philox_uniform(state.parameters_.seed, state.n_draws_))
                               : candidates_.most_probable();
     ++state.n_draws_;
     state.history_.push_back(token);
@@ -128,7 +129,7 @@ int32_t Sampler::sample(SamplerState& state, const float* logits) {
 }
 
 std::vector<TokenProbability> Sampler::survivors(const SamplerState& state, const float* logits) {
-    if (leave(state, logits)) return candidates_.probabilities();
+    if (leave(state, logits)) return candidates_.probabilities(state.parameters_.temperature);
     return {{candidates_.most_probable(), 1.0}};
 }
 
@@ -138,7 +139,6 @@ bool Sampler::leave(const SamplerState& state, const float* logits) {
     candidates_.scan(adjust(state, logits));
     if (state.parameters_.temperature == 0.0) return false;
     candidates_.filter(state.parameters_.filters);
-    candidates_.weigh(state.parameters_.temperature);
     return true;
 }
 

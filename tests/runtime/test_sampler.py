@@ -105,6 +105,10 @@ FILTERS = st.fixed_dictionaries(
 @example(np.zeros(5000, np.float32), {"temperature": 0.8, "typical_p": 0.5, "top_p": 0.5, "top_k": 4000})
 @example(np.float32([0.0, -1e30] * 2500), {"temperature": 0.8, "top_k": 4000, "top_p": 0.9})
 @example(np.float32([0.0, -np.inf] * 2500), {"temperature": 0.8, "top_k": 4000, "typical_p": 0.9})
+@example(np.float32([0.0, -1.0] * 6000), {"temperature": 0.8, "top_k": 8191, "top_p": 0.9871})
+@example(np.float32([0.0, -1.0] * 6000), {"temperature": 0.8, "top_p": 0.8371, "typical_p": 0.9371})
+@example(np.float32([0.0] * 5999 + [-1.0] * 6001), {"temperature": 0.8, "top_k": 7001, "typical_p": 0.9999})
+@example(np.zeros(12_000, np.float32), {"temperature": 0.8, "top_k": 40, "top_p": 0.9371, "min_p": 0.05})
 def test_long_rows_agree_with_the_reference(logits: np.ndarray, parameters: dict[str, Any]) -> None:
     check(logits, [], **parameters)
 
@@ -120,6 +124,20 @@ def test_dry_finds_every_repetition(history: list[int], allowed: int, breaker: b
         dry_allowed_length=allowed,
         dry_breakers=[2] if breaker else [],
     )
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 3.0])
+@pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"typical_p": 0.5}, {"top_k": 15_000}])
+def test_draws_follow_the_probabilities(scale: float, changes: dict[str, float]) -> None:
+    logits = (np.random.default_rng(5).standard_normal(20_000) * scale).astype(np.float32)
+    parameters = {**reference.DEFAULTS, "temperature": 0.8, "seed": 7, **changes}
+    state, sampler = sampling.SamplerState(len(logits), parameters), sampling.Sampler(len(logits))
+    tokens, probabilities = zip(*sampler.survivors(state, logits), strict=True)
+    sums = np.cumsum(probabilities)
+    for i in range(3000):
+        drawn, share = sampler.sample(state, logits), reference.uniform(7, i)
+        if np.min(np.abs(sums - share)) > 1e-12:
+            assert drawn == tokens[np.searchsorted(sums, share)]
 
 
 def test_equal_logits_go_by_id() -> None:
