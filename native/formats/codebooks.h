@@ -15,6 +15,7 @@ struct Codebooks {
     uint64_t iq1[2048];  // 8 * value + 10
     uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024];
     uint32_t iq3_xxs[256], iq3_s[512];
+    alignas(16) uint8_t iq3_xxs_levels[16] = {}, iq3_s_levels[16] = {};  // what four packed bits stand for
     alignas(16) uint8_t iq4[16], e2m1[16];
     float half_e4m3[256];      // half of a float of 4 and 3 bits whose sign does not count
     uint64_t bits[256];        // byte j is 0xff where bit j of the index is set
@@ -28,6 +29,8 @@ struct Codebooks {
         unpack(data::iq2_s, data::iq2_s_levels, 1, 64, iq2_s);
         unpack(data::iq3_xxs, data::iq3_xxs_levels, 1, 64, iq3_xxs);
         unpack(data::iq3_s, data::iq3_s_levels, 1, 16, iq3_s);
+        unpack_levels(data::iq3_xxs_levels, 64, iq3_xxs_levels);
+        unpack_levels(data::iq3_s_levels, 16, iq3_s_levels);
         for (int i = 0; i < 16; ++i) {
             iq4[i] = static_cast<uint8_t>(data::iq4[i] + 127);
             e2m1[i] = static_cast<uint8_t>(data::e2m1[i] + 12);
@@ -51,6 +54,11 @@ struct Codebooks {
             const int code = packed[i / per_byte] >> bits_each * (i % per_byte) & ((1 << bits_each) - 1);
             u[i] = static_cast<uint8_t>(add + scale * levels[code]);
         }
+    }
+    template <size_t n>
+    static void unpack_levels(const int8_t (&levels)[n], int add, uint8_t (&out)[16]) {
+        static_assert(n <= 16);
+        for (size_t i = 0; i < n; ++i) out[i] = static_cast<uint8_t>(add + levels[i]);
     }
     static float half_of(uint32_t s) {
         const uint32_t exponent = s >> 3 & 15, mantissa = s & 7;

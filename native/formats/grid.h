@@ -5,6 +5,7 @@
 //     using Entry          of its codebook: 8 bytes, or 4
 //     uint8_t flip, more   what flags do
 //     constexpr const Entry* grid()
+//     simd::PackedCodebook packed()   the same, of entries of 4 bytes
 //     static void codes(const uint8_t* panel, int64_t at, const Codes&);   the block at `at` of each row
 //
 // and kernels/grid_product.h looks up, multiplies, or makes a tile, for all of them. Blocks are of 256 columns.
@@ -16,7 +17,7 @@
 namespace clarion {
 
 struct Codes {
-    uint32_t* index;  // [32 or 64 entries][16]
+    uint32_t* index;  // [32][16]: of an entry, or of two in 16 bits each, the first in the low ones
     int32_t* flags;   // [8][16]: those of 32 columns
     float* scale;     // [256 / group][16]
 };
@@ -27,17 +28,6 @@ constexpr uint8_t minus_more(int offset) { return static_cast<uint8_t>(2 * offse
 
 inline void store_index(uint32_t* index, simd::i32x16 v) {
     simd::store(reinterpret_cast<int32_t*>(index), v);
-}
-
-// The indices of four entries: bytes of q, and above each what high.operator()<i>() has.
-template <typename High>
-[[gnu::always_inline]] inline void store_indices(uint32_t* index, simd::i32x16 q, const High& high) {
-    unrolled<4>([&]<int i>() CLARION_INLINE {
-        store_index(index + 16 * i, simd::bit_or(byte_of<i>(q), high.template operator()<i>()));
-    });
-}
-inline void store_indices(uint32_t* index, simd::i32x16 q) {
-    unrolled<4>([&]<int i>() CLARION_INLINE { store_index(index + 16 * i, byte_of<i>(q)); });
 }
 
 // v shifted left by n, right where n is negative.
@@ -51,6 +41,27 @@ simd::i32x16 shifted(simd::i32x16 v) {
 template <int n>
 simd::i32x16 shifted_bits(simd::i32x16 v, int32_t mask) {
     return simd::bit_and(shifted<n>(v), simd::set1(mask));
+}
+
+// The indices of four entries: bytes of q, and above each what high.operator()<i>() has.
+template <typename High>
+[[gnu::always_inline]] inline void store_indices(uint32_t* index, simd::i32x16 q, const High& high) {
+    unrolled<4>([&]<int i>() CLARION_INLINE {
+        store_index(index + 16 * i, simd::bit_or(byte_of<i>(q), high.template operator()<i>()));
+    });
+}
+inline void store_indices(uint32_t* index, simd::i32x16 q) {
+    unrolled<4>([&]<int i>() CLARION_INLINE { store_index(index + 16 * i, byte_of<i>(q)); });
+}
+
+// Two pairs of indices of small entries, bytes of q and above them what high.operator()<pair>() has.
+template <typename High>
+[[gnu::always_inline]] inline void store_pairs(uint32_t* index, simd::i32x16 q, const High& high) {
+    unrolled<2>([&]<int i>() CLARION_INLINE {
+        const simd::i32x16 pair =
+            simd::bit_or(shifted_bits<-16 * i>(q, 0xff), shifted_bits<8 - 16 * i>(q, 0xff0000));
+        store_index(index + 16 * i, simd::bit_or(pair, high.template operator()<i>()));
+    });
 }
 
 // Seven flags in each byte, and an eighth that makes their number even.

@@ -18,28 +18,26 @@ struct IQ3_S {
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq3_s; }
+    static constexpr simd::PackedCodebook packed() {
+        return {codebook_data::iq3_s, codebooks.iq3_s_levels, 512};
+    }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        simd::u8x64 a[4], b[4], c[4];
-        load_quads(panel, at + 66, a);  // h, signs 0-1
-        load_quads(panel, at + 82, b);  // signs 2-5
-        load_quads(panel, at + 94, c);  // signs 5-7, s
-        const simd::u8x64 signs[8] = {a[2], a[3], b[0], b[1], b[2], b[3], c[1], c[2]};
-        for (int g = 0; g < 8; ++g) simd::store(to.flags + 16 * g, simd::as_i32(signs[g]));
-        for (int part = 0; part < 4; ++part) {
-            simd::u8x64 q[4];
-            load_quads(panel, at + 2 + 16 * part, q);
-            simd::i32x16 h = simd::as_i32(a[part / 2]);
-            if (part % 2 != 0) h = simd::shift_right<16>(h);
-            for (int i = 0; i < 4; ++i) {
-                store_indices(to.index + 64 * (4 * part + i), simd::as_i32(q[i]),
-                              [&]<int j>() CLARION_INLINE { return shifted_bits<8 - j>(h, 0x100); });
-                h = simd::shift_right<4>(h);
-            }
+        const auto quad = [&](int64_t byte) {
+            return simd::as_i32(simd::load_bytes(panel + 16 * (at + byte)));
+        };
+        for (int g = 0; g < 8; ++g) simd::store(to.flags + 16 * g, quad(74 + 4 * g));
+        simd::i32x16 h = quad(66);
+        for (int i = 0; i < 16; ++i) {
+            store_pairs(to.index + 32 * i, quad(2 + 4 * i), [&]<int j>() CLARION_INLINE {
+                return simd::bit_or(shifted_bits<8 - 2 * j>(h, 0x100),
+                                    shifted_bits<23 - 2 * j>(h, 0x1000000));
+            });
+            h = i == 7 ? quad(70) : simd::shift_right<4>(h);
         }
         const simd::f32x16 d = first_f16(panel, at, 1.0f);
         const simd::i32x16 one = simd::set1(int32_t{1});
-        simd::i32x16 s = simd::as_i32(c[3]);
+        simd::i32x16 s = quad(106);
         for (int g = 0; g < 8; ++g) {
             const simd::i32x16 odd = simd::bit_or(shifted_bits<1>(s, 30), one);
             simd::store(to.scale + 16 * g, simd::mul(d, simd::to_f32(odd)));

@@ -19,22 +19,19 @@ struct IQ3_XXS {
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq3_xxs; }
+    static constexpr simd::PackedCodebook packed() {
+        return {codebook_data::iq3_xxs, codebooks.iq3_xxs_levels, 256};
+    }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        for (int part = 0; part < 4; ++part) {
-            simd::u8x64 q[4];
-            load_quads(panel, at + 2 + 16 * part, q);
-            for (int i = 0; i < 4; ++i) store_indices(to.index + 64 * (4 * part + i), simd::as_i32(q[i]));
-        }
+        const auto quad = [&](int64_t byte) {
+            return simd::as_i32(simd::load_bytes(panel + 16 * (at + byte)));
+        };
+        for (int i = 0; i < 16; ++i)
+            store_pairs(to.index + 32 * i, quad(2 + 4 * i),
+                        []<int>() CLARION_INLINE { return simd::set1(int32_t{0}); });
         const simd::f32x16 d = first_f16(panel, at, 0.5f);
-        for (int half = 0; half < 2; ++half) {
-            simd::u8x64 signs[4];
-            load_quads(panel, at + 66 + 16 * half, signs);
-            for (int i = 0; i < 4; ++i) {
-                const int g = 4 * half + i;
-                put_sevens(simd::as_i32(signs[i]), d, to.flags + 16 * g, to.scale + 16 * g);
-            }
-        }
+        for (int g = 0; g < 8; ++g) put_sevens(quad(66 + 4 * g), d, to.flags + 16 * g, to.scale + 16 * g);
     }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {

@@ -19,32 +19,49 @@ namespace clarion {
 template <typename E>
 struct Grid {
     const E* entries;
-    int64_t bytes;  // of a block
+    simd::PackedCodebook packed;  // of entries of 4 bytes
+    int64_t bytes;                // of a block
     int group;
     int32_t offset;
     uint8_t flip, more;
     void (*codes)(const uint8_t* panel, int64_t at, const Codes&);
 };
 template <typename F>
-inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), F::bytes, F::group, F::offset,
-                                                    F::flip,   F::more,  F::codes};
+constexpr simd::PackedCodebook packed_of() {
+    if constexpr (sizeof(typename F::Entry) == 4) return F::packed();
+    return {};
+}
+template <typename F>
+inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), packed_of<F>(), F::bytes, F::group,
+                                                    F::offset, F::flip,        F::more,  F::codes};
 
 // A block of 16 rows, its codes apart.
 template <typename Entry>
 struct GridBlock {
-    alignas(64) uint32_t index[16 * 256 / sizeof(Entry)];
+    alignas(64) uint32_t index[16 * 32];
     alignas(64) int32_t flags[16 * 8];
 
+    static constexpr bool packed =
+        sizeof(Entry) == 4 &&
+        requires(simd::PackedCodebook codebook, Entry* index) { look_up_packed(codebook, index, 0); };
+
+    void take(const Grid<Entry>& grid, const uint8_t* panel, int64_t at, float* scale) {
+        grid.codes(panel, at, {index, flags, scale});
+        if constexpr (packed) look_up_packed(grid.packed, index, 32);
+    }
     // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
     [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
                                         simd::u8x64& w0, simd::u8x64& w1) const {
         if constexpr (sizeof(Entry) == 8) {
             simd::look_up_rows(grid.entries, index + 16 * step, w0, w1);
+            simd::change_flagged(w0, w1, set, grid.flip, grid.more);
         } else {
-            w0 = simd::look_up_rows(grid.entries, index + 32 * step);
-            w1 = simd::look_up_rows(grid.entries, index + 32 * step + 16);
+            if constexpr (packed)
+                unpack_two(grid.packed, index + 16 * step, w0, w1);
+            else
+                simd::look_up_pairs(grid.entries, index + 16 * step, w0, w1);
+            simd::negate_flagged(w0, w1, set, static_cast<uint8_t>(2 * grid.offset));
         }
-        simd::change_flagged(w0, w1, set, grid.flip, grid.more);
     }
 };
 
@@ -54,8 +71,7 @@ template <typename Entry>
     GridBlock<Entry> block;
     uint8_t* u = tile.u;
     for (int64_t b = 0; b < blocks; ++b) {
-        grid.codes(panel, b * grid.bytes,
-                   {block.index, block.flags, tile.scale + b * (16 * 256 / grid.group)});
+        block.take(grid, panel, b * grid.bytes, tile.scale + b * (16 * 256 / grid.group));
         for (int64_t step = 0; step < 32;) {
             simd::i32x16 set = simd::load(block.flags + 4 * step);
             for (const int64_t end = step + 4; step < end; ++step, u += 128) {
@@ -88,7 +104,7 @@ template <typename Accumulator, typename Entry>
     GridBlock<Entry> block;
     simd::f32x16 total = simd::load(sums);
     for (int64_t at = 0, column = first; column < end; at += grid.bytes) {
-        grid.codes(panel, at, {block.index, block.flags, scales});
+        block.take(grid, panel, at, scales);
         const float* scale = scales;
         simd::i32x16 set;
         for (int64_t step = 0; step < 32;) {

@@ -230,15 +230,23 @@ struct Rows16 {
     look_up_8_rows(table, index, w0.a, w1.a);
     look_up_8_rows(table, index + 8, w0.b, w1.b);
 }
-[[gnu::always_inline]] inline u8x64 look_up_rows(const uint32_t* table, const uint32_t* index) {
-    const auto four = [=](int r) {
-        const auto at = [=](int i) { return static_cast<int>(table[index[r + i]]); };
-        const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(at(0)), at(1), 1);
-        const __m128i high = _mm_insert_epi32(_mm_cvtsi32_si128(at(2)), at(3), 1);
+template <typename At>
+[[gnu::always_inline]] inline u8x64 look_up_16(const At& at) {
+    const auto four = [&](int r) {
+        const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(at(r)), at(r + 1), 1);
+        const __m128i high = _mm_insert_epi32(_mm_cvtsi32_si128(at(r + 2)), at(r + 3), 1);
         return _mm_unpacklo_epi64(low, high);
     };
     return {_mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1),
             _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1)};
+}
+[[gnu::always_inline]] inline void look_up_pairs(const uint32_t* table, const uint32_t* pairs, u8x64& w0,
+                                                 u8x64& w1) {
+    // Read as halves, or the compiler makes vectors of masks and shifts, and takes them apart.
+    using Half [[gnu::may_alias]] = uint16_t;
+    const auto* halves = reinterpret_cast<const Half*>(pairs);
+    w0 = look_up_16([=](int r) { return static_cast<int>(table[halves[2 * r]]); });
+    w1 = look_up_16([=](int r) { return static_cast<int>(table[halves[2 * r + 1]]); });
 }
 [[gnu::always_inline]] inline __m256i change_flagged(__m256i w, __m256i flags, int bits, uint8_t flip,
                                                      uint8_t more) {

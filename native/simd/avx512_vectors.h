@@ -194,17 +194,47 @@ inline uint64_t two_indices(const uint32_t* index) {
     w0.v = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0x88));
     w1.v = _mm512_castps_si512(_mm512_shuffle_ps(a, b, 0xdd));
 }
-[[gnu::always_inline]] inline u8x64 look_up_rows(const uint32_t* table, const uint32_t* index) {
-    const auto four = [=](int r) {
-        const auto two = [=](uint64_t i) {
-            const auto at = [=](uint64_t j) { return static_cast<int>(table[j]); };
-            return _mm_insert_epi32(_mm_cvtsi32_si128(at(static_cast<uint32_t>(i))), at(i >> 32), 1);
-        };
-        return _mm_unpacklo_epi64(two(two_indices(index + r)), two(two_indices(index + r + 2)));
+// 4 bytes a row are looked up as they are packed, in 16 bits, by permutations of words. n registers of them, which two
+// instructions take at a time; the upper bits of an index choose among what these find.
+template <int n>
+[[gnu::always_inline]] inline __m512i find_words(const __m512i* table, __m512i index) {
+    if constexpr (n == 2) {
+        return _mm512_permutex2var_epi16(table[0], index, table[1]);
+    } else {
+        const __mmask32 upper = _mm512_test_epi16_mask(index, _mm512_set1_epi16(16 * n));
+        return _mm512_mask_blend_epi16(upper, find_words<n / 2>(table, index),
+                                       find_words<n / 2>(table + n / 2, index));
+    }
+}
+template <int n>
+void look_up_words(const uint8_t* words, uint32_t* pairs, int count) {
+    __m512i table[n];
+#pragma GCC unroll 16
+    for (int k = 0; k < n; ++k) table[k] = _mm512_loadu_si512(words + 64 * k);
+    for (int i = 0; i < count; ++i)
+        _mm512_storeu_si512(pairs + 16 * i, find_words<n>(table, _mm512_loadu_si512(pairs + 16 * i)));
+}
+template <typename Codebook>
+void look_up_packed(const Codebook& codebook, uint32_t* pairs, int count) {
+    const auto look_up = codebook.n == 256 ? look_up_words<8> : look_up_words<16>;
+    look_up(codebook.packed, pairs, count);
+}
+template <typename Codebook>
+[[gnu::always_inline]] inline void unpack_two(const Codebook& codebook, const uint32_t* packed, u8x64& w0,
+                                              u8x64& w1) {
+    const __m512i x = load_bytes(packed).v, levels = repeat_16(codebook.levels).v;
+    const __m512i low = _mm512_set1_epi16(0x000f), high = _mm512_set1_epi16(0x0f00);
+    // Two bytes of each row twice, of which the first keeps its low four bits and the second its high ones.
+    const auto unpack = [&](int first) {
+        const __m512i twice = _mm512_broadcast_i32x4(
+            _mm_setr_epi32(first, first + 0x04040404, first + 0x08080808, first + 0x0c0c0c0c));
+        const __m512i bytes = _mm512_shuffle_epi8(x, twice);
+        const __m512i four = _mm512_or_si512(_mm512_and_si512(bytes, low),
+                                             _mm512_and_si512(_mm512_srli_epi16(bytes, 4), high));
+        return u8x64{_mm512_shuffle_epi8(levels, four)};
     };
-    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1);
-    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1);
-    return {_mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1)};
+    w0 = unpack(0x01010000);
+    w1 = unpack(0x03030202);
 }
 [[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
                                                   uint8_t more) {
@@ -217,6 +247,17 @@ inline uint64_t two_indices(const uint32_t* index) {
     };
     w0 = change(w0, 0x08040201);
     w1 = change(w1, static_cast<int>(0x80402010));
+}
+
+[[gnu::always_inline]] inline void negate_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t twice) {
+    const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
+    const __m512i bytes = _mm512_shuffle_epi8(flags.v, first), from = set1_u8(twice).v;
+    const auto negate = [&](u8x64 w, int bits) {
+        const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits));
+        return u8x64{_mm512_mask_sub_epi8(w.v, set, from, w.v)};
+    };
+    w0 = negate(w0, 0x08040201);
+    w1 = negate(w1, static_cast<int>(0x80402010));
 }
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied

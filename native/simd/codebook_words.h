@@ -18,13 +18,30 @@ void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0, u8x64
     w0 = load_bytes(first);
     w1 = load_bytes(last);
 }
-// The same with 4 bytes a row.
+// table[i] to w0 and table[j] to w1 for 16 pairs in memory, i in the low 16 bits and j in the high ones.
 template <typename = void>
-u8x64 look_up_rows(const uint32_t* table, const uint32_t* index) {
-    alignas(64) uint32_t entries[16];
-    for (int r = 0; r < 16; ++r) entries[r] = table[index[r]];
-    return load_bytes(entries);
+void look_up_pairs(const uint32_t* table, const uint32_t* pairs, u8x64& w0, u8x64& w1) {
+    alignas(64) uint32_t first[16], second[16];
+    for (int r = 0; r < 16; ++r) {
+        first[r] = table[pairs[r] & 0xffff];
+        second[r] = table[pairs[r] >> 16];
+    }
+    w0 = load_bytes(first);
+    w1 = load_bytes(second);
 }
+// A codebook of n entries, 256 or 512, of 4 bytes, as codebooks.py packs them: four bits for each byte, and what they
+// stand for.
+struct PackedCodebook {
+    const uint8_t *packed, *levels;
+    int n;
+};
+// A header may have the means to look those up:
+//
+//     void look_up_packed(const PackedCodebook&, uint32_t* pairs, int count);
+//     void unpack_two(const PackedCodebook&, const uint32_t* packed, u8x64& w0, u8x64& w1);
+//
+// The first puts packed entries in the place of the indices of [count][16] pairs; the second gives the bytes of 16 pairs.
+
 // Byte j of a row of w0 becomes (byte ^ flip) + add where bit j of the row's flags is set, byte j of w1 where bit
 // 4 + j is.
 template <typename = void>
@@ -40,6 +57,12 @@ void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip, uint8_t mo
                 u[half][i] = static_cast<uint8_t>((u[half][i] ^ flip) + more);
     w0 = load_bytes(u[0]);
     w1 = load_bytes(u[1]);
+}
+
+// Byte j becomes twice - byte in the same places.
+template <typename = void>
+[[gnu::always_inline]] inline void negate_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t twice) {
+    change_flagged(w0, w1, flags, 0xff, static_cast<uint8_t>(twice + 1));
 }
 
 }  // namespace clarion::simd

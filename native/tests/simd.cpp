@@ -238,8 +238,11 @@ void test_look_up() {
             index[r] = round == 0 ? (r % 2 == 0 ? 0 : n - 1) : random.bits() % n;
             flags[r] = static_cast<int32_t>(random.bits());
         }
-        const Bytes four(simd::look_up_rows(fours.data(), index));
         simd::u8x64 w0, w1;
+        uint32_t pairs[16];
+        for (int r = 0; r < 16; ++r) pairs[r] = index[r] | index[15 - r] << 16;
+        simd::look_up_pairs(fours.data(), pairs, w0, w1);
+        const Bytes low(w0), high(w1);
         simd::look_up_rows(eights.data(), index, w0, w1);
         const Bytes first(w0), last(w1);
         const auto flip = static_cast<uint8_t>(round % 2 == 0 ? 0xff : 0),
@@ -247,12 +250,13 @@ void test_look_up() {
         simd::change_flagged(w0, w1, simd::load(flags), flip, more);
         const Bytes changed[2] = {Bytes(w0), Bytes(w1)};
         for (int r = 0; r < 16; ++r) {
-            uint8_t entry[12];
+            uint8_t entry[16];
             std::memcpy(entry, &eights[index[r]], 8);
             std::memcpy(entry + 8, &fours[index[r]], 4);
+            std::memcpy(entry + 12, &fours[index[15 - r]], 4);
             for (int j = 0; j < 4; ++j) {
                 check(first.v[4 * r + j] == entry[j] && last.v[4 * r + j] == entry[4 + j]);
-                check(four.v[4 * r + j] == entry[8 + j]);
+                check(low.v[4 * r + j] == entry[8 + j] && high.v[4 * r + j] == entry[12 + j]);
             }
             for (int j = 0; j < 8; ++j) {
                 const bool set = (flags[r] >> j & 1) != 0;
