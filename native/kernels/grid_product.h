@@ -2,8 +2,9 @@
 // because looking up 16 rows takes 300 bytes of machine code.
 //
 // A block's indices are all stored before the first is used: 16 loads from a vector that was stored just before would
-// each wait for it. An index then costs a load, an entry another: 32 for 128 weights, which bounds these formats to
-// 11 cycles for so many where two or three loads begin in a cycle, and nothing else of them takes as long.
+// each wait for it. An index then costs a load, an entry of 8 bytes another: 32 for 128 weights, which bounds these formats
+// to 11 cycles for so many where two or three loads begin in a cycle, and nothing else of them takes as long. Entries of 4
+// bytes would take 64; where a codebook of them fits registers it is searched there (simd/codebook_words.h).
 #pragma once
 
 #include <cstddef>
