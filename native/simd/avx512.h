@@ -79,6 +79,10 @@ struct high_accumulator {
     i32x16 total() const { return {sum}; }
 };
 
+// As in avx512vnni_products.h; but products take four instructions where VNNI has one, and a module with as many of these
+// would be larger than any should be.
+inline constexpr int live_groups = 8, live_groups_high = 4;
+
 // Accumulators, float sums, a few weights and products share 32 registers.
 inline constexpr int tile_fast = 8, tile_high = 8, tile_f32 = 12;
 

@@ -260,11 +260,6 @@ template <typename Codebook>
     w1 = negate(w1, static_cast<int>(0x80402010));
 }
 
-// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
-// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
-inline constexpr int live_groups = 16;
-inline constexpr int live_groups_high = 16;  // with 16-bit activations
-
 // Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that
 // sees no further: it must be inlined before that.
 [[gnu::always_inline]] inline void prefetch(const void* p) {

@@ -58,4 +58,9 @@ struct high_accumulator {
     i32x16 total() const { return {_mm512_add_epi32(_mm512_slli_epi32(upper, 8), lower)}; }
 };
 
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied
+// straight from a decoder with no more of them. 0: vectors are loops here, and rows are decoded instead.
+inline constexpr int live_groups = 16;
+inline constexpr int live_groups_high = 16;  // with 16-bit activations
+
 }  // namespace clarion::simd
