@@ -87,6 +87,7 @@ def run(path: str, weights: str) -> float:
         assert process.stdout is not None
         process.stdout.read(1)
         seconds = time.perf_counter() - begin
+        process.stdout.read()  # a pipe closed under it would be its failure
     if process.returncode != 0:
         raise SystemExit(f"failed: {' '.join(command)}")
     return seconds

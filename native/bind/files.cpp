@@ -10,8 +10,10 @@
 #include <cstring>
 #include <memory>
 #include <stdexcept>
+#include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "residency/copying.h"
 #include "residency/huge_pages.h"
@@ -34,6 +36,33 @@ Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<int64_t*>(p); });
     values.release();
     return Offsets(data, {count}, owner);
+}
+
+std::vector<std::string_view> views(const Bytes& bytes, const Offsets& starts, const Offsets& lengths) {
+    if (lengths.size() != starts.size()) throw std::invalid_argument("strings: as many lengths as starts");
+    std::vector<std::string_view> found(starts.size());
+    for (size_t i = 0; i < found.size(); ++i)
+        found[i] = string_at(bytes.data(), bytes.size(), starts.data()[i], lengths.data()[i]);
+    return found;
+}
+
+nb::list list_of(size_t size) {
+    nb::list list = nb::steal<nb::list>(PyList_New(static_cast<Py_ssize_t>(size)));
+    if (!list.is_valid()) throw nb::python_error();
+    return list;
+}
+
+// Texts; what is no UTF-8 becomes lone surrogates.
+template <typename String>
+nb::list decoded(const std::vector<String>& strings) {
+    nb::list texts = list_of(strings.size());
+    for (size_t i = 0; i < strings.size(); ++i) {
+        PyObject* text = PyUnicode_DecodeUTF8(strings[i].data(), static_cast<Py_ssize_t>(strings[i].size()),
+                                              "surrogateescape");
+        if (text == nullptr) throw nb::python_error();
+        PyList_SET_ITEM(texts.ptr(), static_cast<Py_ssize_t>(i), text);
+    }
+    return texts;
 }
 
 }  // namespace
@@ -60,6 +89,9 @@ NB_MODULE(files, m) {
             "path"_a)
         .def_prop_ro("size", &Mapping::size)
         .def_prop_ro("damaged", &Mapping::damaged)
+        .def("populate", &Mapping::populate,
+             "Begins to map the pages that are in memory, in the background; the first reads of them cause "
+             "no faults.")
         .def_prop_ro(
             "bytes",
             [](nb::handle self) {
@@ -93,24 +125,38 @@ NB_MODULE(files, m) {
     m.def(
         "strings",
         [](const Bytes& bytes, const Offsets& starts, const Offsets& lengths) {
-            const size_t n = starts.size();
-            if (lengths.size() != n) throw std::invalid_argument("strings: as many lengths as starts");
-            nb::list texts = nb::steal<nb::list>(PyList_New(static_cast<Py_ssize_t>(n)));
-            if (!texts.is_valid()) throw nb::python_error();
-            for (size_t i = 0; i < n; ++i) {
-                const int64_t start = starts.data()[i], length = lengths.data()[i];
-                const auto size = static_cast<int64_t>(bytes.size());
-                if (start < 0 || length < 0 || start > size || length > size - start)
-                    throw std::out_of_range("strings: beyond the bytes");
-                PyObject* text = PyUnicode_DecodeUTF8(reinterpret_cast<const char*>(bytes.data()) + start,
-                                                      static_cast<Py_ssize_t>(length), "surrogateescape");
-                if (text == nullptr) throw nb::python_error();
-                PyList_SET_ITEM(texts.ptr(), static_cast<Py_ssize_t>(i), text);
-            }
-            return texts;
+            return decoded(views(bytes, starts, lengths));
         },
         "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(),
         "The strings that lie there, as a list; what is no UTF-8 becomes lone surrogates.");
+
+    m.def(
+        "merges",
+        [](const Bytes& bytes, const Offsets& starts, const Offsets& lengths, const Offsets& token_starts,
+           const Offsets& token_lengths) -> nb::object {
+            const auto found =
+                read_merges(views(bytes, starts, lengths), views(bytes, token_starts, token_lengths));
+            if (!found) return nb::none();
+            const nb::list symbols = decoded(found->symbols);
+            nb::list pairs = list_of(found->pairs.size());
+            for (size_t i = 0; i < found->pairs.size(); ++i) {
+                const auto [left, right] = found->pairs[i];
+                PyObject* pair =
+                    PyTuple_Pack(2, PyList_GET_ITEM(symbols.ptr(), static_cast<Py_ssize_t>(left)),
+                                 PyList_GET_ITEM(symbols.ptr(), static_cast<Py_ssize_t>(right)));
+                if (pair == nullptr) throw nb::python_error();
+                PyObject_GC_UnTrack(pair);  // texts make no cycles: the collector would walk over all of them
+                PyList_SET_ITEM(pairs.ptr(), static_cast<Py_ssize_t>(i), pair);
+            }
+            return nb::make_tuple(pairs, decoded(found->missing));
+        },
+        "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(), "token_starts"_a.noconvert(),
+        "token_lengths"_a.noconvert(),
+        "The strings that lie there, each split at its first space, equal ones once: a list of tuples. And a "
+        "list of\n"
+        "what of their symbols, and of what these give together, is none of the tokens. None if a string has "
+        "nothing\n"
+        "before or after a space. What is no UTF-8 becomes lone surrogates.");
 
     nb::class_<HugePages>(m, "HugePages", "Zeros, in huge pages as far as the system has them.")
         .def(nb::init<size_t>(), "size"_a)

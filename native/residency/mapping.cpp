@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -145,6 +146,8 @@ void Mapping::map() {
 }
 
 Mapping::~Mapping() {
+    closing_.store(true, std::memory_order_relaxed);
+    if (populating_.joinable()) populating_.join();
     if (region_ != nullptr) {
         {
             const std::lock_guard lock(regions_mutex);
@@ -153,6 +156,29 @@ Mapping::~Mapping() {
         munmap(const_cast<uint8_t*>(data_), size_);
     }
     close(descriptor_);
+}
+
+void Mapping::populate() {
+    // 10 us each. Longer pieces keep the lock of the address space from a thread that allocates meanwhile: with 2 MB,
+    // making a tokenizer took 0.1 s longer instead of 0.03 s.
+    static constexpr size_t piece = size_t{256} << 10;
+    if (populating_.joinable()) return;
+    populating_ = std::thread([this] {
+        for (size_t at = 0; at < size_ && !closing_.load(std::memory_order_relaxed); at += piece)
+            if (!populate_piece(at, std::min(piece, size_ - at))) return;
+    });
+}
+
+// False if the page cache lacks its first page, or the system cannot do it.
+bool Mapping::populate_piece(size_t offset, size_t size) const {
+#if defined(MADV_POPULATE_READ) && defined(RWF_NOWAIT)
+    uint8_t byte;
+    const iovec target{&byte, 1};
+    if (preadv2(descriptor_, &target, 1, static_cast<off_t>(offset), RWF_NOWAIT) != 1) return false;
+    return madvise(const_cast<uint8_t*>(data_) + offset, size, MADV_POPULATE_READ) == 0;
+#else
+    return false;
+#endif
 }
 
 bool Mapping::damaged() const {

@@ -6,9 +6,11 @@
 // the bytes asks `damaged` afterwards and throws the result away.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <thread>
 
 namespace clarion {
 
@@ -28,6 +30,9 @@ class Mapping {
     // Whether bytes read so far may differ from the file that was opened: a page was gone when it was read,
     // or the file's length or time of modification is another now.
     bool damaged() const;
+    // Begins to enter the pages that the page cache holds into this process's page table, in a thread of its own, up
+    // to the first that it does not hold: the first reads of them then cause no faults. Once; only on Linux.
+    void populate();
 
   private:
     int descriptor_ = -1;
@@ -35,8 +40,11 @@ class Mapping {
     size_t size_ = 0;
     int64_t modified_ = 0;  // nanoseconds
     MappedRegion* region_ = nullptr;
+    std::atomic<bool> closing_{false};
+    std::thread populating_;
 
     void map();
+    bool populate_piece(size_t offset, size_t size) const;
 };
 
 // Lets go of the whole pages between `begin` and `begin + size` if they belong to a mapping; they come back from the

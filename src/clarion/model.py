@@ -9,7 +9,6 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -137,6 +136,9 @@ def load(
             mover=mover,
             node=None if free else nodes[0],
         )
+        if not isinstance(residency, Copied | Moving):  # these release the mapping's pages
+            # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
+            file.populate()
         return Model(
             file,
             plan,
@@ -154,6 +156,8 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
     """The model file at `path`; None: the one that comes with Clarion."""
     with ExitStack() as stack:
         if path is None:
+            from importlib import resources
+
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
         yield stack.enter_context(File.open(path))
 

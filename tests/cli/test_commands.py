@@ -179,6 +179,17 @@ def test_nothing_heavy_is_imported_early(code: str) -> None:
     assert not loaded & {"numpy", "tokenizers", "jinja2", "rich", "asyncio", "clarion.gguf", "clarion.model"}
 
 
+def test_run_imports_only_what_it_uses() -> None:
+    arguments = ["run", "x", "-n", "1", "--weights", "mapped"]
+    code = f"import sys; from clarion.cli.main import execute; execute({arguments})"
+    probe = "print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"{code}; {probe}"], capture_output=True, text=True)
+    loaded = set(done.stderr.split())
+    assert {"numpy", "clarion.model"} <= loaded
+    assert not loaded & {"jinja2", "rich", "asyncio", "concurrent.futures", "secrets", "statistics"}
+    assert not loaded & {"clarion.cli.bench", "clarion.convert", "clarion.gguf.writer", "clarion.quantize"}
+
+
 # ---- errors -------------------------------------------------------------------------------------------
 
 

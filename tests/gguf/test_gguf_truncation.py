@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -217,3 +218,40 @@ def test_ignored_signal_stays_ignored(path: Path, tmp_path: Path) -> None:
         fault="os.kill(os.getpid(), signal.SIGBUS)"
     )
     assert run(source, path, tmp_path / "other").stdout == "alive False\n"
+
+
+def resident(file: File) -> int:
+    """Bytes of the mapping that this process's page table has."""
+    begin = file.tensors["t"].data.ctypes.data - file.tensors["t"].offset
+    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+    for line in lines:
+        if line.startswith(f"{begin:x}-"):
+            return next(int(field.split()[1]) << 10 for field in lines if field.startswith("Rss:"))
+    raise AssertionError("not mapped")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux populates mappings")
+def test_populating_maps_all_that_is_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    size = 8 << 20
+    path.write_bytes(gguf([ARCHITECTURE], [row("t", [size // 4])], b"\x01" * size))
+    with File.open(path) as file:
+        assert resident(file) < size // 2
+        file.populate()
+        file.populate()  # once is enough
+        wait_until = time.monotonic() + 10
+        while resident(file) < size and time.monotonic() < wait_until:
+            time.sleep(0.01)
+        assert resident(file) >= size
+        file.check()
+
+
+def test_populating_a_file_that_is_cut_or_closed(path: Path) -> None:
+    for _ in range(20):
+        with File.open(path) as file:
+            file.populate()
+    with File.open(path) as file:
+        os.truncate(path, PAGE)
+        file.populate()
+        with pytest.raises(FileError):
+            file.check()

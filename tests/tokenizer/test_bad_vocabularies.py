@@ -202,6 +202,33 @@ def test_errors_name_the_file(tmp_path):
         Tokenizer.from_gguf(path)
 
 
+@pytest.mark.parametrize("merges", [["a b", "ab"], ["a b", "a b", " b"], ["a "]])
+def test_merges_of_a_file_fail_as_others_do(tmp_path, merges):
+    path = tmp_path / "bad.gguf"
+    with clarion.gguf.Writer(path, BPE | ggml(merges=merges)):
+        pass
+    with pytest.raises(TokenizerError) as of_a_list:
+        Tokenizer.from_metadata(BPE | ggml(merges=merges)).encode("ab")
+    with pytest.raises(TokenizerError) as of_a_file:
+        Tokenizer.from_gguf(path).encode("ab")
+    assert str(of_a_file.value) == f"{path}: {of_a_list.value}"
+    assert f"{merges[-1]!r} at {len(merges) - 1}, expected two symbols" in str(of_a_list.value)
+
+
+@pytest.mark.parametrize(
+    "merges", [["c c", "cc c", "a b"], ["a b", "c ab", "a b"], ["\udcff a", "a b", "x y"]]
+)
+def test_merges_of_a_file_encode_as_others_do(tmp_path, merges):
+    """What no token has, doubles, and bytes that are no text."""
+    path = tmp_path / "model.gguf"
+    raw = [merge.encode(errors="surrogateescape") for merge in merges]
+    with clarion.gguf.Writer(path, BPE | ggml(merges=raw)):
+        pass
+    listed, stored = Tokenizer.from_metadata(BPE | ggml(merges=merges)), Tokenizer.from_gguf(path)
+    for text in ("ab", "cccab", "cabxyab", "aabb"):
+        assert stored.encode(text) == listed.encode(text)
+
+
 def test_truncated_file(tmp_path):
     path = tmp_path / "cut.gguf"
     with clarion.gguf.Writer(path, golden("llama")["metadata"]):

@@ -10,25 +10,46 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
 import click
 
 from clarion import __version__
-from clarion.cli.bench import bench
-from clarion.cli.convert import convert
-from clarion.cli.doctor import doctor
-from clarion.cli.evaluate import evaluate
 from clarion.cli.exit_codes import BAD_INPUT, BROKEN_PIPE, INTERRUPTED
-from clarion.cli.imatrix import imatrix
-from clarion.cli.inspect import inspect
-from clarion.cli.quantize import quantize
-from clarion.cli.run import run
-from clarion.cli.split import merge, split
-from clarion.cli.tokenize import tokenize
 from clarion.errors import ClarionError
+
+# Where each command is: module and function.
+_HOMES = {
+    "bench": ("bench", "bench"),
+    "convert": ("convert", "convert"),
+    "doctor": ("doctor", "doctor"),
+    "eval": ("evaluate", "evaluate"),
+    "imatrix": ("imatrix", "imatrix"),
+    "inspect": ("inspect", "inspect"),
+    "merge": ("split", "merge"),
+    "quantize": ("quantize", "quantize"),
+    "run": ("run", "run"),
+    "split": ("split", "split"),
+    "tokenize": ("tokenize", "tokenize"),
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: a process runs one, and whoever runs it waits."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_HOMES)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _HOMES:
+            return None
+        module, function = _HOMES[name]
+        command: click.Command = getattr(import_module(f"clarion.cli.{module}"), function)
+        return command
 
 
 @click.group(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
 )
@@ -38,10 +59,6 @@ def cli(context: click.Context) -> None:
     """Runs language models on the machine you have."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for command in (run, bench, inspect, tokenize, evaluate, convert, imatrix, quantize, split, merge, doctor):
-    cli.add_command(command)
 
 
 def main() -> None:

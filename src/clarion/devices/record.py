@@ -11,7 +11,6 @@ import math
 import os
 import platform
 import re
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +86,8 @@ def path(machine: Machine) -> Path:
 
 def store(record: Record) -> Path:
     """Writes the record in place of an earlier one, all of it or nothing. Raises OSError."""
+    import tempfile
+
     target = path(record.machine)
     target.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"version": _VERSION, **asdict(record)}, indent=1)

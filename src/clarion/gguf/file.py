@@ -80,6 +80,14 @@ class File:
         for part in self._open_parts():
             part.check()
 
+    def populate(self) -> None:
+        """Begins to map, in the background, what the page cache holds: its first reads then cause no faults.
+
+        For those who will read all of the file. It ends at the first bytes that are on the disk only.
+        """
+        for part in self._open_parts():
+            part.mapping.populate()
+
     def close(self) -> None:
         """Drops the mapping, as far as no view into it is in use elsewhere."""
         self._parts = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
@@ -131,7 +131,7 @@ class Parameters:
         if "logit_bias" in parsed:
             parsed["logit_bias"] = _bias(parsed["logit_bias"])
         if parsed.get("seed") is None:
-            parsed["seed"] = secrets.randbits(64)
+            parsed["seed"] = int.from_bytes(os.urandom(8), "little")
         return cls(**parsed)
 
     def check_tokens(self, n_vocab: int) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import chain, filterfalse
-from operator import add
+from itertools import chain
 
 from tokenizers.models import BPE
 
@@ -12,7 +11,7 @@ from clarion.tokenizer import characters
 from clarion.tokenizer.encoder import WordCache
 from clarion.tokenizer.pieces import ALPHABET
 from clarion.tokenizer.pretokenizer import Pretokenizer
-from clarion.tokenizer.settings import Fields, Settings, brief
+from clarion.tokenizer.settings import Settings
 from clarion.tokenizer.vocabulary import SPACE, Vocabulary
 
 _UNKNOWN = ""  # no token has this text
@@ -32,7 +31,7 @@ class RankedMerges:
         self._n_tokens = settings.n_tokens
         self._rules = rules
         self._lowercase = settings.lowercase
-        self._model = _build(self._ids, _read_merges(settings.fields), self._n_tokens)
+        self._model = _build(self._ids, settings)
         self._encode_word: WordCache[str] = WordCache(self._merge)
 
     def encode(self, text: str, after_special: bool) -> list[int]:
@@ -72,38 +71,18 @@ class RankedMerges:
                 yield token
 
 
-def _read_merges(fields: Fields) -> list[tuple[str, str]]:
-    """Pairs of symbols; the first of two equal ones counts."""
+def _build(ids: Mapping[str, int], settings: Settings) -> BPE:
     key = "tokenizer.ggml.merges"
-    merges = fields.strings(key)
-    if merges is None:
-        raise fields.error(key, "missing", "an array of strings")
-    merges = list(dict.fromkeys(merges))
-    # All at once, where each has one space; joined again they must be what they were.
-    parts = "\n".join(merges).replace(" ", "\n").split("\n")
-    pairs = list(zip(parts[::2], parts[1::2], strict=False))
-    if "" not in parts and list(map(" ".join, pairs)) == merges:
-        return pairs
-    pairs = []
-    for merge in merges:
-        left, _, right = merge.partition(" ")
-        if not left or not right:
-            raise fields.error(
-                key, f"{brief(merge)} at {merges.index(merge)}", "two symbols with a space between"
-            )
-        pairs.append((left, right))
-    return pairs
-
-
-def _build(ids: Mapping[str, int], merges: list[tuple[str, str]], n_tokens: int) -> BPE:
-    lefts, rights = [left for left, _ in merges], [right for _, right in merges]
-    if not _is_utf8("".join(chain(ids, lefts, rights))):  # then no text can hold it
-        ids = {text: token for text, token in ids.items() if _is_utf8(text)}
-        return _build(ids, [pair for pair in merges if all(map(_is_utf8, pair))], n_tokens)
+    found = settings.fields.merges(key, "tokenizer.ggml.tokens")
+    if found is None:
+        raise settings.fields.error(key, "missing", "an array of strings")
+    merges, needed = found
     known = dict(ids)
-    needed = chain(lefts, rights, map(add, lefts, rights), (_UNKNOWN,))
-    for symbol in filterfalse(known.__contains__, needed):
-        known[symbol] = n_tokens + len(known)
+    for symbol in chain(needed, (_UNKNOWN,)):
+        known.setdefault(symbol, settings.n_tokens + len(known))
+    if not _is_utf8("".join(known)):  # then no text can hold it
+        known = {text: token for text, token in known.items() if _is_utf8(text)}
+        merges = [pair for pair in merges if all(map(_is_utf8, pair))]
     return BPE(known, merges, unk_token=_UNKNOWN, fuse_unk=True, cache_capacity=0)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import reprlib
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from clarion.errors import TokenizerError, UnsupportedError
@@ -82,6 +83,28 @@ class Fields:
             if not isinstance(value, str):
                 raise self.error(key, f"an array with {brief(value)}", "an array of strings")
         return list(values)
+
+    def merges(self, key: str, tokens: str) -> tuple[list[tuple[str, str]], Iterable[str]] | None:
+        """An array of strings of two symbols with a space between; of equal ones the first.
+
+        Second are symbols, and what two of them give: all those that the array `tokens` lacks are among them.
+        """
+        values = self.sequence(key)
+        if values is None:
+            return None
+        read = getattr(values, "merges", None)
+        if read is not None:
+            found: tuple[list[tuple[str, str]], list[str]] | None = read(self.sequence(tokens))
+            self._check()
+            if found is not None:
+                return found
+        pairs: dict[tuple[str, str], None] = {}
+        for index, text in enumerate(self.strings(key) or ()):
+            left, _, right = text.partition(" ")
+            if not left or not right:
+                raise self.error(key, f"{brief(text)} at {index}", "two symbols with a space between")
+            pairs[left, right] = None
+        return list(pairs), chain(chain.from_iterable(pairs), map("".join, pairs))
 
     def floats(self, key: str, least: int) -> array[float] | None:
         """An array of at least `least` numbers in float32, none of them NaN."""
