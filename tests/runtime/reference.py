@@ -135,10 +135,10 @@ def distribution(logits: np.ndarray, history: list[int], p: dict[str, Any]) -> d
         ranked = reaching(ranked, probabilities(), p["top_p"])
     if p["min_p"] > 0.0:
         q = probabilities()
-        least = p["min_p"] * q.max()
-        if any(0.0 < abs(q[i] - least) < EDGE * least for i in ranked):
+        q /= q.max()  # and not the least one times the greatest: that may be less than any number
+        if any(0.0 < abs(q[i] - p["min_p"]) < EDGE * p["min_p"] for i in ranked):
             raise AmbiguousError
-        ranked = [i for i in ranked if q[i] >= least]
+        ranked = [i for i in ranked if q[i] >= p["min_p"]]
     ids = sorted(ranked)
     return dict(zip(ids, softmax(x[ids] / p["temperature"]).tolist(), strict=True))
 

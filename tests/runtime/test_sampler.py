@@ -109,6 +109,7 @@ FILTERS = st.fixed_dictionaries(
 @example(np.float32([0.0, -1.0] * 6000), {"temperature": 0.8, "top_p": 0.8371, "typical_p": 0.9371})
 @example(np.float32([0.0] * 5999 + [-1.0] * 6001), {"temperature": 0.8, "top_k": 7001, "typical_p": 0.9999})
 @example(np.zeros(12_000, np.float32), {"temperature": 0.8, "top_k": 40, "top_p": 0.9371, "min_p": 0.05})
+@example(np.float32([1e4, 0.0, -np.inf] * 500), {"temperature": 0.01, "min_p": 5e-324})
 def test_long_rows_agree_with_the_reference(logits: np.ndarray, parameters: dict[str, Any]) -> None:
     check(logits, [], **parameters)
 
