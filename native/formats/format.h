@@ -74,6 +74,10 @@ template <typename T, typename Use>
         return use(x);
     }
 }
+// Bytes at .. at + 3 of a panel's rows.
+[[gnu::always_inline]] inline simd::i32x16 load_quad(const uint8_t* panel, int64_t at) {
+    return simd::as_i32(simd::load_bytes(panel + 16 * at));
+}
 // Bytes at .. at + 15 of a panel's rows, four of each in a vector.
 [[gnu::always_inline]] inline void load_quads(const uint8_t* panel, int64_t at, simd::u8x64 quads[4]) {
     unrolled<4>([&]<int i>() CLARION_INLINE { quads[i] = simd::load_bytes(panel + 16 * at + 64 * i); });

@@ -23,21 +23,18 @@ struct IQ3_S {
     }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        const auto quad = [&](int64_t byte) {
-            return simd::as_i32(simd::load_bytes(panel + 16 * (at + byte)));
-        };
-        for (int g = 0; g < 8; ++g) simd::store(to.flags + 16 * g, quad(74 + 4 * g));
-        simd::i32x16 h = quad(66);
+        for (int g = 0; g < 8; ++g) simd::store(to.flags + 16 * g, load_quad(panel, at + 74 + 4 * g));
+        simd::i32x16 h = load_quad(panel, at + 66);
         for (int i = 0; i < 16; ++i) {
-            store_pairs(to.index + 32 * i, quad(2 + 4 * i), [&]<int j>() CLARION_INLINE {
+            store_pairs(to.index + 32 * i, load_quad(panel, at + 2 + 4 * i), [&]<int j>() CLARION_INLINE {
                 return simd::bit_or(shifted_bits<8 - 2 * j>(h, 0x100),
                                     shifted_bits<23 - 2 * j>(h, 0x1000000));
             });
-            h = i == 7 ? quad(70) : simd::shift_right<4>(h);
+            h = i == 7 ? load_quad(panel, at + 70) : simd::shift_right<4>(h);
         }
         const simd::f32x16 d = first_f16(panel, at, 1.0f);
         const simd::i32x16 one = simd::set1(int32_t{1});
-        simd::i32x16 s = quad(106);
+        simd::i32x16 s = load_quad(panel, at + 106);
         for (int g = 0; g < 8; ++g) {
             const simd::i32x16 odd = simd::bit_or(shifted_bits<1>(s, 30), one);
             simd::store(to.scale + 16 * g, simd::mul(d, simd::to_f32(odd)));

@@ -24,14 +24,12 @@ struct IQ3_XXS {
     }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        const auto quad = [&](int64_t byte) {
-            return simd::as_i32(simd::load_bytes(panel + 16 * (at + byte)));
-        };
         for (int i = 0; i < 16; ++i)
-            store_pairs(to.index + 32 * i, quad(2 + 4 * i),
+            store_pairs(to.index + 32 * i, load_quad(panel, at + 2 + 4 * i),
                         []<int>() CLARION_INLINE { return simd::set1(int32_t{0}); });
         const simd::f32x16 d = first_f16(panel, at, 0.5f);
-        for (int g = 0; g < 8; ++g) put_sevens(quad(66 + 4 * g), d, to.flags + 16 * g, to.scale + 16 * g);
+        for (int g = 0; g < 8; ++g)
+            put_sevens(load_quad(panel, at + 66 + 4 * g), d, to.flags + 16 * g, to.scale + 16 * g);
     }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {

@@ -23,7 +23,7 @@ struct Q1_0 {
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int g = 0; g < 4; ++g) {
             sink.begin();
-            simd::i32x16 bits = simd::as_i32(simd::load_bytes(panel + 16 * (at + 2 + 4 * g)));
+            simd::i32x16 bits = load_quad(panel, at + 2 + 4 * g);
             unrolled<4>([&]<int step>() CLARION_INLINE {
                 simd::u8x64 w0 = simd::set1_u8(0), w1 = w0;
                 simd::change_flagged(w0, w1, bits, 0, 2);

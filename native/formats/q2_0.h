@@ -24,8 +24,7 @@ struct Q2_0 {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
             unrolled<2>([&]<int c>() CLARION_INLINE {
-                const simd::i32x16 q =
-                    simd::as_i32(simd::load_bytes(panel + 16 * (at + 2 + 8 * half + 4 * c)));
+                const simd::i32x16 q = load_quad(panel, at + 2 + 8 * half + 4 * c);
                 sink.template put2<4 * c>(four(byte_of<0>(q)), four(byte_of<1>(q)));
                 sink.template put2<4 * c + 2>(four(byte_of<2>(q)), four(byte_of<3>(q)));
             });

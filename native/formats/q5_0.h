@@ -29,7 +29,7 @@ struct Q5_0 {
     template <typename Sink>
     [[gnu::always_inline]] static void put_fives(const uint8_t* panel, int64_t at, Sink& sink) {
         sink.begin();
-        simd::i32x16 h = simd::as_i32(simd::load_bytes(panel + 16 * at));
+        simd::i32x16 h = load_quad(panel, at);
         simd::u8x64 q[4];
         load_quads(panel, at + 4, q);
         const simd::u8x64 nibble = simd::set1_u8(15);

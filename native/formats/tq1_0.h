@@ -63,7 +63,7 @@ struct TQ1_0 {
 
         Digits() = default;
         Digits(const uint8_t* panel, int64_t at) {
-            const simd::i32x16 q = simd::as_i32(simd::load_bytes(panel + 16 * at));
+            const simd::i32x16 q = load_quad(panel, at);
             even = low_bytes(q);
             odd = low_bytes(simd::shift_right<8>(q));
         }

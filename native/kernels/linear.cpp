@@ -129,11 +129,12 @@ class Linear final : public Op {
     int64_t begin(const Batch& batch) override {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
-        const int64_t most =
-            std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens, most_tokens - 24);
+        // Whole tiles of 4, 8 or 12 tokens in every block but the last.
+        constexpr int64_t whole = 24;
+        const int64_t most = std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens,
+                                        most_tokens - whole);
         const int64_t blocks = (n_tokens_ + most - 1) / most;
-        // Whole tiles of tokens in every block but the last.
-        block_ = blocks == 1 ? n_tokens_ : ((n_tokens_ + blocks - 1) / blocks + 23) / 24 * 24;
+        block_ = blocks == 1 ? n_tokens_ : ((n_tokens_ + blocks - 1) / blocks + whole - 1) / whole * whole;
         items_per_block_ = n_tokens_ <= tiling_.few_tokens ? panels_.of_bytes(tiling_.item_bytes, threads_)
                                                            : panels_.single();
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
@@ -148,6 +149,7 @@ class Linear final : public Op {
         panels_.each(
             item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
                 for (int64_t p = first; p < last; ++p) {
+                    // Where the sums go: the first store to a line would wait for it.
                     for (int64_t t = 0; t < n_tokens; ++t)
                         simd::prefetch(row_of(*m.output, first_token + t) + 16 * p);
                     panel_product(tiling_, weight_rows(m, 0, p), 16 * p, rows, n_tokens, scratch.data, sums);

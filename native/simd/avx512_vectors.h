@@ -236,28 +236,25 @@ template <typename Codebook>
     w0 = unpack(0x01010000);
     w1 = unpack(0x03030202);
 }
-[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
-                                                  uint8_t more) {
+// w0 = change(w0, which of its bytes are flagged), and w1.
+template <typename Change>
+[[gnu::always_inline]] inline void where_flagged(u8x64& w0, u8x64& w1, i32x16 flags, const Change& change) {
     const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
     const __m512i bytes = _mm512_shuffle_epi8(flags.v, first);
-    const u8x64 x = set1_u8(flip), c = set1_u8(more);
-    const auto change = [&](u8x64 w, int bits) {
-        const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits));
-        return u8x64{_mm512_mask_add_epi8(w.v, set, _mm512_xor_si512(w.v, x.v), c.v)};
-    };
-    w0 = change(w0, 0x08040201);
-    w1 = change(w1, static_cast<int>(0x80402010));
+    w0.v = change(w0.v, _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(0x08040201)));
+    w1.v = change(w1.v, _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(static_cast<int>(0x80402010))));
 }
-
+[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
+                                                  uint8_t more) {
+    const __m512i x = set1_u8(flip).v, c = set1_u8(more).v;
+    where_flagged(w0, w1, flags, [&](__m512i w, __mmask64 set) {
+        return _mm512_mask_add_epi8(w, set, _mm512_xor_si512(w, x), c);
+    });
+}
 [[gnu::always_inline]] inline void negate_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t twice) {
-    const __m512i first = _mm512_broadcast_i32x4(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
-    const __m512i bytes = _mm512_shuffle_epi8(flags.v, first), from = set1_u8(twice).v;
-    const auto negate = [&](u8x64 w, int bits) {
-        const __mmask64 set = _mm512_test_epi8_mask(bytes, _mm512_set1_epi32(bits));
-        return u8x64{_mm512_mask_sub_epi8(w.v, set, from, w.v)};
-    };
-    w0 = negate(w0, 0x08040201);
-    w1 = negate(w1, static_cast<int>(0x80402010));
+    const __m512i from = set1_u8(twice).v;
+    where_flagged(w0, w1, flags,
+                  [&](__m512i w, __mmask64 set) { return _mm512_mask_sub_epi8(w, set, from, w); });
 }
 
 // Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that

@@ -7,6 +7,7 @@ it; the caller waits for what `put` brings.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -30,7 +31,7 @@ class Decoder(Protocol):
     def finish(self) -> str: ...
 
 
-class Job:
+class Job(ABC):
     """Tokens to compute, and what to do with the logits that come of them."""
 
     reuses_prefix = False  # whether the logits of the first tokens may be left out
@@ -52,21 +53,21 @@ class Job:
         self.todo = self.sequence.tokens + self.todo
         self.sequence.truncate(0)
 
+    @abstractmethod
     def share(self, n_tokens: int, n_outputs: int) -> int:
         """How many tokens it can compute in a batch with this much room left."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self, n: int) -> range:
         """Which of the next n tokens need logits."""
-        raise NotImplementedError
 
+    @abstractmethod
     def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
         """The next n tokens are computed, `logits` are those of `outputs(n)`. At the end, the result."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel(self) -> Result | Exception:
         """What the caller gets when the job ends early."""
-        raise NotImplementedError
 
 
 class Scoring(Job):
