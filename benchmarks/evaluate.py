@@ -51,6 +51,7 @@ def main() -> None:
     prompts, evaluations, scoring = [], [], []
     with clarion.load(arguments.model, threads=threads, context=n + 1, activations=activations) as model:
         model.settle()
+        model.settle()
         rng = np.random.default_rng(0)
         for _ in range(arguments.rounds + 1):  # the first warms up
             tokens = rng.integers(0, model.n_vocab, (arguments.chunks + 1) * n).tolist()

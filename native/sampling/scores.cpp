@@ -87,18 +87,18 @@ private:
 }  // namespace
 
 double LogitRows::at(int64_t row, int64_t token) const {
-    const int64_t i = row * n_vocab_ + token;
+    const int64_t i = row * stride_ + token;
     return floats_ != nullptr ? static_cast<double>(floats_[i]) : doubles_[i];
 }
 
 int64_t LogitRows::first_greatest(int64_t row) const {
-    return floats_ != nullptr ? passes::first_greatest(floats_ + row * n_vocab_, n_vocab_)
-                              : passes::first_greatest(doubles_ + row * n_vocab_, n_vocab_);
+    return floats_ != nullptr ? passes::first_greatest(floats_ + row * stride_, n_vocab_)
+                              : passes::first_greatest(doubles_ + row * stride_, n_vocab_);
 }
 
 const double* LogitRows::doubles(int64_t row, int64_t begin, int64_t n, double* space) const {
-    if (floats_ == nullptr) return doubles_ + row * n_vocab_ + begin;
-    std::copy_n(floats_ + row * n_vocab_ + begin, n, space);
+    if (floats_ == nullptr) return doubles_ + row * stride_ + begin;
+    std::copy_n(floats_ + row * stride_ + begin, n, space);
     return space;
 }
 

@@ -5,14 +5,16 @@
 
 namespace clarion {
 
-// Rows of floats or doubles [n, n_vocab].
+// Rows of floats or doubles [n, n_vocab], each `stride` elements after the one before.
 class LogitRows {
 public:
-    LogitRows(const float* data, int64_t n_vocab) : floats_(data), n_vocab_(n_vocab) {}
-    LogitRows(const double* data, int64_t n_vocab) : doubles_(data), n_vocab_(n_vocab) {}
+    LogitRows(const float* data, int64_t n_vocab, int64_t stride)
+        : floats_(data), n_vocab_(n_vocab), stride_(stride) {}
+    LogitRows(const double* data, int64_t n_vocab, int64_t stride)
+        : doubles_(data), n_vocab_(n_vocab), stride_(stride) {}
 
     int64_t n_vocab() const { return n_vocab_; }
-    const float* floats(int64_t row) const { return floats_ == nullptr ? nullptr : floats_ + row * n_vocab_; }
+    const float* floats(int64_t row) const { return floats_ == nullptr ? nullptr : floats_ + row * stride_; }
     double at(int64_t row, int64_t token) const;
     int64_t first_greatest(int64_t row) const;  // -1 unless all are numbers
     // A piece of a row; `space` is where floats become doubles.
@@ -21,7 +23,7 @@ public:
 private:
     const float* floats_ = nullptr;
     const double* doubles_ = nullptr;
-    int64_t n_vocab_;
+    int64_t n_vocab_, stride_;
 };
 
 // One number for each row. A row that is not all numbers has the surprise NaN and the choice -1.

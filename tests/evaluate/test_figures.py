@@ -56,6 +56,18 @@ def test_the_first_of_equal_logits_is_the_choice_and_far_ones_weigh_nothing():
     assert score(logits, np.array([300, 7, 599]), logits).divergence.max() < 1e-15
 
 
+def test_padded_rows_are_read_where_they_are():
+    rng = np.random.default_rng(3)
+    logits, reference = rng.normal(0, 3, (2, 9, 80)).astype(np.float32)
+    targets = rng.integers(0, 70, 9)
+    found = score(logits[:, :70], targets, reference[:, 5:75])
+    wanted = score(logits[:, :70].copy(), targets, reference[:, 5:75].copy())
+    for name in ("surprise", "divergence", "choice"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    with pytest.raises(ValueError, match="beside each other"):
+        score(logits.T, np.zeros(80, np.int64), None)
+
+
 def test_what_does_not_fit_is_refused():
     logits = np.zeros((3, 8), np.float32)
     for targets in ([0, 1], [0, 1, 8], [0, -1, 2]):

@@ -60,6 +60,8 @@ class ClarionEngine:
             cache_tokens=(-(-batch // context) + 1) * context,
             **options,
         )
+        # Nobody waits for a first token, and what moves would take time from scoring.
+        self._model.settle()
         self.name = f"clarion {self._model.plan.activations}, cache {self._model.plan.kv}"
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:
