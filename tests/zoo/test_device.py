@@ -10,13 +10,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
+
 from clarion.errors import ParameterError  # noqa: E402
 from tests.zoo import elsewhere  # noqa: E402
 from tests.zoo.files import SHAPES, model, write_corpus  # noqa: E402
-from zoo import corpus  # noqa: E402
+from zoo import config, corpus  # noqa: E402
 from zoo.checkpoint import Run  # noqa: E402
 from zoo.network import Network  # noqa: E402
-from zoo.train import Training  # noqa: E402
+from zoo.train import Training, optimizers  # noqa: E402
 
 FAMILIES = sorted(SHAPES)
 torch.set_num_threads(1)
@@ -104,6 +106,27 @@ def test_a_run_that_was_stopped_there_ends_with_the_same_bits(device, tokens, tm
     parts = trained(tmp_path / "parts", "llama", tokens, device)
     for name, value in weights(whole).items():
         assert torch.equal(weights(parts)[name], value), name
+
+
+@pytest.mark.parametrize("name", ["tale", "tale-draft", "tale-ternary"])  # how experts split a batch is not known
+def test_a_step_of_full_size_there_agrees_in_shapes_and_types(name, device):
+    """The models of size `cuda` with whole batches, of tensors without values."""
+    made = config.load(name, "cuda")
+    recipe = made.recipe
+    kind = torch.device(device).type
+    with FakeTensorMode(), torch.device(f"{kind}:0"):
+        network = Network(made.shape, recipe.context)
+        ids = torch.zeros((recipe.micro_batch // recipe.context, recipe.context + 1), dtype=torch.int64)
+        with torch.autocast(kind, torch.bfloat16):
+            logits = network(ids[:, :-1])
+        assert logits.dtype == torch.bfloat16
+        torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten()).backward()
+        for optimizer in optimizers(network, recipe):
+            optimizer.step()
+        for parameter in network.parameters():
+            assert parameter.grad.shape == parameter.shape
+            assert parameter.grad.dtype == torch.float32
+            assert parameter.grad.device.type == kind
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
