@@ -155,8 +155,9 @@ def _device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ParameterError(f"PyTorch {torch.__version__} finds no CUDA device here; train with --device cpu")
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is asked for
+            raise ParameterError("PyTorch finds no CUDA device here; train with --device cpu")
+        # Read when the first product is asked for.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
     return device
 

@@ -67,14 +67,13 @@ nb::list list_of(const std::vector<int32_t>& numbers) {
 
 // With texts of its own: those of a file may change under it.
 class BoundMerging {
-public:
+  public:
     BoundMerging(const std::vector<std::string_view>& merges, const std::vector<std::string_view>& tokens)
-        : texts_(joined(merges, tokens)),
-          merging_(views_of(merges, 0), views_of(tokens, total(merges))) {}
+        : texts_(joined(merges, tokens)), merging_(views_of(merges, 0), views_of(tokens, total(merges))) {}
 
     std::vector<int32_t> encode(std::string_view word) const { return merging_.encode(word); }
 
-private:
+  private:
     std::unique_ptr<char[]> texts_;
     Merging merging_;
 
@@ -195,12 +194,13 @@ NB_MODULE(files, m) {
             },
             "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(), "token_bytes"_a,
             "token_starts"_a.noconvert(), "token_lengths"_a.noconvert(),
-            "Of the merges that lie there, each two symbols with a space between; the first of equal ones counts. "
+            "Of the merges that lie there, each two symbols with a space between; the first of equal ones "
+            "counts. "
             "A ValueError\nhas the number of one that is no merge.")
         .def(
-            "encode", [](const BoundMerging& self, std::string_view word) { return list_of(self.encode(word)); },
-            "word"_a,
-            "The tokens of a word in UTF-8; what is none gives -1 - byte for each of its bytes.");
+            "encode",
+            [](const BoundMerging& self, std::string_view word) { return list_of(self.encode(word)); },
+            "word"_a, "The tokens of a word in UTF-8; what is none gives -1 - byte for each of its bytes.");
 
     nb::class_<HugePages>(m, "HugePages", "Zeros, in huge pages as far as the system has them.")
         .def(nb::init<size_t>(), "size"_a)

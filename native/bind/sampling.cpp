@@ -19,7 +19,8 @@ namespace {
 template <typename T>
 using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-using Rows = nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;  // or it would be copied where rows are padded
+using Rows =
+    nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;  // or it would be copied where rows are padded
 template <typename T>
 using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
@@ -60,7 +61,8 @@ const float* logits_of(const Sampler& sampler, const Array<float>& logits) {
 LogitRows rows_of(const Rows& rows) {
     const auto n_vocab = static_cast<int64_t>(rows.shape(1));
     if (n_vocab > 1 && rows.stride(1) != 1) refuse({"logits of a row do not lie beside each other"});
-    if (rows.dtype() == nb::dtype<float>()) return {static_cast<const float*>(rows.data()), n_vocab, rows.stride(0)};
+    if (rows.dtype() == nb::dtype<float>())
+        return {static_cast<const float*>(rows.data()), n_vocab, rows.stride(0)};
     if (rows.dtype() == nb::dtype<double>())
         return {static_cast<const double*>(rows.data()), n_vocab, rows.stride(0)};
     refuse({"rows of logits are neither float32 nor float64"});

@@ -33,9 +33,9 @@ passes::Apart compare(const LogitRows& logits, double top, const LogitRows& refe
     passes::Apart total;
     for (int64_t i = 0; i < logits.n_vocab(); i += passes::block) {
         const int64_t size = std::min(passes::block, logits.n_vocab() - i);
-        const passes::Apart part = passes::compare(logits.doubles(row, i, size, spaces[0]), top,
-                                                   reference.doubles(row, i, size, spaces[1]),
-                                                   reference_top, size);
+        const passes::Apart part =
+            passes::compare(logits.doubles(row, i, size, spaces[0]), top,
+                            reference.doubles(row, i, size, spaces[1]), reference_top, size);
         total.x_sum += part.x_sum, total.y_sum += part.y_sum, total.apart += part.apart;
     }
     return total;
@@ -66,7 +66,7 @@ void score_row(const LogitRows& logits, int64_t target, const LogitRows* referen
 
 // Threads that are waited for at the end; where the system gives no more, those that there are do all.
 class Helpers {
-public:
+  public:
     template <typename Work>
     Helpers(size_t n, const Work& work) {
         threads_.reserve(n);
@@ -80,7 +80,7 @@ public:
         for (std::thread& thread : threads_) thread.join();
     }
 
-private:
+  private:
     std::vector<std::thread> threads_;
 };
 
@@ -102,8 +102,8 @@ const double* LogitRows::doubles(int64_t row, int64_t begin, int64_t n, double* 
     return space;
 }
 
-void score(const LogitRows& logits, const int64_t* targets, const LogitRows* reference, int64_t n, int threads,
-           const ScoreColumns& columns) {
+void score(const LogitRows& logits, const int64_t* targets, const LogitRows* reference, int64_t n,
+           int threads, const ScoreColumns& columns) {
     std::atomic<int64_t> next = 0;
     const auto work = [&] {
         for (int64_t row; (row = next.fetch_add(1, std::memory_order_relaxed)) < n;)

@@ -7,7 +7,7 @@ namespace clarion {
 
 // Rows of floats or doubles [n, n_vocab], each `stride` elements after the one before.
 class LogitRows {
-public:
+  public:
     LogitRows(const float* data, int64_t n_vocab, int64_t stride)
         : floats_(data), n_vocab_(n_vocab), stride_(stride) {}
     LogitRows(const double* data, int64_t n_vocab, int64_t stride)
@@ -20,7 +20,7 @@ public:
     // A piece of a row; `space` is where floats become doubles.
     const double* doubles(int64_t row, int64_t begin, int64_t n, double* space) const;
 
-private:
+  private:
     const float* floats_ = nullptr;
     const double* doubles_ = nullptr;
     int64_t n_vocab_, stride_;
@@ -34,7 +34,7 @@ struct ScoreColumns {
 };
 
 // Scores n rows on so many threads. Rows of floats without a reference are weighed in float, all others in double.
-void score(const LogitRows& logits, const int64_t* targets, const LogitRows* reference, int64_t n, int threads,
-           const ScoreColumns& columns);
+void score(const LogitRows& logits, const int64_t* targets, const LogitRows* reference, int64_t n,
+           int threads, const ScoreColumns& columns);
 
 }  // namespace clarion

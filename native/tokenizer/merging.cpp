@@ -11,9 +11,9 @@ namespace clarion {
 namespace {
 
 struct Symbol {
-    uint32_t number;           // `none`: not known
-    uint32_t begin, end;       // bytes of the word
-    uint32_t previous, next;   // positions of the neighbours, `none` at the ends
+    uint32_t number;          // `none`: not known
+    uint32_t begin, end;      // bytes of the word
+    uint32_t previous, next;  // positions of the neighbours, `none` at the ends
 };
 
 // Two neighbours that may become one, if they are still there when their turn comes.
@@ -53,7 +53,8 @@ size_t Numbering::slot(std::string_view text) const {
 Merging::Merging(const std::vector<std::string_view>& merges, const std::vector<std::string_view>& tokens)
     : symbols_(tokens.size() + 3 * merges.size()), n_tokens_(static_cast<uint32_t>(tokens.size())) {
     constexpr size_t most = size_t{1} << 29;
-    if (merges.size() >= most || tokens.size() >= most) throw std::length_error("merges: 2^29 strings or more");
+    if (merges.size() >= most || tokens.size() >= most)
+        throw std::length_error("merges: 2^29 strings or more");
     for (const std::string_view token : tokens) symbols_.add(token);
     slots_.assign(std::bit_ceil(2 * merges.size() + 1), Numbering::none);
     rules_.reserve(merges.size());
@@ -64,8 +65,7 @@ Merging::Merging(const std::vector<std::string_view>& merges, const std::vector<
     for (size_t i = 0; i < merges.size(); ++i) {
         const std::string_view text = merges[i];
         const size_t space = text.find(' ');
-        if (space == 0 || space == text.npos || space + 1 == text.size())
-            throw NoMerge{i};
+        if (space == 0 || space == text.npos || space + 1 == text.size()) throw NoMerge{i};
         const std::string_view left = text.substr(0, space), right = text.substr(space + 1);
         Rule rule{symbols_.add(left), symbols_.add(right), 0};
         uint32_t& rank = slots_[slot(rule.left, rule.right)];
@@ -96,8 +96,8 @@ std::vector<int32_t> Merging::encode(std::string_view word) const {
     if (word.size() >= none) throw std::length_error("a word of 2^32 bytes or more");
     std::vector<Symbol> symbols;
     for (size_t begin = 0; begin < word.size();) {
-        const size_t length = std::min<size_t>(character_length(static_cast<unsigned char>(word[begin])),
-                                               word.size() - begin);
+        const size_t length =
+            std::min<size_t>(character_length(static_cast<unsigned char>(word[begin])), word.size() - begin);
         const auto position = static_cast<uint32_t>(symbols.size());
         symbols.push_back({symbols_.find(word.substr(begin, length)), static_cast<uint32_t>(begin),
                            static_cast<uint32_t>(begin + length), position - 1, position + 1});
@@ -118,7 +118,8 @@ std::vector<int32_t> Merging::encode(std::string_view word) const {
         const auto [rank, position] = queue.top();
         queue.pop();
         Symbol& left = symbols[position];
-        if (left.begin == left.end || left.next == none) continue;  // it became part of another, or has no neighbour
+        if (left.begin == left.end || left.next == none)
+            continue;  // it became part of another, or has no neighbour
         Symbol& right = symbols[left.next];
         const Rule& rule = rules_[rank];
         if (left.number != rule.left || right.number != rule.right) continue;

@@ -11,16 +11,16 @@ namespace clarion {
 // Numbers texts from 0 on, in the order in which they first come. One table, because a node of memory for each of a
 // vocabulary's texts, as std::unordered_map has it, takes longer than all the rest.
 class Numbering {
-public:
+  public:
     static constexpr uint32_t none = UINT32_MAX;
 
     explicit Numbering(size_t most);
 
-    uint32_t add(std::string_view text);          // at most as many different ones as said before
+    uint32_t add(std::string_view text);         // at most as many different ones as said before
     uint32_t find(std::string_view text) const;  // `none` if it has not come
     size_t size() const { return texts_.size(); }
 
-private:
+  private:
     std::vector<uint32_t> slots_;
     std::vector<std::string_view> texts_;
 
@@ -28,7 +28,7 @@ private:
 };
 
 class Merging {
-public:
+  public:
     // `merges` are two symbols with a space between, of which the first ranks first; `tokens` are different texts.
     // What they view must outlive this. Throws NoMerge, and std::length_error for 2^29 strings or more.
     Merging(const std::vector<std::string_view>& merges, const std::vector<std::string_view>& tokens);
@@ -41,7 +41,7 @@ public:
     // become one until none is left. A symbol that is no token gives -1 - byte for each of its bytes.
     std::vector<int32_t> encode(std::string_view word) const;
 
-private:
+  private:
     struct Rule {
         uint32_t left, right, joined;  // numbers of symbols
     };

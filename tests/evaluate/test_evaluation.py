@@ -75,7 +75,9 @@ def test_chunks_that_share_steps_have_the_same_scores(stride):
         )
     if stride is None:
         n = found[0].chunk_sizes[0]
-        np.testing.assert_array_equal(found[0].models[0].surprise[n : n + len(alone.surprise)], alone.surprise)
+        np.testing.assert_array_equal(
+            found[0].models[0].surprise[n : n + len(alone.surprise)], alone.surprise
+        )
     for other in found[1:]:
         for name in ("surprise", "choice"):
             of_one, of_other = (getattr(e.models[0].scores, name) for e in (found[0], other))
@@ -85,7 +87,9 @@ def test_chunks_that_share_steps_have_the_same_scores(stride):
 def test_progress_counts_the_chunks_of_all_models():
     heard = []
     chunks = list(halves([1] * 20, 4, None))
-    evaluate([1] * 20, chunks, _tracks("m", _Fake(4), _Fake(4)), None, None, progress=lambda *n: heard.append(n))
+    evaluate(
+        [1] * 20, chunks, _tracks("m", _Fake(4), _Fake(4)), None, None, progress=lambda *n: heard.append(n)
+    )
     assert heard == [(i + 1, 10) for i in range(10)]
 
 

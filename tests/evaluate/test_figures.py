@@ -18,7 +18,9 @@ def distribution(row):
 TYPES = st.sampled_from([np.float32, np.float64])
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0, 20), st.sampled_from([1, 7, 16, 255, 256, 257, 700]), TYPES, TYPES)
+@given(
+    st.integers(0, 2**32 - 1), st.floats(0, 20), st.sampled_from([1, 7, 16, 255, 256, 257, 700]), TYPES, TYPES
+)
 def test_scores(seed, scale, width, dtype, other):
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, scale, (5, width)).astype(dtype)

@@ -192,7 +192,9 @@ def test_texts_that_share_steps_get_their_own_logits() -> None:
     wait_all(machine.engine, map(scoring, texts, wanted), 4)
     for text, rows in zip(texts, wanted, strict=True):
         first = len(text) - len(rows.logits)
-        np.testing.assert_array_equal(rows.logits, [next_logits(text[: first + i + 1]) for i in range(len(rows.logits))])
+        np.testing.assert_array_equal(
+            rows.logits, [next_logits(text[: first + i + 1]) for i in range(len(rows.logits))]
+        )
     assert any(n_sequences > 1 for _, n_sequences in machine.program.batches)
     machine.engine.close()
 
@@ -224,9 +226,7 @@ def test_logits_while_pages_run_out() -> None:
         for i, future in enumerate(texts):
             assert list(future.result().tokens) == greedy([i] * 30, 100)
         assert scores.result() == len(tokens)
-        np.testing.assert_array_equal(
-            rows.logits, [next_logits(tokens[: i + 1]) for i in range(len(tokens))]
-        )
+        np.testing.assert_array_equal(rows.logits, [next_logits(tokens[: i + 1]) for i in range(len(tokens))])
     machine.engine.close()
 
 

@@ -127,7 +127,9 @@ def _cast(name: str, lower: bool) -> None:
         def cast(value: Any) -> Any:
             return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)):
+        with torch._C._ExcludeDispatchKeyGuard(
+            torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
+        ):
             return operation(*tree_map(cast, args), **tree_map(cast, kwargs))
 
     _library.impl(name, casting, "AutocastPrivateUse1")

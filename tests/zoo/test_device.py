@@ -108,9 +108,9 @@ def test_a_run_that_was_stopped_there_ends_with_the_same_bits(device, tokens, tm
         assert torch.equal(weights(parts)[name], value), name
 
 
-@pytest.mark.parametrize("name", ["tale", "tale-draft", "tale-ternary"])  # how experts split a batch is not known
+@pytest.mark.parametrize("name", ["tale", "tale-draft", "tale-ternary"])
 def test_a_step_of_full_size_there_agrees_in_shapes_and_types(name, device):
-    """The models of size `cuda` with whole batches, of tensors without values."""
+    """The models of size `cuda` with whole batches, of tensors without values, on which experts' shares depend."""
     made = config.load(name, "cuda")
     recipe = made.recipe
     kind = torch.device(device).type

@@ -51,9 +51,7 @@ def score(
         ValueError: sizes do not fit, or a target is no token.
     """
     scores = Scores.empty(len(logits)) if out is None else out
-    sampling.score(
-        logits, targets, reference, threads, scores.surprise, scores.divergence, scores.choice
-    )
+    sampling.score(logits, targets, reference, threads, scores.surprise, scores.divergence, scores.choice)
     return scores
 
 

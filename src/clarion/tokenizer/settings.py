@@ -90,7 +90,7 @@ class Fields:
         """What merges by an array of strings of two symbols with a space between, into the strings `tokens`."""
         from clarion._native.files import Merging
 
-        found = []
+        found: list[Any] = []
         for name in (key, tokens):
             places = self._places(name)
             if places is None:
