@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py llama-1b.gguf -t 2 -r 5
 
-A round is some prompts as `clarion bench -p` has them, of which only the last token's logits are wanted, and an
-evaluation of as many chunks of as many tokens, from the first batch to the scores. An evaluation needs the
-logits of half of its tokens: `products_of_logits` is how much more there is to multiply for that, and `scoring`
-the share of an evaluation's time in which nothing is multiplied.
+A round is some prompts as `clarion bench -p` has them, of which only the last token's logits are wanted, and
+an evaluation of as many chunks of as many tokens, from the first batch to the scores. An evaluation needs
+the logits of half of its tokens: `products_of_logits` is how much more there is to multiply for that, and
+`scoring` the share of an evaluation's time in which nothing is multiplied.
 """
 
 from __future__ import annotations

@@ -42,7 +42,8 @@ class Training:
         start: a GGUF file to begin with instead of random weights; nothing to a run that has begun.
 
     Raises:
-        FileError, ParameterError: the folder or the file to start from does not fit, or there is no such device.
+        FileError, ParameterError: the folder or the file to start from does not fit, or there is no such
+            device.
     """
 
     def __init__(

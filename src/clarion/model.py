@@ -399,7 +399,7 @@ class Model:
     def each_logits(
         self, texts: Iterable[tuple[Iterable[int], int]], take: Callable[[int, int, Floats], None]
     ) -> None:
-        """The logits of many texts, as `logits` has them. Texts share steps, as many as the cache has room for.
+        """The logits of many texts, as `logits` has them; as many as the cache has room for share steps.
 
         Args:
             texts: the tokens of each, and its `first`.

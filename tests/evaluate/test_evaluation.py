@@ -69,7 +69,7 @@ def test_chunks_that_share_steps_have_the_same_scores(stride):
         for batch, threads in ((CONTEXT, 1), (2, 1), (150, 2), (1024, 2))
     ]
     with clarion.load(threads=1) as model:
-        chunks = [chunk for chunk in (halves(found[0].tokens, CONTEXT, found[0].tokens[0]))]
+        chunks = list(halves(found[0].tokens, CONTEXT, found[0].tokens[0]))
         alone = score(
             model.logits(chunks[1].tokens, first=chunks[1].first), np.array(chunks[1].targets), None
         )

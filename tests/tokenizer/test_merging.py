@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -28,9 +30,7 @@ def merging(pairs: list[tuple[str, str]], tokens: list[str]) -> Merging:
 def one_by_one(word: str, pairs: list[tuple[str, str]], tokens: list[str]) -> list[int]:
     ranks = {pair: rank for rank, pair in reversed(list(enumerate(pairs)))}
     parts = list(word)
-    while candidates := [
-        (ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:], strict=False)) if pair in ranks
-    ]:
+    while candidates := [(ranks[pair], i) for i, pair in enumerate(pairwise(parts)) if pair in ranks]:
         _, i = min(candidates)
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     ids = {token: i for i, token in enumerate(tokens)}
@@ -77,5 +77,5 @@ def test_bytes_that_are_no_text_are_no_symbols() -> None:
 
 @pytest.mark.parametrize("wrong", ["ab", " b", "a ", "", " "])
 def test_what_is_no_merge_is_numbered(wrong: str) -> None:
-    with pytest.raises(ValueError, match="^1$"):
+    with pytest.raises(ValueError, match=r"^1$"):
         Merging(*places(["a b", wrong]), *places(["a"]))

@@ -1,8 +1,8 @@
 """A device that is not the processor: its tensors compute on the processor, but are kept apart as CUDA's are.
 
-What CUDA refuses is refused: operations on tensors of two places (numbers without dimensions apart), and arrays
-of numpy that share memory with a tensor. Products below `torch.autocast` take the lower type, and softmax and
-losses float32, as CUDA's do. Kernels, speed, memory and rounding are not what this can check.
+What CUDA refuses is refused: operations on tensors of two places (numbers without dimensions apart), and
+arrays of numpy that share memory with a tensor. Products below `torch.autocast` take the lower type, and
+softmax and losses float32, as CUDA's do. Kernels, speed, memory and rounding are not what this can check.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_there_ends_with_the_same_bits(device, tokens, tm
 
 @pytest.mark.parametrize("name", ["tale", "tale-draft", "tale-ternary"])
 def test_a_step_of_full_size_there_agrees_in_shapes_and_types(name, device):
-    """The models of size `cuda` with whole batches, of tensors without values, on which experts' shares depend."""
+    """Size `cuda` with whole batches, of tensors without values, on which experts' shares would depend."""
     made = config.load(name, "cuda")
     recipe = made.recipe
     kind = torch.device(device).type

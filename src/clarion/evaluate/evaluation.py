@@ -159,8 +159,9 @@ def evaluate(
 ) -> Evaluation:
     """Computes all chunks with every model; `threads` score what is computed.
 
-    With a reference chunk by chunk, whose logits by the reference are kept; else all chunks of one model after
-    those of another, and no logits are kept. `progress` hears of chunks done and chunks in all, of all models.
+    With a reference chunk by chunk, whose logits by the reference are kept; else all chunks of one model
+    after those of another, and no logits are kept. `progress` hears of chunks done and chunks in all, of all
+    models.
 
     Raises:
         ParameterError: no chunks.
@@ -235,7 +236,8 @@ def _score(
         wanted = None if reference is None else reference[rows]
         if wanted is not None and wanted.shape != logits.shape:
             raise ModelError(
-                f"{track.path}: the vocabulary has {logits.shape[1]} tokens, the reference's {wanted.shape[1]}"
+                f"{track.path}: the vocabulary has {logits.shape[1]} tokens, "
+                f"the reference's {wanted.shape[1]}"
             )
         if kept is not None:
             kept.keep(row, logits)

@@ -87,7 +87,11 @@ class Fields:
         return list(values)
 
     def merging(self, key: str, tokens: str) -> Merging:
-        """What merges by an array of strings of two symbols with a space between, into the strings `tokens`."""
+        """What merges by an array of strings, each two symbols with a space between, into those of `tokens`.
+
+        Raises:
+            TokenizerError: an array is missing, or a string is no merge.
+        """
         from clarion._native.files import Merging
 
         found: list[Any] = []
