@@ -19,7 +19,7 @@ from clarion.plan.cache import CacheFormats
 
 Path = str | os.PathLike[str]
 
-# Tokens in a step, and logits of a step at most (256 MiB). In steps of 256 tokens, the layers of a model of 1B
+# Tokens in a step, and logits of a step at most (256 MiB). In steps of 256, the layers of a model of 1B
 # took 3% longer and the one of 6.6 M parameters 3 to 5%: weights are decoded, operations begun more often.
 BATCH = 1024
 LOGITS = 1 << 26
