@@ -28,11 +28,15 @@ struct Scratch16 {
 struct SpreadFetch {
     Fetch from;
     int64_t bytes, n_tokens;
+    bool once;  // where multiplying leaves the memory idle, no fetch is dropped
 
     [[gnu::noinline]] void tokens(int64_t first, int64_t end) const {
         __asm__ volatile("");  // or calls of it, which only fetch, would look useless
         for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
-            from.line(at);
+            if (once)
+                simd::prefetch(from.last + at);
+            else
+                from.line(at);
     }
 };
 
@@ -40,44 +44,98 @@ struct SpreadFetch {
 template <typename Accumulator, int group, int N>
 void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {
+    constexpr int groups = activation_block / group;
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
     const int32_t unbias = Accumulator::bias - format.offset;
     const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
     const int64_t fsums_at = group == 32 ? layout.fsum32 : layout.fsum16;
     const uint8_t* u = tile.u;
-    for (int64_t g = 0; g < n / group; ++g) {
+    for (int64_t g = 0; g < n / group; g += groups) {
         const int64_t column = first + g * group;
-        Accumulator acc[N];
-        unrolled<N>([&]<int t>() CLARION_INLINE {
-            int32_t a_sum = 0;
-            if (unbias != 0) a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group];
-            acc[t] = Accumulator::start(unbias * a_sum);
-        });
-        const int64_t quads = column / 4 * Accumulator::quad_bytes;
-        unrolled<group / 8>([&]<int q>() CLARION_INLINE {
-            const simd::u8x64 w0 = simd::load_bytes(u + 128 * q), w1 = simd::load_bytes(u + 128 * q + 64);
+        simd::f32x16 sum[N];
+        unrolled<groups>([&]<int h>() CLARION_INLINE {
+            Accumulator acc[N];
             unrolled<N>([&]<int t>() CLARION_INLINE {
-                const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
-                acc[t].dot2(w0, w1, row + 2 * q * Accumulator::quad_bytes);
+                int32_t a_sum = 0;
+                if (unbias != 0)
+                    a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group + h];
+                acc[t] = Accumulator::start(unbias * a_sum);
+            });
+            const int64_t quads = column / 4 * Accumulator::quad_bytes;
+            unrolled<group / 8>([&]<int q>() CLARION_INLINE {
+                constexpr int at = h * group / 4 + 2 * q;
+                const simd::u8x64 w0 = simd::load_bytes(u + 64 * at), w1 = simd::load_bytes(u + 64 * at + 64);
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
+                    acc[t].dot2(w0, w1, row + at * Accumulator::quad_bytes);
+                });
+            });
+            const simd::f32x16 scale = simd::load(tile.scale + 16 * (g + h));
+            unrolled<N>([&]<int t>() CLARION_INLINE {
+                const simd::f32x16 x = simd::to_f32(acc[t].total());
+                const simd::f32x16 a_scale = simd::set1(
+                    reinterpret_cast<const float*>(rows[t] + layout.scale)[column / activation_block]);
+                if constexpr (groups == 1)
+                    total[t] = simd::fma(x, simd::mul(scale, a_scale), total[t]);
+                else if constexpr (h == 0)
+                    sum[t] = simd::mul(x, scale);
+                else
+                    total[t] = simd::fma(simd::fma(x, scale, sum[t]), a_scale, total[t]);
             });
         });
-        u += 16 * group;
-        const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
-        unrolled<N>([&]<int t>() CLARION_INLINE {
-            const float a_scale = reinterpret_cast<const float*>(rows[t] + layout.scale)[column / 32];
-            total[t] =
-                simd::fma(simd::to_f32(acc[t].total()), simd::mul(scale, simd::set1(a_scale)), total[t]);
-        });
-        if (format.has_min) {
-            const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * g);
-            unrolled<N>([&]<int t>() CLARION_INLINE {
-                const float fsum = reinterpret_cast<const float*>(rows[t] + fsums_at)[column / group];
-                total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
-            });
-        }
+        u += 16 * activation_block;
+        if (format.has_min)
+            for (int h = 0; h < groups; ++h) {
+                const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * (g + h));
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const float fsum = reinterpret_cast<const float*>(rows[t] + fsums_at)[column / group + h];
+                    total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
+                });
+            }
     }
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
+}
+
+// The same for one token, as loops: no load of weights is shared, and groups of either size take one code.
+template <typename Accumulator>
+void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
+             const std::byte* const* rows, float* sums) {
+    const std::byte* row = rows[0];
+    const int64_t group = format.group, groups = activation_block / group,
+                  a_g = first / activation_block * groups;
+    const auto* quads = reinterpret_cast<const uint8_t*>(row) + first / 4 * Accumulator::quad_bytes;
+    const auto* a_scale = reinterpret_cast<const float*>(row + layout.scale) + first / activation_block;
+    const auto* a_sum =
+        reinterpret_cast<const int32_t*>(row + (groups == 1 ? layout.sum32 : layout.sum16)) + a_g;
+    const auto* a_fsum =
+        reinterpret_cast<const float*>(row + (groups == 1 ? layout.fsum32 : layout.fsum16)) + a_g;
+    const int32_t unbias = Accumulator::bias - format.offset;
+    const uint8_t* u = tile.u;
+    simd::f32x16 total = simd::load(sums);
+    for (int64_t g = 0; g < n / group; ++a_scale) {
+        simd::f32x16 sum = simd::zero();
+        const simd::f32x16 by = simd::set1(*a_scale);
+        for (int64_t h = g; h < g + groups; ++h) {
+            auto acc = Accumulator::start(unbias * a_sum[h]);
+            for (const uint8_t* end = u + 16 * group; u < end;
+                 u += 256, quads += 4 * Accumulator::quad_bytes) {
+                acc.dot2(simd::load_bytes(u), simd::load_bytes(u + 64), quads);
+                acc.dot2(simd::load_bytes(u + 128), simd::load_bytes(u + 192),
+                         quads + 2 * Accumulator::quad_bytes);
+            }
+            const simd::f32x16 x = simd::to_f32(acc.total()), scale = simd::load(tile.scale + 16 * h);
+            if (groups == 1)
+                total = simd::fma(x, simd::mul(scale, by), total);
+            else
+                sum = simd::fma(x, scale, sum);
+        }
+        if (groups != 1) total = simd::fma(sum, by, total);
+        for (const int64_t end = g + groups; g < end; ++g)
+            if (format.has_min)
+                total = simd::fma(simd::load(tile.neg_min + 16 * g), simd::set1(a_fsum[g]), total);
+    }
+    simd::store(sums, total);
 }
 
 // Float products of a tile with N tokens: sums over 32 columns, added in order.
@@ -119,11 +177,28 @@ int64_t multiply_whole_tile(const Product& product) {
         return 0;
 }
 
+// dot_tile for so many tokens, for what is left of them, and for the last ones.
+struct Dot {
+    int tokens;
+    void (*dot)(const Format&, const Tile&, int64_t first, int64_t n, const EncodedLayout&,
+                const std::byte* const* rows, float* sums);
+};
+template <typename Accumulator, int group, int N>
+constexpr Dot dot_of() {
+    if constexpr (N == 1)
+        return {N, dot_one<Accumulator>};
+    else
+        return {N, dot_tile<Accumulator, group, N>};
+}
+template <typename Accumulator, int group, int N>
+constexpr Dot dots[] = {dot_of<Accumulator, group, N>(), dot_of<Accumulator, group, N <= 4 ? 1 : 4>(),
+                        dot_of<Accumulator, group, 1>()};
+
 template <typename Accumulator, int N>
 [[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n,
                                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
                                   const SpreadFetch& fetch, float* sums) {
-    const bool wide_group = format.group == 32;
+    const bool wide_group = format.group == activation_block;
     const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
         .u = tile.u,
         .scale = tile.scale,
@@ -140,11 +215,15 @@ template <typename Accumulator, int N>
         .sums = sums,
     });
     fetch.tokens(0, done);
-    over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
-        fetch.tokens(t, t + M);
-        const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
-        dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
-    });
+    // Two groups of 16 have a sum in between, for which so many tokens have no registers.
+    constexpr int fewer = N >= 12 ? 8 : std::min(N, 4);
+    int64_t t = done;
+    for (const auto& [tokens, dot] :
+         format.group == 32 ? dots<Accumulator, 32, N> : dots<Accumulator, 16, fewer>)
+        for (; t + tokens <= n_tokens; t += tokens) {
+            fetch.tokens(t, t + tokens);
+            dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
+        }
 }
 
 // The weights of an integer tile as floats, rounded as dequantize rounds them.
@@ -272,7 +351,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens};
+        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens, n_tokens > tiling.few_tokens};
         fetch.advance(16 * format.row_bytes(n));
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {

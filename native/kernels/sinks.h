@@ -98,19 +98,38 @@ struct OneToken {
             if (++run < runs) start();  // there is no third, and no sums for it
         }
     }
-    [[gnu::always_inline]] void add(int64_t g, simd::i32x16 sum) {
-        const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[g * F::group / 32]));
-        total = simd::fma(simd::to_f32(sum), s, total);
+    // 32 columns, whose activations share a scale: the sums of groups g ..
+    template <typename SumOf>
+    [[gnu::always_inline]] void add(int64_t g, const SumOf& sum_of) {
+        constexpr int groups = 32 / F::group;
+        const simd::f32x16 by = simd::set1(a_scale[g / groups]);
+        simd::f32x16 sum;
+        unrolled<groups>([&]<int h>() CLARION_INLINE {
+            const simd::f32x16 x = simd::to_f32(sum_of.template operator()<h>());
+            const simd::f32x16 s = simd::load(scale + 16 * (g + h));
+            if constexpr (groups == 1)
+                total = simd::fma(x, simd::mul(s, by), total);
+            else if constexpr (h == 0)
+                sum = simd::mul(x, s);
+            else
+                total = simd::fma(simd::fma(x, s, sum), by, total);
+        });
         if constexpr (F::has_min)
-            total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[g]), total);
+            unrolled<groups>([&]<int h>() CLARION_INLINE {
+                total = simd::fma(simd::load(neg_min + 16 * (g + h)), simd::set1(a_fsum[g + h]), total);
+            });
     }
     [[gnu::always_inline]] void finish() {
         if constexpr (waits) {
             waiting -= 32;
             a_sum -= 2;
-            for (int64_t g = 0; g < F::live; ++g) add(g, simd::load(waiting + 16 * g));
+            for (int64_t g = 0; g < F::live; g += 2)
+                add(g, [&]<int h>() CLARION_INLINE { return simd::load(waiting + 16 * (g + h)); });
         } else {
-            unrolled<F::live>([&]<int g>() CLARION_INLINE { add(g, acc[g].total()); });
+            constexpr int groups = 32 / F::group;
+            unrolled<F::live / groups>([&]<int i>() CLARION_INLINE {
+                add(i * groups, [&]<int h>() CLARION_INLINE { return acc[i * groups + h].total(); });
+            });
         }
         if constexpr (runs == 1) fetch.advance(run_bytes);
         quads += (columns / 4 - (runs == 2 ? 8 : 0)) * Accumulator::quad_bytes;
