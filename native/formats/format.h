@@ -8,7 +8,7 @@
 //     int group       columns that share a scale: 16 or 32
 //     int32_t offset  what unsigned storage added to each weight
 //     bool has_min    whether a group has a minimum
-//     bool wide       whether u may exceed 63
+//     int32_t largest what u is at most: how many products 16 bits hold follows from it
 //     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min);
 //
 // unpack() is the format's definition, in plain C++: one block of one row to u [block], and scale and neg_min

@@ -112,11 +112,17 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
 
 // The tokens that simd/tile.h takes, where the instruction set has such products.
 template <typename Element, typename Product>
-int64_t multiply_whole_tile(const Product& product) {
-    if constexpr (requires { multiply_tile(product, std::type_identity<Element>{}); })
-        return multiply_tile(product, std::type_identity<Element>{});
-    else
+int64_t multiply_whole_tile(const Product& product, const SpreadFetch& fetch) {
+    constexpr std::type_identity<Element> element;
+    if constexpr (requires { multiply_tile(product, fetch, element); }) {
+        return multiply_tile(product, fetch, element);
+    } else if constexpr (requires { multiply_tile(product, element); }) {
+        const int64_t done = multiply_tile(product, element);
+        fetch.tokens(0, done);
+        return done;
+    } else {
         return 0;
+    }
 }
 
 template <typename Accumulator, int N>
@@ -124,22 +130,24 @@ template <typename Accumulator, int N>
                                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
                                   const SpreadFetch& fetch, float* sums) {
     const bool wide_group = format.group == 32;
-    const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
-        .u = tile.u,
-        .scale = tile.scale,
-        .neg_min = format.has_min ? tile.neg_min : nullptr,
-        .columns = n,
-        .group = format.group,
-        .offset = format.offset,
-        .quads = first / 4 * Accumulator::quad_bytes,
-        .a_scale = layout.scale + first / 32 * 4,
-        .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
-        .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
-        .tokens = rows,
-        .n_tokens = n_tokens,
-        .sums = sums,
-    });
-    fetch.tokens(0, done);
+    const int64_t done = multiply_whole_tile<Accumulator>(
+        simd::TileProduct{
+            .u = tile.u,
+            .scale = tile.scale,
+            .neg_min = format.has_min ? tile.neg_min : nullptr,
+            .columns = n,
+            .group = format.group,
+            .offset = format.offset,
+            .largest = format.largest,
+            .quads = first / 4 * Accumulator::quad_bytes,
+            .a_scale = layout.scale + first / 32 * 4,
+            .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
+            .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+            .tokens = rows,
+            .n_tokens = n_tokens,
+            .sums = sums,
+        },
+        fetch);
     over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
         fetch.tokens(t, t + M);
         const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
@@ -281,8 +289,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
             const int64_t done = multiply_whole_tile<float>(
-                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
-            spread.tokens(0, done);
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums}, spread);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
@@ -290,7 +297,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (activations.kind == Kind::high) {
             dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
                                                                 spread, sums);
-        } else if (format.wide) {
+        } else if (is_wide(format.largest)) {
             dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
                                                                       n_tokens, spread, sums);
         } else {

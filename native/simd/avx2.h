@@ -91,8 +91,8 @@ struct high_accumulator {
     i32x16 total() const { return {a, b}; }
 };
 
-// Two registers a token for its sums, of 16.
-inline constexpr int tile_fast = 4, tile_high = 4, tile_f32 = 4;
+// Of integers, multiply_tile leaves fewer than four tokens. Of floats: two registers a token for its sums, of 16.
+inline constexpr int tile_fast = 1, tile_high = 1, tile_f32 = 4;
 
 // Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: as
 // fast_accumulator does them, vpmaddubsw twice and vpmaddwd once for two vectors, with enough independent
@@ -115,3 +115,5 @@ inline double multiply_burst(int rounds, int32_t* keep) {
 }
 
 }  // namespace clarion::simd
+
+#include "simd/avx2_products.h"
