@@ -27,11 +27,14 @@ struct Scratch16 {
 // Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
 struct SpreadFetch {
     Fetch from;
-    int64_t bytes, n_tokens;
+    int64_t per_token;  // 2^16ths of a byte, rounded up: most_tokens of those are less than a byte
+
+    SpreadFetch(const Fetch& from, int64_t bytes, int64_t n_tokens)
+        : from(from), per_token(((bytes << 16) + n_tokens - 1) / n_tokens) {}
 
     [[gnu::noinline]] void tokens(int64_t first, int64_t end) const {
         __asm__ volatile("");  // or calls of it, which only fetch, would look useless
-        for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
+        for (int64_t at = ((per_token * first >> 16) + 63) / 64 * 64; at < per_token * end >> 16; at += 64)
             from.line(at);
     }
 };
@@ -280,7 +283,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens};
+        const SpreadFetch spread(fetch, 16 * format.row_bytes(n), n_tokens);
         fetch.advance(16 * format.row_bytes(n));
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {

@@ -89,6 +89,52 @@ struct high_accumulator {
         b = dot(dot(b, w0.b, even0, odd0), w1.b, even1, odd1);
     }
     i32x16 total() const { return {a, b}; }
+
+    struct Nibbles;
+};
+
+// The same for bytes of two weights of four bits, whose nibbles are masked where they lie in 16 bits: a third of the
+// instructions of taking bytes apart twice. Sums of what lies higher are that much larger: 16 odd columns of a group have
+// at most 16 * 15 * 256 * 32639 = 2.0e9 < 2^31.
+struct high_accumulator::Nibbles {
+    static constexpr int32_t bias = high_accumulator::bias;
+    static constexpr int quad_bytes = high_accumulator::quad_bytes;
+    high_accumulator once;
+    __m256i a16, b16, a256, b256;
+
+    static Nibbles start(int32_t initial) {
+        const __m256i zero = _mm256_setzero_si256();
+        return {high_accumulator::start(initial), zero, zero, zero, zero};
+    }
+    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i q, int nibble, __m256i quad) {
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(q, _mm256_set1_epi16(nibble)), quad));
+    }
+    [[gnu::always_inline]] void dot2_low(u8x64 q0, u8x64 q1, const uint8_t* quads) {
+        const __m256i even0 = broadcast_quad(quads), odd0 = broadcast_quad(quads + 4);
+        const __m256i even1 = broadcast_quad(quads + 8), odd1 = broadcast_quad(quads + 12);
+        once.a = dot(dot(once.a, q0.a, 0xf, even0), q1.a, 0xf, even1);
+        once.b = dot(dot(once.b, q0.b, 0xf, even0), q1.b, 0xf, even1);
+        a256 = dot(dot(a256, q0.a, 0xf00, odd0), q1.a, 0xf00, odd1);
+        b256 = dot(dot(b256, q0.b, 0xf00, odd0), q1.b, 0xf00, odd1);
+    }
+    [[gnu::always_inline]] void dot2_high(u8x64 q0, u8x64 q1, const uint8_t* quads) {
+        const __m256i even0 = broadcast_quad(quads), odd0 = broadcast_quad(quads + 4);
+        const __m256i even1 = broadcast_quad(quads + 8), odd1 = broadcast_quad(quads + 12);
+        const auto last = [](__m256i sum, __m256i q, __m256i quad) {
+            return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(q, 12), quad));
+        };
+        a16 = dot(dot(a16, q0.a, 0xf0, even0), q1.a, 0xf0, even1);
+        b16 = dot(dot(b16, q0.b, 0xf0, even0), q1.b, 0xf0, even1);
+        once.a = last(last(once.a, q0.a, odd0), q1.a, odd1);
+        once.b = last(last(once.b, q0.b, odd0), q1.b, odd1);
+    }
+    i32x16 total() const {
+        const auto sum = [](__m256i x, __m256i x16, __m256i x256) {
+            return _mm256_add_epi32(_mm256_add_epi32(x, _mm256_srai_epi32(x16, 4)),
+                                    _mm256_srai_epi32(x256, 8));
+        };
+        return {sum(once.a, a16, a256), sum(once.b, b16, b256)};
+    }
 };
 
 // Of integers, multiply_tile leaves fewer than four tokens. Of floats: two registers a token for its sums, of 16.
