@@ -140,24 +140,29 @@ struct high_accumulator::Nibbles {
 // Of integers, multiply_tile leaves fewer than four tokens. Of floats: two registers a token for its sums, of 16.
 inline constexpr int tile_fast = 1, tile_high = 1, tile_f32 = 4;
 
-// Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: as
-// fast_accumulator does them, vpmaddubsw twice and vpmaddwd once for two vectors, with enough independent
-// sums to hide their latency.
+// Does products of 8-bit integers, added to 32-bit sums, as fast as this instruction set can: those of 4-bit weights, of
+// which vpmaddubsw's sums of a whole group are added in 16 bits, with enough independent ones to hide their latency.
 inline double multiply_burst(int rounds, int32_t* keep) {
-    __m256i w = _mm256_set1_epi8(3), q = _mm256_set1_epi8(5);
+    __m256i w = _mm256_set1_epi8(3), a = _mm256_set1_epi8(5);
     const __m256i ones = _mm256_set1_epi16(1);
-    __m256i sums[6];
+    __m256i sums[6], pairs[6];
     for (auto& s : sums) s = _mm256_setzero_si256();
-    for (int i = 0; i < rounds; ++i)
-        for (auto& s : sums) {
-            __asm__("" : "+x"(w), "+x"(q));  // a new product each time, as far as the compiler knows
-            const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w, q), _mm256_maddubs_epi16(q, w));
-            s = _mm256_add_epi32(s, _mm256_madd_epi16(pairs, ones));
-        }
+    for (int i = 0; i < rounds; ++i) {
+#pragma GCC unroll 8
+        for (int q = 0; q < 8; ++q)
+#pragma GCC unroll 6
+            for (int n = 0; n < 6; ++n) {
+                __asm__("" : "+x"(w), "+x"(a));  // a new product each time, as far as the compiler knows
+                const __m256i pair = _mm256_maddubs_epi16(w, a);
+                pairs[n] = q == 0 ? pair : _mm256_add_epi16(pairs[n], pair);
+            }
+#pragma GCC unroll 6
+        for (int n = 0; n < 6; ++n) sums[n] = _mm256_add_epi32(sums[n], _mm256_madd_epi16(pairs[n], ones));
+    }
     __m256i sum = sums[0];
     for (int i = 1; i < 6; ++i) sum = _mm256_xor_si256(sum, sums[i]);
     *keep = _mm256_extract_epi32(sum, 0);
-    return 6.0 * 64.0 * rounds;
+    return 6.0 * 8.0 * 32.0 * rounds;
 }
 
 }  // namespace clarion::simd
