@@ -1,5 +1,5 @@
 // Products of a whole tile with many tokens, for registers that the vocabulary cannot describe: the matrices of AMX, the
-// vectors without a size of SVE. A header that has them says so with any of
+// vectors without a size of SVE, the sums of AVX2 that 16 bits hold for a while. A header that has them says so with any of
 //
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const TileProduct&, const Fetch&, std::type_identity<Accumulator>);
@@ -10,8 +10,8 @@
 //
 // The last two are for BF16 weights, with tokens that are BF16 too, and what encodes them. kernels/product.cpp calls the
 // others first. Those return how many tokens they took, from the first on; the one with a Fetch calls
-// fetch.tokens(first, end) before those tokens, the others have it called behind them. The vectors of the vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
-// operations in the same order.
+// fetch.tokens(first, end) before it takes those. The vectors of the vocabulary take the others, so the sums of both have the
+// same bits: integers are exact, and a sum of floats has the same operations in the same order.
 #pragma once
 
 #include <cstddef>
