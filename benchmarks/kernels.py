@@ -58,7 +58,8 @@ def program(
         place = {"rows": "tokens", "width": width, "offset": offset, "slots_per_token": 1}
         buffers.append({"name": name, "kind": of} | place)
         offset += n * module.encoded_row_bytes(of, width)
-    weights = [random_bytes(rows * row_bytes + i, type_id)[i:] for i in range(matrices)]  # in huge pages, by numpy
+    # In huge pages, by numpy.
+    weights = [random_bytes(rows * row_bytes + i, type_id)[i:] for i in range(matrices)]
     panels = module.can_be_panels(type_id, rows)
     if panels:
         weights = [interleaved(module, type_id, data) for data in weights]
