@@ -12,8 +12,8 @@ struct IQ1_M {
     static constexpr const char* name = "IQ1_M";
     static constexpr int block = 256, bytes = 56;
     static constexpr int group = 16;
-    static constexpr int32_t offset = 9;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 9, largest = 18;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;

@@ -13,8 +13,8 @@ struct IQ1_S {
     static constexpr const char* name = "IQ1_S";
     static constexpr int block = 256, bytes = 50;
     static constexpr int group = 32;
-    static constexpr int32_t offset = 9;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 9, largest = 18;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = 0, more = 0xfe;  // a flag takes two eighths away

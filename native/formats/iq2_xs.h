@@ -12,8 +12,8 @@ struct IQ2_XS {
     static constexpr const char* name = "IQ2_XS";
     static constexpr int block = 256, bytes = 74;
     static constexpr int group = 16;
-    static constexpr int32_t offset = 64;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 64, largest = 107;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);

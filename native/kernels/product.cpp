@@ -27,12 +27,15 @@ struct Scratch16 {
 // Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
 struct SpreadFetch {
     Fetch from;
-    int64_t bytes, n_tokens;
-    bool once;  // where multiplying leaves the memory idle, no fetch is dropped
+    int64_t per_token;  // 2^16ths of a byte, rounded up: most_tokens of those are less than a byte
+    bool once;          // where multiplying leaves the memory idle, no fetch is dropped
+
+    SpreadFetch(const Fetch& from, int64_t bytes, int64_t n_tokens, bool once)
+        : from(from), per_token(((bytes << 16) + n_tokens - 1) / n_tokens), once(once) {}
 
     [[gnu::noinline]] void tokens(int64_t first, int64_t end) const {
         __asm__ volatile("");  // or calls of it, which only fetch, would look useless
-        for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
+        for (int64_t at = ((per_token * first >> 16) + 63) / 64 * 64; at < per_token * end >> 16; at += 64)
             if (once)
                 simd::prefetch(from.last + at);
             else
@@ -97,13 +100,13 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
 }
 
-// The same for one token, as loops: no load of weights is shared, and groups of either size take one code.
-template <typename Accumulator>
+// The same for one token, as a loop over groups: it shares no load of weights with another.
+template <typename Accumulator, int group>
 void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
              const std::byte* const* rows, float* sums) {
     const std::byte* row = rows[0];
-    const int64_t group = format.group, groups = activation_block / group,
-                  a_g = first / activation_block * groups;
+    constexpr int groups = activation_block / group;
+    const int64_t a_g = first / group;
     const auto* quads = reinterpret_cast<const uint8_t*>(row) + first / 4 * Accumulator::quad_bytes;
     const auto* a_scale = reinterpret_cast<const float*>(row + layout.scale) + first / activation_block;
     const auto* a_sum =
@@ -118,12 +121,12 @@ void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, c
         const simd::f32x16 by = simd::set1(*a_scale);
         for (int64_t h = g; h < g + groups; ++h) {
             auto acc = Accumulator::start(unbias * a_sum[h]);
-            for (const uint8_t* end = u + 16 * group; u < end;
-                 u += 256, quads += 4 * Accumulator::quad_bytes) {
-                acc.dot2(simd::load_bytes(u), simd::load_bytes(u + 64), quads);
-                acc.dot2(simd::load_bytes(u + 128), simd::load_bytes(u + 192),
-                         quads + 2 * Accumulator::quad_bytes);
-            }
+            unrolled<group / 8>([&]<int q>() CLARION_INLINE {
+                acc.dot2(simd::load_bytes(u + 128 * q), simd::load_bytes(u + 128 * q + 64),
+                         quads + 2 * q * Accumulator::quad_bytes);
+            });
+            u += 16 * group;
+            quads += group / 4 * Accumulator::quad_bytes;
             const simd::f32x16 x = simd::to_f32(acc.total()), scale = simd::load(tile.scale + 16 * h);
             if (groups == 1)
                 total = simd::fma(x, simd::mul(scale, by), total);
@@ -170,11 +173,17 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
 
 // The tokens that simd/tile.h takes, where the instruction set has such products.
 template <typename Element, typename Product>
-int64_t multiply_whole_tile(const Product& product) {
-    if constexpr (requires { multiply_tile(product, std::type_identity<Element>{}); })
-        return multiply_tile(product, std::type_identity<Element>{});
-    else
+int64_t multiply_whole_tile(const Product& product, const SpreadFetch& fetch) {
+    constexpr std::type_identity<Element> element;
+    if constexpr (requires { multiply_tile(product, fetch, element); }) {
+        return multiply_tile(product, fetch, element);
+    } else if constexpr (requires { multiply_tile(product, element); }) {
+        const int64_t done = multiply_tile(product, element);
+        fetch.tokens(0, done);
+        return done;
+    } else {
         return 0;
+    }
 }
 
 // dot_tile for so many tokens, for what is left of them, and for the last ones.
@@ -186,7 +195,7 @@ struct Dot {
 template <typename Accumulator, int group, int N>
 constexpr Dot dot_of() {
     if constexpr (N == 1)
-        return {N, dot_one<Accumulator>};
+        return {N, dot_one<Accumulator, group>};
     else
         return {N, dot_tile<Accumulator, group, N>};
 }
@@ -199,22 +208,24 @@ template <typename Accumulator, int N>
                                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
                                   const SpreadFetch& fetch, float* sums) {
     const bool wide_group = format.group == activation_block;
-    const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
-        .u = tile.u,
-        .scale = tile.scale,
-        .neg_min = format.has_min ? tile.neg_min : nullptr,
-        .columns = n,
-        .group = format.group,
-        .offset = format.offset,
-        .quads = first / 4 * Accumulator::quad_bytes,
-        .a_scale = layout.scale + first / 32 * 4,
-        .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
-        .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
-        .tokens = rows,
-        .n_tokens = n_tokens,
-        .sums = sums,
-    });
-    fetch.tokens(0, done);
+    const int64_t done = multiply_whole_tile<Accumulator>(
+        simd::TileProduct{
+            .u = tile.u,
+            .scale = tile.scale,
+            .neg_min = format.has_min ? tile.neg_min : nullptr,
+            .columns = n,
+            .group = format.group,
+            .offset = format.offset,
+            .largest = format.largest,
+            .quads = first / 4 * Accumulator::quad_bytes,
+            .a_scale = layout.scale + first / 32 * 4,
+            .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
+            .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+            .tokens = rows,
+            .n_tokens = n_tokens,
+            .sums = sums,
+        },
+        fetch);
     // Two groups of 16 have a sum in between, for which so many tokens have no registers.
     constexpr int fewer = N >= 12 ? 8 : std::min(N, 4);
     int64_t t = done;
@@ -351,7 +362,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens, n_tokens > tiling.few_tokens};
+        const SpreadFetch spread(fetch, 16 * format.row_bytes(n), n_tokens, n_tokens > tiling.few_tokens);
         fetch.advance(16 * format.row_bytes(n));
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {
@@ -360,8 +371,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
             const int64_t done = multiply_whole_tile<float>(
-                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
-            spread.tokens(0, done);
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums}, spread);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
@@ -369,7 +379,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (activations.kind == Kind::high) {
             dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
                                                                 spread, sums);
-        } else if (format.wide) {
+        } else if (is_wide(format.largest)) {
             dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
                                                                       n_tokens, spread, sums);
         } else {

@@ -47,6 +47,17 @@ void decode_tile(const uint8_t* panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
+// What sums products of a format's weights: another type where those are all of them nibbles, and the instruction set has it.
+template <typename F, typename Accumulator>
+struct SumsOf {
+    using Type = Accumulator;
+};
+template <typename F, typename Accumulator>
+    requires(F::largest == 15) && requires { typename Accumulator::Nibbles; }
+struct SumsOf<F, Accumulator> {
+    using Type = typename Accumulator::Nibbles;
+};
+
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
 // column order, exactly as the product over tiles does it. In runs, groups of 16 columns are complete in another order:
 // their sums wait in memory until the unit is.
@@ -80,13 +91,29 @@ struct OneToken {
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
-        // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
-        // and stall.
+        fetch_for<quad>();
+        sum_of<quad>().dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+    }
+    template <int low, int high>
+    [[gnu::always_inline]] void put_nibbles2(simd::u8x64 q0, simd::u8x64 q1)
+        requires requires(Accumulator sum) { sum.dot2_low(q0, q1, quads); }
+    {
+        fetch_for<low>();
+        sum_of<low>().dot2_low(q0, q1, quads + low * Accumulator::quad_bytes);
+        fetch_for<high>();
+        sum_of<high>().dot2_high(q0, q1, quads + high * Accumulator::quad_bytes);
+    }
+    template <int quad>
+    [[gnu::always_inline]] Accumulator& sum_of() {
+        return acc[4 * quad / (waits ? 32 : F::group)];
+    }
+    // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
+    // and stall.
+    template <int quad>
+    [[gnu::always_inline]] void fetch_for() const {
         constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
         constexpr int from = run_bytes * nth / of, to = run_bytes * (nth + 2) / of;
         for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
-        constexpr int g = 4 * quad / (waits ? 32 : F::group);
-        acc[g].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void next_run() {
         fetch.advance(run_bytes);
@@ -149,7 +176,7 @@ void multiply_one(const uint8_t* panel, const Format::Columns& columns, const st
     constexpr int64_t most = scale_columns / F::block, groups = F::block / F::group;
     alignas(64) float scale[16 * most * groups], neg_min[F::has_min ? 16 * most * groups : 16];
     const EncodedLayout layout(kind, columns.n_cols);
-    OneToken<F, Accumulator> sink;
+    OneToken<F, typename SumsOf<F, Accumulator>::Type> sink;
     alignas(64) int32_t waiting[sink.waits ? 16 * F::live : 16];
     sink.waiting = waiting;
     const int64_t g = columns.first / F::group;
