@@ -12,8 +12,8 @@ struct IQ4_XS {
     static constexpr const char* name = "IQ4_XS";
     static constexpr int block = 256, bytes = 136;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 127;
-    static constexpr bool has_min = false, wide = true, hot = true;
+    static constexpr int32_t offset = 127, largest = 240;
+    static constexpr bool has_min = false, hot = true;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         const simd::i32x16 low4 = simd::set1(int32_t{15}), bits45 = simd::set1(int32_t{0x30});

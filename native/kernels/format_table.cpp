@@ -35,7 +35,7 @@ constexpr Format row() {
         f.group = F::group;
         f.offset = F::offset;
         f.has_min = F::has_min;
-        f.wide = F::wide;
+        f.largest = F::largest;
         if constexpr (requires { F::odd_last; }) f.odd_last = F::odd_last;
         if constexpr (simd::live_groups == 0) f.unpack = unpack_blocks<F>;
     } else {
@@ -46,7 +46,7 @@ constexpr Format row() {
         if constexpr (simd::live_groups > 0) f.decode_panel = decode_tile<F>;
         constexpr int sums = OneToken<F, simd::high_accumulator>::sums;
         if constexpr (F::hot && sums <= simd::live_groups)
-            f.one_fast = multiply_one<F, simd::fast_accumulator<F::wide>>;
+            f.one_fast = multiply_one<F, simd::fast_accumulator<is_wide(F::largest)>>;
         if constexpr (F::hot && sums <= simd::live_groups_high)
             f.one_high = multiply_one<F, simd::high_accumulator>;
     }
