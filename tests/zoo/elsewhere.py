@@ -136,7 +136,7 @@ def _cast(name: str, lower: bool) -> None:
 
 
 def register() -> None:
-    """Once in a process, which has no other device of this kind from then on."""
+    """Once in a process, before its first gradients; it has no other device of this kind from then on."""
     _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
     _others.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
     for name in LOWER:

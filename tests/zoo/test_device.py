@@ -38,7 +38,6 @@ def device(request):
             pytest.skip("no CUDA device")
         yield "cuda"
     else:
-        elsewhere.register()
         with elsewhere.Creates():
             yield request.param
 

@@ -1,0 +1,10 @@
+"""The device of these tests: PyTorch counts devices when it first computes gradients, so it comes before that."""
+
+from __future__ import annotations
+
+import importlib.util
+
+if importlib.util.find_spec("torch") is not None:
+    from tests.zoo import elsewhere
+
+    elsewhere.register()
