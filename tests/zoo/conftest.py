@@ -1,4 +1,4 @@
-"""The device of these tests: PyTorch counts devices when it first computes gradients, so it is made before."""
+"""The device of these tests: PyTorch counts devices when it first computes gradients, so it comes before."""
 
 from __future__ import annotations
 
