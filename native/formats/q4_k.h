@@ -25,11 +25,11 @@ struct Q4_K {
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
-                simd::u8x64 q[4];
+                typename Sink::Vector q[4];
                 load_quads(panel, at + 16 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
-                    const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
+                    const auto q0 = q[2 * c], q1 = q[2 * c + 1];
                     sink.template put2<quad>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));
                     sink.template put2<quad + 8>(simd::shift_right_u8<4>(q0), simd::shift_right_u8<4>(q1));
                 });

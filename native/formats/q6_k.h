@@ -61,7 +61,7 @@ struct Q6_K {
     template <typename Sink>
     [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r,
                                                Sink& sink) {
-        simd::u8x64 l0[4], l1[4], h[4];
+        typename Sink::Vector l0[4], l1[4], h[4];
         load_quads(panel, at + 64 * half + 16 * r, l0);
         load_quads(panel, at + 64 * half + 32 + 16 * r, l1);
         load_quads(panel, at + 128 + 32 * half + 16 * r, h);
@@ -73,9 +73,9 @@ struct Q6_K {
             sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
         });
     }
-    template <int k>
-    static simd::u8x64 run(simd::u8x64 l, simd::u8x64 h) {
-        const simd::u8x64 low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);
+    template <int k, typename Vector>
+    static Vector run(Vector l, Vector h) {
+        const Vector low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);
         const simd::u8x64 high2 = simd::set1_u8(0x30);
         if constexpr (k == 3)
             return simd::bit_or(low, simd::bit_and(simd::shift_right_u8<2>(h), high2));

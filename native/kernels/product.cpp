@@ -5,6 +5,7 @@
 #include "formats/bf16.h"
 #include "kernels/activations.h"
 #include "kernels/panel.h"
+#include "kernels/part_sinks.h"
 #include "kernels/row_decoder.h"
 #include "simd/simd.h"
 #include "simd/tile.h"
@@ -36,10 +37,12 @@ struct SpreadFetch {
     }
 };
 
-// Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
-template <typename Accumulator, int group, int N>
+// Integer products of a tile with N tokens: columns first .. first+n-1 of the activations. Groups of a known number of
+// columns are unrolled; where it is 0 they are loops, for all numbers.
+template <typename Accumulator, int known, int N>
 void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {
+    const int group = known != 0 ? known : format.group;
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
     const int32_t unbias = Accumulator::bias - format.offset;
@@ -55,13 +58,17 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
             acc[t] = Accumulator::start(unbias * a_sum);
         });
         const int64_t quads = column / 4 * Accumulator::quad_bytes;
-        unrolled<group / 8>([&]<int q>() CLARION_INLINE {
+        const auto step = [&](int q) CLARION_INLINE {
             const simd::u8x64 w0 = simd::load_bytes(u + 128 * q), w1 = simd::load_bytes(u + 128 * q + 64);
             unrolled<N>([&]<int t>() CLARION_INLINE {
                 const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
                 acc[t].dot2(w0, w1, row + 2 * q * Accumulator::quad_bytes);
             });
-        });
+        };
+        if constexpr (known != 0)
+            steps<known / 8>(step);
+        else
+            for (int q = 0; q < group / 8; ++q) step(q);
         u += 16 * group;
         const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
         unrolled<N>([&]<int t>() CLARION_INLINE {
@@ -142,7 +149,9 @@ template <typename Accumulator, int N>
     fetch.tokens(0, done);
     over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
         fetch.tokens(t, t + M);
-        const auto dot = format.group == 16 ? dot_tile<Accumulator, 16, M> : dot_tile<Accumulator, 32, M>;
+        constexpr bool loops = in_parts<Accumulator>;  // a step is long enough
+        const auto dot = format.group == 16 ? dot_tile < Accumulator, loops ? 0 : 16,
+                   M >                      : dot_tile < Accumulator, loops ? 0 : 32, M > ;
         dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
     });
 }

@@ -1,4 +1,10 @@
-// LoongArch with LASX: vectors of the compiler, two registers each.
+// LoongArch with LASX (3A5000 and later): vectors of the compiler, two registers of 32 bytes each.
 #pragma once
 
-#include "simd/portable.h"
+namespace clarion::simd {
+
+inline constexpr int register_bytes = 32;
+
+}  // namespace clarion::simd
+
+#include "simd/compiler_vectors.h"
