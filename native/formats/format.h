@@ -65,7 +65,7 @@ template <int n, typename Body>
     if constexpr (in_parts<simd::high_accumulator>)
         for (int i = 0; i < n; ++i) body(i);
     else
-        unrolled<n>([&]<int i>() CLARION_INLINE { body(i); });
+        unrolled<n>([&]<int i>() CLARION_INLINE { body(std::integral_constant<int, i>{}); });
 }
 
 // Numbers of a file, which are little-endian whatever the processor is. Every decoder reads them through these; bytes and

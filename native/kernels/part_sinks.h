@@ -76,62 +76,46 @@ struct OnePart {
     }
 };
 
-// sums[r] += each group's sum times its scales, in column order, as the product over tiles does it.
-struct Scaled {
-    const float *scale, *neg_min;  // [groups][16]; minima or null
-    const float *a_scale, *a_fsum;
-    int group;
+// What one token's product has of a format, beside what is the same for all of them.
+struct PartProduct {
+    Kind kind;
+    int block, bytes, group, parts;
+    bool has_min;
+    void (*scales)(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);
+    void (*multiply)(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
+                     const Fetch& fetch, int32_t* group_sums);
 };
-[[gnu::noinline]] inline void add_scaled(const int32_t* group_sums, int64_t groups, const Scaled& by,
-                                         float* sums) {
-    simd::f32x16 total = simd::load(sums);
-    for (int64_t g = 0; g < groups; ++g) {
-        const simd::f32x16 s =
-            simd::mul(simd::load(by.scale + 16 * g), simd::set1(by.a_scale[g * by.group / 32]));
-        total = simd::fma(simd::to_f32(simd::load(group_sums + 16 * g)), s, total);
-        if (by.neg_min != nullptr)
-            total = simd::fma(simd::load(by.neg_min + 16 * g), simd::set1(by.a_fsum[g]), total);
-    }
-    simd::store(sums, total);
+
+template <typename F, typename Part>
+void multiply_part(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
+                   const Fetch& fetch, int32_t* group_sums) {
+    OnePart<F, Part> sink;
+    sink.quads = quads;
+    sink.a_sum = a_sum;
+    sink.fetch = fetch;
+    sink.group_sums = group_sums;
+    for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// Accumulator: of 16 rows.
+// sums[r] += each group's sum times its scales, in column order, as the product over tiles does it.
+void multiply_parts(const PartProduct&, const uint8_t* panel, const Format::Columns&,
+                    const std::byte* activation, const Fetch&, float* sums);
+
 template <typename F, typename Accumulator>
 void multiply_one_parts(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
                         const Fetch& fetch, float* sums) {
     using Part = typename Accumulator::Part;
-    constexpr Kind kind = Accumulator::quad_bytes == 4 ? Kind::fast : Kind::high;
-    constexpr int64_t most = 512 / F::block, groups = F::block / F::group;  // 512 columns at a time
-    alignas(64) float scale[16 * most * groups], neg_min[F::has_min ? 16 * most * groups : 16];
-    alignas(64) int32_t group_sums[16 * most * groups];
-    const EncodedLayout layout(kind, columns.n_cols);
-    Fetch ahead = fetch;
-    for (int64_t column = columns.first, left = columns.n / F::block; left > 0; left -= most) {
-        const int64_t n = left < most ? left : most, group = column / F::group;
-        const auto* a_sum =
-            reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16)) +
-            group;
-        const auto* a_fsum =
-            reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16)) +
-            group;
-        const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale) + column / 32;
-        const auto* quads = reinterpret_cast<const uint8_t*>(activation) + column / 4 * Part::quad_bytes;
-        decode_scales<F>(panel, n, scale, neg_min);
-        for (size_t rows = 0; rows < 64; rows += sizeof(typename Part::Vector)) {
-            OnePart<F, Part> sink;
-            sink.quads = quads;
-            sink.a_sum = a_sum;
-            sink.group_sums = group_sums + rows / 4;
-            sink.fetch = ahead;
-            sink.fetch.advance(static_cast<int64_t>(rows / sizeof(typename Part::Vector)) * 64);
-            for (int64_t i = 0; i < n; ++i) F::weights(panel + rows, i * F::bytes, sink);
-        }
-        add_scaled(group_sums, n * groups, {scale, F::has_min ? neg_min : nullptr, a_scale, a_fsum, F::group},
-                   sums);
-        panel += 16 * n * F::bytes;
-        ahead.advance(16 * n * F::bytes);
-        column += n * F::block;
-    }
+    static constexpr PartProduct product = {
+        .kind = Part::quad_bytes == 4 ? Kind::fast : Kind::high,
+        .block = F::block,
+        .bytes = F::bytes,
+        .group = F::group,
+        .parts = 64 / sizeof(typename Part::Vector),
+        .has_min = F::has_min,
+        .scales = decode_scales<F>,
+        .multiply = multiply_part<F, Part>,
+    };
+    multiply_parts(product, panel, columns, activation, fetch, sums);
 }
 
 }  // namespace clarion

@@ -58,7 +58,7 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
             acc[t] = Accumulator::start(unbias * a_sum);
         });
         const int64_t quads = column / 4 * Accumulator::quad_bytes;
-        const auto step = [&](int q) CLARION_INLINE {
+        const auto step = [&](auto q) CLARION_INLINE {
             const simd::u8x64 w0 = simd::load_bytes(u + 128 * q), w1 = simd::load_bytes(u + 128 * q + 64);
             unrolled<N>([&]<int t>() CLARION_INLINE {
                 const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
@@ -191,7 +191,7 @@ void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const flo
     for (int64_t k = 0; k < n; k += 64) {
         simd::f32x16 acc[2] = {simd::zero(), simd::zero()};
         for (int64_t first = k; first < k + 32; first += 4)
-            unrolled<2>([&]<int b>() CLARION_INLINE {
+            steps<2>([&](auto b) CLARION_INLINE {
                 const int64_t column = first + 32 * b;
                 if (column >= n) return;
                 const int64_t g = column / format.group * 16;

@@ -155,8 +155,9 @@ inline Words<n> shift_right_signed(Words<n> x) {
 inline f32x16 to_f32(i32x16 x) {
     return each<f32x16>([&](int i) { return __builtin_convertvector(x.v[i], F32); });
 }
-// Adding 2^23 to what is smaller rounds it to an integer, ties to even; larger numbers are integers.
-inline i32x16 to_i32(f32x16 x) {
+// Adding 2^23 to what is smaller rounds it to an integer, ties to even; larger numbers are integers. This and what reads
+// 16-bit floats is a call: most of the code that it would be part of is not much longer.
+[[gnu::noinline]] inline i32x16 to_i32(f32x16 x) {
     const F32 magic = all<F32>(0x1p23f), limit = all<F32>(0x1p31f);
     return each<i32x16>([&](int i) {
         const I32 bits = (I32)x.v[i];
@@ -193,7 +194,7 @@ inline i32x16 load_u8(const uint8_t* p) {
     return each<i32x16>(
         [=](int i) { return __builtin_convertvector(vector_from<QuarterU8>(p + rows * i), I32); });
 }
-inline f32x16 load_f16(const uint16_t* p) {
+[[gnu::noinline]] inline f32x16 load_f16(const uint16_t* p) {
     return each<f32x16>([=](int i) { return widen_f16(load_u16(p + rows * i)); });
 }
 inline void store_f16(uint16_t* p, f32x16 x) {
@@ -264,10 +265,10 @@ template <int n>
 inline Bytes<n> as_u8(Words<n> x) {
     return each<Bytes<n>>([&](int i) { return (U8)lowest_first((U32)x.v[i]); });
 }
-inline f32x16 f16_low(u8x64 x) {
+[[gnu::noinline]] inline f32x16 f16_low(u8x64 x) {
     return each<f32x16>([&](int i) { return widen_f16(lowest_first((U32)x.v[i]) & 0xffffu); });
 }
-inline f32x16 f16_high(u8x64 x) {
+[[gnu::noinline]] inline f32x16 f16_high(u8x64 x) {
     return each<f32x16>([&](int i) { return widen_f16(lowest_first((U32)x.v[i]) >> 16); });
 }
 
