@@ -255,7 +255,9 @@ inline Bytes<n> look_up(u8x64 table, Bytes<n> index) {
 // A row's first byte is the lowest of its number, whatever the processor's order.
 [[gnu::always_inline]] inline U32 lowest_first(U32 x) {
     if constexpr (std::endian::native == std::endian::little) return x;
-    return x << 24 | (x << 8 & 0xff0000u) | (x >> 8 & 0xff00u) | x >> 24;
+    return [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+        return (U32)__builtin_shufflevector((U8)x, (U8)x, i ^ 3 ...);
+    }(std::make_integer_sequence<int, register_bytes>{});
 }
 template <int n>
 inline Words<n> as_i32(Bytes<n> x) {
@@ -308,33 +310,34 @@ inline constexpr int live_groups_high = 1;  // with 16-bit activations
 
 // ---- products
 
-// The even and the odd ones of a row's four signed bytes, as 16 bits.
+// The even and the odd ones of a row's four bytes, as 16 bits.
 struct Halves {
     I16 even, odd;
-
-    [[gnu::always_inline]] explicit Halves(U32 lowest_first)
-        : even((I16)((U16)lowest_first << 8) >> 8), odd((I16)lowest_first >> 8) {}
-    // The same four in every row.
-    [[gnu::always_inline]] explicit Halves(const uint8_t* quad) : Halves(all<U32>(number(quad))) {}
-
-  private:
-    static uint32_t number(const uint8_t* quad) {
-        uint32_t q;
-        std::memcpy(&q, quad, 4);
-        return std::endian::native == std::endian::little ? q : __builtin_bswap32(q);
-    }
 };
+// Weights are taken as w - 127.
+[[gnu::always_inline]] inline Halves centred(U8 w) {
+    const U16 u = (U16)lowest_first((U32)w), center = all<U16>(uint16_t{127});
+    return {(I16)((u & 0xff) - center), (I16)((u >> 8) - center)};
+}
+// Four signed activations, in every row.
+[[gnu::always_inline]] inline Halves activations(const uint8_t* quad) {
+    uint32_t number;
+    std::memcpy(&number, quad, 4);
+    if constexpr (std::endian::native == std::endian::big) number = __builtin_bswap32(number);
+    const auto a = (I16)all<U32>(number);
+    return {(I16)((U16)a << 8) >> 8, a >> 8};
+}
 
 inline constexpr int32_t high_limit = 32639;
 
-// Weights are taken signed, |w - 128| <= 128. Two products of them, at most 128 * 127 * 2 = 32512, fit into 16 bits: each
-// half of a row's 32 bits sums two columns. Of 16-bit activations the upper and the lower bytes (simd/byte_quads.h) have
-// sums of their own: few processors multiply 32 bits as fast as 16.
+// Weights from -127 to 128 times activations from -128 to 127: two products, -32768 at least and 32512 at most, fit into 16
+// bits, and each half of a row's 32 bits sums two columns. Of 16-bit activations the upper and the lower bytes
+// (simd/byte_quads.h) have sums of their own: few processors multiply 32 bits as fast as 16.
 template <int n, int bytes>
 struct Sums {
     using Part = Sums<1, bytes>;
     using Vector = Bytes<n>;
-    static constexpr int32_t bias = 128;
+    static constexpr int32_t bias = 127;
     static constexpr int quad_bytes = 4 * bytes;
     Words<n> sum[bytes];  // the last of the lowest bytes
 
@@ -344,11 +347,12 @@ struct Sums {
         return r;
     }
     [[gnu::always_inline]] void dot(Vector w, const uint8_t* quad) {
+        Halves a[bytes];
+        for (int b = 0; b < bytes; ++b) a[b] = activations(quad + 4 * b);
         for (int i = 0; i < n; ++i) {
-            const Halves s(lowest_first((U32)(w.v[i] ^ 0x80)));
+            const Halves s = centred(w.v[i]);
             for (int b = 0; b < bytes; ++b) {
-                const Halves a(quad + 4 * b);
-                const I32 products = (I32)(s.even * a.even + s.odd * a.odd);
+                const I32 products = (I32)(s.even * a[b].even + s.odd * a[b].odd);
                 sum[b].v[i] += ((I32)((U32)products << 16) >> 16) + (products >> 16);
             }
         }
