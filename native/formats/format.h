@@ -8,7 +8,7 @@
 //     int group       columns that share a scale: 16 or 32
 //     int32_t offset  what unsigned storage added to each weight
 //     bool has_min    whether a group has a minimum
-//     bool wide       whether u may exceed 63
+//     int32_t largest what u is at most: how many products 16 bits hold follows from it
 //     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min);
 //
 // unpack() is the format's definition, in plain C++: one block of one row to u [block], and scale and neg_min
@@ -183,17 +183,26 @@ inline void first_pairs(const uint8_t* panel, int64_t blocks, int64_t stride, fl
     }
 }
 
+// Quads `low` from the low nibbles of two vectors, quads `high` from the high ones.
+template <int low, int high, typename Sink>
+[[gnu::always_inline]] inline void put_nibbles2(typename Sink::Vector q0, typename Sink::Vector q1,
+                                                Sink& sink) {
+    if constexpr (requires { sink.template put_nibbles2<low, high>(q0, q1); }) {
+        sink.template put_nibbles2<low, high>(q0, q1);
+    } else {
+        const simd::u8x64 nibble = simd::set1_u8(15);
+        sink.template put2<low>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));
+        sink.template put2<high>(simd::shift_right_u8<4>(q0), simd::shift_right_u8<4>(q1));
+    }
+}
 // A unit of 32 columns from 16 bytes: the low nibbles, then the high ones.
 template <typename Sink>
 [[gnu::always_inline]] inline void put_nibbles(const uint8_t* panel, int64_t at, Sink& sink) {
     sink.begin();
-    const simd::u8x64 nibble = simd::set1_u8(15);
     typename Sink::Vector q[4];
     load_quads(panel, at, q);
-    sink.template put2<0>(simd::bit_and(q[0], nibble), simd::bit_and(q[1], nibble));
-    sink.template put2<2>(simd::bit_and(q[2], nibble), simd::bit_and(q[3], nibble));
-    sink.template put2<4>(simd::shift_right_u8<4>(q[0]), simd::shift_right_u8<4>(q[1]));
-    sink.template put2<6>(simd::shift_right_u8<4>(q[2]), simd::shift_right_u8<4>(q[3]));
+    put_nibbles2<0, 4>(q[0], q[1], sink);
+    put_nibbles2<2, 6>(q[2], q[3], sink);
     sink.finish();
 }
 // A unit of 32 columns from as many signed bytes.

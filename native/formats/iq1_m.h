@@ -12,23 +12,18 @@ struct IQ1_M {
     static constexpr const char* name = "IQ1_M";
     static constexpr int block = 256, bytes = 56;
     static constexpr int group = 16;
-    static constexpr int32_t offset = 9;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 9, largest = 18;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;
     static constexpr const Entry* grid() { return codebooks.iq1; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        simd::u8x64 q[8], h[4], s[4];
-        load_quads(panel, at, q);
-        load_quads(panel, at + 16, q + 4);
-        load_quads(panel, at + 32, h);
-        load_quads(panel, at + 40, s);  // its upper half
         for (int g = 0; g < 8; ++g) {
-            simd::i32x16 nibbles = simd::as_i32(h[g / 2]);
+            simd::i32x16 nibbles = load_quad(panel, at + 32 + 4 * (g / 2));
             if (g % 2 != 0) nibbles = simd::shift_right<16>(nibbles);
-            store_indices(to.index + 64 * g, simd::as_i32(q[g]),
+            store_indices(to.index + 64 * g, load_quad(panel, at + 4 * g),
                           [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 4 * i>(nibbles, 0x700); });
             // Bit 3 of nibble i to all bits of byte i.
             const simd::i32x16 set = simd::bit_or(
@@ -36,7 +31,7 @@ struct IQ1_M {
                 simd::bit_or(shifted_bits<5>(nibbles, 0x10000), shifted_bits<9>(nibbles, 0x1000000)));
             simd::store(to.flags + 16 * g, simd::sub(simd::shift_left<8>(set), set));
         }
-        const simd::i32x16 s01 = simd::as_i32(s[2]), s23 = simd::as_i32(s[3]);
+        const simd::i32x16 s01 = load_quad(panel, at + 48), s23 = load_quad(panel, at + 52);
         const simd::i32x16 half =
             simd::bit_or(simd::bit_or(shifted_bits<-12>(s01, 0xf), shifted_bits<-24>(s01, 0xf0)),
                          simd::bit_or(shifted_bits<-4>(s23, 0xf00), shifted_bits<-16>(s23, 0xf000)));

@@ -13,8 +13,8 @@ struct IQ1_S {
     static constexpr const char* name = "IQ1_S";
     static constexpr int block = 256, bytes = 50;
     static constexpr int group = 32;
-    static constexpr int32_t offset = 9;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 9, largest = 18;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = 0, more = 0xfe;  // a flag takes two eighths away
@@ -22,14 +22,10 @@ struct IQ1_S {
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.125f);
-        simd::u8x64 q[8], h[4];
-        load_quads(panel, at + 2, q);
-        load_quads(panel, at + 18, q + 4);
-        load_quads(panel, at + 34, h);
-        for (int pair = 0; pair < 4; ++pair) {
-            put_32(simd::as_i32(q[2 * pair]), simd::as_i32(h[pair]), d, 2 * pair, to);
-            put_32(simd::as_i32(q[2 * pair + 1]), simd::shift_right<16>(simd::as_i32(h[pair])), d,
-                   2 * pair + 1, to);
+        for (int g = 0; g < 8; ++g) {
+            simd::i32x16 h = load_quad(panel, at + 34 + 4 * (g / 2));
+            if (g % 2 != 0) h = simd::shift_right<16>(h);
+            put_32(load_quad(panel, at + 2 + 4 * g), h, d, g, to);
         }
     }
 

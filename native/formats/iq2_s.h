@@ -12,32 +12,24 @@ struct IQ2_S {
     static constexpr const char* name = "IQ2_S";
     static constexpr int block = 256, bytes = 82;
     static constexpr int group = 16;
-    static constexpr int32_t offset = 64;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 64, largest = 107;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
     static constexpr const Entry* grid() { return codebooks.iq2_s; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
-        simd::u8x64 end[4];  // h, then s
-        load_quads(panel, at + bytes - 16, end);
-        for (int half = 0; half < 2; ++half) {
-            simd::u8x64 q[4], signs[4];
-            load_quads(panel, at + 2 + 16 * half, q);
-            load_quads(panel, at + 34 + 16 * half, signs);
-            simd::i32x16 h = simd::as_i32(end[half]);
-            for (int i = 0; i < 4; ++i) {
-                const int g = 4 * half + i;
-                store_indices(to.index + 64 * g, simd::as_i32(q[i]),
-                              [&]<int j>() CLARION_INLINE { return shifted_bits<8 - 2 * j>(h, 0x300); });
-                simd::store(to.flags + 16 * g, simd::as_i32(signs[i]));
-                h = simd::shift_right<8>(h);
-            }
+        simd::i32x16 h{};
+        for (int g = 0; g < 8; ++g) {
+            h = g % 4 == 0 ? load_quad(panel, at + 66 + g) : simd::shift_right<8>(h);
+            store_indices(to.index + 64 * g, load_quad(panel, at + 2 + 4 * g),
+                          [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 2 * i>(h, 0x300); });
+            simd::store(to.flags + 16 * g, load_quad(panel, at + 34 + 4 * g));
         }
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
-        put_nibble_scales(simd::as_i32(end[2]), d, to.scale);
-        put_nibble_scales(simd::as_i32(end[3]), d, to.scale + 128);
+        put_nibble_scales(load_quad(panel, at + 74), d, to.scale);
+        put_nibble_scales(load_quad(panel, at + 78), d, to.scale + 128);
     }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {

@@ -12,8 +12,8 @@ struct IQ2_XS {
     static constexpr const char* name = "IQ2_XS";
     static constexpr int block = 256, bytes = 74;
     static constexpr int group = 16;
-    static constexpr int32_t offset = 64;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 64, largest = 107;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
@@ -21,27 +21,20 @@ struct IQ2_XS {
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
-        for (int pair = 0; pair < 4; ++pair) {
-            simd::u8x64 q[4];
-            load_quads(panel, at + 2 + 16 * pair, q);
-            for (int i = 0; i < 2; ++i) {
-                const simd::i32x16 a = simd::as_i32(q[2 * i]), b = simd::as_i32(q[2 * i + 1]);
-                uint32_t* index = to.index + 64 * (2 * pair + i);
-                store_index(index, shifted_bits<0>(a, 511));
-                store_index(index + 16, shifted_bits<-16>(a, 511));
-                store_index(index + 32, shifted_bits<0>(b, 511));
-                store_index(index + 48, shifted_bits<-16>(b, 511));
-                const simd::i32x16 low =
-                    simd::bit_or(shifted_bits<-9>(a, 0x7f), shifted_bits<-17>(a, 0x7f00));
-                const simd::i32x16 high =
-                    simd::bit_or(shifted_bits<7>(b, 0x7f0000), shifted_bits<-1>(b, 0x7f000000));
-                simd::store(to.flags + 16 * (2 * pair + i), make_even(simd::bit_or(low, high)));
-            }
+        for (int g = 0; g < 8; ++g) {
+            const simd::i32x16 a = load_quad(panel, at + 2 + 8 * g), b = load_quad(panel, at + 6 + 8 * g);
+            uint32_t* index = to.index + 64 * g;
+            store_index(index, shifted_bits<0>(a, 511));
+            store_index(index + 16, shifted_bits<-16>(a, 511));
+            store_index(index + 32, shifted_bits<0>(b, 511));
+            store_index(index + 48, shifted_bits<-16>(b, 511));
+            const simd::i32x16 low = simd::bit_or(shifted_bits<-9>(a, 0x7f), shifted_bits<-17>(a, 0x7f00));
+            const simd::i32x16 high =
+                simd::bit_or(shifted_bits<7>(b, 0x7f0000), shifted_bits<-1>(b, 0x7f000000));
+            simd::store(to.flags + 16 * g, make_even(simd::bit_or(low, high)));
         }
-        simd::u8x64 end[4];
-        load_quads(panel, at + bytes - 16, end);
-        put_nibble_scales(simd::as_i32(end[2]), d, to.scale);
-        put_nibble_scales(simd::as_i32(end[3]), d, to.scale + 128);
+        put_nibble_scales(load_quad(panel, at + 66), d, to.scale);
+        put_nibble_scales(load_quad(panel, at + 70), d, to.scale + 128);
     }
 
     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float*) {

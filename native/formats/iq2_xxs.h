@@ -12,8 +12,8 @@ struct IQ2_XXS {
     static constexpr const char* name = "IQ2_XXS";
     static constexpr int block = 256, bytes = 66;
     static constexpr int group = 32;
-    static constexpr int32_t offset = 64;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 64, largest = 107;
+    static constexpr bool has_min = false;
 
     using Entry = uint64_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
@@ -21,14 +21,9 @@ struct IQ2_XXS {
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
-        for (int pair = 0; pair < 4; ++pair) {
-            simd::u8x64 q[4];
-            load_quads(panel, at + 2 + 16 * pair, q);
-            for (int i = 0; i < 2; ++i) {
-                const int g = 2 * pair + i;
-                store_indices(to.index + 64 * g, simd::as_i32(q[2 * i]));
-                put_sevens(simd::as_i32(q[2 * i + 1]), d, to.flags + 16 * g, to.scale + 16 * g);
-            }
+        for (int g = 0; g < 8; ++g) {
+            store_indices(to.index + 64 * g, load_quad(panel, at + 2 + 8 * g));
+            put_sevens(load_quad(panel, at + 6 + 8 * g), d, to.flags + 16 * g, to.scale + 16 * g);
         }
     }
 

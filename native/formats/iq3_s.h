@@ -12,8 +12,8 @@ struct IQ3_S {
     static constexpr const char* name = "IQ3_S";
     static constexpr int block = 256, bytes = 110;
     static constexpr int group = 32;
-    static constexpr int32_t offset = 16;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 16, largest = 31;
+    static constexpr bool has_min = false;
 
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);

@@ -13,8 +13,8 @@ struct IQ3_XXS {
     static constexpr const char* name = "IQ3_XXS";
     static constexpr int block = 256, bytes = 98;
     static constexpr int group = 32;
-    static constexpr int32_t offset = 64;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 64, largest = 126;
+    static constexpr bool has_min = false;
 
     using Entry = uint32_t;
     static constexpr uint8_t flip = minus_flip, more = minus_more(offset);

@@ -13,8 +13,8 @@ struct IQ4_NL {
     static constexpr const char* name = "IQ4_NL";
     static constexpr int block = 32, bytes = 18;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 127;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 127, largest = 240;
+    static constexpr bool has_min = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {

@@ -12,8 +12,8 @@ struct IQ4_XS {
     static constexpr const char* name = "IQ4_XS";
     static constexpr int block = 256, bytes = 136;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 127;
-    static constexpr bool has_min = false, wide = true;
+    static constexpr int32_t offset = 127, largest = 240;
+    static constexpr bool has_min = false;
     static constexpr bool hot = simd::live_groups >= 2 || !in_parts<simd::high_accumulator>;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {

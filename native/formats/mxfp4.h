@@ -14,8 +14,8 @@ struct MXFP4 {
     static constexpr const char* name = "MXFP4";
     static constexpr int block = 32, bytes = 17;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 12;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 12, largest = 24;
+    static constexpr bool has_min = false;
     static constexpr bool hot = simd::live_groups >= 8;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {

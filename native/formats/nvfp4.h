@@ -12,8 +12,8 @@ struct NVFP4 {
     static constexpr const char* name = "NVFP4";
     static constexpr int block = 64, bytes = 36;
     static constexpr int group = 16, live = 4;
-    static constexpr int32_t offset = 12;
-    static constexpr bool has_min = false, wide = false, hot = false;
+    static constexpr int32_t offset = 12, largest = 24;
+    static constexpr bool has_min = false, hot = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int r = 0; r < 16; ++r)

@@ -11,8 +11,8 @@ struct Q2_0 {
     static constexpr const char* name = "Q2_0";
     static constexpr int block = 64, bytes = 18;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 1;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 1, largest = 3;
+    static constexpr bool has_min = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {

@@ -12,8 +12,8 @@ struct Q2_K {
     static constexpr const char* name = "Q2_K";
     static constexpr int block = 256, bytes = 84;
     static constexpr int group = 16, live = 8, runs = 2;
-    static constexpr int32_t offset = 0;
-    static constexpr bool has_min = true, wide = false;
+    static constexpr int32_t offset = 0, largest = 3;
+    static constexpr bool has_min = true;
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {

@@ -14,8 +14,8 @@ struct Q3_K {
     static constexpr int block = 256, bytes = 110;
     static constexpr bool odd_last = true;  // d
     static constexpr int group = 16, live = 8, runs = 2;
-    static constexpr int32_t offset = 4;
-    static constexpr bool has_min = false, wide = false;
+    static constexpr int32_t offset = 4, largest = 7;
+    static constexpr bool has_min = false;
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {

@@ -12,8 +12,8 @@ struct Q4_K {
     static constexpr const char* name = "Q4_K";
     static constexpr int block = 256, bytes = 144;
     static constexpr int group = 32, live = 2;
-    static constexpr int32_t offset = 0;
-    static constexpr bool has_min = true, wide = false, hot = true;
+    static constexpr int32_t offset = 0, largest = 15;
+    static constexpr bool has_min = true, hot = true;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);
@@ -21,7 +21,6 @@ struct Q4_K {
 
     template <typename Sink>
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
-        const simd::u8x64 nibble = simd::set1_u8(15);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
@@ -29,9 +28,7 @@ struct Q4_K {
                 load_quads(panel, at + 16 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
-                    const auto q0 = q[2 * c], q1 = q[2 * c + 1];
-                    sink.template put2<quad>(simd::bit_and(q0, nibble), simd::bit_and(q1, nibble));
-                    sink.template put2<quad + 8>(simd::shift_right_u8<4>(q0), simd::shift_right_u8<4>(q1));
+                    put_nibbles2<quad, quad + 8>(q[2 * c], q[2 * c + 1], sink);
                 });
             });
             sink.finish();

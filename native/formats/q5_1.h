@@ -10,8 +10,8 @@ struct Q5_1 {
     static constexpr const char* name = "Q5_1";
     static constexpr int block = 32, bytes = 24;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 0;
-    static constexpr bool has_min = true, wide = false;
+    static constexpr int32_t offset = 0, largest = 31;
+    static constexpr bool has_min = true;
     static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {

@@ -11,8 +11,8 @@ struct Q5_K {
     static constexpr const char* name = "Q5_K";
     static constexpr int block = 256, bytes = 176;
     static constexpr int group = 32, live = 2;
-    static constexpr int32_t offset = 0;
-    static constexpr bool has_min = true, wide = false;
+    static constexpr int32_t offset = 0, largest = 31;
+    static constexpr bool has_min = true;
     static constexpr bool hot = simd::live_groups >= 8;  // the fifth bits take eight registers more
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {

@@ -14,8 +14,8 @@ struct Q6_K {
     static constexpr int block = 256, bytes = 210;
     static constexpr bool odd_last = true;  // d
     static constexpr int group = 16, live = 8, runs = 2;
-    static constexpr int32_t offset = 32;
-    static constexpr bool has_min = false, wide = false, hot = true;
+    static constexpr int32_t offset = 32, largest = 63;
+    static constexpr bool has_min = false, hot = true;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b, scale += 256) {
@@ -61,16 +61,18 @@ struct Q6_K {
     template <typename Sink>
     [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r,
                                                Sink& sink) {
-        typename Sink::Vector l0[4], l1[4], h[4];
-        load_quads(panel, at + 64 * half + 16 * r, l0);
-        load_quads(panel, at + 64 * half + 32 + 16 * r, l1);
-        load_quads(panel, at + 128 + 32 * half + 16 * r, h);
-        unrolled<2>([&]<int c>() CLARION_INLINE {
-            constexpr int quad = 2 * c, a = 2 * c, b = 2 * c + 1;
-            sink.template put2<quad>(run<0>(l0[a], h[a]), run<0>(l0[b], h[b]));
-            sink.template put2<quad + 8>(run<1>(l1[a], h[a]), run<1>(l1[b], h[b]));
-            sink.template put2<quad + 16>(run<2>(l0[a], h[a]), run<2>(l0[b], h[b]));
-            sink.template put2<quad + 24>(run<3>(l1[a], h[a]), run<3>(l1[b], h[b]));
+        using Vector = typename Sink::Vector;
+        const uint8_t* l = panel + 16 * (at + 64 * half + 16 * r);
+        const uint8_t* h = panel + 16 * (at + 128 + 32 * half + 16 * r);
+        unrolled<2>([&]<int c>() CLARION_INLINE {  // six vectors at a time: twelve registers of AVX2
+            constexpr int quad = 2 * c, a = 64 * quad, b = a + 64, next = 16 * 32;
+            const Vector l0 = load_rows<Vector>(l + a), l1 = load_rows<Vector>(l + b);
+            const Vector m0 = load_rows<Vector>(l + next + a), m1 = load_rows<Vector>(l + next + b);
+            const Vector h0 = load_rows<Vector>(h + a), h1 = load_rows<Vector>(h + b);
+            sink.template put2<quad>(run<0>(l0, h0), run<0>(l1, h1));
+            sink.template put2<quad + 8>(run<1>(m0, h0), run<1>(m1, h1));
+            sink.template put2<quad + 16>(run<2>(l0, h0), run<2>(l1, h1));
+            sink.template put2<quad + 24>(run<3>(m0, h0), run<3>(m1, h1));
         });
     }
     template <int k, typename Vector>

@@ -13,8 +13,8 @@ struct Q8_K {
     static constexpr const char* name = "Q8_K";
     static constexpr int block = 256, bytes = 292;
     static constexpr int group = 32, live = 1;
-    static constexpr int32_t offset = 128;
-    static constexpr bool has_min = false, wide = true, hot = false;
+    static constexpr int32_t offset = 128, largest = 255;
+    static constexpr bool has_min = false, hot = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b)

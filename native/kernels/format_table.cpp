@@ -36,7 +36,7 @@ constexpr Format row() {
         f.group = F::group;
         f.offset = F::offset;
         f.has_min = F::has_min;
-        f.wide = F::wide;
+        f.largest = F::largest;
         if constexpr (requires { F::odd_last; }) f.odd_last = F::odd_last;
         if constexpr (simd::live_groups == 0) f.unpack = unpack_blocks<F>;
     } else {
@@ -44,7 +44,7 @@ constexpr Format row() {
         f.dequantize_floats = F::dequantize;
     }
     if constexpr (requires { F::live; } && simd::live_groups > 0) {
-        using Fast = simd::fast_accumulator<F::wide>;
+        using Fast = simd::fast_accumulator<is_wide(F::largest)>;
         using High = simd::high_accumulator;
         constexpr int sums = OneToken<F, High>::sums;
         constexpr bool fast = F::hot && sums <= simd::live_groups,

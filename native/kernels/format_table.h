@@ -35,6 +35,9 @@ struct Fetch {
     }
 };
 
+// Which simd::fast_accumulator a format takes.
+constexpr bool is_wide(int32_t largest) { return largest > 63; }
+
 struct Format {
     int id;  // GGUF type id
     char name[8];
@@ -45,7 +48,7 @@ struct Format {
     int group;
     int32_t offset;
     bool has_min;
-    bool wide;
+    int32_t largest;
     bool odd_last;
     // One of the two: how rows are decoded, or panels (kernels/panel.h). Some blocks: at most 512 columns.
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);

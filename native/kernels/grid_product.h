@@ -118,23 +118,29 @@ template <typename Accumulator, typename Entry>
     for (int64_t at = 0, column = first; column < end; at += grid.bytes) {
         block.take(grid, panel, at, scales);
         const float* scale = scales;
-        simd::i32x16 set;
-        for (int64_t step = 0; step < 32;) {
-            set = step % 4 == 0 ? simd::load(block.flags + 4 * step) : set;
-            auto acc = Accumulator::start(unbias * *a_sum++);
-            for (const int64_t next = step + steps; step < next; ++step) {
-                simd::prefetch(ahead);
-                ahead += grid.bytes / 2;  // 16 rows, 32 steps
-                simd::u8x64 w0, w1;
-                block.columns(grid, step, set, w0, w1);
-                set = simd::shift_right<8>(set);
-                acc.dot2(w0, w1, quads);
-                quads += 2 * Accumulator::quad_bytes;
+        for (int64_t step = 0; step < 32; column += 32) {
+            simd::i32x16 set = simd::load(block.flags + 4 * step);
+            simd::f32x16 sum = simd::zero();
+            const simd::f32x16 by = simd::set1(a_scale[column / 32]);
+            for (const int64_t end32 = step + 4; step < end32;) {
+                auto acc = Accumulator::start(unbias * *a_sum++);
+                for (const int64_t next = step + steps; step < next; ++step) {
+                    simd::prefetch(ahead);
+                    ahead += grid.bytes / 2;  // 16 rows, 32 steps
+                    simd::u8x64 w0, w1;
+                    block.columns(grid, step, set, w0, w1);
+                    set = simd::shift_right<8>(set);
+                    acc.dot2(w0, w1, quads);
+                    quads += 2 * Accumulator::quad_bytes;
+                }
+                const simd::f32x16 x = simd::to_f32(acc.total()), s = simd::load(scale);
+                if (steps == 4)
+                    total = simd::fma(x, simd::mul(s, by), total);
+                else
+                    sum = simd::fma(x, s, sum);
+                scale += 16;
             }
-            const simd::f32x16 s = simd::mul(simd::load(scale), simd::set1(a_scale[column / 32]));
-            total = simd::fma(simd::to_f32(acc.total()), s, total);
-            scale += 16;
-            column += grid.group;
+            if (steps != 4) total = simd::fma(sum, by, total);
         }
     }
     simd::store(sums, total);

@@ -30,12 +30,19 @@ void multiply_parts(const PartProduct& product, const uint8_t* panel, const Form
             product.multiply(panel + 4 * rows * part, blocks,
                              reinterpret_cast<const uint8_t*>(activation) + column / 4 * quad_bytes,
                              a_sums + first, lines, group_sums + rows * part);
-        for (int64_t g = 0; g < n / product.group; ++g) {
-            const float a_scale = a_scales[(column + g * product.group) / 32];
-            const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale));
-            total = simd::fma(simd::to_f32(simd::load(group_sums + 16 * g)), s, total);
-            if (product.has_min)
-                total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsums[first + g]), total);
+        const int64_t groups = activation_block / product.group;
+        for (int64_t g = 0; g < n / product.group; g += groups) {  // the roundings of the product over tiles
+            const simd::f32x16 by = simd::set1(a_scales[(column + g * product.group) / activation_block]);
+            const simd::f32x16 x = simd::to_f32(simd::load(group_sums + 16 * g));
+            if (groups == 1) {
+                total = simd::fma(x, simd::mul(simd::load(scale + 16 * g), by), total);
+            } else {
+                const simd::f32x16 second = simd::to_f32(simd::load(group_sums + 16 * g + 16));
+                const simd::f32x16 sum = simd::mul(x, simd::load(scale + 16 * g));
+                total = simd::fma(simd::fma(second, simd::load(scale + 16 * g + 16), sum), by, total);
+            }
+            for (int64_t h = g; product.has_min && h < g + groups; ++h)
+                total = simd::fma(simd::load(neg_min + 16 * h), simd::set1(a_fsums[first + h]), total);
         }
         panel += bytes;
         ahead.advance(bytes);

@@ -5,7 +5,6 @@
 #include "formats/bf16.h"
 #include "kernels/activations.h"
 #include "kernels/panel.h"
-#include "kernels/part_sinks.h"
 #include "kernels/row_decoder.h"
 #include "simd/simd.h"
 #include "simd/tile.h"
@@ -28,63 +27,118 @@ struct Scratch16 {
 // Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
 struct SpreadFetch {
     Fetch from;
-    int64_t bytes, n_tokens;
+    int64_t per_token;  // 2^16ths of a byte, rounded up: most_tokens of those are less than a byte
+    bool once;          // where multiplying leaves the memory idle, no fetch is dropped
+
+    SpreadFetch(const Fetch& from, int64_t bytes, int64_t n_tokens, bool once)
+        : from(from), per_token(((bytes << 16) + n_tokens - 1) / n_tokens), once(once) {}
 
     [[gnu::noinline]] void tokens(int64_t first, int64_t end) const {
         __asm__ volatile("");  // or calls of it, which only fetch, would look useless
-        for (int64_t at = (bytes * first / n_tokens + 63) / 64 * 64; at < bytes * end / n_tokens; at += 64)
-            from.line(at);
+        for (int64_t at = ((per_token * first >> 16) + 63) / 64 * 64; at < per_token * end >> 16; at += 64)
+            if (once)
+                simd::prefetch(from.last + at);
+            else
+                from.line(at);
     }
 };
 
-// Integer products of a tile with N tokens: columns first .. first+n-1 of the activations. Groups of a known number of
-// columns are unrolled; where it is 0 they are loops, for all numbers.
-template <typename Accumulator, int known, int N>
+// Integer products of a tile with N tokens: columns first .. first+n-1 of the activations.
+template <typename Accumulator, int group, int N>
 void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {
-    const int group = known != 0 ? known : format.group;
+    constexpr int groups = activation_block / group;
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
     const int32_t unbias = Accumulator::bias - format.offset;
     const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
     const int64_t fsums_at = group == 32 ? layout.fsum32 : layout.fsum16;
     const uint8_t* u = tile.u;
-    for (int64_t g = 0; g < n / group; ++g) {
+    for (int64_t g = 0; g < n / group; g += groups) {
         const int64_t column = first + g * group;
-        Accumulator acc[N];
-        unrolled<N>([&]<int t>() CLARION_INLINE {
-            int32_t a_sum = 0;
-            if (unbias != 0) a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group];
-            acc[t] = Accumulator::start(unbias * a_sum);
-        });
-        const int64_t quads = column / 4 * Accumulator::quad_bytes;
-        const auto step = [&](auto q) CLARION_INLINE {
-            const simd::u8x64 w0 = simd::load_bytes(u + 128 * q), w1 = simd::load_bytes(u + 128 * q + 64);
+        simd::f32x16 sum[N];
+        unrolled<groups>([&]<int h>() CLARION_INLINE {
+            Accumulator acc[N];
             unrolled<N>([&]<int t>() CLARION_INLINE {
-                const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
-                acc[t].dot2(w0, w1, row + 2 * q * Accumulator::quad_bytes);
+                int32_t a_sum = 0;
+                if (unbias != 0)
+                    a_sum = reinterpret_cast<const int32_t*>(rows[t] + sums_at)[column / group + h];
+                acc[t] = Accumulator::start(unbias * a_sum);
             });
-        };
-        if constexpr (known != 0)
-            steps<known / 8>(step);
-        else
-            for (int q = 0; q < group / 8; ++q) step(q);
-        u += 16 * group;
-        const simd::f32x16 scale = simd::load(tile.scale + 16 * g);
-        unrolled<N>([&]<int t>() CLARION_INLINE {
-            const float a_scale = reinterpret_cast<const float*>(rows[t] + layout.scale)[column / 32];
-            total[t] =
-                simd::fma(simd::to_f32(acc[t].total()), simd::mul(scale, simd::set1(a_scale)), total[t]);
-        });
-        if (format.has_min) {
-            const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * g);
+            const int64_t quads = column / 4 * Accumulator::quad_bytes;
+            steps<group / 8>([&](auto q) CLARION_INLINE {
+                const int at = h * group / 4 + 2 * q;
+                const simd::u8x64 w0 = simd::load_bytes(u + 64 * at), w1 = simd::load_bytes(u + 64 * at + 64);
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
+                    acc[t].dot2(w0, w1, row + at * Accumulator::quad_bytes);
+                });
+            });
+            const simd::f32x16 scale = simd::load(tile.scale + 16 * (g + h));
             unrolled<N>([&]<int t>() CLARION_INLINE {
-                const float fsum = reinterpret_cast<const float*>(rows[t] + fsums_at)[column / group];
-                total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
+                const simd::f32x16 x = simd::to_f32(acc[t].total());
+                const simd::f32x16 a_scale = simd::set1(
+                    reinterpret_cast<const float*>(rows[t] + layout.scale)[column / activation_block]);
+                if constexpr (groups == 1)
+                    total[t] = simd::fma(x, simd::mul(scale, a_scale), total[t]);
+                else if constexpr (h == 0)
+                    sum[t] = simd::mul(x, scale);
+                else
+                    total[t] = simd::fma(simd::fma(x, scale, sum[t]), a_scale, total[t]);
             });
-        }
+        });
+        u += 16 * activation_block;
+        if (format.has_min)
+            for (int h = 0; h < groups; ++h) {
+                const simd::f32x16 neg_min = simd::load(tile.neg_min + 16 * (g + h));
+                unrolled<N>([&]<int t>() CLARION_INLINE {
+                    const float fsum = reinterpret_cast<const float*>(rows[t] + fsums_at)[column / group + h];
+                    total[t] = simd::fma(neg_min, simd::set1(fsum), total[t]);
+                });
+            }
     }
     unrolled<N>([&]<int t>() CLARION_INLINE { simd::store(sums + 16 * t, total[t]); });
+}
+
+// The same for one token, as a loop over groups: it shares no load of weights with another.
+template <typename Accumulator, int group>
+void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
+             const std::byte* const* rows, float* sums) {
+    const std::byte* row = rows[0];
+    constexpr int groups = activation_block / group;
+    const int64_t a_g = first / group;
+    const auto* quads = reinterpret_cast<const uint8_t*>(row) + first / 4 * Accumulator::quad_bytes;
+    const auto* a_scale = reinterpret_cast<const float*>(row + layout.scale) + first / activation_block;
+    const auto* a_sum =
+        reinterpret_cast<const int32_t*>(row + (groups == 1 ? layout.sum32 : layout.sum16)) + a_g;
+    const auto* a_fsum =
+        reinterpret_cast<const float*>(row + (groups == 1 ? layout.fsum32 : layout.fsum16)) + a_g;
+    const int32_t unbias = Accumulator::bias - format.offset;
+    const uint8_t* u = tile.u;
+    simd::f32x16 total = simd::load(sums);
+    for (int64_t g = 0; g < n / group; ++a_scale) {
+        simd::f32x16 sum = simd::zero();
+        const simd::f32x16 by = simd::set1(*a_scale);
+        for (int64_t h = g; h < g + groups; ++h) {
+            auto acc = Accumulator::start(unbias * a_sum[h]);
+            steps<group / 8>([&](auto q) CLARION_INLINE {
+                acc.dot2(simd::load_bytes(u + 128 * q), simd::load_bytes(u + 128 * q + 64),
+                         quads + 2 * q * Accumulator::quad_bytes);
+            });
+            u += 16 * group;
+            quads += group / 4 * Accumulator::quad_bytes;
+            const simd::f32x16 x = simd::to_f32(acc.total()), scale = simd::load(tile.scale + 16 * h);
+            if (groups == 1)
+                total = simd::fma(x, simd::mul(scale, by), total);
+            else
+                sum = simd::fma(x, scale, sum);
+        }
+        if (groups != 1) total = simd::fma(sum, by, total);
+        for (const int64_t end = g + groups; g < end; ++g)
+            if (format.has_min)
+                total = simd::fma(simd::load(tile.neg_min + 16 * g), simd::set1(a_fsum[g]), total);
+    }
+    simd::store(sums, total);
 }
 
 // Float products of a tile with N tokens: sums over 32 columns, added in order.
@@ -119,41 +173,68 @@ void over_tokens(int64_t n_tokens, int64_t done, const Dot& dot) {
 
 // The tokens that simd/tile.h takes, where the instruction set has such products.
 template <typename Element, typename Product>
-int64_t multiply_whole_tile(const Product& product) {
-    if constexpr (requires { multiply_tile(product, std::type_identity<Element>{}); })
-        return multiply_tile(product, std::type_identity<Element>{});
-    else
+int64_t multiply_whole_tile(const Product& product, const SpreadFetch& fetch) {
+    constexpr std::type_identity<Element> element;
+    if constexpr (requires { multiply_tile(product, fetch, element); }) {
+        return multiply_tile(product, fetch, element);
+    } else if constexpr (requires { multiply_tile(product, element); }) {
+        const int64_t done = multiply_tile(product, element);
+        fetch.tokens(0, done);
+        return done;
+    } else {
         return 0;
+    }
 }
+
+// dot_tile for so many tokens, for what is left of them, and for the last ones.
+struct Dot {
+    int tokens;
+    void (*dot)(const Format&, const Tile&, int64_t first, int64_t n, const EncodedLayout&,
+                const std::byte* const* rows, float* sums);
+};
+template <typename Accumulator, int group, int N>
+constexpr Dot dot_of() {
+    if constexpr (N == 1)
+        return {N, dot_one<Accumulator, group>};
+    else
+        return {N, dot_tile<Accumulator, group, N>};
+}
+template <typename Accumulator, int group, int N>
+constexpr Dot dots[] = {dot_of<Accumulator, group, N>(), dot_of<Accumulator, group, N <= 4 ? 1 : 4>(),
+                        dot_of<Accumulator, group, 1>()};
 
 template <typename Accumulator, int N>
 [[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n,
                                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
                                   const SpreadFetch& fetch, float* sums) {
-    const bool wide_group = format.group == 32;
-    const int64_t done = multiply_whole_tile<Accumulator>(simd::TileProduct{
-        .u = tile.u,
-        .scale = tile.scale,
-        .neg_min = format.has_min ? tile.neg_min : nullptr,
-        .columns = n,
-        .group = format.group,
-        .offset = format.offset,
-        .quads = first / 4 * Accumulator::quad_bytes,
-        .a_scale = layout.scale + first / 32 * 4,
-        .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
-        .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
-        .tokens = rows,
-        .n_tokens = n_tokens,
-        .sums = sums,
-    });
-    fetch.tokens(0, done);
-    over_tokens<N>(n_tokens, done, [&]<int M>(int64_t t) {
-        fetch.tokens(t, t + M);
-        constexpr bool loops = in_parts<Accumulator>;  // a step is long enough
-        const auto dot = format.group == 16 ? dot_tile < Accumulator, loops ? 0 : 16,
-                   M >                      : dot_tile < Accumulator, loops ? 0 : 32, M > ;
-        dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
-    });
+    const bool wide_group = format.group == activation_block;
+    const int64_t done = multiply_whole_tile<Accumulator>(
+        simd::TileProduct{
+            .u = tile.u,
+            .scale = tile.scale,
+            .neg_min = format.has_min ? tile.neg_min : nullptr,
+            .columns = n,
+            .group = format.group,
+            .offset = format.offset,
+            .largest = format.largest,
+            .quads = first / 4 * Accumulator::quad_bytes,
+            .a_scale = layout.scale + first / 32 * 4,
+            .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
+            .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+            .tokens = rows,
+            .n_tokens = n_tokens,
+            .sums = sums,
+        },
+        fetch);
+    // Two groups of 16 have a sum in between, for which so many tokens have no registers.
+    constexpr int fewer = N >= 12 ? 8 : std::min(N, 4);
+    int64_t t = done;
+    for (const auto& [tokens, dot] :
+         format.group == 32 ? dots<Accumulator, 32, N> : dots<Accumulator, 16, fewer>)
+        for (; t + tokens <= n_tokens; t += tokens) {
+            fetch.tokens(t, t + tokens);
+            dot(format, tile, first, n, layout, rows + t, sums + 16 * t);
+        }
 }
 
 // The weights of an integer tile as floats, rounded as dequantize rounds them.
@@ -191,7 +272,7 @@ void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const flo
     for (int64_t k = 0; k < n; k += 64) {
         simd::f32x16 acc[2] = {simd::zero(), simd::zero()};
         for (int64_t first = k; first < k + 32; first += 4)
-            steps<2>([&](auto b) CLARION_INLINE {
+            unrolled<2>([&]<int b>() CLARION_INLINE {
                 const int64_t column = first + 32 * b;
                 if (column >= n) return;
                 const int64_t g = column / format.group * 16;
@@ -281,7 +362,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
-        const SpreadFetch spread{fetch, 16 * format.row_bytes(n), n_tokens};
+        const SpreadFetch spread(fetch, 16 * format.row_bytes(n), n_tokens, n_tokens > tiling.few_tokens);
         fetch.advance(16 * format.row_bytes(n));
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {
@@ -290,8 +371,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
             const int64_t done = multiply_whole_tile<float>(
-                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums});
-            spread.tokens(0, done);
+                simd::FloatTileProduct{local.weights, k, n, tokens, n_tokens, sums}, spread);
             over_tokens<simd::tile_f32>(n_tokens, done, [&]<int N>(int64_t t) {
                 spread.tokens(t, t + N);
                 dot_tile_f32<N>(local.weights, k, n, tokens + t, sums + 16 * t);
@@ -299,7 +379,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         } else if (activations.kind == Kind::high) {
             dot_tokens<simd::high_accumulator, simd::tile_high>(format, tile, k, n, layout, tokens, n_tokens,
                                                                 spread, sums);
-        } else if (format.wide) {
+        } else if (is_wide(format.largest)) {
             dot_tokens<simd::fast_accumulator<true>, simd::tile_fast>(format, tile, k, n, layout, tokens,
                                                                       n_tokens, spread, sums);
         } else {

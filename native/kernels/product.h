@@ -8,7 +8,9 @@
 // tokens before the next block. Sums of a token are one vector, a row in each lane:
 //
 //     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
-//     float   one fused multiply-add for each such group, in column order
+//     float   in column order, one fused multiply-add for each 32 columns, whose activations share a scale: with the product
+//             of both scales or, where weights have two of them in 32 columns, of both sums times these with the activations'
+//             scale; and one for each minimum
 //
 // Kind::f32 multiplies floats: sums over 32 columns first, then those in order. Float formats with Kind::f32:
 // kernels/float_product.h; BF16 with Kind::bf16: simd/bf16_products.h.

@@ -48,6 +48,17 @@ void decode_tile(const uint8_t* panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
+// What sums products of a format's weights: another type where those are all of them nibbles, and the instruction set has it.
+template <typename F, typename Accumulator>
+struct SumsOf {
+    using Type = Accumulator;
+};
+template <typename F, typename Accumulator>
+    requires(F::largest == 15) && requires { typename Accumulator::Nibbles; }
+struct SumsOf<F, Accumulator> {
+    using Type = typename Accumulator::Nibbles;
+};
+
 // Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
 // column order, exactly as the product over tiles does it. In runs, groups of 16 columns are complete in another order:
 // their sums wait in memory until the unit is.
@@ -82,13 +93,29 @@ struct OneToken {
     }
     template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
-        // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
-        // and stall.
+        fetch_for<quad>();
+        sum_of<quad>().dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+    }
+    template <int low, int high>
+    [[gnu::always_inline]] void put_nibbles2(simd::u8x64 q0, simd::u8x64 q1)
+        requires requires(Accumulator sum) { sum.dot2_low(q0, q1, quads); }
+    {
+        fetch_for<low>();
+        sum_of<low>().dot2_low(q0, q1, quads + low * Accumulator::quad_bytes);
+        fetch_for<high>();
+        sum_of<high>().dot2_high(q0, q1, quads + high * Accumulator::quad_bytes);
+    }
+    template <int quad>
+    [[gnu::always_inline]] Accumulator& sum_of() {
+        return acc[4 * quad / (waits ? 32 : F::group)];
+    }
+    // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
+    // and stall.
+    template <int quad>
+    [[gnu::always_inline]] void fetch_for() const {
         constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
         constexpr int from = run_bytes * nth / of, to = run_bytes * (nth + 2) / of;
         for (int line = (from + 63) / 64 * 64; line < to; line += 64) fetch.line(line);
-        constexpr int g = 4 * quad / (waits ? 32 : F::group);
-        acc[g].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void next_run() {
         fetch.advance(run_bytes);
@@ -100,19 +127,38 @@ struct OneToken {
             if (++run < runs) start();  // there is no third, and no sums for it
         }
     }
-    [[gnu::always_inline]] void add(int64_t g, simd::i32x16 sum) {
-        const simd::f32x16 s = simd::mul(simd::load(scale + 16 * g), simd::set1(a_scale[g * F::group / 32]));
-        total = simd::fma(simd::to_f32(sum), s, total);
+    // 32 columns, whose activations share a scale: the sums of groups g ..
+    template <typename SumOf>
+    [[gnu::always_inline]] void add(int64_t g, const SumOf& sum_of) {
+        constexpr int groups = 32 / F::group;
+        const simd::f32x16 by = simd::set1(a_scale[g / groups]);
+        simd::f32x16 sum;
+        unrolled<groups>([&]<int h>() CLARION_INLINE {
+            const simd::f32x16 x = simd::to_f32(sum_of.template operator()<h>());
+            const simd::f32x16 s = simd::load(scale + 16 * (g + h));
+            if constexpr (groups == 1)
+                total = simd::fma(x, simd::mul(s, by), total);
+            else if constexpr (h == 0)
+                sum = simd::mul(x, s);
+            else
+                total = simd::fma(simd::fma(x, s, sum), by, total);
+        });
         if constexpr (F::has_min)
-            total = simd::fma(simd::load(neg_min + 16 * g), simd::set1(a_fsum[g]), total);
+            unrolled<groups>([&]<int h>() CLARION_INLINE {
+                total = simd::fma(simd::load(neg_min + 16 * (g + h)), simd::set1(a_fsum[g + h]), total);
+            });
     }
     [[gnu::always_inline]] void finish() {
         if constexpr (waits) {
             waiting -= 32;
             a_sum -= 2;
-            for (int64_t g = 0; g < F::live; ++g) add(g, simd::load(waiting + 16 * g));
+            for (int64_t g = 0; g < F::live; g += 2)
+                add(g, [&]<int h>() CLARION_INLINE { return simd::load(waiting + 16 * (g + h)); });
         } else {
-            unrolled<F::live>([&]<int g>() CLARION_INLINE { add(g, acc[g].total()); });
+            constexpr int groups = 32 / F::group;
+            unrolled<F::live / groups>([&]<int i>() CLARION_INLINE {
+                add(i * groups, [&]<int h>() CLARION_INLINE { return acc[i * groups + h].total(); });
+            });
         }
         if constexpr (runs == 1) fetch.advance(run_bytes);
         quads += (columns / 4 - (runs == 2 ? 8 : 0)) * Accumulator::quad_bytes;
@@ -132,7 +178,7 @@ void multiply_one(const uint8_t* panel, const Format::Columns& columns, const st
     constexpr int64_t most = scale_columns / F::block, groups = F::block / F::group;
     alignas(64) float scale[16 * most * groups], neg_min[F::has_min ? 16 * most * groups : 16];
     const EncodedLayout layout(kind, columns.n_cols);
-    OneToken<F, Accumulator> sink;
+    OneToken<F, typename SumsOf<F, Accumulator>::Type> sink;
     alignas(64) int32_t waiting[sink.waits ? 16 * F::live : 16];
     sink.waiting = waiting;
     const int64_t g = columns.first / F::group;

@@ -121,16 +121,25 @@ class TileMultiplier {
             i32x16 sum = load(sum_[g & 1] + 16 * i);
             if constexpr (high) sum = add(sum, shift_left<8>(load(upper_[g & 1] + 16 * i)));
             if (p_.offset != 0) sum = add(sum, set1(-p_.offset * p_.token_sum(t + i, g)));
-            total_[i] = fma(to_f32(sum), mul(scale, set1(p_.token_scale(t + i, g))), total_[i]);
-            if (p_.neg_min != nullptr)
-                total_[i] = fma(load(p_.neg_min + 16 * g), set1(p_.token_fsum(t + i, g)), total_[i]);
+            const f32x16 x = to_f32(sum), a_scale = set1(p_.token_scale(t + i, g));
+            if (p_.group == 32) {
+                total_[i] = fma(x, mul(scale, a_scale), total_[i]);
+            } else if (g % 2 == 0) {
+                scaled_[i] = mul(x, scale);
+                continue;
+            } else {
+                total_[i] = fma(fma(x, scale, scaled_[i]), a_scale, total_[i]);
+            }
+            if (p_.neg_min == nullptr) continue;
+            for (int64_t h = g + 1 - 32 / p_.group; h <= g; ++h)
+                total_[i] = fma(load(p_.neg_min + 16 * h), set1(p_.token_fsum(t + i, h)), total_[i]);
         }
     }
 
     const TileProduct& p_;
     const uint8_t* activations_;
     int64_t stride_;
-    f32x16 total_[16];
+    f32x16 total_[16], scaled_[16];
     alignas(64) int32_t sum_[2][256], upper_[high ? 2 : 1][256];
     alignas(64) uint8_t weights_[high ? 32 * TileProduct::most_columns + 64 : 64];
     alignas(64) uint8_t copy_[4 * Accumulator::quad_bytes * TileProduct::most_columns];

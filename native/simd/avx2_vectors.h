@@ -276,10 +276,9 @@ inline __m256i broadcast_quad(const uint8_t* quad) {
     return _mm256_set1_epi32(q);
 }
 
-// Into the second-level cache. A call of a function that only prefetches looks useless to a compiler that
-// sees no further: it must be inlined before that.
-[[gnu::always_inline]] inline void prefetch(const void* p) {
-    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
+// Into the second-level cache. Volatile, or compilers gather the prefetches of a whole block of weights at its beginning.
+inline void prefetch(const void* p) {
+    __asm__ volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
 }
 inline void pause() { _mm_pause(); }
 

@@ -38,41 +38,60 @@ CLARION_SVE_INLINE inline svint8_t replicate(const uint8_t* p) {
 template <typename Dots, int n>
 void multiply_tokens(const TileProduct& p, int64_t t) {
     const int32_t unbias = Dots::bias - p.offset;
-    const int64_t group_quads = p.group / 4;
+    const int64_t group_quads = p.group / 4, groups = 32 / p.group;  // that share the activations' scale
     for (int row = 0; row < 16; row += static_cast<int>(svcntw())) {
         const svbool_t rows = svwhilelt_b32_s32(row, 16), bytes = svwhilelt_b8_s32(4 * row, 64);
         const auto body = [&](auto&... total) CLARION_SVE_INLINE {
             int i = 0;
             ((total = svld1_f32(rows, p.sums + 16 * (t + i++) + row)), ...);
-            for (int64_t g = 0; g < p.columns / p.group; ++g) {
-                const auto group = [&](auto&... first) CLARION_SVE_INLINE {
-                    const auto both = [&](auto&... second) CLARION_SVE_INLINE {
-                        i = 0;
-                        (Dots::start(unbias == 0 ? 0 : unbias * p.token_sum(t + i++, g), first, second), ...);
-                        for (int64_t q = g * group_quads; q < (g + 1) * group_quads; q += 4) {
-                            const uint8_t* u = p.u + 64 * q + 4 * row;
-                            svuint8_t w0 = svld1_u8(bytes, u), w1 = svld1_u8(bytes, u + 64);
-                            svuint8_t w2 = svld1_u8(bytes, u + 128), w3 = svld1_u8(bytes, u + 192);
-                            Dots::prepare(w0, w1);
-                            Dots::prepare(w2, w3);
-                            i = 0;
-                            (Dots::add(w0, w1, w2, w3, p.token_quads(t + i++) + q * Dots::quad_bytes, first,
-                                       second),
-                             ...);
-                        }
-                        const svfloat32_t scale = svld1_f32(rows, p.scale + 16 * g + row);
-                        i = 0;
-                        ((total = svmla_f32_x(rows, total, svcvt_f32_s32_x(rows, Dots::total(first, second)),
-                                              svmul_n_f32_x(rows, scale, p.token_scale(t + i++, g)))),
-                         ...);
-                        if (p.neg_min == nullptr) return;
-                        const svfloat32_t neg_min = svld1_f32(rows, p.neg_min + 16 * g + row);
-                        i = 0;
-                        ((total = svmla_n_f32_x(rows, total, neg_min, p.token_fsum(t + i++, g))), ...);
-                    };
-                    with<n>(svdup_n_s32(0), both);
+            for (int64_t end = groups; end <= p.columns / p.group; end += groups) {
+                const auto block = [&](auto&... sum) CLARION_SVE_INLINE {
+                    for (int64_t g = end - groups; g < end; ++g) {
+                        const auto group = [&](auto&... first) CLARION_SVE_INLINE {
+                            const auto both = [&](auto&... second) CLARION_SVE_INLINE {
+                                i = 0;
+                                (Dots::start(unbias == 0 ? 0 : unbias * p.token_sum(t + i++, g), first,
+                                             second),
+                                 ...);
+                                for (int64_t q = g * group_quads; q < (g + 1) * group_quads; q += 4) {
+                                    const uint8_t* u = p.u + 64 * q + 4 * row;
+                                    svuint8_t w0 = svld1_u8(bytes, u), w1 = svld1_u8(bytes, u + 64);
+                                    svuint8_t w2 = svld1_u8(bytes, u + 128), w3 = svld1_u8(bytes, u + 192);
+                                    Dots::prepare(w0, w1);
+                                    Dots::prepare(w2, w3);
+                                    i = 0;
+                                    (Dots::add(w0, w1, w2, w3, p.token_quads(t + i++) + q * Dots::quad_bytes,
+                                               first, second),
+                                     ...);
+                                }
+                                const svfloat32_t scale = svld1_f32(rows, p.scale + 16 * g + row);
+                                const auto x = [&](auto& a, auto& b) CLARION_SVE_INLINE {
+                                    return svcvt_f32_s32_x(rows, Dots::total(a, b));
+                                };
+                                i = 0;
+                                if (groups == 1)
+                                    ((total =
+                                          svmla_f32_x(rows, total, x(first, second),
+                                                      svmul_n_f32_x(rows, scale, p.token_scale(t + i++, g)))),
+                                     ...);
+                                else
+                                    ((sum = svmla_f32_x(rows, sum, x(first, second), scale)), ...);
+                            };
+                            with<n>(svdup_n_s32(0), both);
+                        };
+                        with<n>(svdup_n_s32(0), group);
+                    }
+                    if (groups == 1) return;
+                    i = 0;
+                    ((total = svmla_n_f32_x(rows, total, sum, p.token_scale(t + i++, end - groups))), ...);
                 };
-                with<n>(svdup_n_s32(0), group);
+                with<n>(svdup_n_f32(0), block);
+                if (p.neg_min == nullptr) continue;
+                for (int64_t g = end - groups; g < end; ++g) {
+                    const svfloat32_t neg_min = svld1_f32(rows, p.neg_min + 16 * g + row);
+                    i = 0;
+                    ((total = svmla_n_f32_x(rows, total, neg_min, p.token_fsum(t + i++, g))), ...);
+                }
             }
             i = 0;
             (svst1_f32(rows, p.sums + 16 * (t + i++) + row, total), ...);
@@ -107,11 +126,11 @@ void multiply_tokens(const FloatTileProduct& p, int64_t t) {
     }
 }
 
-// Eight tokens have eight to sixteen independent sums, for a latency of four at two a cycle, and fill 29 of 32 registers.
+// Six tokens have six to twelve independent sums, for a latency of four at two a cycle, and fill 29 of 32 registers.
 template <typename Dots>
 int64_t multiply_all(const TileProduct& p) {
     int64_t t = 0;
-    for (; t + 8 <= p.n_tokens; t += 8) multiply_tokens<Dots, 8>(p, t);
+    for (; t + 6 <= p.n_tokens; t += 6) multiply_tokens<Dots, 6>(p, t);
     for (; t < p.n_tokens; ++t) multiply_tokens<Dots, 1>(p, t);
     return t;
 }

@@ -1,16 +1,17 @@
 // Products of a whole tile with many tokens, for registers that the vocabulary cannot describe: the matrices of AMX, the
-// vectors without a size of SVE. A header that has them says so with any of
+// vectors without a size of SVE, the sums of AVX2 that 16 bits hold for a while. A header that has them says so with any of
 //
 //     int64_t multiply_tile(const TileProduct&, std::type_identity<Accumulator>);
+//     int64_t multiply_tile(const TileProduct&, const Fetch&, std::type_identity<Accumulator>);
 //     int64_t multiply_tile(const FloatTileProduct&, std::type_identity<float>);
 //
 //     void multiply_bf16(Rows16, int64_t n_cols, const std::byte* const* tokens, int64_t n_tokens, Fetch, float* sums);
 //     void store_bf16(uint16_t*, f32x16);
 //
 // The last two are for BF16 weights, with tokens that are BF16 too, and what encodes them. kernels/product.cpp calls the
-// others first. The first two return how many tokens they took, from the first on; the vectors of
-// the vocabulary take the others, so the sums of both have the same bits: integers are exact, and a sum of floats has the same
-// operations in the same order.
+// others first. Those return how many tokens they took, from the first on; the one with a Fetch calls
+// fetch.tokens(first, end) before it takes those. The vectors of the vocabulary take the others, so the sums of both have the
+// same bits: integers are exact, and a sum of floats has the same operations in the same order.
 #pragma once
 
 #include <cstddef>
@@ -27,8 +28,9 @@ struct TileProduct {
     const float* scale;    // [columns/group][16]
     const float* neg_min;  // the same, or null
     int64_t columns;
-    int group;       // columns that share a scale: 16 or 32
-    int32_t offset;  // of each weight
+    int group;        // columns that share a scale: 16 or 32
+    int32_t offset;   // of each weight
+    int32_t largest;  // and what it is at most
 
     // Where a token's row has what belongs to `first`: quads, the scale of each 32 columns, and for each group the sum of
     // its activations, as integers and scaled (kernels/activations.h).

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "formats/table.h"
+#include "kernels/activations.h"
 #include "kernels/format_table.h"
 #include "kernels/panel.h"
 #include "kernels/product.h"
@@ -168,7 +169,9 @@ void test_panel(const Format& format) {
         decode_rows(format, {matrix.bytes.data(), row_bytes}, blocks, tile);
     for (int r = 0; r < 16; ++r)
         for (int64_t k = 0; k < cols; ++k) {
-            const auto q = static_cast<float>(u[16 * (k / 4 * 4) + 4 * r + k % 4] - format.offset);
+            const int32_t stored = u[16 * (k / 4 * 4) + 4 * r + k % 4];
+            check(stored <= format.largest);
+            const auto q = static_cast<float>(stored - format.offset);
             const int64_t at = k / format.group * 16 + r;
             const float scaled = scale[at] * q, w = matrix.weights[static_cast<size_t>(r * cols + k)];
             check(w == (format.has_min ? scaled + neg_min[at] : scaled));
@@ -202,13 +205,61 @@ void test_dequantize(const Format& format) {
         check(expected[i] == found[i] || (std::isnan(expected[i]) && std::isnan(found[i])));
 }
 
+// Decoders of a format whose weights are all the largest, with scales of one and no minima.
+const Format* filled;
+void fill(int64_t blocks, int64_t rows, const Tile& tile) {
+    const int64_t n = rows * blocks * filled->block;
+    std::fill_n(tile.u, n, static_cast<uint8_t>(filled->largest));
+    std::fill_n(tile.scale, n / filled->group, 1.0f);
+    std::fill_n(tile.neg_min, filled->has_min ? n / filled->group : 0, 0.0f);
+}
+void fill_panel(const uint8_t*, int64_t blocks, const Tile& tile) { fill(blocks, 16, tile); }
+void fill_row(const uint8_t*, int64_t blocks, uint8_t* u, float* scale, float* neg_min) {
+    fill(blocks, 1, {u, scale, neg_min});
+}
+
+// The largest weights and activations, in tiles with tokens of any number: no sum overflows before it is wide enough.
+void test_largest(const Format& format, Kind kind) {
+    struct alignas(64) Line {
+        std::byte bytes[64];
+    };
+    constexpr int64_t cols = 512, n_tokens = 37;
+    filled = &format;
+    Format full = format;
+    full.decode_panel = fill_panel;
+    full.unpack = fill_row;
+    full.one_fast = full.one_high = nullptr;
+    const auto limit = static_cast<float>(kind == Kind::high ? simd::high_limit : 127);
+    const int64_t stride = row_bytes(kind, cols);
+    std::vector<Line> rows(static_cast<size_t>(n_tokens * stride / 64)),
+        scratch(product_scratch_bytes() / 64 + 1);
+    const std::vector<uint8_t> panel(static_cast<size_t>(16 * format.row_bytes(cols)));
+    for (int64_t t = 0; t < n_tokens; ++t) {
+        const std::vector<float> x(cols, t % 2 == 0 ? limit : -limit);
+        encode_row(kind, x.data(), cols, rows[0].bytes + t * stride);
+    }
+    float* sums = product_sums(scratch[0].bytes);
+    for (const int64_t n : {n_tokens, int64_t{1}}) {
+        panel_product(Tiling(), {full, panel.data(), 16, cols, true}, 0, {kind, rows[0].bytes, stride}, n,
+                      scratch[0].bytes, sums);
+        for (int64_t i = 0; i < 16 * n; ++i) {
+            const float sum = static_cast<float>(cols * (format.largest - format.offset)) * limit;
+            check(std::fabs(sums[i] - (i / 16 % 2 == 0 ? sum : -sum)) <= 1e-5f * sum);
+        }
+    }
+}
+
 }  // namespace
 
 void test_products() {
     test_weights();
     for (const Format* format = formats_begin(); format != formats_end(); ++format) test_dequantize(*format);
     for (const Format* format = formats_begin(); format != formats_end(); ++format) {
-        if (format->integer()) test_panel(*format);
+        if (format->integer()) {
+            test_panel(*format);
+            test_largest(*format, Kind::fast);
+            test_largest(*format, Kind::high);
+        }
         const auto columns = [&](int64_t least) {
             return format->block == 1 ? least : (least + format->block - 1) / format->block * format->block;
         };
