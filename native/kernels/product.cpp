@@ -227,7 +227,7 @@ template <typename Accumulator, int N>
         },
         fetch);
     // Two groups of 16 have a sum in between, for which so many tokens have no registers.
-    constexpr int fewer = N >= 12 ? 8 : std::min(N, 4);
+    constexpr int fewer = in_parts<Accumulator> ? 1 : N >= 12 ? 8 : std::min(N, 4);
     int64_t t = done;
     for (const auto& [tokens, dot] :
          format.group == 32 ? dots<Accumulator, 32, N> : dots<Accumulator, 16, fewer>)
