@@ -2,10 +2,10 @@
 
     python benchmarks/evaluate.py llama-1b.gguf -t 2 -r 5
 
-A round is a prompt as `clarion bench -p` has it, of which only the last token's logits are wanted, and a
-chunk of an evaluation of as many tokens, from the first batch to the scores. An evaluation needs the logits
-of half of its tokens: `products_of_logits` is how much more there is to multiply for that, and `scoring` the
-share of an evaluation's time in which nothing is multiplied.
+A round is some prompts as `clarion bench -p` has them, of which only the last token's logits are wanted, and
+an evaluation of as many chunks of as many tokens, from the first batch to the scores. An evaluation needs
+the logits of half of its tokens: `products_of_logits` is how much more there is to multiply for that, and
+`scoring` the share of an evaluation's time in which nothing is multiplied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 import clarion
 from clarion.evaluate.chunks import halves
-from clarion.evaluate.engines import ClarionEngine
+from clarion.evaluate.engines import BATCH, ClarionEngine
 from clarion.evaluate.evaluation import Track, evaluate
 from clarion.model import Model
 
@@ -39,25 +39,33 @@ def main() -> None:
     parser.add_argument("-p", "--tokens", type=int, default=512)
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("-r", "--rounds", type=int, default=5)
+    parser.add_argument("-k", "--chunks", type=int, default=8)
+    parser.add_argument("-b", "--batch", type=int, default=BATCH, help="of the evaluation")
     parser.add_argument("--activations", default="high")
     arguments = parser.parse_args()
-    n, threads = arguments.tokens, arguments.threads
-    engine = ClarionEngine(arguments.model, n, threads=threads, activations=arguments.activations)
+    n, threads, activations = arguments.tokens, arguments.threads, arguments.activations
+    engine = ClarionEngine(
+        arguments.model, n, batch=arguments.batch, threads=threads, activations=activations
+    )
     options: clarion.Options = {"max_tokens": 1, "greedy": True, "ignore_eos": True, "detokenize": False}
     prompts, evaluations, scoring = [], [], []
-    with clarion.load(
-        arguments.model, threads=threads, context=n + 1, activations=arguments.activations
-    ) as model:
+    with clarion.load(arguments.model, threads=threads, context=n + 1, activations=activations) as model:
+        model.settle()
+        model.settle()
         rng = np.random.default_rng(0)
         for _ in range(arguments.rounds + 1):  # the first warms up
-            tokens = rng.integers(0, model.n_vocab, 2 * n).tolist()
-            prompts.append(model.generate(tokens[:n], **options).timings.prompt_rate)
-            (chunk, *_) = halves(tokens, n, None)
+            tokens = rng.integers(0, model.n_vocab, (arguments.chunks + 1) * n).tolist()
+            chunks = list(halves(tokens, n, None))[: arguments.chunks]
+            seconds = sum(
+                model.generate(tokens[i * n : (i + 1) * n], **options).timings.prompt
+                for i in range(arguments.chunks)
+            )
+            prompts.append(arguments.chunks * n / seconds)
             track = Track(arguments.model, engine.name, 0)
             started = time.perf_counter()
-            evaluate(tokens, [chunk], [(track, engine)], None, model.tokenizer, threads)
+            evaluate(tokens, chunks, [(track, engine)], None, model.tokenizer, threads)
             seconds = time.perf_counter() - started
-            evaluations.append(len(chunk.tokens) / seconds)
+            evaluations.append(track.n_computed / seconds)
             scoring.append(1 - track.seconds / seconds)
         share = output_share(model, n)
     engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from clarion.errors import ParameterError
 from zoo.checkpoint import Run, State
 from zoo.config import Model, Recipe
 from zoo.corpus import Tokens
@@ -40,14 +42,15 @@ class Training:
         start: a GGUF file to begin with instead of random weights; nothing to a run that has begun.
 
     Raises:
-        FileError, ParameterError: the folder or the file to start from does not fit.
+        FileError, ParameterError: the folder or the file to start from does not fit, or there is no such
+            device.
     """
 
     def __init__(
         self, run: Run, model: Model, tokens: dict[str, Tokens], device: str, start: Path | None = None
     ) -> None:
         self.run = run
-        self.device = torch.device(device)
+        self.device = _device(device)
         saved = run.load() if run.exists else None
         self.model = saved.model if saved else model
         recipe = self.model.recipe
@@ -146,6 +149,18 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16):
             logits = self.network(ids[:, :-1])  # [B, T, V]
         return functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+
+
+def _device(name: str) -> torch.device:
+    """The device, so set up that it gives the same bits each time, as far as PyTorch knows how."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ParameterError("PyTorch finds no CUDA device here; train with --device cpu")
+        # Read when the first product is asked for.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return device
 
 
 def optimizers(network: Network, recipe: Recipe) -> list[torch.optim.Optimizer]:

@@ -1,11 +1,13 @@
 // Files and the memory that weights lie in: what is the same for every instruction set, in a module of its own.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/string_view.h>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
 #endif
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
@@ -19,6 +21,7 @@
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
+#include "tokenizer/merging.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -51,6 +54,52 @@ nb::list list_of(size_t size) {
     if (!list.is_valid()) throw nb::python_error();
     return list;
 }
+
+nb::list list_of(const std::vector<int32_t>& numbers) {
+    nb::list list = list_of(numbers.size());
+    for (size_t i = 0; i < numbers.size(); ++i) {
+        PyObject* number = PyLong_FromLong(numbers[i]);
+        if (number == nullptr) throw nb::python_error();
+        PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), number);
+    }
+    return list;
+}
+
+// With texts of its own: those of a file may change under it.
+class BoundMerging {
+  public:
+    BoundMerging(const std::vector<std::string_view>& merges, const std::vector<std::string_view>& tokens)
+        : texts_(joined(merges, tokens)), merging_(views_of(merges, 0), views_of(tokens, total(merges))) {}
+
+    std::vector<int32_t> encode(std::string_view word) const { return merging_.encode(word); }
+
+  private:
+    std::unique_ptr<char[]> texts_;
+    Merging merging_;
+
+    static size_t total(const std::vector<std::string_view>& strings) {
+        size_t n = 0;
+        for (const std::string_view string : strings) n += string.size();
+        return n;
+    }
+    static std::unique_ptr<char[]> joined(const std::vector<std::string_view>& merges,
+                                          const std::vector<std::string_view>& tokens) {
+        auto texts = std::make_unique_for_overwrite<char[]>(total(merges) + total(tokens));
+        char* to = texts.get();
+        for (const auto* strings : {&merges, &tokens})
+            for (const std::string_view string : *strings) to = std::copy(string.begin(), string.end(), to);
+        return texts;
+    }
+    std::vector<std::string_view> views_of(const std::vector<std::string_view>& strings, size_t begin) const {
+        std::vector<std::string_view> own;
+        own.reserve(strings.size());
+        for (const std::string_view string : strings) {
+            own.emplace_back(texts_.get() + begin, string.size());
+            begin += string.size();
+        }
+        return own;
+    }
+};
 
 // Texts; what is no UTF-8 becomes lone surrogates.
 template <typename String>
@@ -130,33 +179,28 @@ NB_MODULE(files, m) {
         "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(),
         "The strings that lie there, as a list; what is no UTF-8 becomes lone surrogates.");
 
-    m.def(
-        "merges",
-        [](const Bytes& bytes, const Offsets& starts, const Offsets& lengths, const Offsets& token_starts,
-           const Offsets& token_lengths) -> nb::object {
-            const auto found =
-                read_merges(views(bytes, starts, lengths), views(bytes, token_starts, token_lengths));
-            if (!found) return nb::none();
-            const nb::list symbols = decoded(found->symbols);
-            nb::list pairs = list_of(found->pairs.size());
-            for (size_t i = 0; i < found->pairs.size(); ++i) {
-                const auto [left, right] = found->pairs[i];
-                PyObject* pair =
-                    PyTuple_Pack(2, PyList_GET_ITEM(symbols.ptr(), static_cast<Py_ssize_t>(left)),
-                                 PyList_GET_ITEM(symbols.ptr(), static_cast<Py_ssize_t>(right)));
-                if (pair == nullptr) throw nb::python_error();
-                PyObject_GC_UnTrack(pair);  // texts make no cycles: the collector would walk over all of them
-                PyList_SET_ITEM(pairs.ptr(), static_cast<Py_ssize_t>(i), pair);
-            }
-            return nb::make_tuple(pairs, decoded(found->missing));
-        },
-        "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(), "token_starts"_a.noconvert(),
-        "token_lengths"_a.noconvert(),
-        "The strings that lie there, each split at its first space, equal ones once: a list of tuples. And a "
-        "list of\n"
-        "what of their symbols, and of what these give together, is none of the tokens. None if a string has "
-        "nothing\n"
-        "before or after a space. What is no UTF-8 becomes lone surrogates.");
+    nb::class_<BoundMerging>(m, "Merging", "Merges the characters of words by rank, until they are tokens.")
+        .def(
+            "__init__",
+            [](BoundMerging* self, const Bytes& bytes, const Offsets& starts, const Offsets& lengths,
+               const Bytes& token_bytes, const Offsets& token_starts, const Offsets& token_lengths) {
+                try {
+                    new (self) BoundMerging(views(bytes, starts, lengths),
+                                            views(token_bytes, token_starts, token_lengths));
+                } catch (const Merging::NoMerge& merge) {
+                    PyErr_SetObject(PyExc_ValueError, nb::int_(merge.index).ptr());
+                    throw nb::python_error();
+                }
+            },
+            "bytes"_a, "starts"_a.noconvert(), "lengths"_a.noconvert(), "token_bytes"_a,
+            "token_starts"_a.noconvert(), "token_lengths"_a.noconvert(),
+            "Of the merges that lie there, each two symbols with a space between; the first of equal ones "
+            "counts. "
+            "A ValueError\nhas the number of one that is no merge.")
+        .def(
+            "encode",
+            [](const BoundMerging& self, std::string_view word) { return list_of(self.encode(word)); },
+            "word"_a, "The tokens of a word in UTF-8; what is none gives -1 - byte for each of its bytes.");
 
     nb::class_<HugePages>(m, "HugePages", "Zeros, in huge pages as far as the system has them.")
         .def(nb::init<size_t>(), "size"_a)

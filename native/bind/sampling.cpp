@@ -1,11 +1,16 @@
-// Choosing the next token: plain arithmetic, the same bits whatever the instruction set, in a module of its own.
+// Choosing the next token, and scoring choices: plain arithmetic, the same bits whatever the instruction set, in a module of its own.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+
+#include <optional>
 
 #include "machine/message.h"
 #include "sampling/sampler.h"
+#include "sampling/scores.h"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 
 namespace clarion {
 
@@ -13,6 +18,11 @@ namespace {
 
 template <typename T>
 using Array = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+using Rows =
+    nb::ndarray<nb::ro, nb::ndim<2>, nb::device::cpu>;  // or it would be copied where rows are padded
+template <typename T>
+using Column = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 template <typename T>
 T field(const nb::dict& parameters, const char* name) {
@@ -48,6 +58,35 @@ const float* logits_of(const Sampler& sampler, const Array<float>& logits) {
     return logits.data();
 }
 
+LogitRows rows_of(const Rows& rows) {
+    const auto n_vocab = static_cast<int64_t>(rows.shape(1));
+    if (n_vocab > 1 && rows.stride(1) != 1) refuse({"logits of a row do not lie beside each other"});
+    if (rows.dtype() == nb::dtype<float>())
+        return {static_cast<const float*>(rows.data()), n_vocab, rows.stride(0)};
+    if (rows.dtype() == nb::dtype<double>())
+        return {static_cast<const double*>(rows.data()), n_vocab, rows.stride(0)};
+    refuse({"rows of logits are neither float32 nor float64"});
+}
+
+void score_rows(const Rows& logits, const Array<int64_t>& targets, const std::optional<Rows>& reference,
+                int threads, const Column<double>& surprise, const Column<double>& divergence,
+                const Column<int64_t>& choice) {
+    const size_t n = logits.shape(0);
+    const LogitRows rows = rows_of(logits);
+    if (rows.n_vocab() < 1) refuse({"rows of logits are empty"});
+    if (targets.shape(0) != n || surprise.shape(0) != n || divergence.shape(0) != n || choice.shape(0) != n)
+        refuse({"targets or scores are not one for each of ", n, " rows"});
+    for (size_t i = 0; i < n; ++i)
+        if (targets.data()[i] < 0 || targets.data()[i] >= rows.n_vocab())
+            refuse({"target ", targets.data()[i], " is not in a vocabulary of ", rows.n_vocab()});
+    if (reference && (reference->shape(0) != n || reference->shape(1) != logits.shape(1)))
+        refuse({"the reference's rows differ in number or vocabulary size"});
+    const std::optional<LogitRows> others = reference ? std::optional(rows_of(*reference)) : std::nullopt;
+    const nb::gil_scoped_release unlocked;
+    score(rows, targets.data(), others ? &*others : nullptr, static_cast<int64_t>(n), threads,
+          {surprise.data(), divergence.data(), choice.data()});
+}
+
 nb::list as_list(const std::vector<TokenProbability>& pairs) {
     nb::list result;
     for (const auto& [token, probability] : pairs) result.append(nb::make_tuple(token, probability));
@@ -80,6 +119,8 @@ NB_MODULE(sampling, m) {
         .def("log_probabilities", [](Sampler& self, const Array<float>& logits, int32_t token, int64_t n) {
             return as_list(self.log_probabilities(logits_of(self, logits), token, n));
         });
+    m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a.none(), "threads"_a,
+          "surprise"_a.noconvert(), "divergence"_a.noconvert(), "choice"_a.noconvert());
 }
 
 }  // namespace clarion

@@ -4,11 +4,7 @@
 
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 namespace clarion {
 
@@ -23,17 +19,5 @@ StringOffsets string_offsets(const uint8_t* bytes, uint64_t size, uint64_t start
 
 // The bytes of a string in a file of `size` bytes. Throws std::out_of_range when it lies beyond them.
 std::string_view string_at(const uint8_t* bytes, uint64_t size, int64_t start, int64_t length);
-
-struct Merges {
-    std::vector<std::string_view> symbols;  // each once
-    std::vector<std::pair<uint32_t, uint32_t>>
-        pairs;                         // indices of symbols; each pair once, in the place of the first
-    std::vector<std::string> missing;  // symbols, and what pairs of them give, that are no token
-};
-
-// The merges of a byte-pair encoding: what stands before and after the first space of each string. Nothing if one of
-// them has no space, or nothing before or after it. Throws std::length_error for 2^30 strings or more.
-std::optional<Merges> read_merges(const std::vector<std::string_view>& strings,
-                                  const std::vector<std::string_view>& tokens);
 
 }  // namespace clarion

@@ -79,6 +79,14 @@ inline void weigh_in(const float* x, int64_t n, float top, double temperature, f
     }
 }
 
+// Half the sum of lanes again and again: the same order whatever the vectors' width.
+template <int n>
+inline double folded(double (&part)[n]) {
+    for (int half = n / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l) part[l] += part[l + half];
+    return part[0];
+}
+
 template <typename Real>
 inline double sum_of(const Real* weights, int64_t n) {
     double part[sums] = {};
@@ -86,9 +94,37 @@ inline double sum_of(const Real* weights, int64_t n) {
     for (; i + sums <= n; i += sums)
         for (int l = 0; l < sums; ++l) part[l] += static_cast<double>(weights[i + l]);
     for (; i < n; ++i) part[i % sums] += static_cast<double>(weights[i]);
-    for (int half = sums / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) part[l] += part[l + half];
-    return part[0];
+    return folded(part);
+}
+
+template <typename Real>
+inline int64_t first_greatest_in(const Real* x, int64_t n) {
+    constexpr Real most = std::numeric_limits<Real>::max();
+    Real greatest[lanes], least[lanes];
+    int32_t bad[lanes] = {};
+    for (int l = 0; l < lanes; ++l) greatest[l] = -most, least[l] = most;
+    const auto look = [&](int64_t l, Real v) {
+        greatest[l] = v > greatest[l] ? v : greatest[l];
+        least[l] = v < least[l] ? v : least[l];
+        bad[l] |= v <= most ? 0 : 1;  // NaN fails every comparison
+    };
+    int64_t i = 0;
+    for (; i + lanes <= n; i += lanes)
+        for (int l = 0; l < lanes; ++l) look(l, x[i + l]);
+    for (; i < n; ++i) look(i % lanes, x[i]);
+    Real top = -most;
+    for (int l = 0; l < lanes; ++l) {
+        if (bad[l] != 0 || least[l] < -most) return -1;
+        top = greatest[l] > top ? greatest[l] : top;
+    }
+    int64_t where = 0;
+    for (; where + block <= n; where += block) {
+        int32_t found = 0;
+        for (int64_t j = 0; j < block; ++j) found |= x[where + j] == top ? 1 : 0;
+        if (found != 0) break;
+    }
+    while (x[where] != top) ++where;
+    return where;
 }
 
 }  // namespace
@@ -187,6 +223,25 @@ CLARION_CLONES int64_t count(const float* x, int64_t n, Run run) {
     int32_t within = 0;
     for (int64_t i = 0; i < n; ++i) within += x[i] >= run.low && x[i] <= run.high ? 1 : 0;
     return within;
+}
+
+CLARION_CLONES int64_t first_greatest(const float* x, int64_t n) { return first_greatest_in(x, n); }
+
+CLARION_CLONES int64_t first_greatest(const double* x, int64_t n) { return first_greatest_in(x, n); }
+
+CLARION_CLONES Apart compare(const double* x, double x_top, const double* y, double y_top, int64_t n) {
+    constexpr double nothing = -1023.0, deepest = (nothing + 2.0) / log2_e;
+    double x_part[sums] = {}, y_part[sums] = {}, apart[sums] = {};
+    const auto look = [&](int64_t l, double u, double v) {
+        const double of_x = exp2_negative(u >= deepest ? u * log2_e : nothing);
+        const double of_y = exp2_negative(v >= deepest ? v * log2_e : nothing);
+        x_part[l] += of_x, y_part[l] += of_y, apart[l] += of_y * (v - u);
+    };
+    int64_t i = 0;
+    for (; i + sums <= n; i += sums)
+        for (int l = 0; l < sums; ++l) look(l, x[i + l] - x_top, y[i + l] - y_top);
+    for (; i < n; ++i) look(i % sums, x[i] - x_top, y[i] - y_top);
+    return {folded(x_part), folded(y_part), folded(apart)};
 }
 
 }  // namespace clarion::passes

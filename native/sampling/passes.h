@@ -63,4 +63,15 @@ int64_t between(const float* x, int64_t n, Run one, Run other, int32_t* found);
 // How many x[i] are in the run.
 int64_t count(const float* x, int64_t n, Run run);
 
+// The i with the greatest of numbers, the first of equal ones; -1 if one is NaN or infinite.
+int64_t first_greatest(const float* x, int64_t n);
+int64_t first_greatest(const double* x, int64_t n);
+
+// Two rows of numbers, x of a model and y of its reference, of which none is greater than its top.
+struct Apart {
+    double x_sum = 0.0, y_sum = 0.0;  // of e^(x - top) and of e^(y - top)
+    double apart = 0.0;               // of the latter times (y - its top) - (x - its top)
+};
+Apart compare(const double* x, double x_top, const double* y, double y_top, int64_t n);
+
 }  // namespace clarion::passes

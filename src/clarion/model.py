@@ -7,8 +7,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
@@ -41,7 +42,7 @@ from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.sampling import GREATEST_COUNT, Options, Parameters, integer
-from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_async
+from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
 
 if TYPE_CHECKING:
     from clarion.tokenizer import Tokenizer
@@ -136,7 +137,7 @@ def load(
             mover=mover,
             node=None if free else nodes[0],
         )
-        if not isinstance(residency, Copied | Moving):  # these release the mapping's pages
+        if not isinstance(residency, Copied):
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
         return Model(
@@ -387,7 +388,38 @@ class Model:
                 f"out is {out.dtype} {list(out.shape)}, expected float32 of at least {[n, self.n_vocab]}"
             )
         rows = out[:n]
-        return rows if n == 0 else cast(Floats, wait(self._engine, lambda put: Scoring(ids, rows, put)))
+
+        def take(row: int, logits: Floats) -> None:
+            rows[row : row + len(logits)] = logits
+
+        if n > 0:
+            wait(self._engine, lambda put: Scoring(ids, first, take, put))
+        return rows
+
+    def each_logits(
+        self, texts: Iterable[tuple[Iterable[int], int]], take: Callable[[int, int, Floats], None]
+    ) -> None:
+        """The logits of many texts, as `logits` has them; as many as the cache has room for share steps.
+
+        Args:
+            texts: the tokens of each, and its `first`.
+            take: called as `take(i, row, logits)` with row, row + 1, ... of text i, in the order of rows but
+                of any texts, by the engine's thread. `logits` [n, n_vocab] is a view that lasts as long as
+                the call: nothing is copied. While it works, nothing is computed.
+
+        Raises:
+            ContextError, ParameterError: as `logits`; texts before the one that is refused may be computed.
+        """
+
+        def job(i: int, tokens: Iterable[int], first: int) -> MakeJob:
+            ids = self._check_ids(tokens)
+            if len(ids) > self.context:
+                raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
+            integer("first", first, 0, len(ids) - 1)
+            return lambda put: Scoring(ids, first, partial(take, i), put)
+
+        jobs = (job(i, tokens, first) for i, (tokens, first) in enumerate(texts))
+        wait_all(self._engine, jobs, self.plan.max_outputs)
 
     # ---- figures ------------------------------------------------------------------------------------------
 

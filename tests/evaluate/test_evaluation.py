@@ -14,6 +14,7 @@ from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.evaluate import report
 from clarion.evaluate.chunks import halves
 from clarion.evaluate.evaluation import Track, evaluate
+from clarion.evaluate.figures import score
 from clarion.evaluate.request import EXACT, Request, run
 from clarion.gguf import File, Writer
 from tests.end_to_end.files import BUILT_IN
@@ -59,6 +60,37 @@ def test_perplexity_is_that_of_the_logits():
     assert figures["perplexity"] == pytest.approx(math.exp(np.mean(surprises)), rel=1e-6)
     assert figures["tokens_per_second"] > 0
     assert "divergence" not in figures
+
+
+@pytest.mark.parametrize("stride", [None, 20])
+def test_chunks_that_share_steps_have_the_same_scores(stride):
+    found = [
+        run(Request([], TEXT, context=CONTEXT, stride=stride, threads=threads, options={"batch": batch}))
+        for batch, threads in ((CONTEXT, 1), (2, 1), (150, 2), (1024, 2))
+    ]
+    with clarion.load(threads=1) as model:
+        chunks = list(halves(found[0].tokens, CONTEXT, found[0].tokens[0]))
+        alone = score(
+            model.logits(chunks[1].tokens, first=chunks[1].first), np.array(chunks[1].targets), None
+        )
+    if stride is None:
+        n = found[0].chunk_sizes[0]
+        np.testing.assert_array_equal(
+            found[0].models[0].surprise[n : n + len(alone.surprise)], alone.surprise
+        )
+    for other in found[1:]:
+        for name in ("surprise", "choice"):
+            of_one, of_other = (getattr(e.models[0].scores, name) for e in (found[0], other))
+            np.testing.assert_array_equal(of_one, of_other)
+
+
+def test_progress_counts_the_chunks_of_all_models():
+    heard = []
+    chunks = list(halves([1] * 20, 4, None))
+    evaluate(
+        [1] * 20, chunks, _tracks("m", _Fake(4), _Fake(4)), None, None, progress=lambda *n: heard.append(n)
+    )
+    assert heard == [(i + 1, 10) for i in range(10)]
 
 
 def test_exact_arithmetic_is_near_and_more_so_with_better_activations():
@@ -229,8 +261,9 @@ class _Fake:
     def __init__(self, width, value=0.0):
         self.width, self.value = width, value
 
-    def logits(self, tokens, first):
-        return np.full((len(tokens) - first, self.width), self.value, np.float32)
+    def logits(self, chunks, take):
+        for i, chunk in enumerate(chunks):
+            take(i, 0, np.full((len(chunk.targets), self.width), self.value, np.float32))
 
     def close(self):
         pass

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clarion.evaluate import figures
 from clarion.evaluate.figures import Divergence, Perplexity, score
 
 
@@ -16,18 +15,29 @@ def distribution(row):
     return [w / math.fsum(weights) for w in weights]
 
 
-@given(st.integers(0, 2**32 - 1), st.floats(0, 20), st.sampled_from([np.float32, np.float64]))
-def test_scores(seed, scale, dtype):
+TYPES = st.sampled_from([np.float32, np.float64])
+
+
+@given(
+    st.integers(0, 2**32 - 1), st.floats(0, 20), st.sampled_from([1, 7, 16, 255, 256, 257, 700]), TYPES, TYPES
+)
+def test_scores(seed, scale, width, dtype, other):
     rng = np.random.default_rng(seed)
-    logits, reference = (rng.normal(0, scale, (5, 7)).astype(dtype) for _ in range(2))
-    targets = rng.integers(0, 7, 5)
-    scores = score(logits, targets, reference)
+    logits = rng.normal(0, scale, (5, width)).astype(dtype)
+    reference = rng.normal(0, scale, (5, width)).astype(other)
+    targets = rng.integers(0, width, 5)
+    scores, alone = score(logits, targets, reference), score(logits, targets, None)
+    # In float32, e^-d is rounded by 2^-24 (3.3 + 3.1 d), and so is the mean of what is summed.
+    bound = 2.0**-24 * (3.3 + 3.1 * np.ptp(logits.astype(np.float64))) if dtype == np.float32 else 1e-11
     for t in range(5):
         p, q = distribution(logits[t].tolist()), distribution(reference[t].tolist())
-        assert scores.surprise[t] == pytest.approx(-math.log(p[targets[t]]), rel=1e-5, abs=1e-6)
+        surprise = -math.log(p[targets[t]])
+        assert scores.surprise[t] == pytest.approx(surprise, rel=1e-11, abs=1e-11)
+        assert alone.surprise[t] == pytest.approx(surprise, rel=1e-11, abs=bound)
         wanted = math.fsum(b * (math.log(b) - math.log(a)) for a, b in zip(p, q, strict=True))
-        assert scores.divergence[t] == pytest.approx(wanted, rel=1e-9, abs=1e-12)
-        assert scores.choice[t] == np.argmax(logits[t])
+        assert scores.divergence[t] == pytest.approx(wanted, rel=1e-9, abs=1e-11)
+        assert scores.choice[t] == alone.choice[t] == np.argmax(logits[t])
+    assert not alone.divergence.any()
 
 
 def test_the_divergence_of_a_distribution_from_itself_is_zero():
@@ -37,14 +47,39 @@ def test_the_divergence_of_a_distribution_from_itself_is_zero():
     assert scores.divergence.min() >= 0
 
 
-def test_blocks_change_nothing(monkeypatch):
-    rng = np.random.default_rng(1)
-    logits, reference = rng.normal(0, 3, (2, 33, 64)).astype(np.float32)
-    whole = score(logits, np.arange(33), reference)
-    monkeypatch.setattr(figures, "_BLOCK_ELEMENTS", 200)
-    cut = score(logits, np.arange(33), reference)
-    assert (whole.surprise == cut.surprise).all()
-    assert (whole.divergence == cut.divergence).all()
+def test_the_first_of_equal_logits_is_the_choice_and_far_ones_weigh_nothing():
+    logits = np.full((3, 600), -1e30, np.float32)
+    logits[0, [590, 300]] = 3
+    logits[1] = 0
+    logits[2, 599] = -5
+    scores = score(logits, np.array([300, 7, 599]), None)
+    assert scores.choice.tolist() == [300, 0, 599]
+    np.testing.assert_allclose(scores.surprise, [math.log(2), math.log(600), 0], rtol=1e-7, atol=0)
+    assert score(logits, np.array([300, 7, 599]), logits).divergence.max() < 1e-15
+
+
+def test_padded_rows_are_read_where_they_are():
+    rng = np.random.default_rng(3)
+    logits, reference = rng.normal(0, 3, (2, 9, 80)).astype(np.float32)
+    targets = rng.integers(0, 70, 9)
+    found = score(logits[:, :70], targets, reference[:, 5:75])
+    wanted = score(logits[:, :70].copy(), targets, reference[:, 5:75].copy())
+    for name in ("surprise", "divergence", "choice"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    with pytest.raises(ValueError, match="beside each other"):
+        score(logits.T, np.zeros(80, np.int64), None)
+
+
+def test_what_does_not_fit_is_refused():
+    logits = np.zeros((3, 8), np.float32)
+    for targets in ([0, 1], [0, 1, 8], [0, -1, 2]):
+        with pytest.raises(ValueError, match="target"):
+            score(logits, np.array(targets), None)
+    with pytest.raises(ValueError, match="reference"):
+        score(logits, np.zeros(3, np.int64), logits[:, :7].copy())
+    with pytest.raises(ValueError, match="float32 nor float64"):
+        score(logits.astype(np.float16), np.zeros(3, np.int64), None)
+    assert len(score(logits[:0], np.zeros(0, np.int64), None).surprise) == 0
 
 
 def test_perplexity_and_its_error():

@@ -184,29 +184,3 @@ def test_cut_while_it_is_read(path: Path, data: st.DataObject) -> None:
             continue
     with pytest.raises(ClarionError):
         file.check()
-
-
-symbols = st.lists(st.sampled_from([b"a", b"b", b" ", b"\xff", b"\xc3\xa4"]), max_size=4).map(b"".join)
-
-
-@SETTINGS
-@given(st.lists(symbols), st.lists(symbols, min_size=1))
-@example([b"a", b"b"], [b"a b", b"a b", b"ab  a", b"a b"])
-@example([b"ab", b"a", b"ab"], [b"a \xc3", b"\xc3 a", b"a b"])
-def test_merges(path: Path, tokens: list[bytes], merges: list[bytes]) -> None:
-    with Writer(path, {"tokens": [*tokens, b"a"], "merges": merges}):
-        pass
-    with File.open(path) as file:
-        found = file.metadata.strs("merges").merges(file.metadata.strs("tokens"))
-    texts = [merge.decode(errors="surrogateescape").partition(" ") for merge in dict.fromkeys(merges)]
-    pairs = [(left, right) for left, _, right in texts]
-    if not all(map(all, pairs)):
-        assert found is None
-        return
-    assert found is not None
-    assert found[0] == pairs
-    needed = {symbol for pair in pairs for symbol in (*pair, "".join(pair))}
-    known = {token.decode(errors="surrogateescape") for token in (*tokens, b"a")}
-    assert {text.encode(errors="surrogateescape") for text in found[1]} == {
-        text.encode(errors="surrogateescape") for text in needed - known
-    }

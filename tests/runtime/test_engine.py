@@ -22,7 +22,7 @@ from clarion.runtime.completion import Completion
 from clarion.runtime.core import Floats
 from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.sampling import Options, Parameters
-from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_async
+from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
 from tests.runtime.fakes import FakeMachine, V, greedy, next_logits
 
 
@@ -162,16 +162,58 @@ def test_short_prefixes_are_computed_again(machine: FakeMachine) -> None:
     assert generate(machine, [3] * 10, 3).timings.reused_tokens == 0
 
 
-def rows(tokens: list[int]) -> Floats:
-    return np.empty((len(tokens), V), np.float32)
+class Rows:
+    """Logits as they are handed over."""
+
+    def __init__(self, n: int) -> None:
+        self.logits = np.full((n, V), np.nan, np.float32)
+
+    def take(self, row: int, logits: Floats) -> None:
+        self.logits[row : row + len(logits)] = logits
+
+
+def scoring(tokens: list[int], rows: Rows) -> MakeJob:
+    return lambda put: Scoring(list(tokens), len(tokens) - len(rows.logits), rows.take, put)
 
 
 def test_logits_of_every_token(machine: FakeMachine) -> None:
     tokens = [int(t) for t in np.random.default_rng(0).integers(0, V, 50)]
     generate(machine, tokens, 2)
-    logits = wait(machine.engine, lambda put: Scoring(list(tokens), rows(tokens), put))
-    assert isinstance(logits, np.ndarray)
-    np.testing.assert_array_equal(logits, [next_logits(tokens[: i + 1]) for i in range(50)])
+    rows = Rows(50)
+    assert wait(machine.engine, scoring(tokens, rows)) == 50
+    np.testing.assert_array_equal(rows.logits, [next_logits(tokens[: i + 1]) for i in range(50)])
+
+
+def test_texts_that_share_steps_get_their_own_logits() -> None:
+    machine = FakeMachine(context=64, n_pages=3, max_tokens=32, max_outputs=20)
+    rng = np.random.default_rng(1)
+    texts = [rng.integers(0, V, n).tolist() for n in (25, 1, 64, 32, 33, 7, 7, 60)]
+    wanted = [Rows(max(len(text) // 2, 1)) for text in texts]
+    wait_all(machine.engine, map(scoring, texts, wanted), 4)
+    for text, rows in zip(texts, wanted, strict=True):
+        first = len(text) - len(rows.logits)
+        np.testing.assert_array_equal(
+            rows.logits, [next_logits(text[: first + i + 1]) for i in range(len(rows.logits))]
+        )
+    assert any(n_sequences > 1 for _, n_sequences in machine.program.batches)
+    machine.engine.close()
+
+
+def test_an_error_of_one_text_ends_the_others() -> None:
+    machine = FakeMachine(context=64, n_pages=2, max_tokens=8)
+    machine.program.gate = threading.Semaphore(1)  # one step, and then until it is cancelled
+    rows = Rows(60)
+
+    def refuse(row: int, logits: Floats) -> None:
+        raise RuntimeError("not these")
+
+    jobs = [lambda put: Scoring([2] * 4, 0, refuse, put), scoring([1] * 60, rows)]
+    with pytest.raises(RuntimeError, match="not these"):
+        wait_all(machine.engine, jobs, 2)
+    machine.program.gate = None
+    assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
+    assert np.isnan(rows.logits).any()
+    machine.engine.close()
 
 
 def test_logits_while_pages_run_out() -> None:
@@ -179,12 +221,12 @@ def test_logits_while_pages_run_out() -> None:
     tokens = [5] * 190
     with ThreadPoolExecutor(4) as threads:
         texts = [threads.submit(generate, machine, [i] * 30, 100) for i in range(3)]
-        scores = threads.submit(wait, machine.engine, lambda put: Scoring(list(tokens), rows(tokens), put))
+        rows = Rows(len(tokens))
+        scores = threads.submit(wait, machine.engine, scoring(tokens, rows))
         for i, future in enumerate(texts):
             assert list(future.result().tokens) == greedy([i] * 30, 100)
-        np.testing.assert_array_equal(
-            scores.result(), [next_logits(tokens[: i + 1]) for i in range(len(tokens))]
-        )
+        assert scores.result() == len(tokens)
+        np.testing.assert_array_equal(rows.logits, [next_logits(tokens[: i + 1]) for i in range(len(tokens))])
     machine.engine.close()
 
 

@@ -33,9 +33,20 @@ class Gate:
 def copy(to: _Bytes, from_: _Bytes, gate: Gate) -> bool: ...
 def release(bytes: _Bytes) -> None: ...
 def strings(bytes: _Bytes, starts: _Offsets, lengths: _Offsets) -> list[str]: ...
-def merges(
-    bytes: _Bytes, starts: _Offsets, lengths: _Offsets, token_starts: _Offsets, token_lengths: _Offsets
-) -> tuple[list[tuple[str, str]], list[str]] | None: ...
+
+class Merging:
+    """Merges the characters of words by rank, until they are tokens."""
+
+    def __init__(
+        self,
+        bytes: _Bytes,
+        starts: _Offsets,
+        lengths: _Offsets,
+        token_bytes: _Bytes,
+        token_starts: _Offsets,
+        token_lengths: _Offsets,
+    ) -> None: ...
+    def encode(self, word: str) -> list[int]: ...
 
 class HugePages:
     """Zeros, in huge pages as far as the system has them."""

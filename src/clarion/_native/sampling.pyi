@@ -1,6 +1,7 @@
 """Choosing the next token: the same bits whatever the instruction set."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -20,3 +21,14 @@ class Sampler:
     def sample(self, state: SamplerState, logits: _Floats) -> int: ...
     def survivors(self, state: SamplerState, logits: _Floats) -> list[tuple[int, float]]: ...
     def log_probabilities(self, logits: _Floats, token: int, n: int) -> list[tuple[int, float]]: ...
+
+def score(
+    logits: np.ndarray[Any, np.dtype[np.floating[Any]]],
+    targets: np.ndarray[Any, np.dtype[np.int64]],
+    reference: np.ndarray[Any, np.dtype[np.floating[Any]]] | None,
+    threads: int,
+    surprise: np.ndarray[Any, np.dtype[np.float64]],
+    divergence: np.ndarray[Any, np.dtype[np.float64]],
+    choice: np.ndarray[Any, np.dtype[np.int64]],
+) -> None:
+    """See `clarion.evaluate.figures.score`. ValueError: sizes do not fit, or a target is no token."""

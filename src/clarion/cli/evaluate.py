@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN_PLACES = 3
 DEFAULT_CONTEXT = 512  # as llama.cpp's tool has it
+DEFAULT_BATCH = 1024  # as `clarion.evaluate.engines` has it, which takes long to import
 
 
 @click.command("eval")
@@ -32,7 +33,7 @@ DEFAULT_CONTEXT = 512  # as llama.cpp's tool has it
     help="What computes.",
 )
 @click.option("--report", metavar="FILE", help="Write a page with figures and plots.")
-@options.plan
+@options.planned(DEFAULT_BATCH)
 @options.threads
 @options.as_json
 @options.debug

@@ -44,15 +44,24 @@ debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the
 model = click.option("-m", "--model", "model_path", metavar="FILE", help="The model, a GGUF file.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 isa = click.option("--isa", metavar="NAME", help="Native module: generic, avx2, ...; doctor lists them.")
-plan = together(
-    click.option("-c", "--context", type=int, help="Tokens of prompt and continuation at most."),
-    click.option("-b", "--batch", type=int, default=256, show_default=True, help="Tokens computed at once."),
-    click.option(
-        "--activations", default="high", show_default=True, help="fast (8 bits), high (16 bits) or exact."
-    ),
-    cache,
-    isa,
-)
+
+
+def planned(batch: int) -> Callable[[F], F]:
+    """What a plan is made for; `batch` unless somebody asks for other steps."""
+    return together(
+        click.option("-c", "--context", type=int, help="Tokens of prompt and continuation at most."),
+        click.option(
+            "-b", "--batch", type=int, default=batch, show_default=True, help="Tokens computed at once."
+        ),
+        click.option(
+            "--activations", default="high", show_default=True, help="fast (8 bits), high (16 bits) or exact."
+        ),
+        cache,
+        isa,
+    )
+
+
+plan = planned(256)
 weights = click.option(
     "--weights",
     default="auto",

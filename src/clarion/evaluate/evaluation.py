@@ -13,7 +13,7 @@ import numpy as np
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk
 from clarion.evaluate.engines import Engine
-from clarion.evaluate.figures import Divergence, Doubles, Perplexity, Rows, score
+from clarion.evaluate.figures import Divergence, Doubles, Indices, Perplexity, Rows, Scores, score
 from clarion.evaluate.weights import TensorError
 from clarion.tokenizer import Tokenizer
 
@@ -43,21 +43,19 @@ class Track:
     n_bytes: int
     seconds: float = 0.0
     n_computed: int = 0
-    surprises: list[Doubles] = field(default_factory=list)
-    divergences: list[Doubles] = field(default_factory=list)
-    choices: list[Any] = field(default_factory=list)
+    scores: Scores = field(default_factory=lambda: Scores.empty(0))
 
     @property
     def surprise(self) -> Doubles:
-        return np.concatenate(self.surprises)
+        return self.scores.surprise
 
     @property
     def divergence(self) -> Doubles:
-        return np.concatenate(self.divergences)
+        return self.scores.divergence
 
     @property
-    def choice(self) -> Any:
-        return np.concatenate(self.choices)
+    def choice(self) -> Indices:
+        return self.scores.choice
 
     @property
     def tokens_per_second(self) -> float:
@@ -159,7 +157,11 @@ def evaluate(
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Computes all chunks with every model, one chunk's logits at a time, which `threads` score.
+    """Computes all chunks with every model; `threads` score what is computed.
+
+    With a reference chunk by chunk, whose logits by the reference are kept; else all chunks of one model
+    after those of another, and no logits are kept. `progress` hears of chunks done and chunks in all, of all
+    models.
 
     Raises:
         ParameterError: no chunks.
@@ -167,41 +169,87 @@ def evaluate(
     """
     if not chunks:
         raise ParameterError("no chunks of text to evaluate")
-    for done, chunk in enumerate(chunks):
-        targets = np.asarray(chunk.targets, np.int64)
-        wanted = None
-        if reference is not None:
-            wanted = _logits(*reference, chunk)
-            _add(reference[0], wanted, targets, None, threads)
+    sizes = [len(chunk.targets) for chunk in chunks]
+    begins = np.cumsum([0, *sizes]).tolist()
+    for track, _ in (*models, *([reference] if reference else [])):
+        track.scores = Scores.empty(begins[-1])
+    n_done = 0
+
+    def done() -> None:
+        nonlocal n_done
+        n_done += 1
+        progress(n_done, len(chunks) * len(models))
+
+    if reference is None:
         for track, engine in models:
-            _add(track, _logits(track, engine, chunk), targets, wanted, threads)
-        progress(done + 1, len(chunks))
+            _score(track, engine, chunks, begins, threads, done=done)
+    else:
+        kept = _Kept(max(sizes))
+        for i in range(len(chunks)):
+            one, begin = chunks[i : i + 1], begins[i : i + 1]
+            _score(*reference, one, begin, threads, kept=kept)
+            for track, engine in models:
+                _score(track, engine, one, begin, threads, reference=kept.rows, done=done)
     return Evaluation(
         tokens,
         np.concatenate([chunk.position + np.arange(len(chunk.targets)) for chunk in chunks]),
-        [len(chunk.targets) for chunk in chunks],
+        sizes,
         [track for track, _ in models],
         None if reference is None else reference[0],
         tokenizer,
     )
 
 
-def _logits(track: Track, engine: Engine, chunk: Chunk) -> Rows:
+class _Kept:
+    """A reference's logits of one chunk, in memory that is used again for the next one."""
+
+    rows: Rows | None = None  # [n, V]
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+
+    def keep(self, row: int, logits: Rows) -> None:
+        if self.rows is None:
+            self.rows = np.empty((self._n, logits.shape[1]), logits.dtype)
+        self.rows[row : row + len(logits)] = logits
+
+
+def _score(
+    track: Track,
+    engine: Engine,
+    chunks: Sequence[Chunk],
+    begins: Sequence[int],
+    threads: int,
+    *,
+    reference: Rows | None = None,
+    kept: _Kept | None = None,
+    done: Callable[[], None] = lambda: None,
+) -> None:
+    """Scores chunks into the track, from `begins` on; `done` hears of each."""
+    targets = [np.asarray(chunk.targets, np.int64) for chunk in chunks]
+    scoring = 0.0
+
+    def take(i: int, row: int, logits: Rows) -> None:
+        nonlocal scoring
+        began = time.perf_counter()
+        rows = slice(row, row + len(logits))
+        wanted = None if reference is None else reference[rows]
+        if wanted is not None and wanted.shape != logits.shape:
+            raise ModelError(
+                f"{track.path}: the vocabulary has {logits.shape[1]} tokens, "
+                f"the reference's {wanted.shape[1]}"
+            )
+        if kept is not None:
+            kept.keep(row, logits)
+        place = track.scores.part(slice(begins[i] + rows.start, begins[i] + rows.stop))
+        score(logits, targets[i][rows], wanted, threads, place)
+        if not np.isfinite(place.surprise).all():
+            raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
+        if rows.stop == len(targets[i]):
+            done()
+        scoring += time.perf_counter() - began
+
     started = time.perf_counter()
-    logits = engine.logits(chunk.tokens, chunk.first)
-    track.seconds += time.perf_counter() - started
-    track.n_computed += len(chunk.tokens)
-    return logits
-
-
-def _add(track: Track, logits: Rows, targets: Any, reference: Rows | None, threads: int) -> None:
-    if reference is not None and logits.shape != reference.shape:
-        raise ModelError(
-            f"{track.path}: the vocabulary has {logits.shape[1]} tokens, the reference's {reference.shape[1]}"
-        )
-    scores = score(logits, targets, reference, threads)
-    if not np.isfinite(scores.surprise).all():
-        raise ModelError(f"{track.path}: logits of {track.engine} are not numbers")
-    track.surprises.append(scores.surprise)
-    track.divergences.append(scores.divergence)
-    track.choices.append(scores.choice)
+    engine.logits(chunks, take)
+    track.seconds += time.perf_counter() - started - scoring
+    track.n_computed += sum(len(chunk.tokens) for chunk in chunks)

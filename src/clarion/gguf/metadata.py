@@ -74,17 +74,11 @@ class Strings(Sequence[str]):
 
     def texts(self) -> list[str]:
         """Every string, in order. Bytes that are no UTF-8 become lone surrogates (`surrogateescape`)."""
-        return files.strings(self._data, *self._places())
+        return files.strings(*self.places())
 
-    def merges(self, tokens: Strings) -> tuple[list[tuple[str, str]], list[str]] | None:
-        """The strings as merges of a byte-pair encoding, decoded as by `texts`.
-
-        Returns:
-            What stands before and after the first space of each string, equal ones once; and those of these
-            symbols, and of what two of them give, that are none of the tokens, which are in the same file.
-            None if a string has no space, or nothing before or after it.
-        """
-        return files.merges(self._data, *self._places(), *tokens._places())
+    def places(self) -> tuple[Bytes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Bytes, and where in them each string begins and how long it is."""
+        return self._data, np.ascontiguousarray(self._starts), np.ascontiguousarray(self._lengths)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -104,9 +98,6 @@ class Strings(Sequence[str]):
 
     def __repr__(self) -> str:
         return f"<{len(self)} strings>"
-
-    def _places(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        return np.ascontiguousarray(self._starts), np.ascontiguousarray(self._lengths)
 
     def _decode(self, index: int, raw: bytes) -> str:
         return decode(self._path, int(self._starts[index]), f"metadata {self._key!r}[{index}]", raw)

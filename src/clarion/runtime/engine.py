@@ -85,8 +85,8 @@ class Engine:
 
     # ---- from any thread ---------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
-        """Puts the job in line.
+    def submit(self, *jobs: Job) -> None:
+        """Puts jobs in line.
 
         Raises:
             ClosedError: after `close`, and in a process forked from the one that holds the engine.
@@ -96,7 +96,7 @@ class Engine:
         with self._wake:
             if self._closing:
                 raise ClosedError("the model is closed")
-            self._arrivals.append(job)
+            self._arrivals.extend(jobs)
             self._wake.notify()
 
     def cancel(self, job: Job) -> None:

@@ -20,7 +20,8 @@ from clarion.runtime.sampling import Parameters
 from clarion.runtime.sequence import Sequence
 from clarion.runtime.stopping import StopStrings
 
-Result = Completion | Floats
+Result = Completion | int
+Take = Callable[[int, Floats], None]
 Put = Callable[[str | Result | Exception], None]  # pieces of text, then a result or an error; must not raise
 
 
@@ -71,12 +72,17 @@ class Job(ABC):
 
 
 class Scoring(Job):
-    """The logits of the last tokens, as many as there are rows to write them to [n, V]."""
+    """The logits after every token from `first` on, handed to `take` as they are computed.
 
-    def __init__(self, tokens: list[int], rows: Floats, put: Put) -> None:
+    `take(row, logits)` gets those of rows row, row + 1, ..., a view [n, V] for the time of the call, on the
+    engine's thread; it must bear the same rows again, if the job is restarted. The result is the number of
+    all rows.
+    """
+
+    def __init__(self, tokens: list[int], first: int, take: Take, put: Put) -> None:
         super().__init__(tokens, put)
-        self._logits = rows
-        self._first = len(tokens) - len(rows)
+        self._take = take
+        self._first = first
         self._n_done = 0
 
     def restart(self) -> None:
@@ -90,11 +96,11 @@ class Scoring(Job):
         return range(min(n, self._n_unwanted), n)
 
     def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
-        begin = max(self._n_done - self._first, 0)
-        self._logits[begin : begin + len(logits)] = logits
+        if len(logits):
+            self._take(max(self._n_done - self._first, 0), logits)
         self._n_done += n
         del self.todo[:n]
-        return None if self.todo else self._logits
+        return None if self.todo else self._n_done - self._first
 
     def cancel(self) -> Result | Exception:
         return CancelledError("the computation was cancelled")

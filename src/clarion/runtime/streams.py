@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,35 @@ def wait(engine: Engine, make_job: MakeJob) -> Result:
         return _result(items.get())
     except BaseException:
         engine.cancel(job)
+        raise
+
+
+def wait_all(engine: Engine, make_jobs: Iterable[MakeJob], in_line: int) -> None:
+    """Runs jobs to their ends, of which `in_line` are with the engine at a time, and so may share steps.
+
+    The first error, and whatever interrupts the wait, cancels the others.
+    """
+    items: SimpleQueue[tuple[int, Item]] = SimpleQueue()
+
+    def put(number: int, item: Item) -> None:
+        items.put((number, item))
+
+    waiting = enumerate(make_jobs)
+    running: dict[int, Job] = {}
+    try:
+        while True:
+            some = islice(waiting, in_line - len(running))
+            jobs = {number: make_job(partial(put, number)) for number, make_job in some}
+            running |= jobs
+            engine.submit(*jobs.values())
+            if not running:
+                return
+            number, item = items.get()
+            del running[number]
+            _result(item)
+    except BaseException:
+        for job in running.values():
+            engine.cancel(job)
         raise
 
 

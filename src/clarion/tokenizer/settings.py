@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import reprlib
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from clarion.errors import TokenizerError, UnsupportedError
 from clarion.tokenizer import pretokenizer
 from clarion.tokenizer.pretokenizer import Pretokenizer
+
+if TYPE_CHECKING:
+    from clarion._native.files import Merging
 
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
 _brief = reprlib.Repr()
@@ -84,27 +86,43 @@ class Fields:
                 raise self.error(key, f"an array with {brief(value)}", "an array of strings")
         return list(values)
 
-    def merges(self, key: str, tokens: str) -> tuple[list[tuple[str, str]], Iterable[str]] | None:
-        """An array of strings of two symbols with a space between; of equal ones the first.
+    def merging(self, key: str, tokens: str) -> Merging:
+        """What merges by an array of strings, each two symbols with a space between, into those of `tokens`.
 
-        Second are symbols, and what two of them give: all those that the array `tokens` lacks are among them.
+        Raises:
+            TokenizerError: an array is missing, or a string is no merge.
         """
-        values = self.sequence(key)
-        if values is None:
+        from clarion._native.files import Merging
+
+        found: list[Any] = []
+        for name in (key, tokens):
+            places = self._places(name)
+            if places is None:
+                raise self.error(name, "missing", "an array of strings")
+            found += places
+        try:
+            made = Merging(*found)
+        except ValueError as error:
+            (index,) = error.args
+            text = (self.strings(key) or [])[index]
+            raise self.error(key, f"{brief(text)} at {index}", "two symbols with a space between") from None
+        self._check()
+        return made
+
+    def _places(self, key: str) -> tuple[Any, Any, Any] | None:
+        """Bytes that hold an array's strings, and where each begins and how long it is."""
+        import numpy as np
+
+        places = getattr(self.sequence(key), "places", None)
+        if places is not None:
+            found: tuple[Any, Any, Any] = places()
+            return found
+        strings = self.strings(key)
+        if strings is None:
             return None
-        read = getattr(values, "merges", None)
-        if read is not None:
-            found: tuple[list[tuple[str, str]], list[str]] | None = read(self.sequence(tokens))
-            self._check()
-            if found is not None:
-                return found
-        pairs: dict[tuple[str, str], None] = {}
-        for index, text in enumerate(self.strings(key) or ()):
-            left, _, right = text.partition(" ")
-            if not left or not right:
-                raise self.error(key, f"{brief(text)} at {index}", "two symbols with a space between")
-            pairs[left, right] = None
-        return list(pairs), chain(chain.from_iterable(pairs), map("".join, pairs))
+        raws = [text.encode("utf-8", "surrogateescape") for text in strings]
+        lengths = np.fromiter(map(len, raws), np.int64, len(raws))
+        return np.frombuffer(b"".join(raws), np.uint8), np.cumsum(lengths) - lengths, lengths
 
     def floats(self, key: str, least: int) -> array[float] | None:
         """An array of at least `least` numbers in float32, none of them NaN."""
