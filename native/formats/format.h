@@ -21,6 +21,8 @@
 //     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
 //     static void weights(const uint8_t* panel, int64_t offset of the block in a row, Sink&);
 //
+// The vectors of weights() are of Sink::Vector: of 16 rows, u8x64, or where those take several registers, of the rows of
+// one, which begin at `panel`.
 // weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
 // of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
 // sink.finish(). Where `int runs` is 2, it delivers the first 16 columns of each 32, calls sink.next_run(), then the
@@ -35,6 +37,7 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "simd/simd.h"
@@ -49,6 +52,20 @@ template <int n, typename Body>
 [[gnu::always_inline]] inline void unrolled(Body&& body) {
     [&]<int... i>(std::integer_sequence<int, i...>)
         CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
+}
+
+// Whether vectors of 16 rows take several registers. A header of native/simd says so with the member Part of its
+// accumulators, the sums of the rows of one register, whose member Vector is the type of their weights.
+template <typename Accumulator>
+concept in_parts = requires { typename Accumulator::Part; };
+
+// body(i) for i = 0 .. n-1, unrolled where a vector is a register or two; where it is more, one step is code enough.
+template <int n, typename Body>
+[[gnu::always_inline]] inline void steps(const Body& body) {
+    if constexpr (in_parts<simd::high_accumulator>)
+        for (int i = 0; i < n; ++i) body(i);
+    else
+        unrolled<n>([&]<int i>() CLARION_INLINE { body(std::integral_constant<int, i>{}); });
 }
 
 // Numbers of a file, which are little-endian whatever the processor is. Every decoder reads them through these; bytes and
@@ -74,13 +91,33 @@ template <typename T, typename Use>
         return use(x);
     }
 }
+// A vector of all 16 rows, or of those of some registers.
+template <typename Vector>
+[[gnu::always_inline]] inline Vector load_rows(const uint8_t* p) {
+    if constexpr (std::is_same_v<Vector, simd::u8x64>) {
+        return simd::load_bytes(p);
+    } else {
+        Vector v;
+        std::memcpy(&v, p, sizeof v);
+        return v;
+    }
+}
+template <typename Vector>
+[[gnu::always_inline]] inline void store_rows(uint8_t* p, Vector v) {
+    if constexpr (std::is_same_v<Vector, simd::u8x64>)
+        simd::store_bytes(p, v);
+    else
+        std::memcpy(p, &v, sizeof v);
+}
 // Bytes at .. at + 3 of a panel's rows.
-[[gnu::always_inline]] inline simd::i32x16 load_quad(const uint8_t* panel, int64_t at) {
-    return simd::as_i32(simd::load_bytes(panel + 16 * at));
+template <typename Vector = simd::u8x64>
+[[gnu::always_inline]] inline auto load_quad(const uint8_t* panel, int64_t at) {
+    return simd::as_i32(load_rows<Vector>(panel + 16 * at));
 }
 // Bytes at .. at + 15 of a panel's rows, four of each in a vector.
-[[gnu::always_inline]] inline void load_quads(const uint8_t* panel, int64_t at, simd::u8x64 quads[4]) {
-    unrolled<4>([&]<int i>() CLARION_INLINE { quads[i] = simd::load_bytes(panel + 16 * at + 64 * i); });
+template <typename Vector>
+[[gnu::always_inline]] inline void load_quads(const uint8_t* panel, int64_t at, Vector* quads) {
+    unrolled<4>([&]<int i>() CLARION_INLINE { quads[i] = load_rows<Vector>(panel + 16 * at + 64 * i); });
 }
 // The 16-bit float at `at` of every row, where the rows' blocks have an odd number of those.
 inline simd::f32x16 first_f16(const uint8_t* panel, int64_t at) {
@@ -110,8 +147,8 @@ inline void unpack_pairs(const uint8_t* __restrict q, uint8_t* __restrict u) {
             for (int i = 0; i < 32; ++i) u[128 * half + 32 * k + i] = q[32 * half + i] >> 2 * k & 3;
 }
 
-template <int g>
-simd::u8x64 pair_of(simd::u8x64 q) {
+template <int g, typename Vector>
+Vector pair_of(Vector q) {
     return simd::bit_and(simd::as_u8(simd::shift_right<2 * g>(simd::as_i32(q))), simd::set1_u8(3));
 }
 // The same for 16 rows: 128 columns from 32 bytes of each, as one unit of a panel decoder.
@@ -119,7 +156,7 @@ template <typename Sink>
 [[gnu::always_inline]] inline void put_pairs(const uint8_t* panel, int64_t at, Sink& sink) {
     sink.begin();
     for (int run = 0; run < 2; ++run) {
-        simd::u8x64 q[4];
+        typename Sink::Vector q[4];
         load_quads(panel, at + 16 * run, q);
         unrolled<2>([&]<int c>() CLARION_INLINE {
             unrolled<4>([&]<int g>() CLARION_INLINE {
@@ -148,7 +185,8 @@ inline void first_pairs(const uint8_t* panel, int64_t blocks, int64_t stride, fl
 
 // Quads `low` from the low nibbles of two vectors, quads `high` from the high ones.
 template <int low, int high, typename Sink>
-[[gnu::always_inline]] inline void put_nibbles2(simd::u8x64 q0, simd::u8x64 q1, Sink& sink) {
+[[gnu::always_inline]] inline void put_nibbles2(typename Sink::Vector q0, typename Sink::Vector q1,
+                                                Sink& sink) {
     if constexpr (requires { sink.template put_nibbles2<low, high>(q0, q1); }) {
         sink.template put_nibbles2<low, high>(q0, q1);
     } else {
@@ -161,7 +199,7 @@ template <int low, int high, typename Sink>
 template <typename Sink>
 [[gnu::always_inline]] inline void put_nibbles(const uint8_t* panel, int64_t at, Sink& sink) {
     sink.begin();
-    simd::u8x64 q[4];
+    typename Sink::Vector q[4];
     load_quads(panel, at, q);
     put_nibbles2<0, 4>(q[0], q[1], sink);
     put_nibbles2<2, 6>(q[2], q[3], sink);
@@ -173,7 +211,7 @@ template <typename Sink>
     sink.begin();
     const simd::u8x64 sign = simd::set1_u8(0x80);
     unrolled<2>([&]<int half>() CLARION_INLINE {
-        simd::u8x64 q[4];
+        typename Sink::Vector q[4];
         load_quads(panel, at + 16 * half, q);
         sink.template put2<4 * half>(simd::bit_xor(q[0], sign), simd::bit_xor(q[1], sign));
         sink.template put2<4 * half + 2>(simd::bit_xor(q[2], sign), simd::bit_xor(q[3], sign));
@@ -182,8 +220,8 @@ template <typename Sink>
 }
 
 // Byte j of each row's four, unsigned or signed.
-template <int j>
-simd::i32x16 byte_of(simd::i32x16 v) {
+template <int j, typename Vector>
+Vector byte_of(Vector v) {
     return simd::bit_and(simd::shift_right<8 * j>(v), simd::set1(int32_t{0xff}));
 }
 template <int j>

@@ -47,10 +47,10 @@ struct MXFP4 {
                                                  Sink& sink) {
         sink.begin();
         const simd::u8x64 nibble = simd::set1_u8(15), codes = simd::repeat_16(codebook);
-        simd::u8x64 q[4];
+        typename Sink::Vector q[4];
         load_quads(panel, at, q);
-        const auto low = [&](simd::u8x64 x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
-        const auto high = [&](simd::u8x64 x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
+        const auto low = [&](auto x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
+        const auto high = [&](auto x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
         sink.template put2<0>(low(q[0]), low(q[1]));
         sink.template put2<2>(low(q[2]), low(q[3]));
         sink.template put2<4>(high(q[0]), high(q[1]));

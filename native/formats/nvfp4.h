@@ -25,11 +25,11 @@ struct NVFP4 {
     template <typename Sink>
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         const simd::u8x64 nibble = simd::set1_u8(15), codes = simd::repeat_16(codebooks.e2m1);
-        const auto low = [&](simd::u8x64 x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
-        const auto high = [&](simd::u8x64 x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
+        const auto low = [&](auto x) { return simd::look_up(codes, simd::bit_and(x, nibble)); };
+        const auto high = [&](auto x) { return simd::look_up(codes, simd::shift_right_u8<4>(x)); };
         sink.begin();
         unrolled<2>([&]<int half>() CLARION_INLINE {
-            simd::u8x64 q[4];
+            typename Sink::Vector q[4];
             load_quads(panel, at + 4 + 16 * half, q);
             unrolled<2>([&]<int g>() CLARION_INLINE {
                 constexpr int quad = 8 * half + 4 * g;

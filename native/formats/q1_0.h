@@ -23,9 +23,9 @@ struct Q1_0 {
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         for (int g = 0; g < 4; ++g) {
             sink.begin();
-            simd::i32x16 bits = load_quad(panel, at + 2 + 4 * g);
+            auto bits = load_quad<typename Sink::Vector>(panel, at + 2 + 4 * g);
             unrolled<4>([&]<int step>() CLARION_INLINE {
-                simd::u8x64 w0 = simd::set1_u8(0), w1 = w0;
+                typename Sink::Vector w0{}, w1{};
                 simd::change_flagged(w0, w1, bits, 0, 2);
                 bits = simd::shift_right<8>(bits);
                 sink.template put2<2 * step>(w0, w1);

@@ -24,7 +24,7 @@ struct Q2_0 {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
             unrolled<2>([&]<int c>() CLARION_INLINE {
-                const simd::i32x16 q = load_quad(panel, at + 2 + 8 * half + 4 * c);
+                const auto q = load_quad<typename Sink::Vector>(panel, at + 2 + 8 * half + 4 * c);
                 sink.template put2<4 * c>(four(byte_of<0>(q)), four(byte_of<1>(q)));
                 sink.template put2<4 * c + 2>(four(byte_of<2>(q)), four(byte_of<3>(q)));
             });
@@ -41,8 +41,9 @@ struct Q2_0 {
 
   private:
     // The pairs of bits of a byte to four bytes.
-    static simd::u8x64 four(simd::i32x16 byte) {
-        const simd::i32x16 two = simd::bit_or(byte, simd::shift_left<12>(byte));
+    template <typename Vector>
+    static auto four(Vector byte) {
+        const Vector two = simd::bit_or(byte, simd::shift_left<12>(byte));
         return simd::bit_and(simd::as_u8(simd::bit_or(two, simd::shift_left<6>(two))), simd::set1_u8(3));
     }
 };

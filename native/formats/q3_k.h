@@ -43,7 +43,7 @@ struct Q3_K {
         for (int half = 0; half < 2; ++half) {
             sink.begin();
             for (int run = 0; run < 2; ++run) {
-                simd::u8x64 q[4], h[4];
+                typename Sink::Vector q[4], h[4];
                 load_quads(panel, at + 32 + 32 * half + 16 * run, q);
                 load_quads(panel, at + 16 * run, h);
                 if (half != 0)
@@ -73,10 +73,10 @@ struct Q3_K {
     }
 
   private:
-    template <int g>
-    static simd::u8x64 three(simd::u8x64 q, simd::u8x64 h) {
-        const simd::i32x16 low = simd::shift_right<2 * g>(simd::as_i32(q)), bits = simd::as_i32(h);
-        const simd::i32x16 high =
+    template <int g, typename Vector>
+    static Vector three(Vector q, Vector h) {
+        const auto low = simd::shift_right<2 * g>(simd::as_i32(q)), bits = simd::as_i32(h);
+        const auto high =
             g < 2 ? simd::shift_left < g<2 ? 2 - g : 0>(bits) : simd::shift_right < g<2 ? 0 : g - 2>(bits);
         return simd::bit_or(simd::bit_and(simd::as_u8(low), simd::set1_u8(3)),
                             simd::bit_and(simd::as_u8(high), simd::set1_u8(4)));

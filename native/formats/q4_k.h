@@ -24,7 +24,7 @@ struct Q4_K {
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
-                simd::u8x64 q[4];
+                typename Sink::Vector q[4];
                 load_quads(panel, at + 16 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;

@@ -29,13 +29,14 @@ struct Q5_0 {
     template <typename Sink>
     [[gnu::always_inline]] static void put_fives(const uint8_t* panel, int64_t at, Sink& sink) {
         sink.begin();
-        simd::i32x16 h = load_quad(panel, at);
-        simd::u8x64 q[4];
+        using Vector = typename Sink::Vector;
+        auto h = load_quad<Vector>(panel, at);
+        Vector q[4];
         load_quads(panel, at + 4, q);
         const simd::u8x64 nibble = simd::set1_u8(15);
         unrolled<4>([&]<int step>() CLARION_INLINE {
             constexpr int i = step % 2 * 2;
-            simd::u8x64 w0, w1;
+            Vector w0, w1;
             if constexpr (step < 2) {
                 w0 = simd::bit_and(q[i], nibble);
                 w1 = simd::bit_and(q[i + 1], nibble);

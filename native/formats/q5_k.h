@@ -21,18 +21,19 @@ struct Q5_K {
 
     template <typename Sink>
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
-        simd::u8x64 h[8];
+        using Vector = typename Sink::Vector;
+        Vector h[8];
         load_quads(panel, at + 16, h);
         load_quads(panel, at + 32, h + 4);
         for (int pair = 0; pair < 4; ++pair) {
             sink.begin();
             unrolled<2>([&]<int half>() CLARION_INLINE {
-                simd::u8x64 q[4];
+                Vector q[4];
                 load_quads(panel, at + 48 + 32 * pair + 16 * half, q);
                 unrolled<2>([&]<int c>() CLARION_INLINE {
                     constexpr int quad = 4 * half + 2 * c;
-                    const simd::u8x64 q0 = q[2 * c], q1 = q[2 * c + 1];
-                    simd::u8x64 &h0 = h[4 * half + 2 * c], &h1 = h[4 * half + 2 * c + 1];
+                    const Vector q0 = q[2 * c], q1 = q[2 * c + 1];
+                    Vector &h0 = h[4 * half + 2 * c], &h1 = h[4 * half + 2 * c + 1];
                     sink.template put2<quad>(low(q0, h0), low(q1, h1));
                     sink.template put2<quad + 8>(high(q0, h0), high(q1, h1));
                     h0 = simd::shift_right_u8<2>(h0);
@@ -52,11 +53,13 @@ struct Q5_K {
 
   private:
     // Bit 0 of h becomes the fifth bit of the low nibbles, bit 1 that of the high ones.
-    static simd::u8x64 low(simd::u8x64 q, simd::u8x64 h) {
+    template <typename Vector>
+    static Vector low(Vector q, Vector h) {
         return simd::bit_or(simd::bit_and(q, simd::set1_u8(15)),
                             simd::bit_and(simd::shift_left_u8<4>(h), simd::set1_u8(16)));
     }
-    static simd::u8x64 high(simd::u8x64 q, simd::u8x64 h) {
+    template <typename Vector>
+    static Vector high(Vector q, Vector h) {
         return simd::bit_or(simd::shift_right_u8<4>(q),
                             simd::bit_and(simd::shift_left_u8<3>(h), simd::set1_u8(16)));
     }

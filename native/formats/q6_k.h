@@ -61,22 +61,23 @@ struct Q6_K {
     template <typename Sink>
     [[gnu::always_inline]] static void put_run(const uint8_t* panel, int64_t at, int half, int r,
                                                Sink& sink) {
+        using Vector = typename Sink::Vector;
         const uint8_t* l = panel + 16 * (at + 64 * half + 16 * r);
         const uint8_t* h = panel + 16 * (at + 128 + 32 * half + 16 * r);
         unrolled<2>([&]<int c>() CLARION_INLINE {  // six vectors at a time: twelve registers of AVX2
             constexpr int quad = 2 * c, a = 64 * quad, b = a + 64, next = 16 * 32;
-            const simd::u8x64 l0 = simd::load_bytes(l + a), l1 = simd::load_bytes(l + b);
-            const simd::u8x64 m0 = simd::load_bytes(l + next + a), m1 = simd::load_bytes(l + next + b);
-            const simd::u8x64 h0 = simd::load_bytes(h + a), h1 = simd::load_bytes(h + b);
+            const Vector l0 = load_rows<Vector>(l + a), l1 = load_rows<Vector>(l + b);
+            const Vector m0 = load_rows<Vector>(l + next + a), m1 = load_rows<Vector>(l + next + b);
+            const Vector h0 = load_rows<Vector>(h + a), h1 = load_rows<Vector>(h + b);
             sink.template put2<quad>(run<0>(l0, h0), run<0>(l1, h1));
             sink.template put2<quad + 8>(run<1>(m0, h0), run<1>(m1, h1));
             sink.template put2<quad + 16>(run<2>(l0, h0), run<2>(l1, h1));
             sink.template put2<quad + 24>(run<3>(m0, h0), run<3>(m1, h1));
         });
     }
-    template <int k>
-    static simd::u8x64 run(simd::u8x64 l, simd::u8x64 h) {
-        const simd::u8x64 low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);
+    template <int k, typename Vector>
+    static Vector run(Vector l, Vector h) {
+        const Vector low = k < 2 ? simd::bit_and(l, simd::set1_u8(15)) : simd::shift_right_u8<4>(l);
         const simd::u8x64 high2 = simd::set1_u8(0x30);
         if constexpr (k == 3)
             return simd::bit_or(low, simd::bit_and(simd::shift_right_u8<2>(h), high2));

@@ -25,6 +25,7 @@ struct TQ1_0 {
     template <typename Sink>
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         // Columns 0-159 are the five digits of 32 bytes; 160-239 those of 16 more; the last 16 four digits of four.
+        using Digits = DigitsOf<typename Sink::Vector>;
         Digits digits[8];
         for (int i = 0; i < 8; ++i) digits[i] = Digits(panel, at + 4 * i);
         for (int g = 0; g < 5; ++g) {
@@ -58,30 +59,30 @@ struct TQ1_0 {
 
   private:
     // Bytes as fractions in base 3: each is multiplied by three, and what leaves it is a digit. Even and odd bytes apart.
-    struct Digits {
-        simd::i32x16 even, odd;
+    template <typename Vector>
+    struct DigitsOf {
+        using Numbers = decltype(simd::as_i32(Vector{}));
+        Numbers even, odd;
 
-        Digits() = default;
-        Digits(const uint8_t* panel, int64_t at) {
-            const simd::i32x16 q = load_quad(panel, at);
+        DigitsOf() = default;
+        DigitsOf(const uint8_t* panel, int64_t at) {
+            const Numbers q = load_quad<Vector>(panel, at);
             even = low_bytes(q);
             odd = low_bytes(simd::shift_right<8>(q));
         }
-        [[gnu::always_inline]] simd::u8x64 next() {
-            const simd::i32x16 e = simd::add(even, simd::shift_left<1>(even));
-            const simd::i32x16 o = simd::add(odd, simd::shift_left<1>(odd));
+        [[gnu::always_inline]] Vector next() {
+            const Numbers e = simd::add(even, simd::shift_left<1>(even));
+            const Numbers o = simd::add(odd, simd::shift_left<1>(odd));
             even = low_bytes(e);
             odd = low_bytes(o);
             return simd::as_u8(simd::bit_or(low_bytes(simd::shift_right<8>(e)),
                                             simd::bit_and(o, simd::set1(static_cast<int32_t>(0xff00ff00)))));
         }
-        static simd::i32x16 low_bytes(simd::i32x16 v) {
-            return simd::bit_and(v, simd::set1(int32_t{0x00ff00ff}));
-        }
+        static Numbers low_bytes(Numbers v) { return simd::bit_and(v, simd::set1(int32_t{0x00ff00ff})); }
     };
-    template <int quad, typename Sink>
+    template <int quad, typename Digits, typename Sink>
     [[gnu::always_inline]] static void put(Digits& a, Digits& b, Sink& sink) {
-        const simd::u8x64 w0 = a.next(), w1 = b.next();
+        const auto w0 = a.next(), w1 = b.next();
         sink.template put2<quad>(w0, w1);
     }
 

@@ -7,6 +7,7 @@
 #include "formats/table.h"
 #include "kernels/float_product.h"
 #include "kernels/grid_product.h"
+#include "kernels/part_sinks.h"
 #include "kernels/row_decoder.h"
 #include "kernels/sinks.h"
 
@@ -42,13 +43,21 @@ constexpr Format row() {
         f.multiply_floats = multiply_floats<F>;
         f.dequantize_floats = F::dequantize;
     }
-    if constexpr (requires { F::live; }) {
-        if constexpr (simd::live_groups > 0) f.decode_panel = decode_tile<F>;
-        constexpr int sums = OneToken<F, simd::high_accumulator>::sums;
-        if constexpr (F::hot && sums <= simd::live_groups)
-            f.one_fast = multiply_one<F, simd::fast_accumulator<is_wide(F::largest)>>;
-        if constexpr (F::hot && sums <= simd::live_groups_high)
-            f.one_high = multiply_one<F, simd::high_accumulator>;
+    if constexpr (requires { F::live; } && simd::live_groups > 0) {
+        using Fast = simd::fast_accumulator<is_wide(F::largest)>;
+        using High = simd::high_accumulator;
+        constexpr int sums = OneToken<F, High>::sums;
+        constexpr bool fast = F::hot && sums <= simd::live_groups,
+                       high = F::hot && sums <= simd::live_groups_high;
+        if constexpr (in_parts<High>) {
+            f.decode_panel = decode_tile_parts<F, High>;
+            if constexpr (fast) f.one_fast = multiply_one_parts<F, Fast>;
+            if constexpr (high) f.one_high = multiply_one_parts<F, High>;
+        } else {
+            f.decode_panel = decode_tile<F>;
+            if constexpr (fast) f.one_fast = multiply_one<F, Fast>;
+            if constexpr (high) f.one_high = multiply_one<F, High>;
+        }
     }
     if constexpr (requires { F::grid(); } && simd::live_groups > 0) {
         f.decode_panel = decode_codes<F>;

@@ -53,6 +53,17 @@ struct GridBlock {
     // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
     [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
                                         simd::u8x64& w0, simd::u8x64& w1) const {
+        if constexpr (in_parts<simd::high_accumulator>)
+            columns_called(grid, step, set, w0, w1);
+        else
+            columns_here(grid, step, set, w0, w1);
+    }
+    [[gnu::noinline]] void columns_called(const Grid<Entry>& grid, int64_t step, const simd::i32x16& set,
+                                          simd::u8x64& w0, simd::u8x64& w1) const {
+        columns_here(grid, step, set, w0, w1);
+    }
+    [[gnu::always_inline]] void columns_here(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
+                                             simd::u8x64& w0, simd::u8x64& w1) const {
         if constexpr (sizeof(Entry) == 8) {
             simd::look_up_rows(grid.entries, index + 16 * step, w0, w1);
             simd::change_flagged(w0, w1, set, grid.flip, grid.more);

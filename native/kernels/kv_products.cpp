@@ -119,29 +119,29 @@ void multiply(const Panels& panels, const Encoded& a, Matrix out, Fetch<2>& fetc
     auto ahead = fetch;
     for (int64_t p = 0; p < panels.n; ++p, out.data += lanes) {
         f32x16 total[Q];
-        unrolled<Q>([&]<int j>() CLARION_INLINE { total[j] = simd::load(out.row(j)); });
+        steps<Q>([&](auto j) CLARION_INLINE { total[j] = simd::load(out.row(j)); });
         const uint8_t* quads = a.quads(0);
         for (int64_t b = 0; b < panels.blocks; ++b) {
             Accumulator acc[Q];
-            unrolled<Q>([&]<int j>() CLARION_INLINE {
+            steps<Q>([&](auto j) CLARION_INLINE {
                 acc[j] = Accumulator::start((Accumulator::bias - panels.offset) * a.blocks(j)[b].sum);
             });
             for (int64_t i = 0; i < panels.pairs; ++i, u += 2 * line, quads += 2 * Encoded::quad_bytes) {
                 if constexpr (Q <= 4) ahead.step();
                 const simd::u8x64 w0 = simd::load_bytes(u), w1 = simd::load_bytes(u + line);
-                unrolled<Q>([&]<int j>() CLARION_INLINE { acc[j].dot2(w0, w1, quads + j * a.stride); });
+                steps<Q>([&](auto j) CLARION_INLINE { acc[j].dot2(w0, w1, quads + j * a.stride); });
             }
             f32x16 scale = simd::set1(1.0f);
             if (scales) {
                 scale = simd::load_f16(scales);
                 scales += lanes;
             }
-            unrolled<Q>([&]<int j>() CLARION_INLINE {
+            steps<Q>([&](auto j) CLARION_INLINE {
                 const f32x16 both = simd::mul(scale, simd::set1(a.blocks(j)[b].scale));
                 total[j] = simd::fma(simd::to_f32(acc[j].total()), both, total[j]);
             });
         }
-        unrolled<Q>([&]<int j>() CLARION_INLINE { simd::store(out.row(j), total[j]); });
+        steps<Q>([&](auto j) CLARION_INLINE { simd::store(out.row(j), total[j]); });
     }
     fetch = ahead;
 }
@@ -167,18 +167,18 @@ void widen(const PageMatrix& m, int64_t n, float* out) {
 template <int n>
 [[gnu::always_inline]] inline void encode(const f32x16* x, uint8_t* quads, Encoded::Block& block) {
     f32x16 largest = simd::abs(x[0]);
-    unrolled<n - 1>([&]<int i>() CLARION_INLINE { largest = simd::max(largest, simd::abs(x[i + 1])); });
+    steps<n - 1>([&](auto i) CLARION_INLINE { largest = simd::max(largest, simd::abs(x[i + 1])); });
     const float greatest = simd::reduce_max(largest);
     const float inverse = static_cast<float>(simd::high_limit) / greatest;
     if (inverse > std::numeric_limits<float>::max()) {  // all zero, or below 1e-34; NaN may hide behind zeros
         f32x16 any = simd::zero();
-        unrolled<n>([&]<int i>() CLARION_INLINE { any = simd::add(any, simd::sub(x[i], x[i])); });
+        steps<n>([&](auto i) CLARION_INLINE { any = simd::add(any, simd::sub(x[i], x[i])); });
         std::fill_n(quads, n * 4 * Encoded::quad_bytes, uint8_t{0});
         block = {simd::reduce_add(any), 0};
         return;
     }
     f32x16 sums = simd::zero();
-    unrolled<n>([&]<int i>() CLARION_INLINE {
+    steps<n>([&](auto i) CLARION_INLINE {
         const simd::i32x16 a = simd::to_i32(simd::mul(x[i], simd::set1(inverse)));
         simd::encode_quads(quads + i * 4 * Encoded::quad_bytes, a);
         sums = simd::add(sums, simd::to_f32(a));
@@ -241,15 +241,15 @@ void encode_weights(const float* p, Range range, const PageMatrix& values, const
     const auto* scales = reinterpret_cast<const uint16_t*>(values.data);
     for (int64_t b = 0; b < kv_blocks(values.dim); ++b, scales += kv_page) {
         f32x16 x[4];
-        unrolled<4>([&]<int i>() CLARION_INLINE {
+        steps<4>([&](auto i) CLARION_INLINE {
             x[i] = simd::mul(simd::load(p + i * lanes), simd::load_f16(scales + i * lanes));
         });
         if (range.from > 0 || range.to < kv_page) {
             float masked[kv_page];
-            unrolled<4>([&]<int i>() CLARION_INLINE { simd::store(masked + i * lanes, x[i]); });
+            steps<4>([&](auto i) CLARION_INLINE { simd::store(masked + i * lanes, x[i]); });
             std::fill(masked, masked + range.from, 0.0f);
             std::fill(masked + range.to, masked + kv_page, 0.0f);
-            unrolled<4>([&]<int i>() CLARION_INLINE { x[i] = simd::load(masked + i * lanes); });
+            steps<4>([&](auto i) CLARION_INLINE { x[i] = simd::load(masked + i * lanes); });
         }
         const Encoded block = weights_block(rows, b);
         encode<4>(x, block.quads(row), *block.blocks(row));

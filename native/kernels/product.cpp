@@ -66,8 +66,8 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
                 acc[t] = Accumulator::start(unbias * a_sum);
             });
             const int64_t quads = column / 4 * Accumulator::quad_bytes;
-            unrolled<group / 8>([&]<int q>() CLARION_INLINE {
-                constexpr int at = h * group / 4 + 2 * q;
+            steps<group / 8>([&](auto q) CLARION_INLINE {
+                const int at = h * group / 4 + 2 * q;
                 const simd::u8x64 w0 = simd::load_bytes(u + 64 * at), w1 = simd::load_bytes(u + 64 * at + 64);
                 unrolled<N>([&]<int t>() CLARION_INLINE {
                     const auto* row = reinterpret_cast<const uint8_t*>(rows[t]) + quads;
@@ -121,7 +121,7 @@ void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, c
         const simd::f32x16 by = simd::set1(*a_scale);
         for (int64_t h = g; h < g + groups; ++h) {
             auto acc = Accumulator::start(unbias * a_sum[h]);
-            unrolled<group / 8>([&]<int q>() CLARION_INLINE {
+            steps<group / 8>([&](auto q) CLARION_INLINE {
                 acc.dot2(simd::load_bytes(u + 128 * q), simd::load_bytes(u + 128 * q + 64),
                          quads + 2 * q * Accumulator::quad_bytes);
             });
@@ -227,7 +227,7 @@ template <typename Accumulator, int N>
         },
         fetch);
     // Two groups of 16 have a sum in between, for which so many tokens have no registers.
-    constexpr int fewer = N >= 12 ? 8 : std::min(N, 4);
+    constexpr int fewer = in_parts<Accumulator> ? 1 : N >= 12 ? 8 : std::min(N, 4);
     int64_t t = done;
     for (const auto& [tokens, dot] :
          format.group == 32 ? dots<Accumulator, 32, N> : dots<Accumulator, 16, fewer>)

@@ -26,15 +26,16 @@ template <typename F>
 }
 
 // Keeps them as a tile, for many tokens.
-template <typename F>
+template <typename F, typename Rows = simd::u8x64>
 struct TileSink {
+    using Vector = Rows;
     uint8_t* u;
 
     void begin() const {}
     template <int quad>
-    void put2(simd::u8x64 w0, simd::u8x64 w1) const {
-        simd::store_bytes(u + 64 * quad, w0);
-        simd::store_bytes(u + 64 * quad + 64, w1);
+    void put2(Vector w0, Vector w1) const {
+        store_rows(u + 64 * quad, w0);
+        store_rows(u + 64 * quad + 64, w1);
     }
     void next_run() { u += 16 * 16; }
     void finish() { u += 16 * F::live * F::group - (in_runs<F> ? 2 * 16 * 16 : 0); }
@@ -63,6 +64,7 @@ struct SumsOf<F, Accumulator> {
 // their sums wait in memory until the unit is.
 template <typename F, typename Accumulator>
 struct OneToken {
+    using Vector = simd::u8x64;
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
     static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
     static constexpr bool waits = in_runs<F> && F::group == 16;

@@ -1,5 +1,5 @@
-// What only the codebook formats need, in plain C++. These are templates, so that a header's own function of the same
-// name, which is none, is preferred: a header defines them where its processor has something better.
+// What only the codebook formats need, in plain C++. These are templates of any types, so that a header's own function of
+// the same name is preferred: a header defines them where its processor has something better.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +44,8 @@ struct PackedCodebook {
 
 // Byte j of a row of w0 becomes (byte ^ flip) + add where bit j of the row's flags is set, byte j of w1 where bit
 // 4 + j is.
-template <typename = void>
-void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip, uint8_t more) {
+template <typename Vector, typename Flags>
+void change_flagged(Vector& w0, Vector& w1, Flags flags, uint8_t flip, uint8_t more) {
     alignas(64) uint8_t u[2][64];
     alignas(64) int32_t set[16];
     store_bytes(u[0], w0);
@@ -60,8 +60,8 @@ void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip, uint8_t mo
 }
 
 // Byte j becomes twice - byte in the same places.
-template <typename = void>
-[[gnu::always_inline]] inline void negate_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t twice) {
+template <typename Vector, typename Flags>
+[[gnu::always_inline]] inline void negate_flagged(Vector& w0, Vector& w1, Flags flags, uint8_t twice) {
     change_flagged(w0, w1, flags, 0xff, static_cast<uint8_t>(twice + 1));
 }
 

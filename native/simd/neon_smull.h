@@ -33,6 +33,17 @@ struct fast_sums {
             sum[2 * i + 1] = vpadalq_s16(sum[2 * i + 1], vmlal_high_s8(vmull_high_s8(s0, q0), s1, q1));
         }
     }
+    // One quad, which may have -128: then two products do not fit.
+    [[gnu::always_inline]] void dot(u8x64 w, const uint8_t* quad) {
+        int32_t four;
+        std::memcpy(&four, quad, 4);
+        const int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(four));
+        for (int i = 0; i < 4; ++i) {
+            const int8x16_t s = vreinterpretq_s8_u8(veorq_u8(w.v[i], vdupq_n_u8(0x80)));
+            sum[2 * i] = vpadalq_s16(sum[2 * i], vmull_s8(vget_low_s8(s), vget_low_s8(q)));
+            sum[2 * i + 1] = vpadalq_s16(sum[2 * i + 1], vmull_high_s8(s, q));
+        }
+    }
     i32x16 total() const {
         return each<i32x16>([&](int i) { return vpaddq_s32(sum[2 * i], sum[2 * i + 1]); });
     }

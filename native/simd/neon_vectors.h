@@ -249,6 +249,45 @@ struct Rows16 {
     }
 }
 
+// Entries of two rows are loaded into one register; then the even 32-bit elements of two are the first halves of the
+// entries, in row order.
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
+                                                u8x64& w1) {
+    const auto two = [=](int r) {
+        const uint64x1_t first = vld1_u64(table + index[r]), second = vld1_u64(table + index[r + 1]);
+        return vreinterpretq_u32_u64(vcombine_u64(first, second));
+    };
+    for (int i = 0; i < 4; ++i) {
+        const uint32x4_t a = two(4 * i), b = two(4 * i + 2);
+        w0.v[i] = vreinterpretq_u8_u32(vuzp1q_u32(a, b));
+        w1.v[i] = vreinterpretq_u8_u32(vuzp2q_u32(a, b));
+    }
+}
+[[gnu::always_inline]] inline void look_up_pairs(const uint32_t* table, const uint32_t* pairs, u8x64& w0,
+                                                 u8x64& w1) {
+    using Half [[gnu::may_alias]] = uint16_t;
+    const auto* halves = reinterpret_cast<const Half*>(pairs);
+    const auto four = [=](int half) {
+        const auto at = [=](int row) { return table[halves[half + 2 * row]]; };
+        return vreinterpretq_u8_u32(uint32x4_t{at(0), at(1), at(2), at(3)});
+    };
+    w0 = each<u8x64>([&](int i) { return four(8 * i); });
+    w1 = each<u8x64>([&](int i) { return four(8 * i + 1); });
+}
+[[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
+                                                  uint8_t more) {
+    const uint8x16_t first = vreinterpretq_u8_u32(uint32x4_t{0, 0x04040404, 0x08080808, 0x0c0c0c0c});
+    const auto change = [=](uint8x16_t w, uint8x16_t bytes, uint32_t bits) {
+        const uint8x16_t set = vtstq_u8(bytes, vreinterpretq_u8_u32(vdupq_n_u32(bits)));
+        return vaddq_u8(veorq_u8(w, vandq_u8(set, vdupq_n_u8(flip))), vandq_u8(set, vdupq_n_u8(more)));
+    };
+    for (int i = 0; i < 4; ++i) {
+        const uint8x16_t bytes = vqtbl1q_u8(vreinterpretq_u8_s32(flags.v[i]), first);
+        w0.v[i] = change(w0.v[i], bytes, 0x08040201);
+        w1.v[i] = change(w1.v[i], bytes, 0x80402010);
+    }
+}
+
 inline constexpr int32_t high_limit = 32639;
 
 [[gnu::always_inline]] inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }

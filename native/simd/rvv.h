@@ -3,4 +3,10 @@
 // members of a struct or elements of an array.)
 #pragma once
 
-#include "simd/portable.h"
+namespace clarion::simd {
+
+inline constexpr int register_bytes = 64;
+
+}  // namespace clarion::simd
+
+#include "simd/compiler_vectors.h"

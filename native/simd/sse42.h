@@ -1,10 +1,12 @@
-// SSE 4.2 (with SSSE3 and SSE 4.1): a vector of 16 rows is four registers of four.
+// SSE 4.2 (with SSSE3 and SSE 4.1): a vector of 16 rows is four registers of four. Weights are decoded, and multiplied with
+// one token, a register of rows at a time (kernels/part_sinks.h).
 #pragma once
 
 #include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "simd/half.h"
 
@@ -15,17 +17,25 @@ inline constexpr int lanes = 16;
 struct f32x16 {
     __m128 v[4];
 };
-struct i32x16 {
-    __m128i v[4];
+// n registers of such vectors.
+template <int n>
+struct Words {
+    __m128i v[n];
 };
-struct u8x64 {
-    __m128i v[4];
+template <int n>
+struct Bytes {
+    __m128i v[n];
 };
+using i32x16 = Words<4>;
+using u8x64 = Bytes<4>;
 
-// Result { op(register 0), .. op(register 3) }.
+// Result { op(register 0), .. }.
 template <typename Result, typename Op>
 [[gnu::always_inline]] inline Result each(Op op) {
-    return {{op(0), op(1), op(2), op(3)}};
+    if constexpr (sizeof(Result) == 16)
+        return {{op(0)}};
+    else
+        return {{op(0), op(1), op(2), op(3)}};
 }
 inline __m128i load_128(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
 inline void store_128(void* p, __m128i x) { _mm_storeu_si128(static_cast<__m128i*>(p), x); }
@@ -98,29 +108,33 @@ inline void store(int32_t* p, i32x16 x) {
 inline i32x16 set1(int32_t x) {
     return each<i32x16>([=](int) { return _mm_set1_epi32(x); });
 }
-inline i32x16 add(i32x16 x, i32x16 y) {
-    return each<i32x16>([&](int i) { return _mm_add_epi32(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Words<n> add(Words<n> x, Words<m> y) {
+    return each<Words<n>>([&](int i) { return _mm_add_epi32(x.v[i], y.v[i]); });
 }
-inline i32x16 sub(i32x16 x, i32x16 y) {
-    return each<i32x16>([&](int i) { return _mm_sub_epi32(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Words<n> sub(Words<n> x, Words<m> y) {
+    return each<Words<n>>([&](int i) { return _mm_sub_epi32(x.v[i], y.v[i]); });
 }
-inline i32x16 bit_and(i32x16 x, i32x16 y) {
-    return each<i32x16>([&](int i) { return _mm_and_si128(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Words<n> bit_and(Words<n> x, Words<m> y) {
+    return each<Words<n>>([&](int i) { return _mm_and_si128(x.v[i], y.v[i]); });
 }
-inline i32x16 bit_or(i32x16 x, i32x16 y) {
-    return each<i32x16>([&](int i) { return _mm_or_si128(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Words<n> bit_or(Words<n> x, Words<m> y) {
+    return each<Words<n>>([&](int i) { return _mm_or_si128(x.v[i], y.v[i]); });
 }
-template <int n>
-i32x16 shift_left(i32x16 x) {
-    return each<i32x16>([&](int i) { return _mm_slli_epi32(x.v[i], n); });
+template <int by, int n>
+inline Words<n> shift_left(Words<n> x) {
+    return each<Words<n>>([&](int i) { return _mm_slli_epi32(x.v[i], by); });
 }
-template <int n>
-i32x16 shift_right(i32x16 x) {
-    return each<i32x16>([&](int i) { return _mm_srli_epi32(x.v[i], n); });
+template <int by, int n>
+inline Words<n> shift_right(Words<n> x) {
+    return each<Words<n>>([&](int i) { return _mm_srli_epi32(x.v[i], by); });
 }
-template <int n>
-i32x16 shift_right_signed(i32x16 x) {
-    return each<i32x16>([&](int i) { return _mm_srai_epi32(x.v[i], n); });
+template <int by, int n>
+inline Words<n> shift_right_signed(Words<n> x) {
+    return each<Words<n>>([&](int i) { return _mm_srai_epi32(x.v[i], by); });
 }
 inline f32x16 to_f32(i32x16 x) {
     return each<f32x16>([&](int i) { return _mm_cvtepi32_ps(x.v[i]); });
@@ -187,33 +201,43 @@ inline void store_bytes(void* p, u8x64 x) {
 inline u8x64 set1_u8(uint8_t x) {
     return each<u8x64>([=](int) { return _mm_set1_epi8(static_cast<char>(x)); });
 }
-inline u8x64 bit_and(u8x64 x, u8x64 y) {
-    return each<u8x64>([&](int i) { return _mm_and_si128(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Bytes<n> bit_and(Bytes<n> x, Bytes<m> y) {
+    return each<Bytes<n>>([&](int i) { return _mm_and_si128(x.v[i], y.v[i]); });
 }
-inline u8x64 bit_or(u8x64 x, u8x64 y) {
-    return each<u8x64>([&](int i) { return _mm_or_si128(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Bytes<n> bit_or(Bytes<n> x, Bytes<m> y) {
+    return each<Bytes<n>>([&](int i) { return _mm_or_si128(x.v[i], y.v[i]); });
 }
-inline u8x64 bit_xor(u8x64 x, u8x64 y) {
-    return each<u8x64>([&](int i) { return _mm_xor_si128(x.v[i], y.v[i]); });
+template <int n, int m>
+inline Bytes<n> bit_xor(Bytes<n> x, Bytes<m> y) {
+    return each<Bytes<n>>([&](int i) { return _mm_xor_si128(x.v[i], y.v[i]); });
 }
 // There are no shifts of bytes: shift words and drop the bits that crossed.
-template <int n>
-u8x64 shift_left_u8(u8x64 x) {
-    return bit_and(each<u8x64>([&](int i) { return _mm_slli_epi16(x.v[i], n); }),
-                   set1_u8(static_cast<uint8_t>(0xff << n)));
+template <int by, int n>
+inline Bytes<n> shift_left_u8(Bytes<n> x) {
+    return bit_and(each<Bytes<n>>([&](int i) { return _mm_slli_epi16(x.v[i], by); }),
+                   set1_u8(static_cast<uint8_t>(0xff << by)));
 }
-template <int n>
-u8x64 shift_right_u8(u8x64 x) {
-    return bit_and(each<u8x64>([&](int i) { return _mm_srli_epi16(x.v[i], n); }), set1_u8(0xff >> n));
+template <int by, int n>
+inline Bytes<n> shift_right_u8(Bytes<n> x) {
+    return bit_and(each<Bytes<n>>([&](int i) { return _mm_srli_epi16(x.v[i], by); }), set1_u8(0xff >> by));
 }
 inline u8x64 repeat_16(const uint8_t* p) {
     return each<u8x64>([=](int) { return load_128(p); });
 }
-inline u8x64 look_up(u8x64 table, u8x64 index) {
-    return each<u8x64>([&](int i) { return _mm_shuffle_epi8(table.v[i], index.v[i]); });
+template <int n>
+inline Bytes<n> look_up(u8x64 table, Bytes<n> index) {
+    return each<Bytes<n>>([&](int i) { return _mm_shuffle_epi8(table.v[i], index.v[i]); });
 }
-inline i32x16 as_i32(u8x64 x) { return {{x.v[0], x.v[1], x.v[2], x.v[3]}}; }
-inline u8x64 as_u8(i32x16 x) { return {{x.v[0], x.v[1], x.v[2], x.v[3]}}; }
+template <int n>
+inline Words<n> as_i32(Bytes<n> x) {
+    return each<Words<n>>([&](int i) { return x.v[i]; });
+}
+template <int n>
+inline Bytes<n> as_u8(Words<n> x) {
+    return each<Bytes<n>>([&](int i) { return x.v[i]; });
+}
 inline f32x16 f16_low(u8x64 x) {
     return each<f32x16>([&](int i) { return widen_f16(_mm_and_si128(x.v[i], _mm_set1_epi32(0xffff))); });
 }
@@ -242,9 +266,51 @@ struct Rows16 {
     }
 }
 
-// Groups of columns whose sums stay in registers beside what a panel decoder needs: four each, of 16.
-inline constexpr int live_groups = 1;
-inline constexpr int live_groups_high = 1;  // with 16-bit activations
+// Entries of two rows are loaded into one register; then the even 32-bit elements of two are the first halves of the
+// entries, in row order.
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
+                                                u8x64& w1) {
+    const auto* entries = reinterpret_cast<const double*>(table);
+    for (int i = 0; i < 4; ++i, index += 4) {
+        const __m128 a = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[0]), entries + index[1]));
+        const __m128 b = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[2]), entries + index[3]));
+        w0.v[i] = _mm_castps_si128(_mm_shuffle_ps(a, b, 0x88));
+        w1.v[i] = _mm_castps_si128(_mm_shuffle_ps(a, b, 0xdd));
+    }
+}
+[[gnu::always_inline]] inline void look_up_pairs(const uint32_t* table, const uint32_t* pairs, u8x64& w0,
+                                                 u8x64& w1) {
+    // Read as halves, or the compiler makes vectors of masks and shifts, and takes them apart.
+    using Half [[gnu::may_alias]] = uint16_t;
+    const auto* halves = reinterpret_cast<const Half*>(pairs);
+    const auto four = [=](int half) {
+        const auto at = [=](int row) { return static_cast<int>(table[halves[half + 2 * row]]); };
+        const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(at(0)), at(1), 1);
+        const __m128i high = _mm_insert_epi32(_mm_cvtsi32_si128(at(2)), at(3), 1);
+        return _mm_unpacklo_epi64(low, high);
+    };
+    w0 = each<u8x64>([&](int i) { return four(8 * i); });
+    w1 = each<u8x64>([&](int i) { return four(8 * i + 1); });
+}
+template <int n>
+[[gnu::always_inline]] inline void change_flagged(Bytes<n>& w0, Bytes<n>& w1, Words<n> flags, uint8_t flip,
+                                                  uint8_t more) {
+    const __m128i first = _mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c);
+    const auto change = [=](__m128i w, __m128i bytes, int bits) {
+        const __m128i bit = _mm_set1_epi32(bits), set = _mm_cmpeq_epi8(_mm_and_si128(bytes, bit), bit);
+        const __m128i flipped = _mm_xor_si128(w, _mm_and_si128(set, _mm_set1_epi8(static_cast<char>(flip))));
+        return _mm_add_epi8(flipped, _mm_and_si128(set, _mm_set1_epi8(static_cast<char>(more))));
+    };
+    for (int i = 0; i < n; ++i) {
+        const __m128i bytes = _mm_shuffle_epi8(flags.v[i], first);
+        w0.v[i] = change(w0.v[i], bytes, 0x08040201);
+        w1.v[i] = change(w1.v[i], bytes, static_cast<int>(0x80402010));
+    }
+}
+
+// Groups of columns whose sums stay in registers beside what a panel decoder needs: one each, of 16.
+inline constexpr int live_groups = 8;
+inline constexpr int live_groups_high = 8;  // with 16-bit activations
 
 // ---- products
 
@@ -256,48 +322,28 @@ inline __m128i broadcast_quad(const uint8_t* quad) {
 
 // pmaddubsw adds two products u8 * s8 into 16 bits and saturates. Weights are taken signed, |w - 128| <= 128, with their
 // sign moved to the activation: at most 128 * 127 * 2 = 32512.
-template <bool wide>
-struct fast_accumulator {
+struct WideBytes {
     static constexpr int32_t bias = 128;
     static constexpr int quad_bytes = 4;
-    __m128i sum[4];
 
-    static fast_accumulator start(int32_t initial) {
-        const __m128i first = _mm_set1_epi32(initial);
-        return {{first, first, first, first}};
-    }
     [[gnu::always_inline]] static __m128i dot(__m128i sum, __m128i w, __m128i quad) {
         const __m128i s = _mm_xor_si128(w, _mm_set1_epi8(-128));
         const __m128i pairs = _mm_maddubs_epi16(_mm_abs_epi8(s), _mm_sign_epi8(quad, s));
         return _mm_add_epi32(sum, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
     }
-    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
-        const __m128i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4);
-        for (int i = 0; i < 4; ++i) sum[i] = dot(dot(sum[i], w0.v[i], q0), w1.v[i], q1);
+    [[gnu::always_inline]] static __m128i dot2(__m128i sum, __m128i w0, __m128i w1, const __m128i q[2]) {
+        return dot(dot(sum, w0, q[0]), w1, q[1]);
     }
-    i32x16 total() const { return {{sum[0], sum[1], sum[2], sum[3]}}; }
 };
-
 // Up to 63 * 127 * 2 products, twice: 32004 fits.
-template <>
-struct fast_accumulator<false> {
+struct NarrowBytes {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;
-    __m128i sum[4];
 
-    static fast_accumulator start(int32_t initial) {
-        const __m128i first = _mm_set1_epi32(initial);
-        return {{first, first, first, first}};
+    [[gnu::always_inline]] static __m128i dot2(__m128i sum, __m128i w0, __m128i w1, const __m128i q[2]) {
+        const __m128i pairs = _mm_add_epi16(_mm_maddubs_epi16(w0, q[0]), _mm_maddubs_epi16(w1, q[1]));
+        return _mm_add_epi32(sum, _mm_madd_epi16(pairs, _mm_set1_epi16(1)));
     }
-    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
-        const __m128i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4), ones = _mm_set1_epi16(1);
-        for (int i = 0; i < 4; ++i) {
-            const __m128i pairs =
-                _mm_add_epi16(_mm_maddubs_epi16(w0.v[i], q0), _mm_maddubs_epi16(w1.v[i], q1));
-            sum[i] = _mm_add_epi32(sum[i], _mm_madd_epi16(pairs, ones));
-        }
-    }
-    i32x16 total() const { return {{sum[0], sum[1], sum[2], sum[3]}}; }
 };
 
 inline constexpr int32_t high_limit = 32639;
@@ -308,27 +354,45 @@ inline void encode_quad(uint8_t* quad, const int32_t a[4]) {
                           static_cast<int16_t>(a[3])};
     std::memcpy(quad, s, 8);
 }
-
-struct high_accumulator {
+struct Halves {
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 8;
-    __m128i sum[4];
 
-    static high_accumulator start(int32_t initial) {
-        const __m128i first = _mm_set1_epi32(initial);
-        return {{first, first, first, first}};
-    }
-    [[gnu::always_inline]] static __m128i dot(__m128i sum, __m128i w, __m128i even, __m128i odd) {
+    [[gnu::always_inline]] static __m128i dot(__m128i sum, __m128i w, const __m128i q[2]) {
         const __m128i w_even = _mm_and_si128(w, _mm_set1_epi16(0xff)), w_odd = _mm_srli_epi16(w, 8);
-        return _mm_add_epi32(_mm_add_epi32(sum, _mm_madd_epi16(w_even, even)), _mm_madd_epi16(w_odd, odd));
+        return _mm_add_epi32(_mm_add_epi32(sum, _mm_madd_epi16(w_even, q[0])), _mm_madd_epi16(w_odd, q[1]));
     }
-    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, const uint8_t* quads) {
-        const __m128i even0 = broadcast_quad(quads), odd0 = broadcast_quad(quads + 4);
-        const __m128i even1 = broadcast_quad(quads + 8), odd1 = broadcast_quad(quads + 12);
-        for (int i = 0; i < 4; ++i) sum[i] = dot(dot(sum[i], w0.v[i], even0, odd0), w1.v[i], even1, odd1);
+    [[gnu::always_inline]] static __m128i dot2(__m128i sum, __m128i w0, __m128i w1, const __m128i q[4]) {
+        return dot(dot(sum, w0, q), w1, q + 2);
     }
-    i32x16 total() const { return {{sum[0], sum[1], sum[2], sum[3]}}; }
 };
+
+// Of n registers of rows.
+template <typename Products, int n>
+struct Sums {
+    using Part = Sums<Products, 1>;
+    using Vector = Bytes<n>;
+    static constexpr int32_t bias = Products::bias;
+    static constexpr int quad_bytes = Products::quad_bytes;
+    __m128i sum[n];
+
+    static Sums start(int32_t initial) {
+        Sums r;
+        for (__m128i& s : r.sum) s = _mm_set1_epi32(initial);
+        return r;
+    }
+    [[gnu::always_inline]] void dot2(Vector w0, Vector w1, const uint8_t* quads) {
+        __m128i q[quad_bytes / 2];
+        for (int i = 0; i < quad_bytes / 2; ++i) q[i] = broadcast_quad(quads + 4 * i);
+        for (int i = 0; i < n; ++i) sum[i] = Products::dot2(sum[i], w0.v[i], w1.v[i], q);
+    }
+    Words<n> total() const {
+        return each<Words<n>>([&](int i) { return sum[i]; });
+    }
+};
+template <bool wide>
+using fast_accumulator = Sums<std::conditional_t<wide, WideBytes, NarrowBytes>, 4>;
+using high_accumulator = Sums<Halves, 4>;
 
 // Four registers a token for its sums, of 16.
 inline constexpr int tile_fast = 2, tile_high = 2, tile_f32 = 2;

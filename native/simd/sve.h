@@ -21,7 +21,8 @@ struct high_accumulator {
         uint8_t apart[16];
         vst1q_u8(apart, vreinterpretq_u8_u32(vuzp1q_u32(q, vextq_u32(q, q, 1))));
         upper.dot2(w0, w1, apart);
-        lower.dot2(w0, w1, apart + 8);
+        lower.dot(w0, apart + 8);
+        lower.dot(w1, apart + 12);
     }
     i32x16 total() const { return add(shift_left<8>(upper.total()), lower.total()); }
 };

@@ -304,6 +304,7 @@ void test_simd() {
     test_largest<simd::fast_accumulator<false>>(63, 127);
     test_largest<simd::fast_accumulator<true>>(255, 127);
     test_largest<simd::high_accumulator>(255, simd::high_limit);
+    test_largest<simd::high_accumulator>(255, 128);  // whose lower byte is -128, as that of its negative
     int32_t keep = 0;
     check(simd::multiply_burst(3, &keep) > 0);
 }

@@ -1,0 +1,121 @@
+// As sinks.h, for processors whose vectors of 16 rows take several registers: a register's rows, a part, are decoded through
+// all blocks that L1 holds, then the next part's. Sixteen rows at once would be as many times the machine code, and their
+// sums and weights more registers than there are.
+//
+#pragma once
+
+#include <cstring>
+
+#include "kernels/sinks.h"
+
+namespace clarion {
+
+template <typename F, typename Accumulator>
+void decode_tile_parts(const uint8_t* panel, int64_t blocks, const Tile& tile) {
+    using Vector = typename Accumulator::Part::Vector;
+    decode_scales<F>(panel, blocks, tile.scale, tile.neg_min);
+    for (size_t rows = 0; rows < 64; rows += sizeof(Vector)) {
+        TileSink<F, Vector> sink{tile.u + rows};
+        for (int64_t b = 0; b < blocks; ++b) F::weights(panel + rows, b * F::bytes, sink);
+    }
+}
+
+// Integer sums of a part's rows with one token, for each group of columns.
+template <typename F, typename Accumulator>
+struct OnePart {
+    using Vector = typename Accumulator::Vector;
+    static constexpr int32_t unbias = Accumulator::bias - F::offset;
+    static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
+    static constexpr bool waits = in_runs<F> && F::group == 16;  // as OneToken
+    static constexpr int sums = waits ? F::live / 2 : F::live;
+    static constexpr int64_t unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
+
+    const uint8_t* quads;
+    const int32_t* a_sum;
+    int32_t* group_sums;  // [groups][16 rows], from this part's on
+    Fetch fetch;          // what this part fetches of as many bytes as a unit has: every so many-th line
+    Accumulator acc[sums];
+    int run;
+
+    [[gnu::always_inline]] void begin() {
+        run = 0;
+        start();
+    }
+    [[gnu::always_inline]] void start() {
+        unrolled<sums>([&]<int g>() CLARION_INLINE {
+            acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[waits ? 2 * g : g]);
+        });
+    }
+    template <int quad>
+    [[gnu::always_inline]] void put2(Vector w0, Vector w1) {
+        acc[4 * quad / (waits ? 32 : F::group)].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+    }
+    [[gnu::always_inline]] void next_run() {
+        quads += 4 * Accumulator::quad_bytes;
+        if constexpr (waits) {
+            keep(2 * 16);
+            group_sums += 16;
+            ++a_sum;
+            if (++run < runs) start();  // there is no third, and no sums for it
+        }
+    }
+    [[gnu::always_inline]] void keep(int64_t apart) {
+        unrolled<sums>([&]<int g>() CLARION_INLINE {
+            const auto total = acc[g].total();
+            std::memcpy(group_sums + g * apart, &total, sizeof total);
+        });
+    }
+    [[gnu::always_inline]] void finish() {
+        if constexpr (!waits) keep(16);
+        constexpr int done = waits ? runs : 0;  // groups that next_run() went on by
+        group_sums += 16 * (F::live - done);
+        a_sum += F::live - done;
+        quads += (columns / 4 - (runs == 2 ? 8 : 0)) * Accumulator::quad_bytes;
+        for (int64_t line = 0; line < unit_bytes; line += 64 * 64 / sizeof(Vector)) fetch.line(line);
+        fetch.advance(unit_bytes);
+    }
+};
+
+// What one token's product has of a format, beside what is the same for all of them.
+struct PartProduct {
+    Kind kind;
+    int block, bytes, group, parts;
+    bool has_min;
+    void (*scales)(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);
+    void (*multiply)(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
+                     const Fetch& fetch, int32_t* group_sums);
+};
+
+template <typename F, typename Part>
+void multiply_part(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
+                   const Fetch& fetch, int32_t* group_sums) {
+    OnePart<F, Part> sink;
+    sink.quads = quads;
+    sink.a_sum = a_sum;
+    sink.fetch = fetch;
+    sink.group_sums = group_sums;
+    for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
+}
+
+// sums[r] += each group's sum times its scales, in column order, as the product over tiles does it.
+void multiply_parts(const PartProduct&, const uint8_t* panel, const Format::Columns&,
+                    const std::byte* activation, const Fetch&, float* sums);
+
+template <typename F, typename Accumulator>
+void multiply_one_parts(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
+                        const Fetch& fetch, float* sums) {
+    using Part = typename Accumulator::Part;
+    static constexpr PartProduct product = {
+        .kind = Part::quad_bytes == 4 ? Kind::fast : Kind::high,
+        .block = F::block,
+        .bytes = F::bytes,
+        .group = F::group,
+        .parts = 64 / sizeof(typename Part::Vector),
+        .has_min = F::has_min,
+        .scales = decode_scales<F>,
+        .multiply = multiply_part<F, Part>,
+    };
+    multiply_parts(product, panel, columns, activation, fetch, sums);
+}
+
+}  // namespace clarion
