@@ -1,7 +1,6 @@
 // As sinks.h, for processors whose vectors of 16 rows take several registers: a register's rows, a part, are decoded through
 // all blocks that L1 holds, then the next part's. Sixteen rows at once would be as many times the machine code, and their
 // sums and weights more registers than there are.
-//
 #pragma once
 
 #include <cstring>
