@@ -23,6 +23,7 @@ struct MappedRegion {
     std::atomic<uint32_t> version{0};
     std::atomic<uintptr_t> begin{0}, end{0};
     std::atomic<bool> damaged{false};
+    std::atomic<bool> released{false};  // some of it, which nobody is to enter into the page table again
 
     void set(uintptr_t new_begin, uintptr_t new_end) {
         const uint32_t before = version.load(std::memory_order_relaxed);
@@ -102,6 +103,7 @@ MappedRegion* claim_region(uintptr_t begin, uintptr_t end) {
     for (MappedRegion& region : regions) {
         if (region.end.load(std::memory_order_relaxed) != 0) continue;
         region.damaged.store(false, std::memory_order_relaxed);
+        region.released.store(false, std::memory_order_relaxed);
         region.set(begin, end);
         return &region;
     }
@@ -164,7 +166,11 @@ void Mapping::populate() {
     static constexpr size_t piece = size_t{256} << 10;
     if (populating_.joinable()) return;
     populating_ = std::thread([this] {
-        for (size_t at = 0; at < size_ && !closing_.load(std::memory_order_relaxed); at += piece)
+        const auto wanted = [&] {
+            return !closing_.load(std::memory_order_relaxed) &&
+                   !region_->released.load(std::memory_order_relaxed);
+        };
+        for (size_t at = 0; at < size_ && wanted(); at += piece)
             if (!populate_piece(at, std::min(piece, size_ - at))) return;
     });
 }
@@ -190,10 +196,11 @@ bool Mapping::damaged() const {
 
 void release_mapped_pages(const uint8_t* begin, size_t size) {
     const auto first = reinterpret_cast<uintptr_t>(begin);
-    for (const MappedRegion& region : regions) {
+    for (MappedRegion& region : regions) {
         const uintptr_t end = region.end_around(first);
         if (end == 0) continue;
         if (region.damaged.load(std::memory_order_acquire)) return;  // its zero pages must stay
+        region.released.store(true, std::memory_order_relaxed);
         const uintptr_t from = (first + page_size - 1) & ~(page_size - 1);
         const uintptr_t to = std::min(first + size, end) & ~(page_size - 1);
         if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);

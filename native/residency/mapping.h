@@ -31,7 +31,8 @@ class Mapping {
     // or the file's length or time of modification is another now.
     bool damaged() const;
     // Begins to enter the pages that the page cache holds into this process's page table, in a thread of its own, up
-    // to the first that it does not hold: the first reads of them then cause no faults. Once; only on Linux.
+    // to the first that it does not hold: the first reads of them then cause no faults. Once; only on Linux; and only
+    // until the first pages are released.
     void populate();
 
   private:

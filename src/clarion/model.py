@@ -137,7 +137,7 @@ def load(
             mover=mover,
             node=None if free else nodes[0],
         )
-        if not isinstance(residency, Copied | Moving):  # these release the mapping's pages
+        if not isinstance(residency, Copied):
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
         return Model(
