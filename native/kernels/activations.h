@@ -38,6 +38,10 @@ struct EncodedLayout {
           fsum16(sum32 + padded / 8),
           sum16(fsum16 + padded / 4),
           bytes((sum16 + padded / 4 + 63) / 64 * 64) {}
+
+    // Where the sums of a format's groups are, of 32 columns or 16.
+    constexpr int64_t sum(int64_t group) const { return group == 32 ? sum32 : sum16; }
+    constexpr int64_t fsum(int64_t group) const { return group == 32 ? fsum32 : fsum16; }
 };
 
 // Bytes from one row of a buffer to the next: an odd number of cache lines. Products write some columns of row after row,

@@ -107,8 +107,7 @@ template <typename Accumulator, typename Entry>
     const auto* quads = reinterpret_cast<const uint8_t*>(activation) + first / 4 * Accumulator::quad_bytes;
     const auto* a_scale = reinterpret_cast<const float*>(activation + layout.scale);
     const auto* a_sum =
-        reinterpret_cast<const int32_t*>(activation + (grid.group == 32 ? layout.sum32 : layout.sum16)) +
-        first / grid.group;
+        reinterpret_cast<const int32_t*>(activation + layout.sum(grid.group)) + first / grid.group;
     const int32_t unbias = Accumulator::bias - grid.offset;
     const int64_t steps = grid.group / 8;
     const uint8_t* ahead = fetch.first;

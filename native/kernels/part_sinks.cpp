@@ -12,13 +12,10 @@ void multiply_parts(const PartProduct& product, const uint8_t* panel, const Form
         neg_min[most_tile_columns];  // [columns/group][16], group >= 16
     alignas(64) int32_t group_sums[most_tile_columns];
     const EncodedLayout layout(product.kind, columns.n_cols);
-    const bool wide_group = product.group == 32;
     const int64_t quad_bytes = product.kind == Kind::fast ? 4 : 8, rows = 16 / product.parts;
     const auto* a_scales = reinterpret_cast<const float*>(activation + layout.scale);
-    const auto* a_fsums =
-        reinterpret_cast<const float*>(activation + (wide_group ? layout.fsum32 : layout.fsum16));
-    const auto* a_sums =
-        reinterpret_cast<const int32_t*>(activation + (wide_group ? layout.sum32 : layout.sum16));
+    const auto* a_fsums = reinterpret_cast<const float*>(activation + layout.fsum(product.group));
+    const auto* a_sums = reinterpret_cast<const int32_t*>(activation + layout.sum(product.group));
     simd::f32x16 total = simd::load(sums);
     Fetch ahead = fetch;
     for (int64_t column = columns.first, end = column + columns.n; column < end;) {

@@ -21,33 +21,18 @@ void decode_tile_parts(const uint8_t* panel, int64_t blocks, const Tile& tile) {
 
 // Integer sums of a part's rows with one token, for each group of columns.
 template <typename F, typename Accumulator>
-struct OnePart {
+struct OnePart : GroupSums<F, Accumulator> {
     using Vector = typename Accumulator::Vector;
-    static constexpr int32_t unbias = Accumulator::bias - F::offset;
-    static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
-    static constexpr bool waits = in_runs<F> && F::group == 16;  // as OneToken
-    static constexpr int sums = waits ? F::live / 2 : F::live;
+    using Sums = GroupSums<F, Accumulator>;
+    using Sums::a_sum, Sums::acc, Sums::columns, Sums::quads, Sums::run, Sums::runs, Sums::sums, Sums::waits;
     static constexpr int64_t unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
 
-    const uint8_t* quads;
-    const int32_t* a_sum;
     int32_t* group_sums;  // [groups][16 rows], from this part's on
     Fetch fetch;          // what this part fetches of as many bytes as a unit has: every so many-th line
-    Accumulator acc[sums];
-    int run;
 
-    [[gnu::always_inline]] void begin() {
-        run = 0;
-        start();
-    }
-    [[gnu::always_inline]] void start() {
-        unrolled<sums>([&]<int g>() CLARION_INLINE {
-            acc[g] = Accumulator::start(unbias == 0 ? 0 : unbias * a_sum[waits ? 2 * g : g]);
-        });
-    }
     template <int quad>
     [[gnu::always_inline]] void put2(Vector w0, Vector w1) {
-        acc[4 * quad / (waits ? 32 : F::group)].dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+        this->template sum_of<quad>().dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     [[gnu::always_inline]] void next_run() {
         quads += 4 * Accumulator::quad_bytes;
@@ -55,7 +40,7 @@ struct OnePart {
             keep(2 * 16);
             group_sums += 16;
             ++a_sum;
-            if (++run < runs) start();  // there is no third, and no sums for it
+            if (++run < runs) this->start();  // there is no third, and no sums for it
         }
     }
     [[gnu::always_inline]] void keep(int64_t apart) {

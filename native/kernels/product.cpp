@@ -51,8 +51,8 @@ void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, 
     simd::f32x16 total[N];
     unrolled<N>([&]<int t>() CLARION_INLINE { total[t] = simd::load(sums + 16 * t); });
     const int32_t unbias = Accumulator::bias - format.offset;
-    const int64_t sums_at = group == 32 ? layout.sum32 : layout.sum16;
-    const int64_t fsums_at = group == 32 ? layout.fsum32 : layout.fsum16;
+    const int64_t sums_at = layout.sum(group);
+    const int64_t fsums_at = layout.fsum(group);
     const uint8_t* u = tile.u;
     for (int64_t g = 0; g < n / group; g += groups) {
         const int64_t column = first + g * group;
@@ -109,10 +109,8 @@ void dot_one(const Format& format, const Tile& tile, int64_t first, int64_t n, c
     const int64_t a_g = first / group;
     const auto* quads = reinterpret_cast<const uint8_t*>(row) + first / 4 * Accumulator::quad_bytes;
     const auto* a_scale = reinterpret_cast<const float*>(row + layout.scale) + first / activation_block;
-    const auto* a_sum =
-        reinterpret_cast<const int32_t*>(row + (groups == 1 ? layout.sum32 : layout.sum16)) + a_g;
-    const auto* a_fsum =
-        reinterpret_cast<const float*>(row + (groups == 1 ? layout.fsum32 : layout.fsum16)) + a_g;
+    const auto* a_sum = reinterpret_cast<const int32_t*>(row + layout.sum(group)) + a_g;
+    const auto* a_fsum = reinterpret_cast<const float*>(row + layout.fsum(group)) + a_g;
     const int32_t unbias = Accumulator::bias - format.offset;
     const uint8_t* u = tile.u;
     simd::f32x16 total = simd::load(sums);
@@ -207,7 +205,6 @@ template <typename Accumulator, int N>
 [[gnu::noinline]] void dot_tokens(const Format& format, const Tile& tile, int64_t first, int64_t n,
                                   const EncodedLayout& layout, const std::byte* const* rows, int64_t n_tokens,
                                   const SpreadFetch& fetch, float* sums) {
-    const bool wide_group = format.group == activation_block;
     const int64_t done = multiply_whole_tile<Accumulator>(
         simd::TileProduct{
             .u = tile.u,
@@ -219,8 +216,8 @@ template <typename Accumulator, int N>
             .largest = format.largest,
             .quads = first / 4 * Accumulator::quad_bytes,
             .a_scale = layout.scale + first / 32 * 4,
-            .a_sum = (wide_group ? layout.sum32 : layout.sum16) + first / format.group * 4,
-            .a_fsum = (wide_group ? layout.fsum32 : layout.fsum16) + first / format.group * 4,
+            .a_sum = layout.sum(format.group) + first / format.group * 4,
+            .a_fsum = layout.fsum(format.group) + first / format.group * 4,
             .tokens = rows,
             .n_tokens = n_tokens,
             .sums = sums,

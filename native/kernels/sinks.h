@@ -59,27 +59,18 @@ struct SumsOf<F, Accumulator> {
     using Type = typename Accumulator::Nibbles;
 };
 
-// Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
-// column order, exactly as the product over tiles does it. In runs, groups of 16 columns are complete in another order:
-// their sums wait in memory until the unit is.
+// The integer sums of a unit's groups with one token.
 template <typename F, typename Accumulator>
-struct OneToken {
-    using Vector = simd::u8x64;
+struct GroupSums {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
     static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
+    // In runs, groups of 16 columns are complete in another order: their sums wait in memory until the unit is.
     static constexpr bool waits = in_runs<F> && F::group == 16;
     static constexpr int sums = waits ? F::live / 2 : F::live;
-    static constexpr int run_bytes = 16 * F::bytes * columns / F::block / runs;  // of all rows
 
-    Fetch fetch;
     const uint8_t* quads;
-    const float* a_scale;
-    const float* a_fsum;  // of this format's groups, as a_sum
-    const int32_t* a_sum;
-    const float *scale, *neg_min;
-    simd::f32x16 total;
+    const int32_t* a_sum;  // of this format's groups
     Accumulator acc[sums];
-    int32_t* waiting;  // [F::live][16]
     int run;
 
     [[gnu::always_inline]] void begin() {
@@ -92,22 +83,40 @@ struct OneToken {
         });
     }
     template <int quad>
+    [[gnu::always_inline]] Accumulator& sum_of() {
+        return acc[4 * quad / (waits ? 32 : F::group)];
+    }
+};
+
+// Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
+// column order, exactly as the product over tiles does it.
+template <typename F, typename Accumulator>
+struct OneToken : GroupSums<F, Accumulator> {
+    using Vector = simd::u8x64;
+    using Sums = GroupSums<F, Accumulator>;
+    using Sums::a_sum, Sums::acc, Sums::columns, Sums::quads, Sums::run, Sums::runs, Sums::sums, Sums::waits;
+    static constexpr int run_bytes = 16 * F::bytes * columns / F::block / runs;  // of all rows
+
+    Fetch fetch;
+    const float* a_scale;
+    const float* a_fsum;  // as a_sum
+    const float *scale, *neg_min;
+    simd::f32x16 total;
+    int32_t* waiting;  // [F::live][16]
+
+    template <int quad>
     [[gnu::always_inline]] void put2(simd::u8x64 w0, simd::u8x64 w1) {
         fetch_for<quad>();
-        sum_of<quad>().dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
+        this->template sum_of<quad>().dot2(w0, w1, quads + quad * Accumulator::quad_bytes);
     }
     template <int low, int high>
     [[gnu::always_inline]] void put_nibbles2(simd::u8x64 q0, simd::u8x64 q1)
         requires requires(Accumulator sum) { sum.dot2_low(q0, q1, quads); }
     {
         fetch_for<low>();
-        sum_of<low>().dot2_low(q0, q1, quads + low * Accumulator::quad_bytes);
+        this->template sum_of<low>().dot2_low(q0, q1, quads + low * Accumulator::quad_bytes);
         fetch_for<high>();
-        sum_of<high>().dot2_high(q0, q1, quads + high * Accumulator::quad_bytes);
-    }
-    template <int quad>
-    [[gnu::always_inline]] Accumulator& sum_of() {
-        return acc[4 * quad / (waits ? 32 : F::group)];
+        this->template sum_of<high>().dot2_high(q0, q1, quads + high * Accumulator::quad_bytes);
     }
     // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
     // and stall.
@@ -124,7 +133,7 @@ struct OneToken {
             unrolled<sums>([&]<int g>() CLARION_INLINE { simd::store(waiting + 32 * g, acc[g].total()); });
             waiting += 16;
             ++a_sum;
-            if (++run < runs) start();  // there is no third, and no sums for it
+            if (++run < runs) this->start();  // there is no third, and no sums for it
         }
     }
     // 32 columns, whose activations share a scale: the sums of groups g ..
@@ -184,10 +193,8 @@ void multiply_one(const uint8_t* panel, const Format::Columns& columns, const st
     const int64_t g = columns.first / F::group;
     sink.quads = reinterpret_cast<const uint8_t*>(activation) + columns.first / 4 * Accumulator::quad_bytes;
     sink.a_scale = reinterpret_cast<const float*>(activation + layout.scale) + columns.first / 32;
-    sink.a_fsum =
-        reinterpret_cast<const float*>(activation + (F::group == 32 ? layout.fsum32 : layout.fsum16)) + g;
-    sink.a_sum =
-        reinterpret_cast<const int32_t*>(activation + (F::group == 32 ? layout.sum32 : layout.sum16)) + g;
+    sink.a_fsum = reinterpret_cast<const float*>(activation + layout.fsum(F::group)) + g;
+    sink.a_sum = reinterpret_cast<const int32_t*>(activation + layout.sum(F::group)) + g;
     sink.fetch = fetch;
     sink.total = simd::load(sums);
     for (int64_t left = columns.n / F::block; left > 0; left -= most) {
