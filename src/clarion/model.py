@@ -310,8 +310,28 @@ class Model:
         Raises:
             TemplateError: the model has no chat template, or it refuses the messages.
         """
-        text = self.apply_chat_template(messages)
-        return self.generate(self.tokenize(text, add_special=False, parse_special=True), **options)
+        return self.generate(self.tokenize_chat(messages), **options)
+
+    def tokenize_chat(
+        self,
+        messages: Messages,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Token ids of a conversation, as the model's own chat template writes it.
+
+        This is the way from messages to ids: the template says itself which special tokens stand where, so
+        none is added to its text.
+
+        Raises:
+            TemplateError: the model has no chat template, or it refuses the messages.
+        """
+        text = self.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, **variables
+        )
+        return self.tokenize(text, add_special=False, parse_special=True)
 
     def apply_chat_template(
         self,
