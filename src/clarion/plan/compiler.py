@@ -14,6 +14,8 @@ from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
 from clarion.plan.observe import Observer
+from clarion.plan.operation import Reads
+from clarion.plan.operations import OPERATIONS
 from clarion.plan.placement import placement
 from clarion.plan.plan import Op, Plan
 from clarion.plan.precision import precision
@@ -109,7 +111,7 @@ def compile(
 
 def _op(node: Node, buffers: dict[Value, int], weights: dict[Weight, int], context: int) -> Op:
     # The cache keeps all positions, also those that a window has left behind.
-    spare = node.op == "attention" and 0 < node.ints["window"] < context
+    spare = isinstance(OPERATIONS[node.op].state, Reads) and 0 < node.ints["window"] < context
     return Op(
         node.op,
         tuple(buffers[value] for value in node.inputs),

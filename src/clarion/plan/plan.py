@@ -7,12 +7,14 @@ as JSON without the model's file.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 
 from clarion.plan.cache import CacheFormats
 from clarion.plan.graph import Hyperparameters
 from clarion.plan.ir import Activations, Kind, Rows, Weight
+from clarion.plan.operations import OPERATIONS
 from clarion.residency import Mapped, Residency
 
 OUTPUT = "logits"
@@ -85,18 +87,26 @@ class Plan:
         return [
             tuple(self.weights[i].name for i in op.weights[: len(op.outputs)])
             for op in self.ops
-            if op.op == "linear"
+            if OPERATIONS[op.op].multiplies and OPERATIONS[op.op].weights[0].read == "all"
         ]
 
     def weight_bytes(self, op: Op) -> int:
         """Bytes of weights that an operation reads for one token alone."""
-        weights = [self.weights[i] for i in op.weights if i >= 0]
-        if op.op == "embed":
-            return sum(weight.n_bytes // weight.rows for weight in weights)
-        if op.op == "expert_linear":
-            k = self.buffers[op.outputs[0]].slots_per_token
-            return sum(weight.n_bytes // weight.experts * k for weight in weights)
-        return sum(weight.n_bytes for weight in weights)
+        return sum(int(weight.n_bytes * share) for weight, share in self.weights_read(op))
+
+    def weights_read(self, op: Op) -> Iterator[tuple[Weight, Fraction]]:
+        """The weights that an operation reads for one token alone, and how much of each."""
+        for (tensor, _), i in zip(OPERATIONS[op.op].each_weight(len(op.outputs)), op.weights, strict=True):
+            if i < 0:
+                continue
+            weight = self.weights[i]
+            match tensor.read:
+                case "all":
+                    yield weight, Fraction(1)
+                case "row":
+                    yield weight, Fraction(1, weight.rows)
+                case "chosen":
+                    yield weight, Fraction(self.buffers[op.outputs[0]].slots_per_token, weight.experts)
 
     def native_spec(self, residency: Residency | None = None) -> dict[str, object]:
         """The plan as the native `Program` takes it, the weights' bytes from `residency` or the mapping."""
