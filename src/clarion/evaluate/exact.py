@@ -98,13 +98,13 @@ class _Stored:
     def __init__(self, file: File, weight: Weight, n_axes: int) -> None:
         self.shape = (weight.experts, weight.rows, weight.cols)[-n_axes:]
         self._data = np.asarray(file.tensors[weight.name].data).reshape(*self.shape[:-1], -1)
-        self._weight = weight
+        self.weight = weight
 
     def __getitem__(self, index: Any) -> Doubles:
         chosen = self._data[index]
         flat = np.ascontiguousarray(chosen).reshape(-1)
-        shape = (*chosen.shape[:-1], self._weight.cols)
-        values: Array = native().dequantize(self._weight.type_id, flat, math.prod(shape))
+        shape = (*chosen.shape[:-1], self.weight.cols)
+        values: Array = native().dequantize(self.weight.type_id, flat, math.prod(shape))
         return values.astype(np.float64).reshape(shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:

@@ -16,7 +16,6 @@ from clarion.plan.narrow import narrow
 from clarion.plan.observe import Observer
 from clarion.plan.operation import Reads
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.placement import placement
 from clarion.plan.plan import Op, Plan
 from clarion.plan.precision import precision
 from clarion.plan.verify import verify
@@ -80,7 +79,8 @@ def compile(
     nodes = precision(nodes, activations, bf16=bf16)
     if fuse:
         nodes = fuse_nodes(nodes)
-    weights, residency = placement(nodes, graph.tensors)
+    read = (weight for node in nodes for weight in node.weights if weight is not None)
+    weights = tuple({weight.name: weight for weight in read}.values())
 
     def max_rows(value: Value) -> int:
         most = {"tokens": max_tokens, "outputs": max_outputs, "batch": 1}
@@ -103,7 +103,6 @@ def compile(
         weights=weights,
         ops=tuple(_op(node, index, weight_index, context) for node in nodes),
         kept=tuple(value.name for value in kept),
-        residency=residency,
     )
     verify(plan)
     return plan
