@@ -22,7 +22,7 @@ integers. `…` marks what there may be several of, `?` what may be absent.
 
 | rows | |
 |---|---|
-| `R` | any rows, the same for every operand that says R |
+| `R` | any rows, the same for every operand that says R; each row of a result depends on these rows alone |
 | `T`, `O` | one for each token, one for each wanted output |
 | `S` | k for each token: *slots*, one for each expert that the token uses |
 | `1` | one for the whole batch |
@@ -30,8 +30,7 @@ integers. `…` marks what there may be several of, `?` what may be absent.
 A width is a product of numbers, parameters (an array counts as its length) and sizes. A size, as `n`, is
 whatever the first operand has that names it; one that ends in `_i` is counted anew for each of several
 outputs. An absent weight is -1 in a plan; every parameter is always given (`eps` is 0 where there is no
-gain). A buffer that is changed in place is the same buffer as input and as output. *Row-wise* operations
-compute each row of a result from the same rows of their inputs alone.
+gain). A buffer that is changed in place is the same buffer as input and as output.
 
 The meaning of an operation is its definition, a few lines of numpy: in float64 they are the engine `exact`
 ([evaluating](evaluate.md)) and what every kernel is tested against.
@@ -94,8 +93,6 @@ def traits(entry: Operation) -> list[str]:
             found.append("Writes the state of its layer.")
         case None:
             pass
-    if entry.row_wise:
-        found.append("Row-wise.")
     return found
 
 

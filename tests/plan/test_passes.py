@@ -294,8 +294,12 @@ def test_a_plan_of_8b_parameters_pickles_small():
         "llama.rope.dimension_count": 128,
     }
     matrices = {
-        "attn_q": (width, width), "attn_k": (1024, width), "attn_v": (1024, width),
-        "attn_output": (width, width), "ffn_gate": (n_ff, width), "ffn_up": (n_ff, width),
+        "attn_q": (width, width),
+        "attn_k": (1024, width),
+        "attn_v": (1024, width),
+        "attn_output": (width, width),
+        "ffn_gate": (n_ff, width),
+        "ffn_up": (n_ff, width),
         "ffn_down": (width, n_ff),
     }
     shapes = {"token_embd": (n_vocab, width), "output": (n_vocab, width), "output_norm": (width,)}

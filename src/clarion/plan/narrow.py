@@ -21,7 +21,7 @@ def narrow(nodes: Sequence[Node]) -> list[Node]:
     for node in reversed(nodes):
         readers = [reader for value in node.outputs for reader in used_by.get(value, [])]
         if (
-            OPERATIONS[node.op].treats_any_rows_alone
+            OPERATIONS[node.op].row_wise
             and readers
             and all(value.rows == "tokens" for value in node.outputs)
             and all(reader.op == "select" or reader in narrowed for reader in readers)

@@ -7,7 +7,7 @@ structs of parameters that the native machine is compiled with.
 
 Rows are one of these letters:
 
-    R      any rows, the same for every operand that says R
+    R      any rows, the same for every operand that says R; each row of a result depends on these rows alone
     T, O   one for each token, one for each wanted output
     S      k for each token: `slots`, one for each expert that the token uses
     T|S    either
@@ -127,7 +127,6 @@ class Operation:
         multiplies: the input that every matrix multiplies, and that may therefore be encoded; "" where there
             is none.
         adds: the optional input that is added to the only output last.
-        row_wise: each row of an output depends on the same rows of the inputs alone.
         state: what it does with a state.
         check: what the declaration cannot say; it calls `Call.fail`.
     """
@@ -143,7 +142,6 @@ class Operation:
     arrays: frozenset[str]
     multiplies: str
     adds: str
-    row_wise: bool
     state: Reads | Writes | None
     check: Callable[[Call], None] | None
 
@@ -168,10 +166,10 @@ class Operation:
         return any(output.copy_of for output in self.outputs)
 
     @property
-    def treats_any_rows_alone(self) -> bool:
-        """Whether it computes the same for some of the rows, whatever rows these are."""
+    def row_wise(self) -> bool:
+        """Whether it treats each row alone, whatever rows these are."""
         operands: list[Input | Output] = [*self.inputs, *self.outputs]
-        return self.row_wise and all(operand.rows == "R" for operand in operands)
+        return all(operand.rows == "R" for operand in operands)
 
     @property
     def multiplied(self) -> int | None:
@@ -341,6 +339,7 @@ class Call:
         """The value of a width; a size that is named for the first time is what was found."""
         known = self.size(expression, i)
         if known is None:
+            assert "·" not in expression, f"{self.entry.name}: {expression} names a size that nothing has"
             known = self.sizes[_indexed(expression, i)] = found
         return known
 
@@ -377,7 +376,6 @@ def operation(
     weights: Sequence[Tensor] = (),
     multiplies: str = "",
     adds: str = "",
-    row_wise: bool = False,
     state: Reads | Writes | None = None,
     check: Callable[[Call], None] | None = None,
 ) -> Callable[[Callable[..., Any]], Operation]:
@@ -401,7 +399,6 @@ def operation(
             arrays=frozenset(types["Floats"]),
             multiplies=multiplies,
             adds=adds,
-            row_wise=row_wise,
             state=state,
             check=check,
         )

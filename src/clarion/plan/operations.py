@@ -72,14 +72,13 @@ def rope_table(xp: Any, *, batch: Batch, inv_freq: Floats, magnitude: float) -> 
     inputs=[Input("x", "n")],
     outputs=[Output("y", "n", kinds=ANY_FLOAT), Output("encoded", "n", kinds=ENCODED, copy_of="y")],
     weights=[Tensor("gain", ("n",))],
-    row_wise=True,
 )
 def norm(xp: Any, x: Array, gain: Array, *, eps: float) -> Array:
     """x / sqrt(mean(x²) + eps) · gain, over rows. [Zhang & Sennrich, 2019, RMSNorm]"""
     return rms_norm(xp, x, eps) * xp.asarray(gain)
 
 
-@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n", kinds=ENCODED)], row_wise=True)
+@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n", kinds=ENCODED)])
 def encode(xp: Any, x: Array) -> Array:
     """x, ready to be multiplied: an encoding stands for the values that it was made of."""
     return x
@@ -91,7 +90,6 @@ def encode(xp: Any, x: Array) -> Array:
     weights=[Tensor("w", ("m_i", "n"), many=True), Tensor("b", ("m_i",), many=True, optional=True)],
     multiplies="a",
     adds="residual",
-    row_wise=True,
 )
 def linear(xp: Any, a: Array, residual: Array | None, w: list[Array], b: list[Array | None]) -> list[Array]:
     """a · wᵀ + b for each w; the residual is added last."""
@@ -110,7 +108,6 @@ def _rotates_pairs(call: Call) -> None:
     inputs=[Input("x", "n_head·head_dim", "T"), Input("r", "n_rot", "T")],
     outputs=[Output("y", "n_head·head_dim", "T", in_place="x")],
     weights=[Tensor("gain", ("head_dim",), optional=True)],
-    row_wise=True,
     check=_rotates_pairs,
 )
 def rope(
@@ -212,31 +209,25 @@ def attention(
     return xp.concatenate(heads, -1)
 
 
-@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n")], row_wise=True)
+@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n")])
 def silu(xp: Any, x: Array) -> Array:
     """x · sigmoid(x)."""
     return x * sigmoid(xp, x)
 
 
-@operation(
-    inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")], row_wise=True
-)
+@operation(inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")])
 def mul(xp: Any, x: Array, y: Array) -> Array:
     """x · y."""
     return x * y
 
 
-@operation(
-    inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")], row_wise=True
-)
+@operation(inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")])
 def add(xp: Any, x: Array, y: Array) -> Array:
     """x + y."""
     return x + y
 
 
-@operation(
-    inputs=[Input("g", "n"), Input("u", "n")], outputs=[Output("y", "n", kinds=ANY_FLOAT)], row_wise=True
-)
+@operation(inputs=[Input("g", "n"), Input("u", "n")], outputs=[Output("y", "n", kinds=ANY_FLOAT)])
 def gate(xp: Any, g: Array, u: Array) -> Array:
     """silu(g) · u."""
     return g * sigmoid(xp, g) * u
@@ -257,7 +248,6 @@ def _chooses_some(call: Call) -> None:
 @operation(
     inputs=[Input("scores", "experts", "T")],
     outputs=[Output("ids", "k", "T", I32), Output("w", "k", "T")],
-    row_wise=True,
     check=_chooses_some,
 )
 def route(xp: Any, scores: Array, *, k: int, normalize: bool) -> tuple[Array, Array]:
@@ -274,7 +264,6 @@ def route(xp: Any, scores: Array, *, k: int, normalize: bool) -> tuple[Array, Ar
     outputs=[Output("y", "m_i", "S", many=True)],
     weights=[Tensor("w", ("experts", "m_i", "n"), read="chosen", many=True)],
     multiplies="a",
-    row_wise=True,
 )
 def expert_linear(xp: Any, a: Array, ids: Array, w: list[Array]) -> list[Array]:
     """a · w[e]ᵀ for each w and each expert e of the token; a has a row for the token, or for each slot."""
@@ -292,7 +281,6 @@ def expert_linear(xp: Any, a: Array, ids: Array, w: list[Array]) -> list[Array]:
     inputs=[Input("y", "n", "S"), Input("w", "k", "T"), Input("residual", "n", "T", optional=True)],
     outputs=[Output("x", "n", "T")],
     adds="residual",
-    row_wise=True,
 )
 def expert_sum(xp: Any, y: Array, w: Array, residual: Array | None) -> Array:
     """The sum of each token's slots, weighted; the residual is added last."""
