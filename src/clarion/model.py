@@ -334,7 +334,7 @@ class Model:
         if several:
             jobs, hear = self._generations(found, options, progress)
             return cast(list[Completion], wait_all(self._engine, jobs, self.plan.max_outputs, hear))
-        make_job = self._generation(found, options, reports=progress is not None)
+        make_job = self._generation(found, options, reports=_hears(progress))
         return cast(Completion, wait(self._engine, make_job, progress))
 
     def stream(
@@ -344,7 +344,7 @@ class Model:
 
         `progress` is called while the first piece is waited for.
         """
-        make_job = self._generation(prompt, options, streams=True, reports=progress is not None)
+        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
         return TextStream(self._engine, make_job, progress)
 
     @overload
@@ -370,37 +370,37 @@ class Model:
             jobs, hear = await in_thread(self._generations, found, options, progress)
             results = await wait_all_async(self._engine, jobs, self.plan.max_outputs, hear)
             return cast(list[Completion], results)
-        make_job = self._generation(found, options, reports=progress is not None)
+        make_job = self._generation(found, options, reports=_hears(progress))
         return cast(Completion, await wait_async(self._engine, make_job, progress))
 
     def astream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
     ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._generation(prompt, options, streams=True, reports=progress is not None)
+        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
         return AsyncTextStream(self._engine, make_job, progress)
 
     # ---- conversations ------------------------------------------------------------------------------------
 
     @overload
     def chat(
-        self, messages: Messages, *, stream: Literal[False] = False, **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]
     ) -> Completion: ...
 
     @overload
     def chat(
-        self, messages: Messages, *, stream: Literal[True], **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatOptions]
     ) -> TextStream: ...
 
     def chat(
-        self, messages: Messages, *, stream: bool = False, **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
     ) -> Completion | TextStream:
         """Answers a conversation, written with the model's own chat template.
 
         Args:
             messages: dictionaries with "role" and "content".
             stream: give a TextStream, as `chat_stream` does.
-            rest: `tools` and `template`, as for `apply_chat_template`, whose other variables stand in the
+            options: `tools` and `template`, as for `apply_chat_template`, whose other variables stand in the
                 dictionary `variables`; `progress` and the options of `generate`.
 
         Raises:
@@ -408,38 +408,38 @@ class Model:
             TemplateError: the model has no chat template, or it refuses the messages.
         """
         if stream:
-            return self.chat_stream(messages, **rest)
-        progress = rest.get("progress")
-        return cast(Completion, wait(self._engine, self._answer(messages, rest, streams=False), progress))
+            return self.chat_stream(messages, **options)
+        progress = options.get("progress")
+        return cast(Completion, wait(self._engine, self._answer(messages, options, streams=False), progress))
 
-    def chat_stream(self, messages: Messages, **rest: Unpack[ChatOptions]) -> TextStream:
+    def chat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> TextStream:
         """`chat` that yields the answer piece by piece."""
-        make_job = self._answer(messages, rest, streams=True)
-        return TextStream(self._engine, make_job, rest.get("progress"))
+        make_job = self._answer(messages, options, streams=True)
+        return TextStream(self._engine, make_job, options.get("progress"))
 
     @overload
     async def achat(
-        self, messages: Messages, *, stream: Literal[False] = False, **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]
     ) -> Completion: ...
 
     @overload
     async def achat(
-        self, messages: Messages, *, stream: Literal[True], **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatOptions]
     ) -> AsyncTextStream: ...
 
     async def achat(
-        self, messages: Messages, *, stream: bool = False, **rest: Unpack[ChatOptions]
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
     ) -> Completion | AsyncTextStream:
         """`chat` for an event loop. Cancelling the task ends the computation."""
         if stream:
-            return self.achat_stream(messages, **rest)
-        make_job = self._answer(messages, rest, streams=False)
-        return cast(Completion, await wait_async(self._engine, make_job, rest.get("progress")))
+            return self.achat_stream(messages, **options)
+        make_job = self._answer(messages, options, streams=False)
+        return cast(Completion, await wait_async(self._engine, make_job, options.get("progress")))
 
-    def achat_stream(self, messages: Messages, **rest: Unpack[ChatOptions]) -> AsyncTextStream:
+    def achat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncTextStream:
         """`chat_stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._answer(messages, rest, streams=True)
-        return AsyncTextStream(self._engine, make_job, rest.get("progress"))
+        make_job = self._answer(messages, options, streams=True)
+        return AsyncTextStream(self._engine, make_job, options.get("progress"))
 
     def tokenize_chat(
         self,
@@ -663,23 +663,26 @@ class Model:
 
         def make(number: int, put: Put) -> Generation:
             own = parameters if options.get("seed") is not None else replace(parameters, seed=random_seed())
-            return self._job(
-                all_ids[number], own, put, reports=progress is not None, name=f"prompt {number}: "
-            )
+            return self._job(all_ids[number], own, put, reports=_hears(progress), name=f"prompt {number}: ")
 
-        return (partial(make, number) for number in range(len(all_ids))), hear if progress else None
+        return (partial(make, number) for number in range(len(all_ids))), hear if _hears(progress) else None
 
-    def _answer(self, messages: Messages, rest: ChatOptions, *, streams: bool) -> MakeJob:
+    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> MakeJob:
         """What makes the job that answers a conversation."""
-        options: dict[str, Any] = dict(rest)
-        progress, variables = options.pop("progress", None), options.pop("variables", None) or {}
-        chosen = {name: options.pop(name, None) for name in ("tools", "template")}
+        rest: dict[str, Any] = dict(options)
+        progress, variables = rest.pop("progress", None), rest.pop("variables", None) or {}
+        chosen = {name: rest.pop(name, None) for name in ("tools", "template")}
+        if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+            raise ParameterError(f"variables: found {variables!r:.40}, expected a dictionary of names")
+        for name in ("messages", *chosen):
+            if name in variables:
+                raise ParameterError(f"variables: found {name!r}, which is an argument of its own")
         tokenize = partial(self.tokenize_chat, messages, **chosen, **variables)
         return self._generation(
             lambda: self._check_prompt(tokenize()),
-            cast(Options, options),
+            cast(Options, rest),
             streams=streams,
-            reports=progress is not None,
+            reports=_hears(progress),
         )
 
     def _job(
@@ -752,6 +755,12 @@ class Model:
                 if any(string in piece for string in wanted)
             ]
         return self._breakers[strings]
+
+
+def _hears(progress: object) -> bool:
+    if progress is not None and not callable(progress):
+        raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
+    return progress is not None
 
 
 def _close(engine: Engine, resources: ExitStack) -> None:

@@ -94,6 +94,26 @@ def test_progress_and_variables_reach_chat(make: Make) -> None:
         chat.chat(MESSAGES, colour="red")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variables": [1]}, r"variables: found \[1\], expected a dictionary of names"),
+        ({"variables": {1: 2}}, r"variables: found \{1: 2\}, expected a dictionary of names"),
+        ({"variables": {"tools": []}}, r"variables: found 'tools', which is an argument of its own"),
+        ({"variables": {"messages": []}}, r"variables: found 'messages', which is an argument"),
+        ({"variables": {"x": object()}}, r"the variables of a chat template must be JSON"),
+        ({"progress": 5}, r"progress: found 5, expected a function of two numbers"),
+    ],
+)
+def test_what_chat_takes_is_checked(make: Make, options: Any, message: str) -> None:
+    chat = make(default=TEMPLATE)
+    for call in (chat.chat, chat.chat_stream):
+        with pytest.raises(ParameterError, match=message):
+            call(MESSAGES, **options)
+    with pytest.raises(ParameterError, match=message):
+        asyncio.run(chat.achat(MESSAGES, **options))
+
+
 def test_the_bos_is_not_doubled(make: Make) -> None:
     chat = make(default=TEMPLATE)
     bos = chat.tokenizer.bos
