@@ -1,8 +1,9 @@
-"""What all tests share. Nothing of the user's own cache is read or written."""
+"""What all tests share: a cache of their own, and interrupts that reach what they start."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,13 @@ from hypothesis import settings
 # Machines that run tests are busy: how long an example takes says nothing.
 settings.register_profile("clarion", deadline=None, print_blob=True)
 settings.load_profile("clarion")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A shell that starts the tests in the background has told them to ignore the signal, and what they start
+    # would inherit that. A function is not inherited.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda number, frame: None)
 
 
 @pytest.fixture(scope="session", autouse=True)

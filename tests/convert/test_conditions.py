@@ -82,13 +82,7 @@ def test_ctrl_c(large, tmp_path, parts):
         "q8_0",
         *parts,
     ]
-    # A shell that starts the tests in the background has told them to ignore the signal.
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until = time.monotonic() + 60
     while len(os.listdir(out)) == 1 and time.monotonic() < until:
         time.sleep(0.01)
