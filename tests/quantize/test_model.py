@@ -273,6 +273,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("recipe", MIXED)
 def test_llama_cpp_computes_the_same_with_our_files(recipe, tmp_path):
     """The token that it finds most likely, after each of a text, wherever it is clearly the first: it rounds
