@@ -1,4 +1,4 @@
-"""The tests' own ways: `tests/conftest.py` and `tests/sampling.py`."""
+"""The tests' own ways: `tests/conftest.py`, `tests/sampling.py` and `scripts/progress.py`."""
 
 from __future__ import annotations
 
@@ -128,3 +128,32 @@ def test_the_seed_is_the_commit(tmp_path: Path) -> None:
 def test_what_tests_start_can_be_interrupted_though_they_cannot(tmp_path: Path) -> None:
     (tmp_path / "test_child.py").write_text(INTERRUPTED)
     run(tmp_path, before=("sh", "-c", "trap '' INT; exec \"$@\"", "sh"))
+
+
+def progress(tmp_path: Path, command: str) -> subprocess.CompletedProcess[str]:
+    program = "import progress, pathlib, sys; progress.SECONDS = 0.1; _, log, *command = sys.argv; "
+    program += "sys.exit(progress.main(pathlib.Path(log), command))"
+    return subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "log", "sh", "-c", command],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_progress_is_the_last_line(tmp_path: Path) -> None:
+    done = progress(tmp_path, "echo '[1/2] one'; sleep 1; echo '[2/2] two' >&2; sleep 1; echo three")
+    assert done.returncode == 0
+    lines = [line.split(" s  ")[1] for line in done.stdout.splitlines()]
+    assert list(dict.fromkeys(lines)) == ["[1/2] one", "[2/2] two"]
+    assert (tmp_path / "log").read_text() == "[1/2] one\n[2/2] two\nthree\n"
+
+
+def test_a_failure_shows_the_end_of_what_was_printed(tmp_path: Path) -> None:
+    done = progress(tmp_path, "seq 1000; exit 3")
+    assert done.returncode == 3
+    lines = done.stdout.splitlines()
+    assert lines[-41:-1] == [str(number) for number in range(961, 1001)]
+    assert f"exit status 3; all of its output is in {tmp_path / 'log'}" in lines[-1]
+    assert progress(tmp_path, "kill -TERM $$").returncode == 128 + 15
