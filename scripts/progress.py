@@ -22,7 +22,7 @@ def main(log: Path, command: list[str]) -> int:
     on_terminal = sys.stdout.isatty()
     width = os.get_terminal_size().columns - 1 if on_terminal else 110
     began = time.monotonic()
-    last, done = "", threading.Event()
+    last, done = "starting", threading.Event()
 
     def tell() -> None:
         while not done.wait(0.5 if on_terminal else SECONDS):
