@@ -40,6 +40,12 @@ def model_and_prompt(
 def read_text(prompt: str | None, file: str | None) -> str:
     """The prompt's text: as given, from a file, or from standard input. A last newline is dropped."""
     if prompt is not None:
+        for i, character in enumerate(prompt):
+            if "\udc80" <= character <= "\udcff":
+                raise ParameterError(
+                    f"the prompt's character {i} is the byte 0x{ord(character) - 0xDC00:02x} "
+                    "(half a surrogate pair), expected UTF-8"
+                )
         return prompt
     if file is not None:
         return _read_file(file)
@@ -76,11 +82,21 @@ def _decode(stream: BinaryIO, source: str) -> str:
     if len(data) > MAX_TEXT_BYTES:
         raise ParameterError(
             f"{source}: found more than {MAX_TEXT_BYTES} bytes, expected a text to read as a whole"
+            f"{_instead(data, source)}"
         )
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise ParameterError(
             f"{source}: found byte 0x{data[error.start]:02x} at offset {error.start}, expected UTF-8"
+            f"{_instead(data, source)}"
         ) from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _instead(data: bytes, source: str) -> str:
+    """What is given in the place of a text, where that is known."""
+    from clarion.gguf.kinds import recognise_bytes, sentence
+
+    kind = recognise_bytes(data, source)
+    return "" if kind is None else f": {sentence(kind, 'a text')}"

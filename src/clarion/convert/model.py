@@ -18,6 +18,8 @@ from clarion.convert.output import Entry, write
 from clarion.convert.pieces import Target
 from clarion.errors import ParameterError
 from clarion.gguf import Format, format_named
+from clarion.gguf.kinds import no_checkpoint
+from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
@@ -54,6 +56,8 @@ def convert(
     check_writable(path)
     folder = Path(source)
     name = folder.resolve().name
+    if folder.exists() and not folder.is_dir():
+        raise no_checkpoint(folder)
     if not folder.is_dir():
         repository = Repository.parse(os.fspath(source))
         folder, name = repository.download(), repository.name
@@ -64,7 +68,7 @@ def convert(
     metadata: dict[str, Any] = {
         **model.metadata,
         "general.type": "model",
-        "general.name": name,
+        "general.name": name_text(name),
         "general.file_type": np.uint32(FILE_TYPES[format]),
     }
     if format == "Q8_0":

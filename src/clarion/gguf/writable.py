@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 from clarion.errors import FileError
-from clarion.gguf.sizes import size_text
+from clarion.gguf.texts import size_text
 
 
 def check_writable(path: str | os.PathLike[str], n_bytes: int = 0) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clarion.gguf.sizes import part_text, size_text
+from clarion.gguf.texts import part_text, size_text
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""Sizes of files as people read them."""
+"""Sizes and names of files as people read them."""
 
 from __future__ import annotations
+
+import os
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
@@ -28,3 +30,8 @@ def _power(n_bytes: int) -> int:
 
 def _number(n_bytes: int, power: int) -> str:
     return f"{n_bytes:,}" if power == 0 else f"{n_bytes / 1000**power:.1f}"
+
+
+def name_text(name: str | os.PathLike[str]) -> str:
+    """A file's name as a text that can be stored: bytes that are no UTF-8 become U+FFFD."""
+    return os.fsencode(name).decode("utf-8", "replace")
