@@ -23,6 +23,8 @@ WITH_A_MODEL: dict[str, Callable[[str, Path], list[str]]] = {
     "run": lambda model, folder: ["run", "-m", model, "x"],
     "tokenize": lambda model, folder: ["tokenize", "-m", model, "x"],
     "inspect": lambda model, folder: ["inspect", model],
+    "inspect --json": lambda model, folder: ["inspect", model, "--json"],
+    "check": lambda model, folder: ["check", model],
     "bench": lambda model, folder: ["bench", model],
     "eval": lambda model, folder: ["eval", model, "--text", f"{folder}/text.txt"],
     "eval --reference": lambda model, folder: [

@@ -40,12 +40,11 @@ def model_and_prompt(
 def read_text(prompt: str | None, file: str | None) -> str:
     """The prompt's text: as given, from a file, or from standard input. A last newline is dropped."""
     if prompt is not None:
-        for i, character in enumerate(prompt):
-            if "\udc80" <= character <= "\udcff":
-                raise ParameterError(
-                    f"the prompt's character {i} is the byte 0x{ord(character) - 0xDC00:02x} "
-                    "(half a surrogate pair), expected UTF-8"
-                )
+        if (found := re.search("[\udc80-\udcff]", prompt)) is not None:
+            raise ParameterError(
+                f"the prompt's character {found.start()} is the byte 0x{ord(found[0]) - 0xDC00:02x} "
+                "(half a surrogate pair), expected UTF-8"
+            )
         return prompt
     if file is not None:
         return _read_file(file)

@@ -179,7 +179,9 @@ def _guarded(name: str, run: Callable[[], Finding]) -> Finding:
 def _file(file: File) -> Finding:
     """Reading has checked the layout. Here: whether bytes of tensors were never written."""
     summary = Summary.of(file)
-    missing = [name for name, tensor in file.tensors.items() if _is_hole(tensor.data)]
+    # Vectors may well be zeros: of a layer without a bias.
+    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    missing = [tensor.name for tensor in matrices if _is_hole(tensor.data)]
     file.check()
     parts = f" in {len(file.parts)} parts" if len(file.parts) > 1 else ""
     text = f"{summary}{parts}, {len(file.tensors)} tensors"

@@ -371,7 +371,10 @@ def _folder_advice(path: Path, names: list[str]) -> str:
 def no_checkpoint(path: Path) -> FileError:
     """The error for a folder without config.json, or for a file, in the place of a checkpoint."""
     if path.is_dir():
-        names = sorted(os.listdir(path))
+        try:
+            names = sorted(os.listdir(path))
+        except OSError as error:
+            return FileError(f"{path}: cannot be read: {error.strerror}")
         models = [name for name in names if name.endswith(".gguf")]
         if models:
             model = _shell(path / models[0])
@@ -407,6 +410,8 @@ def _instead(path: Path) -> str:
     text = os.fspath(path)
     if re.match(r"https?:/", text):
         return ": this is an address; download the file first"
+    if re.fullmatch(r"(hf:/|hf\.co/)?[\w-][\w.-]*/[\w.-]+(:\w+)?", text) and not path.parent.exists():
+        return ": if this is a repository of a hub, download its GGUF file first"
     for suffix in (*_UNFINISHED, ".aria2"):
         if os.path.exists(text + suffix):
             return f": there is {text + suffix}, an unfinished download"
