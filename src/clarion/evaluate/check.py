@@ -271,19 +271,13 @@ def _is_read_back(tokenizer: Tokenizer, token: int) -> bool:
 
 def _template(tokenizer: Tokenizer, made: list[list[int]]) -> Finding:
     """Puts the tokens of a question into `made` if the template writes one."""
-    from clarion.tokenizer.template import render
+    from clarion.tokenizer import chat
 
-    source = tokenizer.chat_template
-    if source is None:
+    if not tokenizer.chat_templates:
         return Finding("template", "skipped", "the file has no chat template")
-    texts = {
-        f"{name}_token": "" if token is None else tokenizer.decode([token])
-        for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
-    }
     user = {"role": "user", "content": QUESTION}
-    turns = [user, {"role": "assistant", "content": "Paris."}, user]
-    text = render(source, [user], **texts)  # type: ignore[arg-type]
-    longer = render(source, turns, **texts)  # type: ignore[arg-type]
+    text = chat.apply(tokenizer, [user])
+    longer = chat.apply(tokenizer, [user, {"role": "assistant", "content": "Paris."}, user])
     lost = [QUESTION] * (QUESTION not in text) + ["Paris."] * ("Paris." not in longer)
     if lost:
         return Finding("template", "failed", f"the text of a message is lost: {lost[0]!r}", {"text": text})
@@ -318,6 +312,7 @@ class _Computing:
         progress: Progress,
     ) -> None:
         self._path: Path = file.path
+        self._first_part = file.parts[0]  # which llama.cpp asks for
         self._tokenizer = tokenizer
         self._options = options
         self._progress = progress
@@ -367,7 +362,7 @@ class _Computing:
             return Finding("llama-cpp", "skipped", "there are no exact logits to compare with")
         n = len(self._ids)
         self._progress("llama-cpp", 0, n)
-        engine = LlamaCppEngine(self._path, max(n, 16), threads=self._threads)
+        engine = LlamaCppEngine(self._first_part, max(n, 16), threads=self._threads)
         try:
             rows: list[Rows] = []
             chunk = Chunk(self._ids, 0, self._targets.tolist(), 1)
