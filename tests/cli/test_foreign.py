@@ -13,7 +13,7 @@ from clarion.cli.arguments import translate
 from clarion.cli.foreign import _BENCH, _EVAL, _MODEL, _RUN, flags
 from clarion.cli.main import cli, execute
 
-GROUP = click.Context(cli, info_name="clarion")
+GROUP = click.Context(cli, info_name="clarion", **cli.context_settings)
 
 
 def translated(command: str, *words: str) -> tuple[list[str], list[str]]:
@@ -122,7 +122,9 @@ def test_flags_that_change_nothing_say_so(words: str, left: str, note: str) -> N
         ("-lm dio", "expected one of auto, none, mmap"),
         ("-hf", "Option '-hf' requires an argument"),
         ("-ngl", "Option '-ngl' requires an argument"),
-        ("--mlock=1", "found the value '1', expected none"),
+        ("--mlock=1", "Option '--mlock' does not take a value"),
+        ("-e5", "Option '-e' does not take a value"),
+        ("-v2", "Option '-v' does not take a value"),
         ("-prompt x", "did you mean --prompt?"),
         ("-temp 1", "did you mean --temp?"),
         ("--tempature 1", "did you mean --temperature?"),
@@ -130,6 +132,9 @@ def test_flags_that_change_nothing_say_so(words: str, left: str, note: str) -> N
         ("-xyz", "No such option: -xyz; clarion run --help"),
         ("-pHello", "No such option: -pHello"),
         ("--colour", "No such option: --colour"),
+        ("--verson", "did you mean --version?"),
+        ("--json=1", "does not take a value"),
+        ("--stop", "Option '--stop' requires an argument. clarion run --help"),
     ],
 )
 def test_flags_that_are_refused(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

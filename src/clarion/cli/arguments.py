@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from clarion.cli.foreign import Flag, flags
-from clarion.cli.suggest import nearest
+if TYPE_CHECKING:
+    from clarion.cli.foreign import Flag
 
 _ATTACHED = re.compile(r"(-[A-Za-z])([+-]?[0-9][0-9.,]*)")  # -n20
 
@@ -33,7 +34,6 @@ def translate(
         if isinstance(option, click.Option)
         for name in (*option.opts, *option.secondary_opts)
     }
-    known = flags(command.name or "")
     left, translated, notes = deque(words), list[str](), list[str]()
     while left:
         word = left.popleft()
@@ -42,53 +42,69 @@ def translate(
         if word == "-" or not word.startswith("-"):
             translated.append(word)
             continue
-        name, given = _split(word, own, known)
-        if (option := own.get(name)) is not None:
-            if option.is_flag:
-                translated.append(name if given is None else f"{name}={given}")
-                continue
-            values = [given] if given is not None else []
-            while len(values) < option.nargs and left:
-                values.append(left.popleft())
-            translated += [name, *values]
-        elif (flag := known.get(name)) is not None:
-            values = _values(name, flag, given, left)
-            if flag.refusal and not flag.is_off(values):
-                raise click.UsageError(f"{name}: {flag.refusal}", context)
-            if flag.note and not flag.is_off(values):
-                notes.append(f"{name}: {flag.note}")
-            for ours in flag.own_words(name, values, context):
-                if ours.startswith("--") and ours not in own and ours not in values:
-                    raise click.UsageError(f"{name}: {context.command_path} has no {ours}", context)
-                translated.append(ours)
+        name, given = _split(word)
+        if (option := own.get(name)) is None:
+            theirs, note = _foreign(word, name, given, left, own, context)
+            translated += theirs
+            notes += note
+        elif option.is_flag:
+            if given is not None:
+                raise click.BadOptionUsage(name, f"Option {name!r} does not take a value.", context)
+            translated.append(name)
         else:
-            raise click.UsageError(_unknown(word, name, own, known, context), context)
+            values = [given] if given is not None else _take(name, option.nargs, left, context)
+            translated += [name, *values]
     return translated, notes
 
 
-def _split(word: str, own: Mapping[str, click.Option], known: Mapping[str, Flag]) -> tuple[str, str | None]:
+def _foreign(
+    word: str,
+    name: str,
+    given: str | None,
+    left: deque[str],
+    own: Mapping[str, click.Option],
+    context: click.Context,
+) -> tuple[list[str], list[str]]:
+    """What a flag of another program becomes, and what there is to say of it."""
+    from clarion.cli.foreign import flags
+
+    known = flags(context.command.name or "")
+    flag = known.get(name)
+    if flag is None:
+        raise click.UsageError(_unknown(word, name, own, known, context), context)
+    values = _values(name, flag, given, left, context)
+    off = flag.is_off(values)
+    if flag.refusal and not off:
+        raise click.UsageError(f"{name}: {flag.refusal}", context)
+    words = flag.own_words(name, values, context)
+    for ours in words:
+        if ours.startswith("--") and ours not in own and ours not in values:
+            raise click.UsageError(f"{name}: {context.command_path} has no {ours}", context)
+    return words, [f"{name}: {flag.note}"] if flag.note and not off else []
+
+
+def _split(word: str) -> tuple[str, str | None]:
     """The flag, and the value that stands in the same word. As elsewhere, --n_predict is --n-predict."""
+    if attached := _ATTACHED.fullmatch(word):
+        return attached[1], attached[2]
     name, equals, value = word.partition("=")
-    if name.startswith("--"):
-        name = name.replace("_", "-")
-    elif attached := _ATTACHED.fullmatch(word):
-        name, number = attached.groups()
-        if (name in own and not own[name].is_flag) or (name in known and known[name].n_values):
-            return name, number
-        return word, None
-    return name, value if equals else None
+    return name.replace("_", "-") if name.startswith("--") else name, value if equals else None
 
 
-def _values(name: str, flag: Flag, given: str | None, left: deque[str]) -> list[str]:
+def _values(name: str, flag: Flag, given: str | None, left: deque[str], context: click.Context) -> list[str]:
     if given is not None:
         if not flag.n_values and not flag.choices:
-            raise click.UsageError(f"{name}: found the value {given!r}, expected none")
+            raise click.BadOptionUsage(name, f"Option {name!r} does not take a value.", context)
         return [given]
     if flag.choices:
         return [left.popleft()] if left and left[0].lower() in flag.choices else []
-    if len(left) < flag.n_values:
-        raise click.UsageError(f"Option {name!r} requires an argument.")
-    return [left.popleft() for _ in range(flag.n_values)]
+    return _take(name, flag.n_values, left, context)
+
+
+def _take(name: str, n: int, left: deque[str], context: click.Context) -> list[str]:
+    if len(left) < n:
+        raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", context)
+    return [left.popleft() for _ in range(n)]
 
 
 def _unknown(
@@ -98,8 +114,10 @@ def _unknown(
     known: Mapping[str, Flag],
     context: click.Context,
 ) -> str:
+    from clarion.cli.suggest import nearest
+
     if " " in word:
         return f"{word[:40]!r} is no option: a text that begins with a dash stands after -p, or after --"
-    meant = nearest(name, [*own, *(other for other, flag in known.items() if flag.own)])
+    meant = nearest(name, [*own, "--version", *(other for other, flag in known.items() if flag.own)])
     hint = f"; did you mean {meant}?" if meant else ";"
     return f"No such option: {word}{hint} {context.command_path} --help lists them"

@@ -11,14 +11,13 @@ Some values (`off`) ask for nothing: these are accepted in silence.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 import click
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(NamedTuple):
     """What a flag of another program means here."""
 
     names: tuple[str, ...]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -195,6 +194,8 @@ def _follow(model: Model, ids: list[int], chosen: Options, *, quiet: bool) -> tu
 
 
 def _without_text(completion: Completion) -> Completion:
+    from dataclasses import replace
+
     reason: FinishReason = "cancelled" if completion.finish_reason == "cancelled" else "length"
     timings = replace(completion.timings, generated_tokens=0, generation=0.0)
     return replace(

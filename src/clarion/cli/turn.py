@@ -79,7 +79,8 @@ class Wishes:
 
 def find_template(wanted: str) -> str:
     """What a word says of the template: Jinja or a name as they are, of a file its content."""
-    if "{{" in wanted or "{%" in wanted or not os.path.isfile(wanted):
+    is_path = "/" in wanted or wanted.endswith((".jinja", ".jinja2", ".txt")) or os.path.isfile(wanted)
+    if "{{" in wanted or "{%" in wanted or not is_path:
         return wanted
     from clarion.cli.prompt import read_text
 

@@ -86,7 +86,7 @@ def _unknown(word: str, commands: Collection[str]) -> str:
         hint = f"did you mean {meant}?"
     elif looks_like_a_model(word):
         hint = f"as a model: {missing(word)}"
-    elif word:
+    elif word.strip():
         hint = f"a text to continue stands after run: clarion run {word}"
     else:
         hint = "it is empty"
