@@ -6,6 +6,7 @@ Ctrl-C ends with 130, a closed pipe quietly with 141, as shells count signals.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -104,6 +105,9 @@ def main() -> None:
     """The `clarion` command."""
     with open(os.devnull, "w") as nowhere:  # in the place of streams that the caller closed
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        # Names of files that are no UTF-8 are printed as they are.
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+            sys.stdout.reconfigure(errors="surrogateescape")
         sys.exit(execute(sys.argv[1:]))
 
 
@@ -151,14 +155,9 @@ def _line(error: Exception) -> str:
         text = str(error)
     else:
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
-    return "".join(c if c.isprintable() else _escaped(c) for c in " ".join(text.split()))
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # what stands for a byte that is no UTF-8
-        code -= 0xDC00
-    return f"\\x{code:02x}"
+    # A byte of a file's name that is no UTF-8 is a character from U+DC80 on.
+    shown = {c: f"\\x{ord(c) - (0xDC00 if 0xDC80 <= ord(c) <= 0xDCFF else 0):02x}" for c in set(text)}
+    return "".join(c if c.isprintable() else shown[c] for c in " ".join(text.split()))
 
 
 def _drop_output() -> None:
