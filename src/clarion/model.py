@@ -523,11 +523,12 @@ class Model:
         Args:
             add_special: with the tokens that the model expects at beginning and end.
             parse_special: whether names of control tokens in the text stand for them. A text that begins with
-                the BOS, as chat templates write it, then gets no second one.
+                the BOS, as chat templates write it, then gets nothing before it.
         """
         ids = self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
         before = list(self.tokenizer.before) if add_special and parse_special else []
-        return ids[len(before) :] if before and before == ids[len(before) : 2 * len(before)] else ids
+        begins_itself = before[:1] == ids[len(before) :][:1]
+        return ids[len(before) :] if before and begins_itself else ids
 
     def detokenize(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of token ids."""

@@ -13,9 +13,17 @@ import clarion
 from clarion.errors import CancelledError, FileError, ParameterError
 from clarion.runtime.completion import Completion, Timings
 from clarion.runtime.jobs import Generation, Put
-from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
+from clarion.runtime.streams import (
+    AsyncTextStream,
+    MakeJob,
+    TextStream,
+    _Batch,
+    wait,
+    wait_all,
+    wait_async,
+)
 from tests.runtime.fakes import FakeMachine, greedy
-from tests.runtime.test_engine import generation, text
+from tests.runtime.test_engine import generate, generation, text
 
 PROMPT = "Once upon a time"
 
@@ -334,6 +342,25 @@ def test_a_cancelled_task_leaves_a_completion(model: clarion.Model) -> None:
         assert stream.completion.finish_reason == "cancelled"
 
     asyncio.run(run())
+
+
+def test_a_stream_can_be_closed_by_another_loop(model: clarion.Model) -> None:
+    stream = model.astream(PROMPT, ignore_eos=True)
+    asyncio.run(anext(stream))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(stream.aclose(), 10))
+    assert stream.completion is None
+    assert model.generate(PROMPT, max_tokens=2, ignore_eos=True).finish_reason == "length"
+
+
+def test_jobs_that_are_submitted_too_late_are_cancelled_too(machine: FakeMachine) -> None:
+    heard: list[Any] = []
+    batch = _Batch(machine.engine, [generation([1], 10**6)], 1, lambda *item: heard.append(item), None)
+    batch.cancel()
+    assert batch.submit()
+    generate(machine, [2], 1)
+    ((number, completion),) = heard
+    assert number == 0
+    assert completion.finish_reason == "cancelled"
 
 
 def test_what_has_no_completion_says_so(machine: FakeMachine) -> None:

@@ -161,6 +161,14 @@ def test_too_much_is_refused(source):
 
 
 @pytest.mark.parametrize(
+    "name", ["tabs", "many tabs", "translated", "translated all", "translated long text"]
+)
+def test_what_takes_or_gives_more_than_a_megabyte_says_so(name):
+    with pytest.raises(TemplateError, match=r"'(expandtabs|translate)' of more than 1048576 characters"):
+        render(TOO_MUCH[name], [])
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",

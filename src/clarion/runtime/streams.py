@@ -108,6 +108,7 @@ class _Batch:
         self._hear = hear
         self._running: dict[int, Job] = {}
         self._results: dict[int, Result] = {}
+        self._cancelled = False
 
     def submit(self) -> bool:
         """Hands the next jobs to the engine; False when there is nothing left to wait for."""
@@ -116,6 +117,8 @@ class _Batch:
         self._running |= jobs
         if jobs:
             self._engine.submit(*jobs.values())
+        if self._cancelled:  # meanwhile, by the loop of a task that is gone
+            self.cancel()
         return bool(self._running)
 
     def take(self, number: int, item: Item) -> None:
@@ -125,7 +128,8 @@ class _Batch:
             self._results[number] = _result(item)
 
     def cancel(self) -> None:
-        for job in self._running.values():
+        self._cancelled = True
+        for job in list(self._running.values()):
             self._engine.cancel(job)
 
     @property
@@ -257,7 +261,7 @@ class AsyncTextStream(AsyncIterator[str]):
     async def aclose(self) -> None:
         """Ends the generation; the iteration is over."""
         self._leave()
-        if self._job is not None and self._channel is not None:
+        if self._job is not None and self._channel is not None and self._channel.is_here():
             await self._channel.ended.wait()
 
     async def _start(self) -> _StreamChannel:
@@ -318,6 +322,12 @@ class _LoopChannel(Generic[T]):
         except RuntimeError:
             # The loop is closed, and with it everybody who could have waited for the item.
             return
+
+    def is_here(self) -> bool:
+        """Whether the loop that it was made in is the one that runs; no other one is told of items."""
+        import asyncio
+
+        return self._loop is asyncio.get_running_loop()
 
     def arrive(self, item: T) -> None:
         """Called by the loop."""

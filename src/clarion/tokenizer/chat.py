@@ -48,7 +48,7 @@ def apply(
     _check_tools(tools)
     source = choose(tokenizer.chat_templates, template, bool(tools))
     if tools and not re.search(r"\btools\b", source):
-        warnings.warn("the chat template does not use tools: the model is not told of them", stacklevel=4)
+        warnings.warn("the chat template does not use tools: the model is not told of them", stacklevel=3)
     tokens = {
         f"{name}_token": "" if token is None else tokenizer.decode([token])
         for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
