@@ -122,6 +122,8 @@ def test_flags_that_change_nothing_say_so(words: str, left: str, note: str) -> N
         ("-lm dio", "expected one of auto, none, mmap"),
         ("-hf", "Option '-hf' requires an argument"),
         ("-ngl", "Option '-ngl' requires an argument"),
+        ("-ngl -p x", "Option '-ngl' requires an argument"),
+        ("-tb -fa", "Option '-tb' requires an argument"),
         ("--mlock=1", "Option '--mlock' does not take a value"),
         ("-e5", "Option '-e' does not take a value"),
         ("-v2", "Option '-v' does not take a value"),

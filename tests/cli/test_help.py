@@ -83,6 +83,18 @@ def test_completion() -> None:
     assert "plain,generic" in complete("run", "--isa", "gen")
     assert complete("run", "-m", "mod") == ["file,mod"]
     assert complete("run", "mod") == ["file,mod"]
+    for command in (
+        "bench",
+        "inspect",
+        "eval",
+        "quantize",
+        "imatrix",
+        "split",
+        "merge",
+        "convert",
+        "tokenize",
+    ):
+        assert complete(command, "mod") == ["file,mod"]
     assert "plain,--max-tokens" in complete("model.gguf", "--max")
 
 

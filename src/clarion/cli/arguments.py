@@ -73,6 +73,8 @@ def _foreign(
     if flag is None:
         raise click.UsageError(_unknown(word, name, own, known, context), context)
     values = _values(name, flag, given, left, context)
+    if given is None and any(value in own or value in known for value in values):
+        raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", context)
     off = flag.is_off(values)
     if flag.refusal and not off:
         raise click.UsageError(f"{name}: {flag.refusal}", context)

@@ -10,6 +10,7 @@ import click
 
 from clarion.cli.sections import FILE, Names, option
 
+file_name = FILE
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CACHE = "f16"
