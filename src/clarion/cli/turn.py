@@ -64,7 +64,7 @@ class Wishes:
             return model.tokenize(text, parse_special=self.parse_special), False
         if not self.parse_special and (names := _listed(model.tokenizer, text)):
             warn(
-                f"the prompt holds {names}, in a turn of chat a control token; "
+                f"the prompt holds {names}, read as control tokens in a turn of chat; "
                 f"--raw --parse-special takes a text that is written in the template already"
             )
         messages = [{"role": "user", "content": text}]
@@ -104,7 +104,7 @@ def _variables(text: str | None) -> dict[str, Any]:
 def warn_of_names(tokenizer: Tokenizer, text: str) -> None:
     """Says so if a text, whose names of control tokens are to be characters, has any."""
     if names := _listed(tokenizer, text):
-        warn(f"the text holds {names}, here characters like others; --parse-special makes it a control token")
+        warn(f"the text holds {names}, read as ordinary characters; --parse-special reads control tokens")
 
 
 def _listed(tokenizer: Tokenizer, text: str) -> str:
