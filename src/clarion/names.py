@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 # Of files that hold models or what belongs to them.
 _ENDINGS = (".gguf", ".ggml", ".bin", ".safetensors", ".pt", ".pth", ".onnx", ".tflite", ".json", ".txt")
 _ADDRESS = re.compile(
-    r"[a-z][a-z0-9+.-]*://|(www\.|hf\.co/|huggingface\.co/|ollama\.com/|modelscope\.cn/)", re.I
+    r"[a-z][a-z0-9+.-]+:/|(www\.|hf\.co/|huggingface\.co/|ollama\.com/|modelscope\.cn/)", re.I
 )
 _NAME = re.compile(r"[\w./:@~-]+", re.ASCII)
 _HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<rest>[:@][\w./-]+)?")
@@ -54,18 +55,29 @@ def missing(name: str) -> str:
     if name == "-":
         return "a model cannot be read from standard input"
     if _ADDRESS.match(name):
+        return advice(name)
+    from clarion.gguf.kinds import meant
+
+    return f"no such file; {advice(name)}" if advice(name) else f"no such file{meant(Path(name))}"
+
+
+def advice(name: str) -> str:
+    """What to do where somebody gives this name, which is that of no file; nothing for a path."""
+    if _ADDRESS.match(name):
         return f"an address, but models are files: {_advice_for_address(name)}"
-    if (hub := _HUB.fullmatch(name)) and not _means_a_file(name):
-        return f"no such file; as a name of Hugging Face's hub: {_advice_for_hub(hub['repository'])}"
-    if _TAG.fullmatch(name) and not _means_a_file(name):
-        return f"no such file; as a name and tag of Ollama's library: {_DOWNLOAD}"
-    if "/" not in name and not _means_a_file(name) and looks_like_a_model(name):
-        return f"no such file; as the name of a model: {_DOWNLOAD}"
-    return "no such file"
+    if _means_a_file(name):
+        return ""
+    if hub := _HUB.fullmatch(name):
+        return f"as a name of Hugging Face's hub: {_advice_for_hub(hub['repository'])}"
+    if _TAG.fullmatch(name):
+        return f"as a name and tag of Ollama's library: {_DOWNLOAD}"
+    if "/" not in name and looks_like_a_model(name):
+        return f"as the name of a model: {_DOWNLOAD}"
+    return ""
 
 
 def _advice_for_address(address: str) -> str:
-    found = re.match(r"(?:https?://)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+)", address, re.IGNORECASE)
+    found = re.match(r"(?:https?://?)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+)", address, re.IGNORECASE)
     if found and not address.lower().split("?")[0].endswith(".gguf"):
         return _advice_for_hub(found[1])
     return _DOWNLOAD

@@ -153,7 +153,7 @@ def test_help_and_version_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "Hello", "world"], ["Hello: no such file", "in quotes"]),
         (["run", "Once", "upon", "a", "time"], ["more than once", "in quotes"]),
         (["run", "99"], ["99: no such file", "-p 99"]),
-        (["run", "/"], ["/: a folder"]),
+        (["run", "/"], ["/: this is a folder, not a model"]),
         (["run", "-m", "-", "-p", "x"], ["a model cannot be read from standard input"]),
         (["tokenize", "llama3.2"], ["llama3.2: no such file", "-p llama3.2"]),
         (["inspect", "llama3.2"], ["llama3.2: no such file", "by hand"]),

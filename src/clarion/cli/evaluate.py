@@ -63,7 +63,10 @@ def evaluate(
 
     from clarion.cli.prompt import read_text
     from clarion.evaluate.request import EXACT, Request, run
+    from clarion.gguf.writable import check_writable
 
+    if report is not None:
+        check_writable(report)
     request = Request(
         models=tuple(map(Path, models)),
         text=read_text(None, text_path),

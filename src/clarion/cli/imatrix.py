@@ -45,10 +45,12 @@ def imatrix(
     from clarion.cli.prompt import read_text
     from clarion.evaluate.chunks import beginning
     from clarion.gguf import File
+    from clarion.gguf.writable import check_writable
     from clarion.quantize.collect import collect
     from clarion.quantize.imatrix import Imatrix
     from clarion.tokenizer import Tokenizer
 
+    check_writable(out)
     earlier = [Imatrix.read(path) for path in in_file]
     tokenizer = Tokenizer.from_gguf(model)
     with File.open(model) as file, counter("imatrix") as progress:

@@ -22,6 +22,7 @@ from clarion.errors import ClarionError
 # Where each command is: module and function.
 _HOMES = {
     "bench": ("bench", "bench"),
+    "check": ("check", "check"),
     "convert": ("convert", "convert"),
     "doctor": ("doctor", "doctor"),
     "eval": ("evaluate", "evaluate"),

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import click
@@ -54,7 +55,10 @@ def check_names(words: Sequence[str], model: str | None, prompt: str | None) -> 
 
     if prompt is not None and model is None and prompt != STANDARD_INPUT:
         if os.path.isdir(prompt):
-            raise FileError(f"{prompt}: a folder, expected a model's file; if it is the prompt: -p {prompt}")
+            from clarion.gguf.kinds import instead
+
+            reason = instead(Path(prompt), "a model") or "this is a folder, not a model"
+            raise FileError(f"{prompt}: {reason}; if it is the prompt: -p {prompt}")
         if looks_like_a_model(prompt):
             raise FileError(f"{prompt}: {missing(prompt)}; if it is the prompt: -p {prompt}")
     if model is not None and not os.path.lexists(model):
@@ -187,6 +191,7 @@ def _read(stream: BinaryIO, source: str) -> bytes:
     if len(data) > MAX_TEXT_BYTES:
         raise ParameterError(
             f"{source}: found more than {MAX_TEXT_BYTES} bytes, expected a text to read as a whole"
+            f"{_instead(data, source)}"
         )
     return data
 
@@ -197,5 +202,14 @@ def _decode(data: bytes, source: str) -> str:
     except UnicodeDecodeError as error:
         raise ParameterError(
             f"{source}: found byte 0x{data[error.start]:02x} at offset {error.start}, expected UTF-8"
+            f"{_instead(data, source)}"
         ) from None
     return text.removesuffix("\n").removesuffix("\r")
+
+
+def _instead(data: bytes, source: str) -> str:
+    """What is given in the place of a text, where that is known."""
+    from clarion.gguf.kinds import recognise_bytes, sentence
+
+    kind = recognise_bytes(data, source)
+    return "" if kind is None else f": {sentence(kind, 'a text')}"

@@ -11,6 +11,7 @@ from clarion.convert import pickles, safetensors
 from clarion.convert.safetensors import parse_json
 from clarion.convert.stored import Stored
 from clarion.errors import FileError, FormatError, ModelError
+from clarion.gguf.kinds import instead, no_checkpoint
 
 _INDEX = ".index.json"
 # What weights are looked for under, and their readers: the first that is there holds all of them.
@@ -47,6 +48,12 @@ def weights_among(names: Container[str], where: str) -> str:
     raise FileError(f"{where}: no weights, expected one of {', '.join(WEIGHTS)}")
 
 
+def _explained(error: FormatError, path: Path, wanted: str) -> FormatError:
+    """The error, with what stands in the place of the file where something does."""
+    found = instead(path, wanted, any_kind=False)
+    return type(error)(f"{error}: {found}") if found else error
+
+
 def is_index(name: str) -> bool:
     """Whether the file only says in which others the tensors are."""
     return name.endswith(_INDEX)
@@ -81,14 +88,18 @@ class Checkpoint(Mapping[str, Stored]):
         self.folder = folder
         config = self.json("config.json")
         if config is None:
-            raise FileError(f"{folder}: config.json is missing, expected a Hugging Face checkpoint")
+            raise no_checkpoint(folder)
         self.config = config
         self._tensors = self._read()
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The object in a file of the folder, None where there is no such file."""
         raw = self.raw(name)
-        return None if raw is None else parse_json(raw, str(self.folder / name))
+        path = self.folder / name
+        try:
+            return None if raw is None else parse_json(raw, str(path))
+        except FormatError as error:
+            raise _explained(error, path, "JSON") from error
 
     def text(self, name: str) -> str | None:
         """The text of a file of the folder, None where there is no such file."""
@@ -120,13 +131,21 @@ class Checkpoint(Mapping[str, Stored]):
 
     def _read(self) -> dict[str, Stored]:
         name = weights_among([name for name in WEIGHTS if (self.folder / name).exists()], str(self.folder))
-        return self._read_shards(name) if is_index(name) else WEIGHTS[name](self.folder / name)
+        return self._read_shards(name) if is_index(name) else self._read_file(name, name)
+
+    def _read_file(self, name: str, file: str) -> dict[str, Stored]:
+        """Reads a file as `WEIGHTS[name]` does."""
+        path = self.folder / file
+        try:
+            return WEIGHTS[name](path)
+        except FormatError as error:
+            raise _explained(error, path, "weights") from error
 
     def _read_shards(self, index: str) -> dict[str, Stored]:
         files = places(self.json(index) or {}, str(self.folder / index))
         tensors: dict[str, Stored] = {}
         for file in sorted(set(files.values())):
-            for name, tensor in WEIGHTS[index](self.folder / file).items():
+            for name, tensor in self._read_file(index, file).items():
                 if name not in files:
                     raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index}")
                 if files[name] == file:

@@ -63,8 +63,8 @@ def convert(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
     elif library is not None:
         kind, tokens, merges, flags = _from_library(library, f"{folder}/tokenizer.json")
     else:
-        kind, merges = "gpt2", _merges_txt(checkpoint)
-        tokens, flags = _from_vocab_json(checkpoint), {}
+        kind, tokens, flags = "gpt2", _from_vocab_json(checkpoint), {}
+        merges = _merges_txt(checkpoint)
         pre = _LEGACY_PRETOKENIZERS.get(str(checkpoint.config.get("model_type")), "gpt-2")
         flags["tokenizer.ggml.pre"] = pre
     _put_added(tokens, checkpoint, library, settings)
