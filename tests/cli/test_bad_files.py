@@ -314,4 +314,4 @@ def test_names_that_are_no_utf8_in_errors(
         assert "m\\xffdel" in line or "0xff" in line or "m\\udcffdel" in line
     code, out, err = process(b"inspect", NO_UTF8, cwd=folder)
     assert (code, out) == (2, b"")
-    assert err.startswith(b"clarion: m\\xffdel: cannot be opened")
+    assert err.startswith(b"clarion: m\\xffdel: no such file")

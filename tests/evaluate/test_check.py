@@ -221,7 +221,7 @@ def test_arguments() -> None:
         check(tokens=1)
     with pytest.raises(ParameterError, match="engine is 'ollama', expected clarion or llama-cpp"):
         check(engine="ollama")
-    with pytest.raises(FileError, match="No such file"):
+    with pytest.raises(FileError, match="no such file"):
         list(check("/nowhere/model.gguf"))
 
 

@@ -260,12 +260,16 @@ def test_a_name_that_is_nearly_right(tmp_path: Path) -> None:
     assert refused(tmp_path / "nowhere" / "model.gguf").endswith("No such file or directory")
 
 
-def test_an_address_is_no_file() -> None:
-    with pytest.raises(FileError, match="this is an address; download the file first"):
-        File.open("https://example.org/model.gguf")
-    for name in ("owner/no-such-name", "hf.co/owner/name:Q4_K_M", "hf://owner/name"):
-        with pytest.raises(FileError, match="if this is a repository of a hub, download its GGUF file first"):
-            File.open(name)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("https://example.org/model.gguf", "an address, but models are files"),
+        ("owner/no-such-name", "as a name of Hugging Face's hub"),
+    ],
+)
+def test_names_of_other_places(name: str, words: str) -> None:
+    with pytest.raises(FileError, match=words):
+        File.open(name)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")

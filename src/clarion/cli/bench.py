@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=options.file_name)
 @options.model
 @click.option("-p", "--prompt-tokens", type=int, default=256, show_default=True, help="Length of the prompt.")
 @click.option("-n", "--max-tokens", type=int, default=64, show_default=True, help="Tokens to generate.")

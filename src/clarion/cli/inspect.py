@@ -14,7 +14,7 @@ SHOWN_CHARACTERS = 100  # of a string
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=options.file_name)
 @options.model
 @click.option("--plan", is_flag=True, help="Print the plan instead: the operations of one step.")
 @options.plan

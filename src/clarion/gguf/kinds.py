@@ -94,7 +94,10 @@ def sentence(kind: Kind, wanted: str) -> str:
 
 def missing(path: Path) -> FileError:
     """The error for a model that is not there."""
-    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{_instead(path)}")
+    from clarion.names import advice
+
+    what = f"; {advice(os.fspath(path))}" if advice(os.fspath(path)) else meant(path)
+    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{what}")
 
 
 def incomplete(path: Path, what: str, detail: str) -> FormatError:
@@ -405,13 +408,9 @@ def _whole_of(path: Path) -> str | None:
     return None if match is None else shlex.quote(match[1])
 
 
-def _instead(path: Path) -> str:
+def meant(path: Path) -> str:
     """What may be meant by the name of a file that is not there."""
     text = os.fspath(path)
-    if re.match(r"https?:/", text):
-        return ": this is an address; download the file first"
-    if re.fullmatch(r"(hf:/|hf\.co/)?[\w-][\w.-]*/[\w.-]+(:\w+)?", text) and not path.parent.exists():
-        return ": if this is a repository of a hub, download its GGUF file first"
     for suffix in (*_UNFINISHED, ".aria2"):
         if os.path.exists(text + suffix):
             return f": there is {text + suffix}, an unfinished download"

@@ -89,6 +89,18 @@ class Tokenizer:
             tokens.append(_required(settings.separator, "model", "seperator_token_id"))
         return tokens
 
+    def control_tokens(self, text: str) -> list[str]:
+        """The names of control tokens that a text holds, each once, in their order.
+
+        They are characters to `encode`, unless it is told to `parse_special`.
+        """
+        found = [part for part in self._special_tokens.split(text, True) if isinstance(part, int)]
+        return list(
+            dict.fromkeys(
+                self.piece(token).decode("utf-8", "replace") for token in found if self.is_special(token)
+            )
+        )
+
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of ids: the inverse of `encode`. Bytes that are no UTF-8 become U+FFFD.
 
