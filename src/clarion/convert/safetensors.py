@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from clarion.convert.recognise import described
 from clarion.convert.stored import ELEMENT_BYTES, Stored, check_shape, read_exactly
 from clarion.errors import FileError, FormatError, UnsupportedError
 
@@ -33,6 +34,9 @@ def read(path: Path) -> dict[str, Stored]:
         raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length")
     length = int.from_bytes(read_exactly(path, 0, 8, "the header's length").tobytes(), "little")
     if length > min(MAX_HEADER_BYTES, size - 8):
+        what = described(read_exactly(path, 0, min(size, 512), "the beginning").tobytes())
+        if what is not None:
+            raise FormatError(f"{path} {what}, expected a safetensors file")
         raise FormatError(
             f"{path}: offset 0: length of the header is {length}, "
             f"allowed: at most {min(MAX_HEADER_BYTES, size - 8)} in a file of {size} bytes"

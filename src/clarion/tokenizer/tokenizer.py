@@ -12,7 +12,7 @@ from clarion.errors import TokenizerError
 from clarion.tokenizer.encoder import Encoder
 from clarion.tokenizer.pieces import Pieces
 from clarion.tokenizer.settings import Fields, Settings
-from clarion.tokenizer.special import SpecialTokens
+from clarion.tokenizer.special import Splitter, splitter
 from clarion.tokenizer.vocabulary import SPECIAL, Vocabulary
 
 
@@ -24,7 +24,8 @@ class Tokenizer:
         vocab_size: the number of tokens.
         chat_template: the file's chat template, or None.
 
-    Threads may share it. The ids are those that llama.cpp gives for the same file and text.
+    Threads may share it. The ids are those that llama.cpp gives for the same file and text, unless the file
+    has keys of Clarion's own, which say what a checkpoint does otherwise.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -74,21 +75,17 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(f"character {error.start} of the text is half a surrogate pair") from None
-        settings = self._settings
-        tokens = []
-        if add_special and settings.add_bos:
-            tokens.append(_required(settings.bos, "add_bos_token", "bos_token_id"))
+        before, after = self._around if add_special else ((), ())
+        tokens = list(before)
         after_special = True
+        only_first = self._settings.space_prefix == "first"
         for part in self._special_tokens.split(text, parse_special):
             if isinstance(part, int):
                 tokens.append(part)
             else:
                 tokens += self._encoder.encode(part, after_special)
-            after_special = isinstance(part, int)
-        if add_special and settings.add_eos:
-            tokens.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
-        if add_special and settings.add_separator:
-            tokens.append(_required(settings.separator, "model", "seperator_token_id"))
+            after_special = isinstance(part, int) and not only_first
+        tokens += after
         return tokens
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
@@ -149,9 +146,24 @@ class Tokenizer:
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self._settings)
 
+    @property
+    def _around(self) -> tuple[Sequence[int], Sequence[int]]:
+        """The tokens before and after a text."""
+        settings = self._settings
+        if settings.before is not None and settings.after is not None:
+            return settings.before, settings.after
+        before, after = [], []
+        if settings.add_bos:
+            before.append(_required(settings.bos, "add_bos_token", "bos_token_id"))
+        if settings.add_eos:
+            after.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
+        if settings.add_separator:
+            after.append(_required(settings.separator, "model", "seperator_token_id"))
+        return before, after
+
     @cached_property
-    def _special_tokens(self) -> SpecialTokens:
-        return SpecialTokens(self._vocabulary)
+    def _special_tokens(self) -> Splitter:
+        return splitter(self._vocabulary, self._settings)
 
     @cached_property
     def _encoder(self) -> Encoder:
