@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from clarion.errors import FormatError
+from clarion.errors import FormatError, UnsupportedError
 
 _STANDARD_ERROR = 2
+_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _redirected = threading.Lock()
 
 
@@ -101,12 +102,12 @@ def add(
         n_vocab: rows of the embedding.
 
     Raises:
-        FormatError: a token has options that there are not.
+        FormatError: an option of a token is not true or false.
     """
     from tokenizers import AddedToken
 
     def made(entry: Mapping[str, Any]) -> Any:
-        options = {key: value for key, value in entry.items() if key not in ("id", "__type", "content")}
+        options = {key: entry[key] for key in _OPTIONS if key in entry}
         try:
             return AddedToken(entry["content"], **options)
         except Exception as error:  # of the library, with no class
@@ -134,8 +135,22 @@ def add(
         tokenizer.add_tokens(wanted)
 
 
-def around(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The ids that the post-processor puts before and after a text."""
+def around(tokenizer: Any, values: Mapping[str, Any], where: str) -> tuple[list[int], list[int]]:
+    """The ids that the post-processor puts before and after a text.
+
+    Args:
+        values: of the tokenizer.json.
+
+    Raises:
+        UnsupportedError: a template that is anything but tokens around one text.
+    """
+    for part in parts(values.get("post_processor"), "processors"):
+        if part.get("type") == "TemplateProcessing":
+            texts = [item for item in objects(part.get("single")) if "Sequence" in item]
+            if len(texts) != 1:
+                raise UnsupportedError(
+                    f"{where}: the post_processor's template has the text {len(texts)} times, supported: once"
+                )
     encoding = tokenizer.encode("a", add_special_tokens=True)
     of_text = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
     if not of_text:

@@ -16,7 +16,7 @@ from clarion.convert.encode import ENCODERS, FILE_TYPES
 from clarion.convert.hub import Repository
 from clarion.convert.output import Entry, write
 from clarion.convert.pieces import Target
-from clarion.errors import ParameterError
+from clarion.errors import FileError, ParameterError
 from clarion.gguf import Format, format_named
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
@@ -52,6 +52,10 @@ def convert(
     """
     folder = Path(source)
     name = folder.resolve().name
+    if folder.is_file():
+        raise FileError(
+            f"{folder}: {_what(folder)}, expected a checkpoint's folder or a repository as owner/name"
+        )
     if not folder.is_dir():
         repository = Repository.parse(os.fspath(source))
         folder, name = repository.download(), repository.name
@@ -84,6 +88,20 @@ def convert(
         factors = model.rope_factors
         entries.append(Entry("rope_freqs.weight", factors.shape, format_named("F32"), lambda: factors))
     return write(Path(path), {**metadata, **tokenizer}, entries, max_bytes=max_bytes)
+
+
+def _what(path: Path) -> str:
+    """What a file is that was given in the place of a checkpoint."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if start == b"GGUF":
+        return (
+            "is a GGUF file already, which other commands read as it is (`clarion quantize` makes it smaller)"
+        )
+    return "is a file"
 
 
 def _format(type: str | None, targets: list[Target]) -> str:

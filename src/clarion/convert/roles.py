@@ -45,7 +45,7 @@ def special_ids(
     n_vocab: int,
     around: tuple[Sequence[int], Sequence[int]] | None,
     known: Mapping[str, int],
-    special: Iterable[int],
+    added: Iterable[int],
 ) -> tuple[dict[str, Any], list[int]]:
     """Metadata with the ids of roles, and all tokens that end a generation.
 
@@ -55,7 +55,7 @@ def special_ids(
         ids: of the vocabulary's texts.
         around: what the post-processor puts before and after a text, where there is one.
         known: ids by role of sentencepiece's model, which hold where nothing else names one.
-        special: the added tokens that are special.
+        added: tokens that are no ordinary ones of the vocabulary.
 
     Raises:
         ModelError: an id is no integer, or out of range.
@@ -81,7 +81,7 @@ def special_ids(
     ends = numbers("eos", files[1])
     single = checkpoint.config.get("eos_token_id")
     # One number beside other ends may be what transformers write where nobody set it: a token like others.
-    if isinstance(single, list) or not (ends or "eos" in found) or whole(single) in (None, *special):
+    if isinstance(single, list) or not (ends or "eos" in found) or whole(single) in (None, *added):
         ends += numbers("eos", files[0])
     if "eos" not in found and ends:
         found["eos"] = ends[0]

@@ -27,7 +27,7 @@ from clarion.tokenizer.vocabulary import SPACE
 _BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 _UNREACHABLE = -1e6  # score of what no merge gives
-_LEGACY_PRETOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen2", "qwen3_moe": "qwen2"}
+_MODELS_OF_QWEN = ("qwen2", "qwen3", "qwen3_moe")
 _MAX_ID = 2**24
 _OPTIONS = {
     "lstrip": STRIP_LEFT,
@@ -112,7 +112,7 @@ def _like_library(
         token: _Added(entry.content, entry.special, _flags(_options(entry)))
         for token, entry in reference.get_added_tokens_decoder().items()
     }
-    around = library.around(reference)
+    around = library.around(reference, values, where)
 
     def made(vocabulary: _Vocabulary) -> dict[str, Any]:
         metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, around)
@@ -142,7 +142,7 @@ def _without_library(checkpoint: Checkpoint, settings: Mapping[str, Any], n_voca
             raise FormatError(f"{path} {what}, expected a sentencepiece model, or tokenizer.json beside it")
         vocabulary = _from_sentencepiece(sentencepiece.parse(model, path))
     elif vocab is not None:
-        vocabulary = _from_vocab_json(vocab, checkpoint)
+        vocabulary = _from_vocab_json(vocab, checkpoint, settings)
     else:
         raise FileError(
             f"{checkpoint.folder}: no tokenizer, expected tokenizer.json, tokenizer.model, "
@@ -208,14 +208,13 @@ def _metadata(
         if unmerged:
             metadata[OWN + "unmerged_token_ids"] = np.array(unmerged, np.uint32)
     metadata |= vocabulary.metadata
-    control = [token for token, entry in added.items() if entry.special]
     special, ends = roles.special_ids(
-        vocabulary.kind, names, ids, checkpoint, n_vocab, around, vocabulary.known, control
+        vocabulary.kind, names, ids, checkpoint, n_vocab, around, vocabulary.known, added
     )
     metadata |= special
     if around is not None:
         metadata |= roles.added_around(metadata, *around)
-    if added and (around is not None or any(entry.flags & ~NORMALIZED for entry in added.values())):
+    if around is not None or any(entry.flags for entry in added.values()):
         metadata[OWN + "added_token_ids"] = np.array(sorted(added), np.uint32)
         flags = [added[token].flags for token in sorted(added)]
         metadata[OWN + "added_token_flags"] = np.array(flags, np.uint32)
@@ -358,15 +357,17 @@ def _spaces(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return metadata
 
 
-def _from_vocab_json(vocab: Any, checkpoint: Checkpoint) -> _Vocabulary:
+def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> _Vocabulary:
     text = checkpoint.text("merges.txt") or ""
     lines = [line for line in text.split("\n") if line and not line.startswith("#version")]
     merges = _merges(lines, f"{checkpoint.folder}/merges.txt")
-    metadata = {
-        "tokenizer.ggml.pre": _LEGACY_PRETOKENIZERS.get(str(checkpoint.config.get("model_type")), "gpt-2"),
-        "tokenizer.ggml.add_bos_token": False,
-        "tokenizer.ggml.add_eos_token": False,
-    }
+    metadata: dict[str, Any] = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
+    # What cuts a text into words is no file here, but the class that transformers load.
+    of_class = str(settings.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer"
+    if of_class or checkpoint.config.get("model_type") in _MODELS_OF_QWEN:
+        metadata |= {"tokenizer.ggml.pre": "qwen2", OWN + "normalizers": ["nfc"]}
+    else:
+        metadata["tokenizer.ggml.pre"] = "gpt-2"
     return _Vocabulary("gpt2", _vocabulary(vocab, f"{checkpoint.folder}/vocab.json"), merges, metadata, {})
 
 
@@ -433,12 +434,12 @@ def _added_without_library(
             raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
         added[number] = _Added(text, text in special, 0)
     for token, entry in _decoder(settings, checkpoint).items():
-        added[token] = _Added(str(entry["content"]), bool(entry.get("special")), _flags(entry))
+        added[token] = _Added(str(entry["content"]), bool(entry.get("special")), _flags(entry) & ~NORMALIZED)
     ids = tokens.ids() | {entry.text: token for token, entry in added.items()}
     for named in names.values():
         found = ids.get(str(named["content"]))
         if found is not None:
-            flags = added[found].flags if found in added else _flags(named)
+            flags = added[found].flags if found in added else _flags(named) & ~NORMALIZED
             added[found] = _Added(str(named["content"]), True, flags)
     return {token: entry for token, entry in added.items() if entry.text}
 

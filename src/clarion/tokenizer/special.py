@@ -84,7 +84,9 @@ class AddedTokens:
     """
 
     def __init__(self, vocabulary: Vocabulary, settings: Settings) -> None:
-        added = settings.added_tokens or ()
+        added = settings.added_tokens
+        if added is None:
+            added = tuple((token, 0) for token in vocabulary.special_tokens(parse_special=True))
         self._steps = [_NORMALIZERS[name] for name in settings.normalizers]
         self._matchers = {}
         for parse_special in (False, True):
