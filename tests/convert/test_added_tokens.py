@@ -89,6 +89,21 @@ def test_an_added_token_is_not_made_by_merging(tmp_path):
     assert differences(path, tokenizer, ["akqa", "kq", "xkq kq", "stra\u00dfe \u00df"]) == []
 
 
+def test_an_added_token_is_not_a_whole_word(tmp_path):
+    """Where words that are tokens are not merged, an added one that is not alone is no such word."""
+    tokenizer = bytes_tokenizer(added=[AddedToken("kings", single_word=True), AddedToken("q", lstrip=True)])
+    values = json.loads(tokenizer.to_str())
+    values["model"]["ignore_merges"] = True
+    pattern = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}"
+    pattern += "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    values["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, byte_level]}
+    tokenizer = Tokenizer.from_str(json.dumps(values))
+    path = converted(tmp_path, tokenizer)
+    assert differences(path, tokenizer, ["_kings kings", "kings1 1kings'kings", "a q"]) == []
+
+
 def test_options_in_tokenizer_config(tmp_path):
     """They win, as in transformers."""
     tokenizer = bytes_tokenizer(added=["<|user|>"])

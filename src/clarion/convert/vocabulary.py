@@ -199,14 +199,14 @@ def _metadata(
     else:
         scores = tokens.scores + [_UNREACHABLE] * len(padding)
         metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
-        mergeable = vocabulary.mergeable
-        unmerged = [
-            token
-            for text, token in ids.items()
-            if mergeable is not None and text not in mergeable and tokens.kinds[token] != BYTE
-        ]
-        if unmerged:
-            metadata[OWN + "unmerged_token_ids"] = np.array(unmerged, np.uint32)
+    mergeable = vocabulary.mergeable
+    unmerged = [
+        token
+        for text, token in ids.items()
+        if mergeable is not None and text not in mergeable and tokens.kinds[token] != BYTE
+    ]
+    if unmerged:
+        metadata[OWN + "unmerged_token_ids"] = np.array(unmerged, np.uint32)
     metadata |= vocabulary.metadata
     special, ends = roles.special_ids(
         vocabulary.kind, names, ids, checkpoint, n_vocab, around, vocabulary.known, added
@@ -241,7 +241,8 @@ def _from_sentencepiece(model: sentencepiece.Model) -> _Vocabulary:
         "tokenizer.ggml.add_eos_token": False,
     }
     ids = {"bos": model.bos, "eos": model.eos, "unk": model.unknown, "pad": model.pad}
-    return _Vocabulary("llama", tokens, None, metadata, {role: i for role, i in ids.items() if i >= 0})
+    known = {role: i for role, i in ids.items() if i >= 0}
+    return _Vocabulary("llama", tokens, None, metadata, known, frozenset(tokens.ids()))
 
 
 def _with_spaces_of(vocabulary: _Vocabulary, library: Mapping[str, Any], where: str) -> _Vocabulary:
@@ -267,7 +268,10 @@ def _from_library(values: Mapping[str, Any], reference: Any, where: str) -> _Voc
         _score(tokens, merges, model)
         texts = _mergeable(merges, model["vocab"])
         return _Vocabulary("llama", tokens, None, _spaces(values, where), {}, texts)
-    return _Vocabulary("gpt2", tokens, merges, _byte_level(values, model, tokens, reference, where), {})
+    texts = frozenset(model["vocab"])
+    return _Vocabulary(
+        "gpt2", tokens, merges, _byte_level(values, model, tokens, reference, where), {}, texts
+    )
 
 
 def _byte_level(
