@@ -19,6 +19,7 @@ from tests.convert.checkpoints import (
     config,
     converted,
     differences,
+    metaspace,
     sentencepiece_model,
     text_tokenizer,
     weights,
@@ -184,6 +185,16 @@ def test_a_tokenizer_model_alone(tmp_path):
     files = {"tokenizer.model": sentencepiece_model(tokenizer), "tokenizer.json": None}
     path = converted(tmp_path, tokenizer, files=files)
     assert differences(path, around(tokenizer, "<s> $A"), ["the king", " a", "<s>b"]) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "scheme"), [({"legacy": False}, "first"), ({"add_prefix_space": False}, "never")]
+)
+def test_spaces_of_a_tokenizer_model_alone(tmp_path, settings, scheme):
+    tokenizer = text_tokenizer(None, metaspace(scheme, False))
+    files = {"tokenizer.model": sentencepiece_model(tokenizer), "tokenizer.json": None}
+    path = converted(tmp_path, tokenizer, {**settings, "add_bos_token": False}, files=files)
+    assert differences(path, tokenizer, ["the king", " a", "<s>b", "a</s> b"]) == []
 
 
 def test_no_tokenizer(tmp_path):

@@ -141,6 +141,10 @@ def _without_library(checkpoint: Checkpoint, settings: Mapping[str, Any], n_voca
         if what is not None:
             raise FormatError(f"{path} {what}, expected a sentencepiece model, or tokenizer.json beside it")
         vocabulary = _from_sentencepiece(sentencepiece.parse(model, path))
+        if settings.get("add_prefix_space") is False:
+            vocabulary.metadata["tokenizer.ggml.add_space_prefix"] = False
+        elif settings.get("legacy") is False and vocabulary.metadata["tokenizer.ggml.add_space_prefix"]:
+            vocabulary.metadata[OWN + "space_prefix"] = "first"
     elif vocab is not None:
         vocabulary = _from_vocab_json(vocab, checkpoint, settings)
     else:
