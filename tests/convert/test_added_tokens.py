@@ -179,6 +179,14 @@ def test_what_cannot_be_said_is_refused_by_name(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.gguf"))
 
 
+def test_two_tokens_that_are_the_same_when_normalised(tmp_path):
+    tokenizer = text_tokenizer(
+        added=[AddedToken("a b", normalized=True), AddedToken("a\u2581b", normalized=True)]
+    )
+    with pytest.raises(UnsupportedError, match=r"added tokens 'a b' .* and 'a.b' .* are the same"):
+        converted(tmp_path, tokenizer)
+
+
 def test_an_option_that_is_neither_true_nor_false(tmp_path):
     decoder = {"added_tokens_decoder": {"333": {"content": "<x>", "lstrip": "yes"}}}
     with pytest.raises(FormatError, match=r"added token .*yes"):

@@ -50,6 +50,7 @@ def refuse_differences(metadata: Mapping[str, Any], reference: Any, where: str) 
     for text in _plain_texts(metadata, frozenset(added)):
         found.check(text)
     contents = {token.content: token for token in added.values() if token.content}
+    _refuse_equal(contents.values(), reference.normalizer, where)
     first = next((text for text, token in contents.items() if token.special), "")
     for text, token in contents.items():
         texts = _around(token, first)
@@ -59,6 +60,18 @@ def refuse_differences(metadata: Mapping[str, Any], reference: Any, where: str) 
         found.check(f" {text} a", add_special=True, token=token)
     for left, right, text in islice(_overlaps(contents), _MAX_OVERLAPS):
         found.check(f"a{text}b", token=contents[left], other=contents[right])
+
+
+def _refuse_equal(tokens: Iterable[Any], normalizer: Any, where: str) -> None:
+    """Raises UnsupportedError where two added tokens are looked for as the same text: either may be found."""
+    known: dict[str, Any] = {}
+    for token in tokens:
+        if token.normalized and normalizer is not None:
+            other = known.setdefault(normalizer.normalize_str(token.content), token)
+            if other is not token:
+                raise UnsupportedError(
+                    f"{where}: added tokens {_shown(other)} and {_shown(token)} are the same when normalised"
+                )
 
 
 class _Comparison:
