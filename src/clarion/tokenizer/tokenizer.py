@@ -22,7 +22,7 @@ class Tokenizer:
     Attributes:
         bos, eos: the ids that begin and end a text, or None.
         vocab_size: the number of tokens.
-        chat_template: the file's chat template, or None.
+        chat_template: the file's chat template that has no name, or None.
 
     Threads may share it. The ids are those that llama.cpp gives for the same file and text, unless the file
     has keys of Clarion's own, which say what a checkpoint does otherwise.
@@ -75,8 +75,7 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(f"character {error.start} of the text is half a surrogate pair") from None
-        before, after = self._around if add_special else ((), ())
-        tokens = list(before)
+        tokens = list(self.before) if add_special else []
         after_special = True
         only_first = self._settings.space_prefix == "first"
         for part in self._special_tokens.split(text, parse_special):
@@ -85,8 +84,7 @@ class Tokenizer:
             else:
                 tokens += self._encoder.encode(part, after_special)
             after_special = isinstance(part, int) and not only_first
-        tokens += after
-        return tokens
+        return [*tokens, *self._after] if add_special else tokens
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of ids: the inverse of `encode`. Bytes that are no UTF-8 become U+FFFD.
@@ -142,24 +140,44 @@ class Tokenizer:
         """The tokens that end generation: of a text, of a turn, of a message."""
         return self._vocabulary.end_tokens
 
+    @property
+    def before(self) -> Sequence[int]:
+        """The tokens that `encode` puts before a text.
+
+        Raises:
+            TokenizerError: the file asks for a token that it does not have.
+        """
+        if self._settings.before is not None:
+            return self._settings.before
+        if not self._settings.add_bos:
+            return ()
+        return (_required(self._settings.bos, "add_bos_token", "bos_token_id"),)
+
+    @cached_property
+    def chat_templates(self) -> Mapping[str, str]:
+        """The file's chat templates by name; that without a name is "default".
+
+        Raises:
+            TokenizerError: one is no string.
+        """
+        return self._settings.fields.named_texts("tokenizer.chat_template", "default")
+
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self._settings)
 
     @property
-    def _around(self) -> tuple[Sequence[int], Sequence[int]]:
-        """The tokens before and after a text."""
+    def _after(self) -> Sequence[int]:
+        """The tokens that `encode` puts after a text."""
         settings = self._settings
-        if settings.before is not None and settings.after is not None:
-            return settings.before, settings.after
-        before, after = [], []
-        if settings.add_bos:
-            before.append(_required(settings.bos, "add_bos_token", "bos_token_id"))
+        if settings.after is not None:
+            return settings.after
+        after = []
         if settings.add_eos:
             after.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
         if settings.add_separator:
             after.append(_required(settings.separator, "model", "seperator_token_id"))
-        return before, after
+        return after
 
     @cached_property
     def _special_tokens(self) -> Splitter:
