@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
@@ -124,6 +124,22 @@ def test_tokens_that_only_tokenizer_config_names(tmp_path):
     assert differences(path, tokenizer, ["a king<image> <tool>", "kings"]) == []
 
 
+def test_special_tokens_that_only_special_tokens_map_names(tmp_path):
+    tokenizer = bytes_tokenizer()
+    special = {"additional_special_tokens": ["<tool>", {"content": "king", "lstrip": True}]}
+    path = converted(tmp_path, tokenizer, files={"special_tokens_map.json": json.dumps(special)})
+    tokenizer.add_special_tokens(["<tool>", AddedToken("king", lstrip=True)])
+    assert differences(path, tokenizer, ["a king <tool>", "kings"]) == []
+
+
+@pytest.mark.parametrize("found", [5, [5], {"a": 5}, "<x>"])
+def test_special_tokens_that_are_none(tmp_path, found):
+    with pytest.raises(
+        FormatError, match=r"tokenizer_config\.json: extra_special_tokens is .*, expected tokens"
+    ):
+        converted(tmp_path, bytes_tokenizer(), {"extra_special_tokens": found})
+
+
 def test_a_padding_token_that_the_embedding_has_no_row_for(tmp_path):
     tokenizer = bytes_tokenizer()
     path = converted(tmp_path, tokenizer, {"pad_token": "<pad>"}, spare=0)
@@ -221,6 +237,7 @@ KINDS = {
 }
 
 
+@settings(max_examples=40)  # each is a conversion
 @given(st.sampled_from(sorted(KINDS)), ADDED, st.data())
 def test_ids_are_the_library_s_or_the_checkpoint_is_refused(tmp_path_factory, kind, added, data):
     tokenizer = Tokenizer.from_str(KINDS[kind])

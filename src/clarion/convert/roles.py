@@ -9,7 +9,7 @@ import numpy as np
 
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.config import whole
-from clarion.errors import ModelError
+from clarion.errors import FormatError, ModelError
 from clarion.tokenizer.settings import OWN
 
 _KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
@@ -29,12 +29,23 @@ def named(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Mapp
     return own | beside
 
 
-def more(settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Special tokens without a role."""
-    found = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
-    for token in found.values() if isinstance(found, Mapping) else found:
-        if (entry := _token(token)) is not None:
-            yield entry
+def more(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Special tokens without a role, of the same files.
+
+    Raises:
+        FormatError: what stands there is no list of tokens.
+    """
+    files = [("tokenizer_config.json", settings)]
+    if "added_tokens_decoder" not in settings:
+        files.append(("special_tokens_map.json", checkpoint.json("special_tokens_map.json") or {}))
+    for name, values in files:
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            found = values.get(key) or []
+            found = list(found.values()) if isinstance(found, dict) else found
+            for token in map(_token, found) if isinstance(found, list) else [None]:
+                if token is None:
+                    raise FormatError(f"{checkpoint.folder}/{name}: {key} is {found!r:.80}, expected tokens")
+                yield token
 
 
 def special_ids(

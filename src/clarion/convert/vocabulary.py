@@ -107,7 +107,7 @@ def _like_library(
     reference = library.parse(text, values, where)
     names = roles.named(checkpoint, settings)
     decoder = _decoder(settings, checkpoint)
-    library.add(reference, decoder, [*names.values(), *roles.more(settings)], n_vocab, where)
+    library.add(reference, decoder, [*names.values(), *roles.more(checkpoint, settings)], n_vocab, where)
     added = {
         token: _Added(entry.content, entry.special, _flags(_options(entry)))
         for token, entry in reference.get_added_tokens_decoder().items()
