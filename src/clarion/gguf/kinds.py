@@ -284,7 +284,7 @@ def _piece(look: _Look) -> Kind | None:
 
 def _text(look: _Look) -> Kind | None:
     if look.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return Kind("a text in UTF-16", "save it in UTF-8")
+        return Kind("a text in UTF-16", "save it in UTF-8", stands_in=True)
     if not _is_text(look.head):
         return None
     text = look.head.removeprefix(b"\xef\xbb\xbf").lstrip()
