@@ -34,7 +34,9 @@ def check(
     threads: int | None,
     as_json: bool,
 ) -> int:
-    """Checks a model file, and prints a line for each check: ok, failed or skipped, and why.
+    """Checks a model file, from its bytes to a short answer.
+
+    A line for each check says ok, failed or skipped, and why.
 
     file: its bytes are all there. model: hyperparameters and tensors fit a family. tokenizer: texts in
     several scripts come back, special tokens are found by their texts. template: it renders, its special

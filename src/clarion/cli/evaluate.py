@@ -66,7 +66,7 @@ def evaluate(
     from clarion.gguf.writable import check_writable
 
     if report is not None:
-        check_writable(report)
+        check_writable(report, reads=(*models, text_path, *([reference] if reference else [])))
     request = Request(
         models=tuple(map(Path, models)),
         text=read_text(None, text_path),

@@ -50,7 +50,7 @@ def imatrix(
     from clarion.quantize.imatrix import Imatrix
     from clarion.tokenizer import Tokenizer
 
-    check_writable(out)
+    check_writable(out, reads=(model, text))
     earlier = [Imatrix.read(path) for path in in_file]
     tokenizer = Tokenizer.from_gguf(model)
     with File.open(model) as file, counter("imatrix") as progress:

@@ -6,6 +6,7 @@ Ctrl-C ends with 130, a closed pipe quietly with 141, as shells count signals.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -106,10 +107,17 @@ def main() -> None:
     """The `clarion` command."""
     with open(os.devnull, "w") as nowhere:  # in the place of streams that the caller closed
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-        # Names of files that are no UTF-8 are printed as they are.
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="surrogateescape")
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+            codecs.register_error("clarion", _as_bytes)
+            sys.stdout.reconfigure(errors="clarion")
         sys.exit(execute(sys.argv[1:]))
+
+
+def _as_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """Prints bytes of file names that are no UTF-8 as they are, and ? for what the encoding does not have."""
+    assert isinstance(error, UnicodeEncodeError)
+    characters = map(ord, error.object[error.start : error.end])
+    return bytes(c - 0xDC00 if 0xDC80 <= c <= 0xDCFF else ord("?") for c in characters), error.end
 
 
 def execute(arguments: Sequence[str]) -> int:

@@ -36,8 +36,9 @@ def read(path: Path) -> dict[str, Stored]:
     if size < 8:
         raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length")
     length = int.from_bytes(read_exactly(path, 0, 8, "the header's length").tobytes(), "little")
-    if size - 8 < length <= MAX_HEADER_BYTES and read_exactly(path, 8, 1, "the header").tobytes() == b"{":
-        raise incomplete(path, f"it ends after {size_text(size)}, within its header", f"of {length} bytes")
+    if 0 < size - 8 < length <= MAX_HEADER_BYTES and bytes(read_exactly(path, 8, 1, "the header")) == b"{":
+        detail = f"found {size} bytes, expected a header of {length}"
+        raise incomplete(path, f"it ends after {size_text(size)}, within its header", detail)
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise FormatError(
             f"{path}: offset 0: length of the header is {length}, "

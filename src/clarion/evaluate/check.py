@@ -179,7 +179,9 @@ def _guarded(name: str, run: Callable[[], Finding]) -> Finding:
 def _file(file: File) -> Finding:
     """Reading has checked the layout. Here: whether bytes of tensors were never written."""
     summary = Summary.of(file)
-    missing = [name for name, tensor in file.tensors.items() if _is_hole(tensor.data)]
+    # Vectors may well be zeros: of a layer without a bias.
+    matrices = [tensor for tensor in file.tensors.values() if len(tensor.shape) > 1]
+    missing = [tensor.name for tensor in matrices if _is_hole(tensor.data)]
     file.check()
     parts = f" in {len(file.parts)} parts" if len(file.parts) > 1 else ""
     text = f"{summary}{parts}, {len(file.tensors)} tensors"
@@ -269,19 +271,13 @@ def _is_read_back(tokenizer: Tokenizer, token: int) -> bool:
 
 def _template(tokenizer: Tokenizer, made: list[list[int]]) -> Finding:
     """Puts the tokens of a question into `made` if the template writes one."""
-    from clarion.tokenizer.template import render
+    from clarion.tokenizer import chat
 
-    source = tokenizer.chat_template
-    if source is None:
+    if not tokenizer.chat_templates:
         return Finding("template", "skipped", "the file has no chat template")
-    texts = {
-        f"{name}_token": "" if token is None else tokenizer.decode([token])
-        for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
-    }
     user = {"role": "user", "content": QUESTION}
-    turns = [user, {"role": "assistant", "content": "Paris."}, user]
-    text = render(source, [user], **texts)  # type: ignore[arg-type]
-    longer = render(source, turns, **texts)  # type: ignore[arg-type]
+    text = chat.apply(tokenizer, [user])
+    longer = chat.apply(tokenizer, [user, {"role": "assistant", "content": "Paris."}, user])
     lost = [QUESTION] * (QUESTION not in text) + ["Paris."] * ("Paris." not in longer)
     if lost:
         return Finding("template", "failed", f"the text of a message is lost: {lost[0]!r}", {"text": text})
@@ -316,6 +312,7 @@ class _Computing:
         progress: Progress,
     ) -> None:
         self._path: Path = file.path
+        self._first_part = file.parts[0]  # which llama.cpp asks for
         self._tokenizer = tokenizer
         self._options = options
         self._progress = progress
@@ -365,7 +362,7 @@ class _Computing:
             return Finding("llama-cpp", "skipped", "there are no exact logits to compare with")
         n = len(self._ids)
         self._progress("llama-cpp", 0, n)
-        engine = LlamaCppEngine(self._path, max(n, 16), threads=self._threads)
+        engine = LlamaCppEngine(self._first_part, max(n, 16), threads=self._threads)
         try:
             rows: list[Rows] = []
             chunk = Chunk(self._ids, 0, self._targets.tolist(), 1)

@@ -374,7 +374,10 @@ def _folder_advice(path: Path, names: list[str]) -> str:
 def no_checkpoint(path: Path) -> FileError:
     """The error for a folder without config.json, or for a file, in the place of a checkpoint."""
     if path.is_dir():
-        names = sorted(os.listdir(path))
+        try:
+            names = sorted(os.listdir(path))
+        except OSError as error:
+            return FileError(f"{path}: cannot be read: {error.strerror}")
         models = [name for name in names if name.endswith(".gguf")]
         if models:
             model = _shell(path / models[0])
