@@ -50,6 +50,7 @@ def test_what_is_a_text(word: str) -> None:
         ("owner/Name-GGUF:Q4_K_M", ["hub", "by hand", "https://huggingface.co/owner/Name-GGUF"]),
         ("hf.co/owner/name", ["an address", "clarion convert owner/name out.gguf"]),
         ("https://huggingface.co/owner/name", ["an address", "clarion convert owner/name out.gguf"]),
+        ("hf://owner/name", ["an address", "clarion convert owner/name out.gguf"]),
         ("https://huggingface.co/o/n/resolve/main/x.gguf", ["an address", "by hand"]),
         ("https://example.org/x.gguf?download=true", ["an address", "by hand"]),
         ("-", ["standard input"]),

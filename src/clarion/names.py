@@ -77,7 +77,8 @@ def advice(name: str) -> str:
 
 
 def _advice_for_address(address: str) -> str:
-    found = re.match(r"(?:https?://?)?(?:hf\.co|huggingface\.co)/([\w.-]+/[\w.-]+)", address, re.IGNORECASE)
+    hub = r"(?:(?:https?:/{1,2})?(?:hf\.co|huggingface\.co)/|hf:/{1,2})([\w.-]+/[\w.-]+)"
+    found = re.match(hub, address, re.IGNORECASE)
     if found and not address.lower().split("?")[0].endswith(".gguf"):
         return _advice_for_hub(found[1])
     return _DOWNLOAD

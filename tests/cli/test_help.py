@@ -93,6 +93,7 @@ def test_completion() -> None:
         "merge",
         "convert",
         "tokenize",
+        "check",
     ):
         assert complete(command, "mod") == ["file,mod"]
     assert "plain,--max-tokens" in complete("model.gguf", "--max")

@@ -12,7 +12,7 @@ from clarion.cli.progress import stages
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=options.file_name)
 @options.model
 @click.option(
     "--engine",

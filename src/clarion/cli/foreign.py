@@ -132,7 +132,7 @@ _MODEL = (
     ),
     _flag("-gan --grp-attn-n -gaw --grp-attn-w", 1, refusal=_FILE_DECIDES),
     _flag("--override-kv", 1, refusal="keys of a file cannot be replaced while it is read"),
-    _flag("--check-tensors", note="the file's structure is always checked"),
+    _flag("--check-tensors", refusal="clarion check MODEL looks through all of a file, and computes with it"),
     _flag("--lora --lora-scaled --control-vector --control-vector-scaled", 1, refusal=_ADAPTER),
     _flag("--control-vector-layer-range", 2, refusal=_ADAPTER),
     _flag("--warmup --no-warmup"),

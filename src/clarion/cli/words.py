@@ -26,6 +26,7 @@ ELSEWHERE = {
     **dict.fromkeys(("show", "info", "dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),
     **dict.fromkeys(("generate", "complete", "completion", "cli", "main", "prompt"), "use clarion run"),
     **dict.fromkeys(("perplexity", "ppl", "evaluate", "kld"), "use clarion eval"),
+    **dict.fromkeys(("validate", "verify", "test"), "use clarion check MODEL"),
     **dict.fromkeys(("benchmark", "speed"), "use clarion bench"),
     **dict.fromkeys(("tokenise", "detokenize", "tokens"), "use clarion tokenize"),
     **dict.fromkeys(("gguf-split", "shard"), "use clarion split, or clarion merge"),
