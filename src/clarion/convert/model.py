@@ -18,6 +18,9 @@ from clarion.convert.output import Entry, write
 from clarion.convert.pieces import Target
 from clarion.errors import ParameterError
 from clarion.gguf import Format, format_named
+from clarion.gguf.kinds import no_checkpoint
+from clarion.gguf.texts import name_text
+from clarion.gguf.writable import check_writable
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
 _QUANTIZATION_VERSION = 2  # of the block formats' layout
@@ -50,8 +53,11 @@ def convert(
         ModelError: a tensor is missing, of another shape, or holds values that are not finite.
         ParameterError: `type` is unknown.
     """
+    check_writable(path)
     folder = Path(source)
     name = folder.resolve().name
+    if folder.exists() and not folder.is_dir():
+        raise no_checkpoint(folder)
     if not folder.is_dir():
         repository = Repository.parse(os.fspath(source))
         folder, name = repository.download(), repository.name
@@ -62,13 +68,14 @@ def convert(
     metadata: dict[str, Any] = {
         **model.metadata,
         "general.type": "model",
-        "general.name": name,
+        "general.name": name_text(name),
         "general.file_type": np.uint32(FILE_TYPES[format]),
     }
     if format == "Q8_0":
         metadata["general.quantization_version"] = np.uint32(_QUANTIZATION_VERSION)
     formats = [_format_of(target, format) for target in model.targets]
     total = sum(f.n_bytes(target.shape) for target, f in zip(model.targets, formats, strict=True))
+    check_writable(path, total)
     done = 0
 
     def advance(n_bytes: int) -> None:

@@ -8,12 +8,17 @@ integers do not wrap, so every sum and product below is exact.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from clarion.convert.recognise import described
 from clarion.convert.stored import ELEMENT_BYTES, Stored, check_shape, read_exactly
 from clarion.errors import FileError, FormatError, UnsupportedError
+from clarion.gguf.kinds import incomplete
+from clarion.gguf.texts import part_text, size_text
 
+_MOST_BYTES = 1 << 50  # of a file: what states more is damaged
 MAX_HEADER_BYTES = 100_000_000  # as the format has it
 
 
@@ -30,8 +35,15 @@ def read(path: Path) -> dict[str, Stored]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from error
     if size < 8:
-        raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length")
+        found = _stand_in(path, size)
+        what = f": it {found}" if found else ""
+        raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length{what}")
     length = int.from_bytes(read_exactly(path, 0, 8, "the header's length").tobytes(), "little")
+    if 0 < size - 8 < length <= MAX_HEADER_BYTES and bytes(read_exactly(path, 8, 1, "the header")) == b"{":
+        detail = f"found {size} bytes, expected a header of {length}"
+        raise incomplete(path, f"it ends after {size_text(size)}, within its header", detail)
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8) and (found := _stand_in(path, size)):
+        raise FormatError(f"{path} {found}, expected a safetensors file")
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise FormatError(
             f"{path}: offset 0: length of the header is {length}, "
@@ -39,6 +51,7 @@ def read(path: Path) -> dict[str, Stored]:
         )
     header = parse_json(read_exactly(path, 8, length, "the header").tobytes(), f"{path}: header")
     begin = 8 + length
+    _check_complete(path, header, begin, size)
     tensors = {
         name: _tensor(path, name, entry, begin, size)
         for name, entry in header.items()
@@ -55,6 +68,27 @@ def read(path: Path) -> dict[str, Stored]:
     if end != size:
         raise FormatError(f"{path}: found {size} bytes, expected {end}, where the last tensor ends")
     return tensors
+
+
+def _stand_in(path: Path, size: int) -> str:
+    """What is in the place of the file, if that is known."""
+    return described(read_exactly(path, 0, min(size, 4096), "the beginning").tobytes()) or ""
+
+
+def _check_complete(path: Path, header: dict[str, Any], begin: int, size: int) -> None:
+    """Tells a file that was cut, and is as its header says up to there, from one that contradicts itself."""
+    places = [entry.get("data_offsets") for entry in header.values() if isinstance(entry, dict)]
+    pairs = sorted(
+        (place[0], place[1])
+        for place in places
+        if isinstance(place, list) and len(place) == 2 and all(type(offset) is int for offset in place)
+    )
+    if not pairs or pairs[0][0] != 0 or any(a[1] != b[0] for a, b in pairwise(pairs)):
+        return
+    end = begin + pairs[-1][1]
+    if size < end <= _MOST_BYTES:
+        detail = f"found {size} bytes, expected {end}, where the last tensor ends"
+        raise incomplete(path, part_text(size, end), detail)
 
 
 def parse_json(raw: bytes, where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from clarion.convert.output import Entry, write
 from clarion.errors import ParameterError
 from clarion.gguf import File, Tensor
+from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
 
 _CHUNK_BYTES = 16 * 1024 * 1024
@@ -53,6 +54,7 @@ def _copy(
             raise ParameterError(f"{path}: is what is read; write to another file")
         metadata = file.metadata.exact()
         total = sum(tensor.n_bytes for tensor in file.tensors.values())
+        check_writable(path, total)
         done = 0
 
         def chunks(tensor: Tensor) -> Iterator[Chunk]:

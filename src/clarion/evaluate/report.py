@@ -48,7 +48,7 @@ def write(path: Path, evaluation: Evaluation) -> None:
     temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="replace")  # names of files may be none
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -12,6 +12,9 @@ from clarion.errors import FormatError
 
 Bytes = npt.NDArray[np.uint8]
 
+ZEROS = 4096  # bytes in a row that no header has
+MOST_AT_ONCE = 1 << 26  # bytes: no field of a header that anybody wrote is longer
+
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
@@ -22,9 +25,15 @@ def format_error(path: Path, offset: int, field: str, found: object, allowed: ob
 
 
 class Cursor:
-    """A place in a file. Every read names the field that it wants, for the error message."""
+    """A place in a file. Every read names the field that it wants, for the error message.
 
-    __slots__ = ("data", "offset", "path", "size", "view")
+    Attributes:
+        ended: a read failed for the file's end alone: what it wanted is there in other files.
+        unwritten: a read failed for nothing but zeros where a name should be, as in a file that room was
+            made for before its bytes came.
+    """
+
+    __slots__ = ("data", "ended", "offset", "path", "size", "unwritten", "view")
 
     def __init__(self, path: Path, data: Bytes) -> None:
         self.path = path
@@ -32,11 +41,14 @@ class Cursor:
         self.view = data.data
         self.size = len(data)
         self.offset = 0
+        self.ended = False
+        self.unwritten = False
 
     def take(self, n_bytes: int, field: str) -> int:
         """Moves over `n_bytes` and returns where they begin."""
         begin = self.offset
         if n_bytes > self.size - begin:
+            self.ended = n_bytes <= MOST_AT_ONCE
             raise format_error(
                 self.path,
                 begin,
@@ -61,6 +73,7 @@ class Cursor:
         value = self.u64(field)
         allowed = min(most, (self.size - self.offset) // least_bytes)
         if value > allowed:
+            self.ended = value <= most
             raise format_error(self.path, begin, field, value, f"at most {allowed}")
         return value
 
@@ -69,6 +82,8 @@ class Cursor:
         begin = self.offset
         length = self.u64(f"length of {field}")
         if not 1 <= length <= most:
+            rest = self.view[begin : begin + ZEROS]
+            self.unwritten = len(rest) == ZEROS and not any(rest)
             raise format_error(self.path, begin, f"length of {field}", length, f"1 to {most} bytes")
         start = self.take(length, field)
         return decode(self.path, start, field, self.view[start : start + length])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
-from clarion.errors import ClosedError, FormatError
+from clarion.errors import ClosedError, FileError, FormatError
 from clarion.gguf.metadata import Metadata
 from clarion.gguf.part import Part, Tensor, read_part
 
@@ -30,8 +31,11 @@ class File:
         self._tensors: Mapping[str, Tensor] = MappingProxyType(_merge(parts))
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Self:
+    def open(cls, path: str | os.PathLike[str], *, wanted: str = "a model") -> Self:
         """Opens a file, and where it is a part of a split model, all the other parts beside it.
+
+        Args:
+            wanted: what the caller takes, for the error that says what the file is instead.
 
         Raises:
             FileError: a file is missing, cannot be read, or changed meanwhile.
@@ -39,13 +43,19 @@ class File:
             UnsupportedError: a version, byte order or weight format that is not implemented.
         """
         path = Path(path)
-        first = read_part(path)
+        first = read_part(path, wanted)
         if first.split.count == 1:
             return cls(path, (first,))
         paths = _part_paths(first)
+        for i, other in enumerate(paths):
+            if not other.exists():
+                raise FileError(
+                    f"{other}: cannot be opened: {os.strerror(errno.ENOENT)}: it is part {i + 1} of "
+                    f"{len(paths)} of the model that {path.name} belongs to"
+                )
         return cls(
             path,
-            tuple(first if i == first.split.number else read_part(p) for i, p in enumerate(paths)),
+            tuple(first if i == first.split.number else read_part(p, wanted) for i, p in enumerate(paths)),
         )
 
     @property

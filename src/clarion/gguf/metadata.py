@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from clarion._native import files
 from clarion.errors import FormatError, UnsupportedError
-from clarion.gguf.cursor import Bytes, Cursor, decode, format_error
+from clarion.gguf.cursor import MOST_AT_ONCE, Bytes, Cursor, decode, format_error
 
 BOOL, STRING, ARRAY = 7, 8, 9
 # Value type ids whose values have a fixed size.
@@ -316,6 +317,7 @@ def _read_strings(cursor: Cursor, field: str, count: int) -> Entry:
     try:
         starts, lengths, cursor.offset = files.string_offsets(cursor.data, start, count)
     except IndexError as error:
+        cursor.ended = count <= MOST_AT_ONCE and not re.search(r"\d{9}", str(error))
         raise FormatError(f"{cursor.path}: {field}: {error}") from None
     return Entry(STRING, start, count, is_array=True, strings=(starts, lengths))
 

@@ -19,6 +19,7 @@ from clarion.errors import FileError, FormatError, UnsupportedError
 from clarion.gguf.cursor import Bytes, Cursor, format_error
 from clarion.gguf.formats import Format, format_of
 from clarion.gguf.metadata import LEAST_PAIR_BYTES, MAX_PAIRS, Metadata, read_metadata
+from clarion.gguf.texts import part_text, size_text
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -28,6 +29,7 @@ MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 64
 MAX_TENSORS = 65_536  # real files have some thousand; this many are read in about half a second
 MAX_ELEMENTS = 2**63 - 1  # what numpy and the native core can count
+_MOST_BYTES = 1 << 50  # of a file: what states more is damaged
 _LEAST_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8  # name length, name, dimensions, one of them, type, offset
 
 
@@ -86,7 +88,7 @@ class Part:
             )
 
 
-def read_part(path: Path) -> Part:
+def read_part(path: Path, wanted: str = "a model") -> Part:
     """Maps a file and validates everything in it that is not a weight or the text of a string.
 
     Raises:
@@ -96,25 +98,59 @@ def read_part(path: Path) -> Part:
     """
     mapping = _map(path)
     if mapping.size == 0:
-        raise format_error(path, 0, "the file", "empty", "a GGUF file")
+        raise _explained(
+            Cursor(path, mapping.bytes), format_error(path, 0, "the file", "empty", "a GGUF file"), wanted
+        )
     cursor = Cursor(path, mapping.bytes)
     try:
         part = _read(cursor, mapping)
-    except (FormatError, UnsupportedError):
+    except (FormatError, UnsupportedError) as error:
         if mapping.damaged:
             raise FileError(f"{path}: changed while it was read") from None
-        raise
+        raise _explained(cursor, error, wanted) from error
     part.check()
+    # Room for all of a file can be made before it is downloaded: then only this tells.
+    if os.path.exists(f"{path}.aria2"):
+        from clarion.gguf.kinds import cut_advice
+
+        raise FileError(f"{path}: incomplete: {cut_advice(path)}, or remove the notes if it is complete")
     return part
 
 
 def _map(path: Path) -> Any:
     try:
         return files.Mapping(path)
+    except FileNotFoundError:
+        from clarion.gguf.kinds import missing
+
+        raise missing(path) from None
     except OSError as error:
         raise FileError(f"{path}: cannot be opened: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
+        if path.is_dir():
+            from clarion.gguf.kinds import instead
+
+            found = instead(path, "a model")
+            raise FileError(f"{path}: cannot be opened: {error}{found and f': {found}'}") from None
         raise FileError(f"{path}: cannot be opened: {error}") from error
+
+
+def _explained(
+    cursor: Cursor, error: FormatError | UnsupportedError, wanted: str
+) -> FormatError | UnsupportedError:
+    """The error of a file that is none of ours, or not all of one, in words that say so."""
+    from clarion.gguf import kinds
+
+    path, begin = cursor.path, bytes(cursor.view[:4])
+    detail = str(error).removeprefix(f"{path}: ")
+    if not begin or not MAGIC.startswith(begin):
+        found = kinds.instead(path, wanted)
+        return FormatError(f"{path}: {found} ({detail})") if found else error
+    if cursor.ended:
+        return kinds.incomplete(path, f"it ends after {size_text(cursor.size)}, within its header", detail)
+    if cursor.unwritten:
+        return kinds.incomplete(path, f"nothing but zeros from byte {cursor.offset} on", detail)
+    return error
 
 
 def _read(cursor: Cursor, mapping: Any) -> Part:
@@ -139,9 +175,14 @@ def _read_version(cursor: Cursor) -> int:
     if version in VERSIONS:
         return version
     swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
-    found = f"{swapped} in big-endian byte order" if swapped in VERSIONS else version
+    found, advice = f"{version}", ""
+    if swapped in VERSIONS:
+        found = f"{swapped} in big-endian byte order"
+        advice = ": turn it round with gguf-convert-endian, of the Python package gguf"
+    elif version == 1:
+        advice = ": it is of August 2023; get a newer file of the model"
     raise UnsupportedError(
-        f"{cursor.path}: offset {begin}: version is {found}, allowed: 2 or 3, little-endian"
+        f"{cursor.path}: offset {begin}: version is {found}, allowed: 2 or 3, little-endian{advice}"
     )
 
 
@@ -196,10 +237,12 @@ def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int, part: int) -> 
     start = padded(cursor.offset, alignment)
     available = max(cursor.size - start, 0)
     last = None
-    for row in sorted(rows.values(), key=lambda row: row.offset):
+    ordered = sorted(rows.values(), key=lambda row: row.offset)
+    for row in ordered:
         if row.end > available:
             allowed = f"an end of at most {available}, where the file ends"
-            raise _offset_error(cursor, row, f"{row.offset} and its end {row.end}", allowed)
+            error = _offset_error(cursor, row, f"{row.offset} and its end {row.end}", allowed)
+            raise _cut(cursor, ordered, start, error) or error
         if row.n_bytes == 0:
             continue
         if last is not None and row.offset < last.end:
@@ -216,6 +259,21 @@ def _read_tensors(cursor: Cursor, n_tensors: int, alignment: int, part: int) -> 
         )
         for row in rows.values()
     }
+
+
+def _cut(cursor: Cursor, ordered: list[_Row], start: int, error: FormatError) -> FormatError | None:
+    """The error of a file whose table tells how long it should be; None where the table makes no sense."""
+    end = 0
+    for row in ordered:
+        if not end <= row.offset <= end + ALIGNMENTS[-1]:
+            return None
+        end = row.end
+    if start + end > _MOST_BYTES:
+        return None
+    from clarion.gguf.kinds import incomplete
+
+    detail = str(error).removeprefix(f"{cursor.path}: ")
+    return incomplete(cursor.path, part_text(cursor.size, start + end), detail)
 
 
 def _read_row(cursor: Cursor, alignment: int) -> _Row:

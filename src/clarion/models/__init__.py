@@ -23,6 +23,15 @@ FAMILIES: dict[str, Callable[[Keys, Checkpoint], Graph]] = {
 }
 
 
+# What a file is, by general.type or general.architecture, that holds something else than a language model.
+_OTHER_FILES = {
+    "imatrix": "an importance matrix, which clarion quantize takes as --imatrix",
+    "adapter": "an adapter (LoRA), which is merged into its model first",
+    "mmproj": "a part that sees or hears, for a model beside it",
+    "clip": "a part that sees or hears, for a model beside it",
+}
+
+
 def family(metadata: Mapping[str, object]) -> str:
     """The name in FAMILIES of the family that a file belongs to.
 
@@ -32,7 +41,8 @@ def family(metadata: Mapping[str, object]) -> str:
     """
     kind = metadata.get("general.type", "model")
     if kind != "model":
-        raise UnsupportedError(f"general.type is {kind!r}: the file holds no model")
+        what = _OTHER_FILES.get(kind, "the file holds no model") if isinstance(kind, str) else "no model"
+        raise UnsupportedError(f"general.type is {kind!r}: {what}")
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ModelError(f"general.architecture is {architecture!r}, expected a name")
@@ -41,6 +51,8 @@ def family(metadata: Mapping[str, object]) -> str:
     if with_experts in FAMILIES and not (isinstance(experts, int) and experts == 0):
         return with_experts
     if architecture not in FAMILIES:
+        if architecture in _OTHER_FILES:
+            raise UnsupportedError(f"general.architecture is {architecture!r}: {_OTHER_FILES[architecture]}")
         known = ", ".join(name for name in FAMILIES if "+" not in name)
         raise UnsupportedError(f"general.architecture is {architecture!r}; known: {known}")
     return architecture

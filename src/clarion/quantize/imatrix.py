@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from clarion.errors import FormatError, ModelError
 from clarion.gguf import File, Tensor, Writer
+from clarion.gguf.texts import name_text
 
 Doubles = npt.NDArray[np.float64]
 
@@ -105,10 +106,11 @@ class Imatrix:
             FileError: it cannot be read.
             FormatError: it is no importance matrix, or breaks the layout.
         """
-        with File.open(path) as file:
+        with File.open(path, wanted="an importance matrix") as file:
             kind = file.metadata.get("general.type")
             if kind != TYPE:
-                raise FormatError(f"{file.path}: general.type is {kind!r}, expected {TYPE!r}")
+                what = "" if "general.architecture" not in file.metadata else ": the file holds a model"
+                raise FormatError(f"{file.path}: general.type is {kind!r}, expected {TYPE!r}{what}")
             statistics = {
                 name.removesuffix(_SUMS): _statistics(file, name.removesuffix(_SUMS))
                 for name in file.tensors
@@ -134,7 +136,7 @@ class Imatrix:
         """
         metadata = {
             "general.type": TYPE,
-            DATASETS: list(self.datasets),
+            DATASETS: list(map(name_text, self.datasets)),
             CHUNK_COUNT: np.uint32(self.chunk_count),
             CHUNK_SIZE: np.uint32(self.chunk_size),
         }

@@ -15,6 +15,7 @@ from clarion.convert.output import Entry, write
 from clarion.devices import native
 from clarion.errors import ModelError, ParameterError
 from clarion.gguf import File, Tensor
+from clarion.gguf.texts import name_text
 from clarion.gguf.writer import Chunk
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import Choice, Recipe, choose_formats, is_quantizable, recipe_named
@@ -240,8 +241,8 @@ def notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
 def imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
     """What a file says of the importance matrix that it was made with."""
     return {
-        "quantize.imatrix.file": os.fspath(path),
-        "quantize.imatrix.dataset": ", ".join(imatrix.datasets),
+        "quantize.imatrix.file": name_text(path),
+        "quantize.imatrix.dataset": ", ".join(map(name_text, imatrix.datasets)),
         "quantize.imatrix.entries_count": np.int32(len(imatrix.statistics)),
         "quantize.imatrix.chunks_count": np.int32(imatrix.chunk_count),
     }
