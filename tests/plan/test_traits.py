@@ -220,6 +220,7 @@ def accepts(check):
     return True
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_nothing_that_an_entry_declares_can_change_unseen(name, monkeypatch):
     entry = OPERATIONS[name]
