@@ -4,6 +4,7 @@
 #include "quantize/block_256.h"
 #include "quantize/common_scale.h"
 #include "quantize/quantizers.h"
+#include "quantize/scale_fit.h"
 
 namespace clarion::quantize {
 
@@ -70,10 +71,15 @@ template <typename Format>
 // A block's integers in the lanes of its groups, with its two scales in each.
 struct Choice {
     F d, dmin, s, m;
+    Affine group() const { return {d * s, all(0.0f) - dmin * m}; }
 };
+CLARION_LANES Choice select(I mask, const Choice& yes, const Choice& no) {
+    return {select(mask, yes.d, no.d), select(mask, yes.dmin, no.dmin), select(mask, yes.s, no.s),
+            select(mask, yes.m, no.m)};
+}
 
-// Neighbouring integers that lower the groups' errors: s with the m that suits it, then m alone.
-template <typename Format>
+// Integers that lower the groups' errors: s up to `reach` from what it is, m up to `reach_m`.
+template <typename Format, int reach = 1, int reach_m = 1>
 void improve_integers(const Tile<Format::n>& tile, Choice& at) {
     const F most = all(Format::most_integer), none = all(0.0f);
     F least = error_of<Format>(tile, at.d * at.s, none - at.dmin * at.m);
@@ -87,26 +93,141 @@ void improve_integers(const Tile<Format::n>& tile, Choice& at) {
         least = select(better, error, least);
     };
     const F s = at.s, m = at.m;
-    for (const float ds : {-1.0f, 0.0f, 1.0f})
-        for (const float dm : {-1.0f, 0.0f, 1.0f})
-            if (ds != 0.0f || dm != 0.0f) attempt(s + all(ds), m + all(dm));
+    for (int ds = -reach; ds <= reach; ++ds)
+        for (int dm = -reach_m; dm <= reach_m; ++dm)
+            if (ds != 0 || dm != 0) attempt(s + all(static_cast<float>(ds)), m + all(static_cast<float>(dm)));
+}
+
+// Sums over each block from which its scales follow: sum(w (x - d (s q) + dmin m)^2) is to be least.
+struct BlockMoments {
+    F aa, ab, bb, xa, xb;
+    F dmin_beside(F d) const { return ratio(d * ab - xb, bb); }
+};
+template <typename Format>
+[[gnu::noinline]] BlockMoments block_moments(const Tile<Format::n>& tile, const Choice& at) {
+    constexpr int groups = 256 / Format::n;
+    const Moments v = moments(tile, inverse(at.d * at.s), all(0.0f) - at.dmin * at.m, Format::most);
+    const F s = tile.mass * at.s, m = tile.mass * at.m;
+    return {sum_of_blocks<groups>(v.qq * s * at.s), sum_of_blocks<groups>(v.q * s * at.m),
+            sum_of_blocks<groups>(v.w * m * at.m), sum_of_blocks<groups>(v.xq * s),
+            sum_of_blocks<groups>(v.x * m)};
 }
 
 // Both scales of each block from weighted least squares, given its integers and the codes nearest to them.
-template <typename Format>
+template <typename Format, bool weighted>
 void refit_scales(const Tile<Format::n>& tile, Choice& at) {
+    const BlockMoments v = block_moments<Format>(tile, at);
+    const F none = all(0.0f), size = v.aa * v.bb, det = size - v.ab * v.ab;
+    const I solvable = det > all(det_rounding(256)) * size;
+    F d = select(solvable, ratio(v.bb * v.xa - v.ab * v.xb, det), ratio(v.xa + at.dmin * v.ab, v.aa));
+    F dmin = select(solvable, ratio(v.ab * v.xa - v.aa * v.xb, det), at.dmin);
+    if constexpr (weighted) {  // the one that suits the other, once that is rounded
+        d = rounded_to_half(max(select(dmin < none, ratio(v.xa, v.aa), d), none));
+        dmin = select(v.bb > none, v.dmin_beside(d), at.dmin);
+    }
+    at.d = rounded_to_half(max(d, none));
+    at.dmin = rounded_to_half(max(dmin, none));
+}
+
+// The common scales of blocks for what their groups would like to have, and what deviations from it cost.
+template <typename Format>
+F common(F wanted, F cost, bool weighted) {
     constexpr int groups = 256 / Format::n;
-    const Moments v = moments(tile, inverse(at.d * at.s), all(0.0f) - at.dmin * at.m, Format::most);
-    // Minimise sum(w (x - d (s q) + dmin m)^2).
-    const F aa = sum_of_blocks<groups>(v.qq * at.s * at.s), ab = sum_of_blocks<groups>(v.q * at.s * at.m);
-    const F bb = sum_of_blocks<groups>(v.w * at.m * at.m);
-    const F xa = sum_of_blocks<groups>(v.xq * at.s), xb = sum_of_blocks<groups>(v.x * at.m);
-    const F det = aa * bb - ab * ab;
-    const I solvable = det > all(1e-6f) * aa * bb;
-    const F d = select(solvable, ratio(bb * xa - ab * xb, det), ratio(xa, aa));
-    const F dmin = select(solvable, ratio(ab * xa - aa * xb, det), at.dmin);
-    at.d = rounded_to_half(max(d, all(0.0f)));
-    at.dmin = rounded_to_half(max(dmin, all(0.0f)));
+    alignas(64) float s[lanes], h[lanes], d[lanes];
+    store(s, wanted);
+    store(h, cost);
+    for (int b = 0; b < lanes; b += groups)
+        std::fill_n(
+            d + b, groups,
+            common_half(common_scale(s + b, h + b, groups, 0.0f, Format::most_integer, 0.0f, weighted),
+                        weighted));
+    return load(d);
+}
+
+F integer(F x, float most) { return rounded(clamp(x, all(0.0f), all(most))); }
+
+// Scales and integers that come near the groups' own scale and offset, then neighbours of the integers and
+// the scales in turns; `judge` hears of each result.
+template <typename Format, bool weighted, typename Judge>
+[[gnu::noinline]] Choice search(const Tile<Format::n>& tile, const Affine& own, Judge judge) {
+    const F none = all(0.0f);
+    const Moments v = moments(tile, inverse(own.scale), own.low, Format::most);
+    // Of a deviation of the scale, once low has been fitted again.
+    const F cost = v.qq - ratio(v.q * v.q, v.w);
+    Choice choice{common<Format>(own.scale, weighted ? tile.mass * max(cost, none) : cost, weighted),
+                  common<Format>(none - own.low, tile.mass * v.w, weighted), none, none};
+    choice.s = integer(own.scale * inverse(choice.d), Format::most_integer);
+    choice.m = integer((none - own.low) * inverse(choice.dmin), Format::most_integer);
+    for (int round = 0; round < 2; ++round) {
+        improve_integers<Format>(tile, choice);
+        judge(choice);
+        refit_scales<Format, weighted>(tile, choice);
+    }
+    improve_integers<Format>(tile, choice);
+    judge(choice);
+    return choice;
+}
+
+template <typename Format>
+[[gnu::noinline]] Choice search_alike(const Tile<Format::n>& tile) {
+    const AffineFit fit = fit_affine<Format::n, true>(tile, Format::most, Format::steps, 2);
+    return search<Format, false>(tile, {fit.scale, fit.low}, [](const Choice&) {});
+}
+
+// Without minima.
+template <typename Format, typename Judge>
+[[gnu::noinline]] void search_scales(const Tile<Format::n>& tile, Judge judge) {
+    using Levels = Integers<0, static_cast<int>(Format::most)>;
+    const F none = all(0.0f);
+    Tile<Format::n> positive = tile;  // a scale has no sign
+    for (F& x : positive.x) x = max(x, none);
+    ScaleFit fit = fit_scale<Levels>(positive, 6, 0.75f, 1.1f, 0);
+    const F top = inverse(heaviest(positive));
+    for (const float t : {0.75f, 0.85f, 1.0f, 1.1f})
+        try_inverse<Levels>(positive, top * all(t * Format::most), fit);
+    try_inverse<Levels>(positive, inverse(fit.scale), fit);
+    const F common_d = common<Format>(fit.scale, tile.mass * fit.cc, true);
+    // Where few weights of a group count, a fraction of its scale with larger codes fits them as well, and
+    // others better.
+    for (const float part : {1.0f, 0.5f, 0.34f}) {
+        const F d = rounded_to_half(common_d * all(part));
+        Choice choice{d, none, integer(fit.scale * inverse(d), Format::most_integer), none};
+        for (int round = 0; round < 2; ++round) {
+            improve_integers<Format, 1, 0>(tile, choice);
+            judge(choice);
+            refit_scales<Format, true>(tile, choice);
+        }
+        judge(choice);
+        // A scale that is a little too large, and minima that take the rest, where all groups leave the same.
+        choice.d = rounded_to_half(choice.d * all(1.0f + 0x1p-10f));
+        choice.m = all(1.0f);
+        choice.dmin = rounded_to_half(max(block_moments<Format>(tile, choice).dmin_beside(choice.d), none));
+        judge(choice);
+    }
+}
+
+// Where weights count differently, by the error of the whole block: zeros, what is written if all count
+// alike, and searches with minima and without.
+template <typename Format>
+[[gnu::noinline]] Choice search_weighted(const Tile<Format::n>& tile) {
+    constexpr int groups = 256 / Format::n;
+    const F none = all(0.0f);
+    Best best(Choice{none, none, none, none}, [&](const Choice& at) {
+        return sum_of_blocks<groups>(tile.mass * affine_error(tile, at.group(), Format::most));
+    });
+    best.attempt(search_alike<Format>(tile.alike()));
+    const auto judge = [&](const Choice& at) { best.attempt(at); };
+    search_scales<Format>(tile, judge);
+    Best own(Affine{none, none}, [&](const Affine& way) { return affine_error(tile, way, Format::most); });
+    fit_ranges<Format::n, true>(tile, Format::most, Format::steps, [](F x) { return x; }, own);
+    search<Format, true>(tile, own.way, judge);
+    // Where few weights of a group count, integers farther away may come nearer.
+    Choice choice = best.way;
+    improve_integers<Format, 7, 0>(tile, choice);
+    judge(choice);
+    refit_scales<Format, true>(tile, choice);
+    judge(choice);
+    return best.way;
 }
 
 template <typename Format>
@@ -116,39 +237,24 @@ void quantize(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += blocks) {
         const int count = static_cast<int>(std::min<int64_t>(blocks, run.n_blocks - first));
         tile.load(run, 256 * first, groups * count);
-
-        const AffineFit fit = fit_affine<n, true>(tile, Format::most, Format::steps, 2);
-        const Moments v = moments(tile, inverse(fit.scale), fit.low, Format::most);
-        alignas(64) float scale[lanes], cost[lanes], low[lanes], weight[lanes], d[lanes], dmin[lanes];
-        store(scale, fit.scale);
-        store(cost, v.qq - ratio(v.q * v.q, v.w));  // of a deviation, once low has been fitted again
-        store(low, all(0.0f) - fit.low);
-        store(weight, v.w);
-        for (int b = 0; b < blocks; ++b) {
-            const int at = groups * b;
-            const auto common = [&](const float* s, const float* h) {
-                return to_half(common_scale(s + at, h + at, groups, 0.0f, Format::most_integer, 0.0f)).value;
-            };
-            std::fill_n(d + at, groups, common(scale, cost));
-            std::fill_n(dmin + at, groups, common(low, weight));
-        }
-        Choice choice{load(d), load(dmin), all(0.0f), all(0.0f)};
-        const auto integer = [](F v) { return rounded(clamp(v, all(0.0f), all(Format::most_integer))); };
-        choice.s = integer(fit.scale * inverse(choice.d));
-        choice.m = integer((all(0.0f) - fit.low) * inverse(choice.dmin));
-        for (int round = 0; round < 2; ++round) {
-            improve_integers<Format>(tile, choice);
-            refit_scales<Format>(tile, choice);
-        }
-        improve_integers<Format>(tile, choice);
-
+        Choice choice;
         Codes<n> codes;
-        const F to_code = inverse(choice.d * choice.s),
-                shift = (all(0.0f) - choice.dmin * choice.m) * to_code;
-        codes.fill([&](int j) {
-            return truncated(rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most))));
-        });
+        if (run.importance == nullptr) {
+            choice = search_alike<Format>(tile);
+            const F to_code = inverse(choice.d * choice.s),
+                    shift = (all(0.0f) - choice.dmin * choice.m) * to_code;
+            codes.fill([&](int j) {
+                return truncated(rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most))));
+            });
+        } else {
+            choice = search_weighted<Format>(tile);
+            const Affine way = choice.group();
+            const F to_code = inverse(way.scale);
+            codes.fill(
+                [&](int j) { return truncated(affine_code(tile.x[j], to_code, way.low, Format::most)); });
+        }
         alignas(64) int32_t s[lanes], m[lanes];
+        alignas(64) float d[lanes], dmin[lanes];
         store(s, truncated(choice.s));
         store(m, truncated(choice.m));
         store(d, choice.d);
