@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clarion import errors
     from clarion.model import Model, load
     from clarion.runtime.completion import Completion, Timings, TokenLogprob
-    from clarion.runtime.sampling import Options
+    from clarion.runtime.sampling import ChatOptions, Options
     from clarion.runtime.streams import AsyncTextStream, TextStream
     from clarion.tokenizer import Tokenizer
 
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 # Where each name lives: numpy and the native module are only imported when one of them is used.
 _HOMES = {
     "AsyncTextStream": "clarion.runtime.streams",
+    "ChatOptions": "clarion.runtime.sampling",
     "Completion": "clarion.runtime.completion",
     "Model": "clarion.model",
     "Options": "clarion.runtime.sampling",
@@ -32,8 +34,12 @@ _HOMES = {
     "load": "clarion.model",
 }
 
+# What documents name, reachable without an import of its own.
+_PACKAGES = ("convert", "errors", "evaluate", "gguf", "quantize", "tokenizer")
+
 __all__ = [
     "AsyncTextStream",
+    "ChatOptions",
     "Completion",
     "Model",
     "Options",
@@ -41,19 +47,22 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "Tokenizer",
+    "errors",
     "load",
 ]
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'clarion' has no attribute {name!r}")
     import importlib
 
+    if name in _PACKAGES:
+        return importlib.import_module(f"clarion.{name}")  # which makes it an attribute
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clarion' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return [*__all__, *(name for name in globals() if name.startswith("__") and name.endswith("__"))]

@@ -53,3 +53,7 @@ class CancelledError(ClarionError):
 
 class ClosedError(ClarionError):
     """The model was used after `close`."""
+
+
+class PicklingError(ClarionError, TypeError):
+    """What lives in one process, with its threads and its memory, cannot be pickled or copied."""

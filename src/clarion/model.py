@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import operator
 import os
 import threading
@@ -9,9 +10,10 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
@@ -22,10 +24,12 @@ from clarion.devices.memory import memory
 from clarion.devices.numa import free_because, masks, thread_nodes
 from clarion.devices.record import best_threads
 from clarion.errors import (
+    ClarionError,
     ContextError,
     DeviceError,
     ModelError,
     ParameterError,
+    PicklingError,
     TemplateError,
     UnsupportedError,
 )
@@ -41,14 +45,32 @@ from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.jobs import Generation, Put, Scoring
-from clarion.runtime.sampling import GREATEST_COUNT, Options, Parameters, integer
-from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
+from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.sampling import (
+    GREATEST_COUNT,
+    ChatOptions,
+    Options,
+    Parameters,
+    integer,
+    random_seed,
+)
+from clarion.runtime.streams import (
+    AsyncTextStream,
+    Hear,
+    MakeJob,
+    Progress,
+    TextStream,
+    in_thread,
+    wait,
+    wait_all,
+    wait_all_async,
+    wait_async,
+)
 
 if TYPE_CHECKING:
     from clarion.tokenizer import Tokenizer
 
-Prompt = str | Iterable[int]
-Messages = Sequence[Mapping[str, Any]]
+Messages = Iterable[Mapping[str, Any]]
 
 BUILT_IN = "tale-q8_0.gguf"
 # A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
@@ -228,7 +250,7 @@ def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
 class Model:
     """A loaded model. Any number of threads and event loops may use it at once; their texts share batches.
 
-    `load` makes it. Every method raises ClosedError after `close`.
+    `load` makes it. After `close`, whatever computes raises ClosedError.
 
     Attributes:
         path: the file it came from.
@@ -267,16 +289,38 @@ class Model:
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
-        # Also called when the model is forgotten without `close`, and at the interpreter's end.
+        # Also called when the model is forgotten without `close`.
         self._close = weakref.finalize(self, _close, engine, resources)
+        self._close.atexit = False
+        _open_models.add(self)
 
     # ---- text ---------------------------------------------------------------------------------------------
 
-    def generate(self, prompt: Prompt, **options: Unpack[Options]) -> Completion:
-        """Continues a text.
+    @overload
+    def generate(  # type: ignore[overload-overlap]  # a text is also a sequence of texts
+        self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
+
+    @overload
+    def generate(
+        self, prompt: Iterable[Prompt], *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> list[Completion]: ...
+
+    def generate(
+        self,
+        prompt: Prompt | Iterable[Prompt],
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[Options],
+    ) -> Completion | list[Completion]:
+        """Continues a text, or several together.
 
         Args:
-            prompt: a text, in which special tokens are ordinary characters, or token ids.
+            prompt: a text, in which special tokens are ordinary characters, or token ids; or a list of
+                these. For a list the result is one: what each would give alone, in the same order, computed
+                in the same steps. Where no seed is given, each has one of its own.
+            progress: called as `progress(done, total)` with tokens of the prompt, by this thread while it
+                waits, after each step that computes some of them. Of several, with the sums.
             options: see `clarion.runtime.sampling.Parameters`.
 
         Raises:
@@ -284,33 +328,118 @@ class Model:
             ContextError: the prompt leaves no room in the context.
             ModelError: the model's logits are not numbers.
             FileError: the model's file changed while it was in use.
+            Of several, none is computed where one is refused; the message says which.
         """
-        return cast(Completion, wait(self._engine, self._generation(prompt, options, streams=False)))
+        found, several = look(prompt)
+        if several:
+            jobs, hear = self._generations(found, options, progress)
+            return cast(list[Completion], wait_all(self._engine, jobs, self.plan.max_outputs, hear))
+        make_job = self._generation(found, options, reports=_hears(progress))
+        return cast(Completion, wait(self._engine, make_job, progress))
 
-    def stream(self, prompt: Prompt, **options: Unpack[Options]) -> TextStream:
-        """`generate` that yields the text piece by piece; the stream's `completion` holds the rest."""
-        return TextStream(self._engine, self._generation(prompt, options, streams=True))
+    def stream(
+        self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> TextStream:
+        """`generate` that yields the text piece by piece; the stream's `completion` holds the rest.
 
-    async def agenerate(self, prompt: Prompt, **options: Unpack[Options]) -> Completion:
+        `progress` is called while the first piece is waited for.
+        """
+        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
+        return TextStream(self._engine, make_job, progress)
+
+    @overload
+    async def agenerate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> Completion: ...
+
+    @overload
+    async def agenerate(
+        self, prompt: Iterable[Prompt], *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> list[Completion]: ...
+
+    async def agenerate(
+        self,
+        prompt: Prompt | Iterable[Prompt],
+        *,
+        progress: Progress | None = None,
+        **options: Unpack[Options],
+    ) -> Completion | list[Completion]:
         """`generate` for an event loop. Cancelling the task ends the computation."""
-        make_job = self._generation(prompt, options, streams=False)
-        return cast(Completion, await wait_async(self._engine, make_job))
+        found, several = look(prompt)
+        if several:
+            jobs, hear = await in_thread(self._generations, found, options, progress)
+            results = await wait_all_async(self._engine, jobs, self.plan.max_outputs, hear)
+            return cast(list[Completion], results)
+        make_job = self._generation(found, options, reports=_hears(progress))
+        return cast(Completion, await wait_async(self._engine, make_job, progress))
 
-    def astream(self, prompt: Prompt, **options: Unpack[Options]) -> AsyncTextStream:
+    def astream(
+        self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
+    ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
-        return AsyncTextStream(self._engine, self._generation(prompt, options, streams=True))
+        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
+        return AsyncTextStream(self._engine, make_job, progress)
 
-    def chat(self, messages: Messages, **options: Unpack[Options]) -> Completion:
+    # ---- conversations ------------------------------------------------------------------------------------
+
+    @overload
+    def chat(
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]
+    ) -> Completion: ...
+
+    @overload
+    def chat(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatOptions]
+    ) -> TextStream: ...
+
+    def chat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
+    ) -> Completion | TextStream:
         """Answers a conversation, written with the model's own chat template.
 
         Args:
             messages: dictionaries with "role" and "content".
-            options: as for `generate`.
+            stream: give a TextStream, as `chat_stream` does.
+            options: `tools` and `template`, as for `apply_chat_template`, whose other variables stand in the
+                dictionary `variables`; `progress` and the options of `generate`.
 
         Raises:
+            ParameterError: a message lacks what it needs; or as `generate`.
             TemplateError: the model has no chat template, or it refuses the messages.
         """
-        return self.generate(self.tokenize_chat(messages), **options)
+        if stream:
+            return self.chat_stream(messages, **options)
+        progress = options.get("progress")
+        return cast(Completion, wait(self._engine, self._answer(messages, options, streams=False), progress))
+
+    def chat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> TextStream:
+        """`chat` that yields the answer piece by piece."""
+        make_job = self._answer(messages, options, streams=True)
+        return TextStream(self._engine, make_job, options.get("progress"))
+
+    @overload
+    async def achat(
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatOptions]
+    ) -> Completion: ...
+
+    @overload
+    async def achat(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatOptions]
+    ) -> AsyncTextStream: ...
+
+    async def achat(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatOptions]
+    ) -> Completion | AsyncTextStream:
+        """`chat` for an event loop. Cancelling the task ends the computation."""
+        if stream:
+            return self.achat_stream(messages, **options)
+        make_job = self._answer(messages, options, streams=False)
+        return cast(Completion, await wait_async(self._engine, make_job, options.get("progress")))
+
+    def achat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncTextStream:
+        """`chat_stream` for an event loop. Errors of the request come with the first piece."""
+        make_job = self._answer(messages, options, streams=True)
+        return AsyncTextStream(self._engine, make_job, options.get("progress"))
 
     def tokenize_chat(
         self,
@@ -318,18 +447,19 @@ class Model:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
         **variables: Any,
     ) -> list[int]:
-        """Token ids of a conversation, as the model's own chat template writes it.
+        """Token ids of a conversation, as `apply_chat_template` writes it.
 
         This is the way from messages to ids: the template says itself which special tokens stand where, so
         none is added to its text.
 
         Raises:
-            TemplateError: the model has no chat template, or it refuses the messages.
+            ParameterError, TemplateError: as `apply_chat_template`.
         """
         text = self.apply_chat_template(
-            messages, add_generation_prompt=add_generation_prompt, tools=tools, **variables
+            messages, add_generation_prompt=add_generation_prompt, tools=tools, template=template, **variables
         )
         return self.tokenize(text, add_special=False, parse_special=True)
 
@@ -339,27 +469,36 @@ class Model:
         *,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
         **variables: Any,
     ) -> str:
         """The conversation as one text, in which special tokens are meant as such.
 
-        Raises:
-            TemplateError: the model has no chat template, or it refuses the messages.
-        """
-        from clarion.tokenizer.template import render
+        Args:
+            messages: dictionaries with "role" and "content", which is a text or a list of parts.
+            add_generation_prompt: let the text end where the model's answer begins.
+            tools: descriptions of functions that the model may call.
+            template: the name of one of the file's templates (`tokenizer.chat_templates`), or a text in
+                Jinja; None: "tool_use" where tools are given and the file has it, else "default".
+            variables: what else the template knows, such as `enable_thinking`.
 
-        tokenizer = self.tokenizer
-        if tokenizer.chat_template is None:
-            raise TemplateError(f"{self.path}: the model has no chat template (tokenizer.chat_template)")
-        return render(
-            tokenizer.chat_template,
-            messages,
-            add_generation_prompt=add_generation_prompt,
-            tools=tools,
-            bos_token=self._token_text(tokenizer.bos),
-            eos_token=self._token_text(tokenizer.eos),
-            **variables,
-        )
+        Raises:
+            ParameterError: a message lacks what it needs; the message names its number and the field.
+            TemplateError: the model has no such chat template, or it refuses the messages.
+        """
+        from clarion.tokenizer import chat
+
+        try:
+            return chat.apply(
+                self.tokenizer,
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                template=template,
+                **variables,
+            )
+        except TemplateError as error:
+            raise TemplateError(f"{self.path}: {error}") from None
 
     # ---- tokens -------------------------------------------------------------------------------------------
 
@@ -378,9 +517,13 @@ class Model:
 
         Args:
             add_special: with the tokens that the model expects at beginning and end.
-            parse_special: whether names of control tokens in the text stand for them.
+            parse_special: whether names of control tokens in the text stand for them. A text that begins with
+                the BOS, as chat templates write it, then gets nothing before it.
         """
-        return self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+        ids = self.tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
+        before = list(self.tokenizer.before) if add_special and parse_special else []
+        begins_itself = before[:1] == ids[len(before) :][:1]
+        return ids[len(before) :] if before and begins_itself else ids
 
     def detokenize(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of token ids."""
@@ -472,37 +615,123 @@ class Model:
 
     def __repr__(self) -> str:
         h = self.plan.hyperparameters
-        return f"<Model {self.path.name}: {h.architecture}, {h.n_parameters / 1e6:.0f} M parameters>"
+        size = f"{h.n_parameters / 1e6:.0f} M parameters"
+        return f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._close.alive else ', closed'}>"
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise PicklingError(
+            f"{self.path}: a model cannot be pickled or copied, it is threads and memory of this process; "
+            f"pass on its path and call `clarion.load` in each process, or use one model in all threads"
+        )
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    def _generation(self, prompt: Prompt, options: Options, *, streams: bool) -> MakeJob:
+    def _generation(
+        self,
+        prompt: Prompt | Callable[[], list[int]],
+        options: Options,
+        *,
+        streams: bool = False,
+        reports: bool = False,
+    ) -> MakeJob:
+        """What makes the job of one prompt, or of what makes its token ids."""
+
         def make(put: Put) -> Generation:
-            parameters = Parameters.parse(options)
-            parameters.check_tokens(self.n_vocab)
-            ids = self.tokenize(prompt) if isinstance(prompt, str) else self._check_ids(prompt)
-            if not ids:
-                raise ParameterError("prompt: found no tokens, expected at least one")
-            room = self.context - len(ids)
-            if room < 1:
-                raise ContextError(
-                    f"the prompt of {len(ids)} tokens leaves no room in the context of {self.context}"
-                )
-            if parameters.max_tokens is not None:
-                room = min(room, parameters.max_tokens)
-            breakers = self._breaker_tokens(parameters.dry_breakers) if parameters.dry_multiplier else []
-            return Generation(
-                ids,
-                parameters,
-                room=room,
-                state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
-                decoder=self.tokenizer.stream() if parameters.detokenize else None,
-                end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
-                streams=streams,
-                put=put,
-            )
+            parameters = self._parameters(options)
+            ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
+            return self._job(ids, parameters, put, streams=streams, reports=reports)
 
         return make
+
+    def _generations(
+        self, prompts: Sequence[Prompt], options: Options, progress: Progress | None
+    ) -> tuple[Iterator[MakeJob], Hear | None]:
+        """What makes the jobs of several prompts, all of which are checked first, and what hears of them."""
+        parameters = self._parameters(options)
+        all_ids = []
+        for i, prompt in enumerate(prompts):
+            try:
+                all_ids.append(self._prompt_ids(prompt))
+            except ClarionError as error:
+                raise type(error)(f"prompt {i}: {str(error).removeprefix('prompt: ')}") from error
+        done = [0] * len(all_ids)
+        total = sum(map(len, all_ids))
+
+        def hear(number: int, n_done: int, _: int) -> None:
+            assert progress is not None
+            done[number] = n_done
+            progress(sum(done), total)
+
+        def make(number: int, put: Put) -> Generation:
+            own = parameters if options.get("seed") is not None else replace(parameters, seed=random_seed())
+            return self._job(all_ids[number], own, put, reports=_hears(progress), name=f"prompt {number}: ")
+
+        return (partial(make, number) for number in range(len(all_ids))), hear if _hears(progress) else None
+
+    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> MakeJob:
+        """What makes the job that answers a conversation."""
+        rest: dict[str, Any] = dict(options)
+        progress, variables = rest.pop("progress", None), rest.pop("variables", None) or {}
+        chosen = {name: rest.pop(name, None) for name in ("tools", "template")}
+        if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+            raise ParameterError(f"variables: found {variables!r:.40}, expected a dictionary of names")
+        for name in ("messages", *chosen):
+            if name in variables:
+                raise ParameterError(f"variables: found {name!r}, which is an argument of its own")
+        tokenize = partial(self.tokenize_chat, messages, **chosen, **variables)
+        return self._generation(
+            lambda: self._check_prompt(tokenize()),
+            cast(Options, rest),
+            streams=streams,
+            reports=_hears(progress),
+        )
+
+    def _job(
+        self,
+        ids: list[int],
+        parameters: Parameters,
+        put: Put,
+        *,
+        streams: bool = False,
+        reports: bool = False,
+        name: str = "",
+    ) -> Generation:
+        room = self.context - len(ids)
+        if parameters.max_tokens is not None:
+            room = min(room, parameters.max_tokens)
+        breakers = self._breaker_tokens(parameters.dry_breakers) if parameters.dry_multiplier else []
+        return Generation(
+            ids,
+            parameters,
+            room=room,
+            state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
+            decoder=self.tokenizer.stream() if parameters.detokenize else None,
+            end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
+            streams=streams,
+            put=put,
+            reports=reports,
+            name=name,
+        )
+
+    def _parameters(self, options: Options) -> Parameters:
+        parameters = Parameters.parse(options)
+        parameters.check_tokens(self.n_vocab)
+        return parameters
+
+    def _prompt_ids(self, prompt: Prompt) -> list[int]:
+        found, several = look(prompt)
+        if several:
+            raise ParameterError(f"prompt: found {len(found)} prompts, expected a text or token ids")
+        return self._check_prompt(self.tokenize(found) if isinstance(found, str) else self._check_ids(found))
+
+    def _check_prompt(self, ids: list[int]) -> list[int]:
+        if not ids:
+            raise ParameterError("prompt: found no tokens, expected at least one")
+        if len(ids) >= self.context:
+            raise ContextError(
+                f"the prompt of {len(ids)} tokens leaves no room in the context of {self.context}"
+            )
+        return ids
 
     def _check_ids(self, tokens: Iterable[int]) -> list[int]:
         if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):
@@ -528,10 +757,24 @@ class Model:
             ]
         return self._breakers[strings]
 
-    def _token_text(self, token: int | None) -> str:
-        return "" if token is None else self.tokenizer.decode([token])
+
+def _hears(progress: object) -> bool:
+    if progress is not None and not callable(progress):
+        raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
+    return progress is not None
 
 
 def _close(engine: Engine, resources: ExitStack) -> None:
     engine.close()
     resources.close()
+
+
+_open_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+@atexit.register
+def _exit() -> None:
+    """Daemon threads may still use models while the interpreter exits."""
+    for model in list(_open_models):
+        model._engine.exit()
+        model.close()

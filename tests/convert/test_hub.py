@@ -117,10 +117,7 @@ def test_a_connection_that_breaks(hub, command, folders, tmp_path):
 
 def test_an_interrupted_download_goes_on_with_the_file_it_stopped_in(hub, command, converted, tmp_path):
     hub.breaks, hub.hangs = "model-00002-of-00002.safetensors", True
-    # A shell that starts the tests in the background has told them to ignore the signal.
-    process = subprocess.Popen(
-        **command("some/llama3"), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    )
+    process = subprocess.Popen(**command("some/llama3"))
     assert hub.broken.wait(60)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].strip() == ""

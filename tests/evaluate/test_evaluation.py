@@ -93,6 +93,7 @@ def test_progress_counts_the_chunks_of_all_models():
     assert heard == [(i + 1, 10) for i in range(10)]
 
 
+@pytest.mark.full
 def test_exact_arithmetic_is_near_and_more_so_with_better_activations():
     means = []
     for activations in ("exact", "high", "fast"):

@@ -22,6 +22,7 @@ def test_the_page_shows_what_was_measured():
     assert (DOCS / "fidelity.svg").read_text() == fidelity.plot(ROWS)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("recipe", ["Q8_0", "Q4_K_M", "IQ4_XS", "Q2_K"])
 def test_the_default_is_near_exact_arithmetic(tmp_path, recipe):
     path = tmp_path / "m.gguf"

@@ -24,6 +24,7 @@ def test_every_format_is_listed() -> None:
     assert list(LISTED) == list(FORMATS)
 
 
+@pytest.mark.sample
 @pytest.mark.parametrize("name", ["F16", "Q8_0", "Q4_K", "Q2_K", "IQ2_XS", "IQ3_S", "IQ1_M", "TQ2_0"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_are_those_of_the_table(native: ModuleType, name: str, kind: str) -> None:

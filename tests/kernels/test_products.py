@@ -74,6 +74,7 @@ def test_dequantize(native: ModuleType, name: str) -> None:
     np.testing.assert_array_equal(native.dequantize(type_id, raw, w.size), w.reshape(-1).astype(np.float32))
 
 
+@pytest.mark.sample(240)
 @pytest.mark.parametrize(("rows", "blocks"), SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", INTEGER_FORMATS)
@@ -159,6 +160,7 @@ def hostile_rows(name: str, rows: int, cols: int) -> np.ndarray:
     return raw
 
 
+@pytest.mark.sample(90)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_hostile_bytes(native: ModuleType, name: str, kind: str) -> None:

@@ -80,6 +80,7 @@ def test_f16_cache_rounds_once(native, head_dim):
     np.testing.assert_array_equal(f32, f16)
 
 
+@pytest.mark.sample(30)
 @pytest.mark.parametrize(("n_head", "n_head_kv"), [(1, 1), (5, 5), (8, 2), (9, 3), (7, 1), (64, 1)])
 @pytest.mark.parametrize("window", [0, 70])
 @pytest.mark.parametrize("kind", ["f32", "f16", "bf16:q8_0", "q8_0:f16", "q4_0"])

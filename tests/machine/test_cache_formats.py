@@ -94,6 +94,7 @@ def check(native, keys, values, n, n_head, n_head_kv, head_dim, window, seed, si
     assert (np.abs(found - expected) <= bound + 1e-37).all(), (np.abs(found - expected) / bound).max()
 
 
+@pytest.mark.sample(60)
 @pytest.mark.parametrize(("keys", "values"), PAIRS)
 @pytest.mark.parametrize("head_dim", [40, 64, 80, 96, 128, 256])
 def test_pairs_and_head_sizes(native, keys, values, head_dim):
@@ -110,6 +111,7 @@ def test_against_float64(native, pair, group, n_head_kv, head_dim, n, window, si
     check(native, *pair, n, group * n_head_kv, n_head_kv, head_dim, window, seed, size)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("kind", ["f16", "q8_0:bf16", "q4_0:q8_0"])
 @pytest.mark.parametrize(("n_head", "n_head_kv", "window"), [(1, 1, 0), (6, 2, 0), (9, 1, 1500)])
 def test_a_long_past_on_any_number_of_threads(native, kind, n_head, n_head_kv, window):

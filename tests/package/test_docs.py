@@ -99,6 +99,7 @@ def test_a_transcript_is_what_the_command_prints(transcript: tuple[str, str], fo
     )
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("command", found("plain"))
 def test_a_command_succeeds(command: str, folder: Path) -> None:
     run(command, folder)

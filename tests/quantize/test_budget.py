@@ -39,6 +39,7 @@ def divergences(*paths):
     return [figures["divergence"]["mean"] for figures in run(request).report()["models"]]
 
 
+@pytest.mark.full
 def test_a_mixture_beats_the_recipe_of_its_size(recipe, tmp_path):
     path, imatrix = recipe
     size = path.stat().st_size
@@ -67,6 +68,7 @@ def test_the_frontier_falls_and_ends_at_the_model_itself(tmp_path):
     assert divergences(out)[0] < 1e-6
 
 
+@pytest.mark.full
 def test_threads_change_no_byte(tmp_path):
     for threads in (1, 2):
         options = OPTIONS | {"threads": threads}
@@ -85,6 +87,7 @@ def test_what_a_person_fixes_stays_fixed(tmp_path):
     assert formats["blk.0.attn_norm.weight"] == "F32"
 
 
+@pytest.mark.full
 def test_a_budget_that_cannot_be_reached_names_what_can(tmp_path):
     out = tmp_path / "m.gguf"
     with pytest.raises(

@@ -23,6 +23,7 @@ def model(request, tmp_path_factory):
         yield request.param, file
 
 
+@pytest.mark.sample(100)
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("imatrix", [False, True], ids=["without", "with"])
 def test_formats_are_those_of_the_recipe(model, recipe, imatrix):

@@ -22,10 +22,8 @@ from clarion.errors import (
     DeviceError,
     FileError,
     ParameterError,
-    TemplateError,
     TokenizerError,
 )
-from clarion.gguf import File, Writer
 
 PROMPT = "Once upon a time"
 
@@ -210,26 +208,6 @@ def test_every_module_and_precision_writes(model: clarion.Model, isa: str, activ
     assert error < (1e-3 if activations == "fast" else 1e-6)
 
 
-TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
-
-
-def test_chat(tmp_path: Path, model: clarion.Model) -> None:
-    path = tmp_path / "chat.gguf"
-    with File.open(model.path) as file:
-        metadata = {**file.metadata.exact(), "tokenizer.chat_template": TEMPLATE}
-        with Writer(path, metadata) as writer:
-            for tensor in file.tensors.values():
-                writer.add(tensor.name, tensor.shape, tensor.format, tensor.data)
-    messages = [{"role": "user", "content": "Tell of <|endoftext|>."}]
-    with clarion.load(path, context=64) as chat:
-        text = chat.apply_chat_template(messages)
-        assert text == "<|endoftext|>user: Tell of <|endoftext|>.\n"
-        answer = chat.chat(messages, max_tokens=10, greedy=True)
-        prompt = chat.tokenize(text, add_special=False, parse_special=True)
-        assert prompt[0] == chat.tokenizer.bos
-        assert answer.tokens == chat.generate(prompt, max_tokens=10, greedy=True).tokens
-
-
 # ---- errors ----------------------------------------------------------------------------------------
 
 
@@ -247,11 +225,11 @@ def test_bad_prompts(model: clarion.Model) -> None:
         model.generate([0, 4096])
     with pytest.raises(ParameterError, match="token 0: found -1"):
         model.logits([-1])
-    with pytest.raises(ParameterError, match="token 0: found 'a', expected a token id"):
-        model.generate(["a"])  # type: ignore[list-item]
-    for prompt in (None, 3, b"text"):
-        with pytest.raises(ParameterError, match=r"tokens: found .*, expected token ids"):
-            model.generate(prompt)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="token 1: found 'a', expected a token id"):
+        model.generate([1, "a"])  # type: ignore[list-item]
+    for prompt in (None, 3, b"text", {"role": "user"}):
+        with pytest.raises(ParameterError, match=r"prompt: found .*, expected a text, token ids, or a list"):
+            model.generate(prompt)  # type: ignore[call-overload]
     with pytest.raises(ParameterError, match="tokens: found 'text'"):
         model.detokenize("text")  # type: ignore[arg-type]
     with pytest.raises(TokenizerError):
@@ -259,11 +237,6 @@ def test_bad_prompts(model: clarion.Model) -> None:
     with pytest.raises(ParameterError, match="temperature"):
         model.stream(PROMPT, temperature=-1.0)
     assert model.logits([]).shape == (0, model.n_vocab)
-
-
-def test_a_model_without_a_template_says_so(model: clarion.Model) -> None:
-    with pytest.raises(TemplateError, match="no chat template"):
-        model.chat([{"role": "user", "content": "Hello"}])
 
 
 def test_bad_arguments() -> None:

@@ -127,6 +127,7 @@ def test_dry_finds_every_repetition(history: list[int], allowed: int, breaker: b
     )
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("scale", [0.0, 0.1, 3.0])
 @pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"typical_p": 0.5}, {"top_k": 15_000}])
 def test_draws_follow_the_probabilities(scale: float, changes: dict[str, float]) -> None:

@@ -19,19 +19,19 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the time of one request went, in seconds."""
+    """Where the time of one request went, in seconds. What was cancelled counts as far as it came."""
 
-    prompt_tokens: int
+    prompt_tokens: int  # computed or reused: all of the prompt, unless it was cancelled before
     reused_tokens: int  # of the prompt, whose keys and values were still in the cache
     generated_tokens: int  # with the one that ended the text
     waiting: float  # until the engine took the request up
-    prompt: float  # from then to the first token
+    prompt: float  # from then to the first token, or to the last step of a prompt that was not finished
     generation: float  # from the first token to the last
 
     @property
     def first_token(self) -> float:
-        """From the request to its first token."""
-        return self.waiting + self.prompt
+        """From the request to its first token; 0 where there was none."""
+        return self.waiting + self.prompt if self.generated_tokens else 0.0
 
     @property
     def prompt_rate(self) -> float:

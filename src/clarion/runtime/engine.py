@@ -24,6 +24,7 @@ import numpy as np
 from clarion.devices.hierarchy import Node
 from clarion.devices.numa import stay_near
 from clarion.errors import ClosedError
+from clarion.exiting import wait_for_the_end
 from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
 from clarion.runtime.jobs import Job, Result
 from clarion.runtime.pages import PagePool
@@ -78,6 +79,7 @@ class Engine:
         self._arrivals: deque[Job] = deque()
         self._in_step: list[Job] = []
         self._closing = False
+        self._exiting = False
 
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop, name="clarion-engine", daemon=True)
@@ -91,16 +93,25 @@ class Engine:
         Raises:
             ClosedError: after `close`, and in a process forked from the one that holds the engine.
         """
+        self.check_process()
+        with self._wake:
+            if not self._closing:
+                self._arrivals.extend(jobs)
+                self._wake.notify()
+                return
+        if self._exiting:
+            wait_for_the_end()
+        raise ClosedError("the model is closed")
+
+    def check_process(self) -> None:
+        """Raises ClosedError in a process forked from the one that holds the engine: nothing runs there."""
         if os.getpid() != self._process:
             raise ClosedError("the model was loaded by another process; load it again after a fork")
-        with self._wake:
-            if self._closing:
-                raise ClosedError("the model is closed")
-            self._arrivals.extend(jobs)
-            self._wake.notify()
 
     def cancel(self, job: Job) -> None:
         """Ends the job before its next step, or in the middle of one that computes nothing else."""
+        if os.getpid() != self._process:
+            return
         with self._wake:
             job.cancelled = True
             if self._in_step and all(other.cancelled for other in self._in_step):
@@ -119,6 +130,12 @@ class Engine:
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
+    def exit(self) -> None:
+        """`close`, when the interpreter exits. Who still waits is a daemon thread, which ends with the
+        process: it is left waiting, since an error would only be printed."""
+        self._exiting = True
+        self.close()
+
     # ---- the engine's thread -----------------------------------------------------------------------------
 
     def _loop(self) -> None:
@@ -132,6 +149,7 @@ class Engine:
             except Exception as error:  # every caller shall hear of it; none of the cache can be trusted
                 self._end_all(error)
                 self._forget(self._pool.n_pages)
+        self._drop_cancelled()
         self._end_all(ClosedError("the model was closed"))
         self._retained.clear()
         del self._logits, self._program, self._cache, self._sampler
@@ -279,5 +297,6 @@ class Engine:
         ended = [*self._running, *self._waiting]
         self._running.clear()
         self._waiting.clear()
-        for job in ended:
-            job.put(error)
+        if not self._exiting:
+            for job in ended:
+                job.put(error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,9 +20,18 @@ from clarion.runtime.sampling import Parameters
 from clarion.runtime.sequence import Sequence
 from clarion.runtime.stopping import StopStrings
 
+
+class PromptDone(NamedTuple):
+    """How many of a prompt's tokens are in the cache."""
+
+    done: int
+    total: int
+
+
 Result = Completion | int
 Take = Callable[[int, Floats], None]
-Put = Callable[[str | Result | Exception], None]  # pieces of text, then a result or an error; must not raise
+# News of the prompt and pieces of text, then a result or an error; it must not raise.
+Put = Callable[[str | PromptDone | Result | Exception], None]
 
 
 class Decoder(Protocol):
@@ -127,9 +136,14 @@ class Generation(Job):
         end_tokens: Collection[int],
         streams: bool,
         put: Put,
+        reports: bool = False,
+        name: str = "",
     ) -> None:
-        """`room`: the most tokens to generate. `streams`: whether pieces of text are put, or only the end."""
+        """`room`: the most tokens to generate. `streams`: whether pieces of text are put, or only the end;
+        `reports`: whether PromptDone is, after each step. `name`: how errors call the prompt."""
         super().__init__(prompt, put)
+        self._name = name
+        self._reports = reports
         self._n_prompt = len(prompt)
         self._parameters = parameters
         self._room = room
@@ -139,6 +153,7 @@ class Generation(Job):
         self._stop_tokens = {stop for stop in parameters.stop if isinstance(stop, int)} | set(end_tokens)
         self._streams = streams
         self._reused = 0
+        self._n_done = 0  # of the prompt
         self._n_drawn = 0
         self._tokens: list[int] = []
         self._text: list[str] = []
@@ -149,8 +164,8 @@ class Generation(Job):
     def start(self, sequence: Sequence) -> None:
         super().start(sequence)
         if self._started == 0.0:  # else it was restarted
-            self._started = time.perf_counter()
-            self._reused = len(sequence.tokens)
+            self._started = self._last = time.perf_counter()
+            self._reused = self._n_done = len(sequence.tokens)
 
     def share(self, n_tokens: int, n_outputs: int) -> int:
         return min(len(self.todo) - (n_outputs == 0), n_tokens)
@@ -160,6 +175,8 @@ class Generation(Job):
 
     def advance(self, n: int, logits: Floats, sampler: Sampler) -> Result | None:
         del self.todo[:n]
+        if self._n_done < self._n_prompt:
+            self._compute_prompt()
         if self.todo:
             return None
         row = logits[0]  # [V]
@@ -167,7 +184,9 @@ class Generation(Job):
             token = sampler.sample(self._state, row)
         except ValueError as error:
             position = self._n_prompt + len(self._tokens)
-            raise ModelError(f"no token can be chosen for position {position}: {error}") from error
+            raise ModelError(
+                f"{self._name}no token can be chosen for position {position}: {error}"
+            ) from error
         self._n_drawn += 1
         self._last = time.perf_counter()
         self._first = self._first or self._last
@@ -190,6 +209,14 @@ class Generation(Job):
     def cancel(self) -> Result | Exception:
         return self._finish("cancelled", None)
 
+    def _compute_prompt(self) -> None:
+        """One more step of the prompt is done."""
+        self._last = time.perf_counter()
+        # After a restart, tokens that were computed before are computed again.
+        self._n_done = max(self._n_done, self._n_prompt - len(self.todo))
+        if self._reports:
+            self.put(PromptDone(self._n_done, self._n_prompt))
+
     def _emit(self, piece: str) -> None:
         if piece:
             self._text.append(piece)
@@ -208,7 +235,7 @@ class Generation(Job):
 
     def _completion(self, reason: FinishReason, stopped_by: str | int | None) -> Completion:
         started = self._started or time.perf_counter()
-        first = self._first or time.perf_counter()
+        first = self._first or self._last or started
         return Completion(
             text="".join(self._text),
             tokens=tuple(self._tokens),
@@ -217,11 +244,11 @@ class Generation(Job):
             logprobs=tuple(self._logprobs) if self._parameters.logprobs is not None else None,
             seed=self._parameters.seed,
             timings=Timings(
-                prompt_tokens=self._n_prompt,
+                prompt_tokens=self._n_done,
                 reused_tokens=self._reused,
                 generated_tokens=self._n_drawn,
                 waiting=started - self.submitted,
                 prompt=first - started,
-                generation=max(0.0, self._last - first),
+                generation=self._last - first if self._n_drawn else 0.0,
             ),
         )

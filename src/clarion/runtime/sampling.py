@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict
 
@@ -25,7 +25,7 @@ class Options(TypedDict, total=False):
     """Everything that `generate` and its relatives take by keyword. `Parameters` says what each one means."""
 
     max_tokens: int | None
-    stop: str | int | Iterable[str | int]
+    stop: str | int | Iterable[str | int] | None
     ignore_eos: bool
     logprobs: int | None
     detokenize: bool
@@ -46,6 +46,15 @@ class Options(TypedDict, total=False):
     dry_breakers: Iterable[str]
     logit_bias: Mapping[int, float]
     seed: int | None
+
+
+class ChatOptions(Options, total=False):
+    """Everything that `chat` and its relatives take by keyword."""
+
+    tools: Sequence[Mapping[str, Any]] | None
+    template: str | None
+    variables: Mapping[str, Any] | None  # of the template
+    progress: Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +111,7 @@ class Parameters:
 
     @classmethod
     def parse(cls, options: Options) -> Parameters:
-        """Checks every option.
+        """Checks every option. None means the same as leaving it out.
 
         Raises:
             ParameterError: an option is unknown, of the wrong kind or out of range; the message names it,
@@ -112,12 +121,12 @@ class Parameters:
         for name in options:
             if name not in known:
                 raise ParameterError(f"{name}: unknown option; known: {', '.join(sorted(known))}")
-        parsed: dict[str, Any] = dict(options)
+        parsed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         for name in ("ignore_eos", "detokenize", "greedy"):
             if name in parsed and not isinstance(parsed[name], bool):
                 raise ParameterError(f"{name}: found {parsed[name]!r}, expected True or False")
         for name, (low, high) in _INTEGERS.items():
-            if parsed.get(name) is not None or (name in parsed and name not in _OPTIONAL):
+            if name in parsed:
                 parsed[name] = integer(name, parsed[name], low, high)
         for name, (lowest, highest) in _NUMBERS.items():
             if name in parsed:
@@ -130,8 +139,8 @@ class Parameters:
             parsed["dry_breakers"] = _strings("dry_breakers", parsed["dry_breakers"])
         if "logit_bias" in parsed:
             parsed["logit_bias"] = _bias(parsed["logit_bias"])
-        if parsed.get("seed") is None:
-            parsed["seed"] = int.from_bytes(os.urandom(8), "little")
+        if "seed" not in parsed:
+            parsed["seed"] = random_seed()
         return cls(**parsed)
 
     def check_tokens(self, n_vocab: int) -> None:
@@ -159,7 +168,6 @@ _INTEGERS = {
     "dry_window": (-1, GREATEST_COUNT),
     "seed": (0, GREATEST_SEED),
 }
-_OPTIONAL = ("max_tokens", "logprobs", "seed")
 _NUMBERS = {
     "temperature": (0.0, 1000.0),
     "top_p": (0.0, 1.0),
@@ -188,6 +196,11 @@ _NATIVE = (
     "temperature",
     "seed",
 )
+
+
+def random_seed() -> int:
+    """The seed of a text that nobody gave one."""
+    return int.from_bytes(os.urandom(8), "little")
 
 
 def integer(name: str, value: object, low: int, high: int) -> int:

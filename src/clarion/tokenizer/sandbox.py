@@ -14,6 +14,8 @@ import resource
 import signal
 import struct
 import sys
+from collections import Counter
+from functools import partial, wraps
 from typing import Any, BinaryIO, Final
 
 import jinja2
@@ -29,6 +31,16 @@ MEMORY_BYTES: Final = 512 << 20
 MAX_ITEMS: Final = 100_000  # of a range, or of a sequence that is multiplied
 MAX_BITS: Final = 4096  # of an integer
 OUTPUT_CHARACTERS: Final = 1 << 20  # and four times the request
+MAX_CHARACTERS: Final = 1 << 20  # of what `expandtabs` and `translate` take and give
+
+# What makes long texts of short ones. The result may be as long as the output.
+_GROWING_METHODS: Final = frozenset(
+    {"center", "expandtabs", "join", "ljust", "replace", "rjust", "translate", "zfill"}
+)
+_GROWING_FILTERS: Final = ("center", "format", "indent", "join", "replace", "tojson", "wordwrap")
+_COUNTING_FILTERS: Final = ("batch", "slice")
+# Numbers among the arguments say how long the result becomes.
+_SIZED: Final = frozenset({"center", "indent", "ljust", "rjust", "tojson", "zfill", *_COUNTING_FILTERS})
 
 _METHODS: Final[dict[type, frozenset[str]]] = {
     str: frozenset(
@@ -36,24 +48,16 @@ _METHODS: Final[dict[type, frozenset[str]]] = {
             *("capitalize", "casefold", "lower", "swapcase", "title", "upper"),
             *("center", "ljust", "lstrip", "rjust", "rstrip", "strip", "zfill"),
             *("count", "endswith", "find", "index", "rfind", "rindex", "startswith"),
-            *(
-                "isalnum",
-                "isalpha",
-                "isdecimal",
-                "isdigit",
-                "islower",
-                "isnumeric",
-                "isspace",
-                "istitle",
-                "isupper",
-            ),
-            *("format", "join", "removeprefix", "removesuffix", "replace"),
+            *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "islower"),
+            *("isnumeric", "isprintable", "isspace", "istitle", "isupper"),
+            *("format", "format_map", "join", "removeprefix", "removesuffix", "replace"),
+            *("expandtabs", "translate"),
             *("partition", "rpartition", "rsplit", "split", "splitlines"),
         }
     ),
-    list: frozenset({"count", "index"}),
+    list: frozenset({"copy", "count", "index"}),
     tuple: frozenset({"count", "index"}),
-    dict: frozenset({"get", "items", "keys", "values"}),
+    dict: frozenset({"copy", "get", "items", "keys", "values"}),
     LoopContext: frozenset(
         {
             *("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0"),
@@ -68,13 +72,16 @@ _METHODS: Final[dict[type, frozenset[str]]] = {
 class Sandbox(ImmutableSandboxedEnvironment):
     """Jinja with the names and the behaviour that `transformers` gives chat templates, and less to reach."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-        del self.filters["attr"]
+        self.limit = OUTPUT_CHARACTERS  # of the request at hand
         del self.globals["lipsum"]
+        self.filters["attr"] = attribute
         self.filters["tojson"] = to_json
+        for name in (*_GROWING_FILTERS, *_COUNTING_FILTERS):
+            self.filters[name] = self._capped(name, self.filters[name], 1)
         self.globals["range"] = capped_range
         self.globals["raise_exception"] = raise_exception
         self.globals["strftime_now"] = strftime_now
@@ -91,7 +98,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """`message.role`: of an object, a method that is allowed, else the key."""
         if isinstance(obj, dict) and attribute not in _METHODS[dict]:
             return self.getitem(obj, attribute)
-        return super().getattr(obj, attribute)
+        return self._capped_method(obj, attribute, super().getattr(obj, attribute))
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """`message['role']`: of an object, nothing but the key."""
@@ -100,7 +107,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 return obj[argument]
             except (KeyError, TypeError):
                 return self.undefined(obj=obj, name=argument)
-        return super().getitem(obj, argument)
+        return self._capped_method(obj, argument, super().getitem(obj, argument))
 
     def unsafe_undefined(self, obj: Any, attribute: str) -> Any:
         """Refuses at once; Jinja would wait until the value is used."""
@@ -108,6 +115,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Refuses products and powers whose size only an attacker wants."""
+        if operator == "%":
+            return self._capped("%", super().call_binop)(context, operator, left, right)
         if operator == "**":
             too_large = _bits(left) * abs(right) > MAX_BITS if isinstance(right, int) else False
         else:
@@ -122,15 +131,89 @@ class Sandbox(ImmutableSandboxedEnvironment):
             raise SecurityError(f"the result of {operator!r} is too large")
         return super().call_binop(context, operator, left, right)
 
+    def wrap_str_format(self, value: Any) -> Any:
+        """`str.format` and `format_map`, which Jinja makes safe, with results that are not too long."""
+        function = super().wrap_str_format(value)
+        return None if function is None else self._capped(value.__name__, function)
+
+    def _capped_method(self, obj: Any, name: object, method: Any) -> Any:
+        if not isinstance(obj, str) or name not in _GROWING_METHODS or not callable(method):
+            return method
+        if name == "expandtabs":
+            return partial(expand_tabs, obj)
+        if name == "translate":
+            return partial(translate, obj)
+        return self._capped(str(name), method)
+
+    def _capped(self, name: str, function: Any, first: int = 0) -> Any:
+        """A function whose result, if it is a text, is at most as long as the output. `first`: the argument
+        from which on numbers say how long it becomes, if it is such a function."""
+        limit = MAX_ITEMS if name in _COUNTING_FILTERS else None
+
+        @wraps(function)
+        def call(*arguments: Any, **named: Any) -> Any:
+            for size in (*arguments[first:], *named.values()) if name in _SIZED else ():
+                if isinstance(size, int) and size > (limit or self.limit):
+                    raise SecurityError(f"{name!r} with {size} is too large")
+            result = function(*arguments, **named)
+            if isinstance(result, str) and len(result) > self.limit:
+                raise SecurityError(f"the result of {name!r} is too large")
+            return result
+
+        return call
+
 
 class Generation(Extension):
-    """`{% generation %}` marks what a model wrote, for training; here it means nothing."""
+    """`{% generation %}` marks what a model wrote, for training. Here it is a scope, as a macro's body is."""
 
     tags = {"generation"}  # noqa: RUF012
 
-    def parse(self, parser: Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def parse(self, parser: Parser) -> jinja2.nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return jinja2.nodes.CallBlock(self.call_method("write"), [], [], body).set_lineno(line)
+
+    def write(self, caller: Macro) -> str:
+        """What the block holds."""
+        return caller()
+
+
+@jinja2.pass_environment
+def attribute(environment: Sandbox, obj: Any, name: object) -> Any:
+    """The filter `attr`: what `getattr` allows, but no key."""
+    name = str(name)
+    if isinstance(obj, dict) and name not in _METHODS[dict]:
+        if hasattr(obj, name):
+            environment.unsafe_undefined(obj, name)
+        return environment.undefined(obj=obj, name=name)
+    return environment.getattr(obj, name)
+
+
+def expand_tabs(text: str, tabsize: int = 8) -> str:
+    """`str.expandtabs`, if neither argument nor result is too long."""
+    check_size("expandtabs", len(text))
+    check_size("expandtabs", len(text) + text.count("\t") * max(tabsize, 0))
+    return text.expandtabs(tabsize)
+
+
+def translate(text: str, table: Any) -> str:
+    """`str.translate`, if neither argument nor result is too long."""
+    check_size("translate", len(text), len(table))
+    size = 0
+    for character, times in Counter(text).items():
+        try:
+            new = table[ord(character)]
+        except LookupError:
+            new = 0
+        size += times * (len(new) if isinstance(new, str) else 1)
+    check_size("translate", size)
+    return text.translate(table)
+
+
+def check_size(name: str, *sizes: int) -> None:
+    """Refuses texts that are too long."""
+    if max(sizes) > MAX_CHARACTERS:
+        raise SecurityError(f"{name!r} of more than {MAX_CHARACTERS} characters")
 
 
 def _bits(value: object) -> int:
@@ -168,9 +251,9 @@ def strftime_now(pattern: str) -> str:
     return datetime.datetime.now().strftime(pattern)
 
 
-def render(sandbox: Sandbox, template: str, variables: dict[str, Any], limit: int) -> str:
-    """The template's output, at most `limit` characters."""
-    parts = []
+def render(sandbox: Sandbox, template: str, variables: dict[str, Any]) -> str:
+    """The template's output, at most as long as the sandbox's limit."""
+    parts, limit = [], sandbox.limit
     for part in sandbox.from_string(template).generate(**variables):
         limit -= len(part)
         if limit < 0:
@@ -202,8 +285,8 @@ def answer(sandbox: Sandbox, request: bytes) -> dict[str, str]:
     """The reply to a request: the output, or what is wrong."""
     try:
         fields = json.loads(request)
-        limit = OUTPUT_CHARACTERS + 4 * len(request)
-        return {"output": render(sandbox, fields["template"], fields["variables"], limit)}
+        sandbox.limit = OUTPUT_CHARACTERS + 4 * len(request)
+        return {"output": render(sandbox, fields["template"], fields["variables"])}
     except Exception as error:  # a template may raise anything
         return {"error": explain(error)}
 

@@ -46,6 +46,12 @@ class Fields:
             raise self.error(key, brief(value), "a string")
         return value
 
+    def named_texts(self, key: str, default: str) -> dict[str, str]:
+        """Strings by name: those under `key.NAME`, and under the key itself that which is named `default`."""
+        names = {found.removeprefix(f"{key}.") for found in self._metadata if found.startswith(f"{key}.")}
+        texts = {name: self.text(f"{key}.{name}") for name in sorted(names)} | {default: self.text(key)}
+        return {name: text for name, text in texts.items() if text is not None}
+
     def flag(self, key: str, default: bool) -> bool:
         """A bool."""
         value = self._metadata.get(key, default)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clarion.errors import ParameterError, TemplateError
+from clarion.exiting import wait_for_the_end
 
 START_SECONDS: Final = 60.0
 WALL_SECONDS: Final = 20.0  # the worker ends itself after two seconds of processor time
@@ -75,9 +76,29 @@ class _Worker:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
+        self._exiting = False
 
     def render(self, request: bytes) -> str:
         """The output of one request; one at a time."""
+        try:
+            return self._render(request)
+        except Exception:
+            if self._exiting:
+                wait_for_the_end()
+            raise
+
+    def exit(self) -> None:
+        """Kills the process when the interpreter exits. Other threads may wait for its answer."""
+        self._exiting = True
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+
+    def forget(self) -> None:
+        """In a forked process: the other one's lock and process are not ours."""
+        self._lock = threading.Lock()
+        self._process = None
+
+    def _render(self, request: bytes) -> str:
         with self._lock:
             if self._process is None or self._process.poll() is not None or self._owner != os.getpid():
                 self._start()
@@ -151,4 +172,5 @@ def _read(descriptor: int, size: int, deadline: float) -> bytes:
 
 
 _worker = _Worker()
-atexit.register(_worker.stop)
+atexit.register(_worker.exit)
+os.register_at_fork(after_in_child=_worker.forget)

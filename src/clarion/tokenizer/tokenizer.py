@@ -22,7 +22,7 @@ class Tokenizer:
     Attributes:
         bos, eos: the ids that begin and end a text, or None.
         vocab_size: the number of tokens.
-        chat_template: the file's chat template, or None.
+        chat_template: the file's chat template that has no name, or None.
 
     Threads may share it. The ids are those that llama.cpp gives for the same file and text.
     """
@@ -75,9 +75,7 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise TokenizerError(f"character {error.start} of the text is half a surrogate pair") from None
         settings = self._settings
-        tokens = []
-        if add_special and settings.add_bos:
-            tokens.append(_required(settings.bos, "add_bos_token", "bos_token_id"))
+        tokens = list(self.before) if add_special else []
         after_special = True
         for part in self._special_tokens.split(text, parse_special):
             if isinstance(part, int):
@@ -144,6 +142,26 @@ class Tokenizer:
     def end_tokens(self) -> frozenset[int]:
         """The tokens that end generation: of a text, of a turn, of a message."""
         return self._vocabulary.end_tokens
+
+    @property
+    def before(self) -> Sequence[int]:
+        """The tokens that `encode` puts before a text.
+
+        Raises:
+            TokenizerError: the file asks for a token that it does not have.
+        """
+        if not self._settings.add_bos:
+            return ()
+        return (_required(self._settings.bos, "add_bos_token", "bos_token_id"),)
+
+    @cached_property
+    def chat_templates(self) -> Mapping[str, str]:
+        """The file's chat templates by name; that without a name is "default".
+
+        Raises:
+            TokenizerError: one is no string.
+        """
+        return self._settings.fields.named_texts("tokenizer.chat_template", "default")
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -1,0 +1,46 @@
+"""What a caller gave as prompt: one, or several."""
+
+from __future__ import annotations
+
+import operator
+import reprlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from clarion.errors import ParameterError
+
+Prompt = str | Iterable[int]
+
+
+def look(prompt: object) -> tuple[Any, bool]:
+    """The prompt, as a text or a list, and whether the list holds prompts instead of token ids.
+
+    Raises:
+        ParameterError: it is neither; or a conversation, or a part of one.
+    """
+    if isinstance(prompt, str):
+        return prompt, False
+    if not isinstance(prompt, Iterable) or isinstance(prompt, bytes | bytearray | Mapping):
+        raise _error("prompt", prompt, "a text, token ids, or a list of these")
+    items = list(prompt)
+    if not items or not (_is_prompt(items[0]) or isinstance(items[0], Mapping)):
+        return items, False
+    for i, item in enumerate(items):
+        if not _is_prompt(item):
+            raise _error(f"prompt {i}", item, "a text or token ids")
+    return items, True
+
+
+def _error(name: str, found: object, expected: str) -> ParameterError:
+    hint = "; `chat` takes messages" if isinstance(found, Mapping) else ""
+    return ParameterError(f"{name}: found {reprlib.repr(found)}, expected {expected}{hint}")
+
+
+def _is_prompt(item: object) -> bool:
+    if isinstance(item, str):
+        return True
+    try:
+        operator.index(item)  # type: ignore[arg-type]
+    except TypeError:
+        return isinstance(item, Iterable) and not isinstance(item, bytes | bytearray | Mapping)
+    return False  # an array without dimensions, say

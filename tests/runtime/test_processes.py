@@ -1,0 +1,190 @@
+"""A model and other processes: pickling, copying, forking, and the interpreter's exit."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import clarion
+from clarion.errors import ClosedError, PicklingError
+
+PROMPT = "Once upon a time"
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[clarion.Model]:
+    with clarion.load(context=256, threads=1) as model:
+        yield model
+
+
+def ways() -> list[Callable[[object], object]]:
+    protocols = range(pickle.HIGHEST_PROTOCOL + 1)
+    return [*(lambda x, p=p: pickle.dumps(x, p) for p in protocols), copy.copy, copy.deepcopy]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("way", ways())
+def test_a_model_says_what_to_do_instead_of_being_pickled(
+    model: clarion.Model, way: Callable[[object], object]
+) -> None:
+    with pytest.raises(
+        PicklingError, match=r"tale-q8_0\.gguf: .* call `clarion.load` in each process"
+    ) as error:
+        way(model)
+    assert isinstance(error.value, TypeError)
+    for stream in (model.stream(PROMPT, max_tokens=2), model.astream(PROMPT, max_tokens=2)):
+        with pytest.raises(PicklingError, match="a stream stays in its process"):
+            way(stream)
+
+
+def test_a_model_cannot_be_sent_to_another_process(model: clarion.Model) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=print, args=(model,))
+    with pytest.raises(PicklingError, match=r"clarion\.load"):
+        process.start()
+
+
+def test_results_and_errors_can_be_pickled(model: clarion.Model) -> None:
+    completion = model.generate(PROMPT, max_tokens=3, logprobs=2)
+    assert pickle.loads(pickle.dumps(completion)) == completion
+    assert copy.deepcopy(completion) == completion
+    for error in vars(clarion.errors).values():
+        if isinstance(error, type) and issubclass(error, clarion.errors.ClarionError):
+            found = pickle.loads(pickle.dumps(error("what")))
+            assert (type(found), str(found)) == (error, "what")
+
+
+def in_fork(work: Callable[[], None]) -> int:
+    """The exit status of a forked process that does `work`."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_process_hears_that_nothing_runs_there(model: clarion.Model) -> None:
+    stream = model.stream(PROMPT, ignore_eos=True)
+    next(stream)
+
+    def use() -> None:
+        for call in (
+            lambda: model.generate(PROMPT),
+            lambda: model.generate([PROMPT, PROMPT]),
+            lambda: model.stream(PROMPT),
+            lambda: model.logits([1]),
+            lambda: next(stream),
+            lambda: stream.cancel(),
+            lambda: stream.completion,
+        ):
+            with pytest.raises(ClosedError, match="load it again after a fork"):
+                call()
+        assert model.detokenize(model.tokenize(PROMPT), skip_special=True) == PROMPT
+        stream.close()
+        with clarion.load(context=64, threads=1) as other:
+            assert len(other.generate(PROMPT, max_tokens=3, ignore_eos=True).tokens) == 3
+        model.close()
+
+    assert in_fork(use) == 0
+    assert next(stream)
+    stream.close()
+    assert len(model.generate(PROMPT, max_tokens=3, ignore_eos=True).tokens) == 3
+
+
+def test_a_template_is_rendered_in_a_forked_process_too() -> None:
+    from clarion.tokenizer import template
+
+    assert template.render("a", []) == "a"
+
+    def use() -> None:
+        assert template.render("b", []) == "b"
+        template._worker.stop()
+
+    template._worker._lock.acquire()  # as another thread may hold it
+    try:
+        assert in_fork(use) == 0
+    finally:
+        template._worker._lock.release()
+    assert template.render("c", []) == "c"
+
+
+WORKS = {
+    "generate": "model.generate(prompt, max_tokens=n, ignore_eos=True)",
+    "several": "model.generate([prompt] * 3, max_tokens=n, ignore_eos=True)",
+    "stream": "list(model.stream(prompt, max_tokens=n, ignore_eos=True))",
+    "logits": "model.logits(range(20 * n))",
+    "tokenize": "model.tokenize(prompt * 99)",
+    "render": "model.apply_chat_template([{'role': 'user', 'content': 'x'}], template='{{ messages }}')",
+    "event loop": "asyncio.run(model.agenerate(prompt, max_tokens=n, ignore_eos=True))",
+}
+
+
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
+def test_daemon_threads_print_nothing_at_exit(work: str) -> None:
+    program = f"""
+        import asyncio, threading, time, clarion
+        model, prompt, n = clarion.load(context=1024, threads=1), {PROMPT!r}, 20
+        ready = threading.Semaphore(0)
+        def work():
+            while True:
+                {work}
+                ready.release()
+        for _ in range(2):
+            threading.Thread(target=work, daemon=True).start()
+        ready.acquire()
+    """
+    assert run(program) == (0, "", "")
+
+
+def test_what_exits_with_a_model_open_or_a_stream_unread_prints_nothing() -> None:
+    program = f"""
+        import clarion
+        model = clarion.load(context=1024, threads=1)
+        stream = model.stream({PROMPT!r}, ignore_eos=True)
+        next(stream)
+    """
+    assert run(program) == (0, "", "")
+
+
+def test_after_the_exit_has_begun_a_model_is_closed() -> None:
+    program = """
+        import atexit
+        def late():
+            try:
+                model.generate("x")
+            except clarion.errors.ClosedError as error:
+                print(error)
+        atexit.register(late)
+        import clarion
+        model = clarion.load(context=64, threads=1)
+    """
+    assert run(program) == (0, "the model is closed\n", "")
+
+
+def run(program: str) -> tuple[int, str, str]:
+    """Status, output and errors of a Python program."""
+    paths = os.pathsep.join([str(Path(clarion.__file__).parents[1]), *filter(None, sys.path)])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
