@@ -298,6 +298,8 @@ def test_what_cannot_be_written_is_found_before_the_work(source, tmp_path, monke
     (tmp_path / "folder").mkdir()
     with pytest.raises(FileError, match="cannot be written: "):
         write_some(budget, source, tmp_path / place)
+    with pytest.raises(FileError, match="the output's name is empty"):
+        write_some(budget, source, "")
 
 
 @pytest.mark.parametrize("budget", [False, True])

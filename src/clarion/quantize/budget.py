@@ -142,6 +142,7 @@ def quantize_to_budget(
         ParameterError: the budget is less than the smallest mixture, the text is too short, or as `quantize`.
         FileError, FormatError, UnsupportedError, ModelError: as `quantize` and `clarion.load`.
     """
+    check_writable(path)
     path = Path(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:

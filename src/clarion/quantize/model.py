@@ -104,6 +104,8 @@ def quantize(
             matrix is of another model.
     """
     recipe = recipe_named(type)
+    if not keep_split or not os.fspath(path):  # parts have other names
+        check_writable(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
         choices = choose_formats(file, recipe, overrides, imatrix=importance is not None)
