@@ -55,14 +55,20 @@ struct Q5K {
     }
 };
 
+// What the searches need to know of a format: the last code, the last integer, and how many ranges to try.
+struct Limits {
+    float most, most_integer;
+    int steps;
+};
+
 // sum(w (x - scale * code - low)^2), each weight at its nearest code.
-template <typename Format>
-[[gnu::noinline]] F error_of(const Tile<Format::n>& tile, F scale, F low) {
+template <int n>
+[[gnu::noinline]] F error_of(const Tile<n>& tile, F scale, F low, const Limits& limits) {
     const F to_code = inverse(scale), shift = low * to_code;
     F error = all(0.0f);
     CLARION_UNROLL
-    for (int j = 0; j < Format::n; ++j) {
-        const F q = rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most)));
+    for (int j = 0; j < n; ++j) {
+        const F q = rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(limits.most)));
         error = error + tile.w[j] * square(tile.x[j] - low - scale * q);
     }
     return error;
@@ -79,14 +85,14 @@ CLARION_LANES Choice select(I mask, const Choice& yes, const Choice& no) {
 }
 
 // Integers that lower the groups' errors: s up to `reach` from what it is, m up to `reach_m`.
-template <typename Format, int reach = 1, int reach_m = 1>
-void improve_integers(const Tile<Format::n>& tile, Choice& at) {
-    const F most = all(Format::most_integer), none = all(0.0f);
-    F least = error_of<Format>(tile, at.d * at.s, none - at.dmin * at.m);
+template <int n, int reach = 1, int reach_m = 1>
+[[gnu::noinline]] void improve_integers(const Tile<n>& tile, Choice& at, const Limits& limits) {
+    const F most = all(limits.most_integer), none = all(0.0f);
+    F least = error_of<n>(tile, at.d * at.s, none - at.dmin * at.m, limits);
     const auto attempt = [&](F s, F m) {
         s = clamp(s, none, most);
         m = clamp(m, none, most);
-        const F error = error_of<Format>(tile, at.d * s, none - at.dmin * m);
+        const F error = error_of<n>(tile, at.d * s, none - at.dmin * m, limits);
         const I better = error < least;
         at.s = select(better, s, at.s);
         at.m = select(better, m, at.m);
@@ -103,10 +109,10 @@ struct BlockMoments {
     F aa, ab, bb, xa, xb;
     F dmin_beside(F d) const { return ratio(d * ab - xb, bb); }
 };
-template <typename Format>
-[[gnu::noinline]] BlockMoments block_moments(const Tile<Format::n>& tile, const Choice& at) {
-    constexpr int groups = 256 / Format::n;
-    const Moments v = moments(tile, inverse(at.d * at.s), all(0.0f) - at.dmin * at.m, Format::most);
+template <int n>
+[[gnu::noinline]] BlockMoments block_moments(const Tile<n>& tile, const Choice& at, const Limits& limits) {
+    constexpr int groups = 256 / n;
+    const Moments v = moments(tile, inverse(at.d * at.s), all(0.0f) - at.dmin * at.m, limits.most);
     const F s = tile.mass * at.s, m = tile.mass * at.m;
     return {sum_of_blocks<groups>(v.qq * s * at.s), sum_of_blocks<groups>(v.q * s * at.m),
             sum_of_blocks<groups>(v.w * m * at.m), sum_of_blocks<groups>(v.xq * s),
@@ -114,9 +120,9 @@ template <typename Format>
 }
 
 // Both scales of each block from weighted least squares, given its integers and the codes nearest to them.
-template <typename Format, bool weighted>
-void refit_scales(const Tile<Format::n>& tile, Choice& at) {
-    const BlockMoments v = block_moments<Format>(tile, at);
+template <int n, bool weighted>
+[[gnu::noinline]] void refit_scales(const Tile<n>& tile, Choice& at, const Limits& limits) {
+    const BlockMoments v = block_moments<n>(tile, at, limits);
     const F none = all(0.0f), size = v.aa * v.bb, det = size - v.ab * v.ab;
     const I solvable = det > all(det_rounding(256)) * size;
     F d = select(solvable, ratio(v.bb * v.xa - v.ab * v.xb, det), ratio(v.xa + at.dmin * v.ab, v.aa));
@@ -130,17 +136,16 @@ void refit_scales(const Tile<Format::n>& tile, Choice& at) {
 }
 
 // The common scales of blocks for what their groups would like to have, and what deviations from it cost.
-template <typename Format>
-F common(F wanted, F cost, bool weighted) {
-    constexpr int groups = 256 / Format::n;
+template <int n>
+[[gnu::noinline]] F common(F wanted, F cost, bool weighted, const Limits& limits) {
+    constexpr int groups = 256 / n;
     alignas(64) float s[lanes], h[lanes], d[lanes];
     store(s, wanted);
     store(h, cost);
     for (int b = 0; b < lanes; b += groups)
-        std::fill_n(
-            d + b, groups,
-            common_half(common_scale(s + b, h + b, groups, 0.0f, Format::most_integer, 0.0f, weighted),
-                        weighted));
+        std::fill_n(d + b, groups,
+                    common_half(common_scale(s + b, h + b, groups, 0.0f, limits.most_integer, 0.0f, weighted),
+                                weighted));
     return load(d);
 }
 
@@ -148,84 +153,91 @@ F integer(F x, float most) { return rounded(clamp(x, all(0.0f), all(most))); }
 
 // Scales and integers that come near the groups' own scale and offset, then neighbours of the integers and
 // the scales in turns; `judge` hears of each result.
-template <typename Format, bool weighted, typename Judge>
-[[gnu::noinline]] Choice search(const Tile<Format::n>& tile, const Affine& own, Judge judge) {
+template <int n, bool weighted, typename Judge>
+[[gnu::noinline]] Choice search(const Tile<n>& tile, const Affine& own, const Limits& limits, Judge judge) {
     const F none = all(0.0f);
-    const Moments v = moments(tile, inverse(own.scale), own.low, Format::most);
+    const Moments v = moments(tile, inverse(own.scale), own.low, limits.most);
     // Of a deviation of the scale, once low has been fitted again.
     const F cost = v.qq - ratio(v.q * v.q, v.w);
-    Choice choice{common<Format>(own.scale, weighted ? tile.mass * max(cost, none) : cost, weighted),
-                  common<Format>(none - own.low, tile.mass * v.w, weighted), none, none};
-    choice.s = integer(own.scale * inverse(choice.d), Format::most_integer);
-    choice.m = integer((none - own.low) * inverse(choice.dmin), Format::most_integer);
+    Choice choice{common<n>(own.scale, weighted ? tile.mass * max(cost, none) : cost, weighted, limits),
+                  common<n>(none - own.low, tile.mass * v.w, weighted, limits), none, none};
+    choice.s = integer(own.scale * inverse(choice.d), limits.most_integer);
+    choice.m = integer((none - own.low) * inverse(choice.dmin), limits.most_integer);
     for (int round = 0; round < 2; ++round) {
-        improve_integers<Format>(tile, choice);
+        improve_integers<n>(tile, choice, limits);
         judge(choice);
-        refit_scales<Format, weighted>(tile, choice);
+        refit_scales<n, weighted>(tile, choice, limits);
     }
-    improve_integers<Format>(tile, choice);
+    improve_integers<n>(tile, choice, limits);
     judge(choice);
     return choice;
 }
 
-template <typename Format>
-[[gnu::noinline]] Choice search_alike(const Tile<Format::n>& tile) {
-    const AffineFit fit = fit_affine<Format::n, true>(tile, Format::most, Format::steps, 2);
-    return search<Format, false>(tile, {fit.scale, fit.low}, [](const Choice&) {});
+template <int n>
+[[gnu::noinline]] Choice search_alike(const Tile<n>& tile, const Limits& limits) {
+    const AffineFit fit = fit_affine<n, true>(tile, limits.most, limits.steps, 2);
+    return search<n, false>(tile, {fit.scale, fit.low}, limits, [](const Choice&) {});
 }
 
 // Without minima.
-template <typename Format, typename Judge>
-[[gnu::noinline]] void search_scales(const Tile<Format::n>& tile, Judge judge) {
-    using Levels = Integers<0, static_cast<int>(Format::most)>;
+template <int n, typename Judge>
+[[gnu::noinline]] void search_scales(const Tile<n>& tile, const Limits& limits, Judge judge) {
     const F none = all(0.0f);
-    Tile<Format::n> positive = tile;  // a scale has no sign
+    Tile<n> positive = tile;  // a scale has no sign
     for (F& x : positive.x) x = max(x, none);
-    ScaleFit fit = fit_scale<Levels>(positive, 6, 0.75f, 1.1f, 0);
-    const F top = inverse(heaviest(positive));
-    for (const float t : {0.75f, 0.85f, 1.0f, 1.1f})
-        try_inverse<Levels>(positive, top * all(t * Format::most), fit);
-    try_inverse<Levels>(positive, inverse(fit.scale), fit);
-    const F common_d = common<Format>(fit.scale, tile.mass * fit.cc, true);
+    ScaleFit fit;
+    const auto attempt = [&](F to_code) __attribute__((noinline)) {
+        const Moments m = moments(positive, to_code, none, limits.most);
+        const F scale = ratio(m.xq, m.qq), gain = scale * m.xq;
+        const I better = gain > fit.gain;
+        fit = {select(better, scale, fit.scale), select(better, m.qq, fit.cc),
+               select(better, gain, fit.gain)};
+    };
+    for (const F end : {extreme(positive.x), heaviest(positive)})
+        for (const float t : {0.75f, 0.83f, 0.9f, 0.96f, 1.0f, 1.1f})
+            attempt(inverse(end) * all(t * limits.most));
+    attempt(inverse(fit.scale));
+    const F common_d = common<n>(fit.scale, tile.mass * fit.cc, true, limits);
     // Where few weights of a group count, a fraction of its scale with larger codes fits them as well, and
     // others better.
     for (const float part : {1.0f, 0.5f, 0.34f}) {
         const F d = rounded_to_half(common_d * all(part));
-        Choice choice{d, none, integer(fit.scale * inverse(d), Format::most_integer), none};
+        Choice choice{d, none, integer(fit.scale * inverse(d), limits.most_integer), none};
         for (int round = 0; round < 2; ++round) {
-            improve_integers<Format, 1, 0>(tile, choice);
+            improve_integers<n, 1, 0>(tile, choice, limits);
             judge(choice);
-            refit_scales<Format, true>(tile, choice);
+            refit_scales<n, true>(tile, choice, limits);
         }
         judge(choice);
         // A scale that is a little too large, and minima that take the rest, where all groups leave the same.
         choice.d = rounded_to_half(choice.d * all(1.0f + 0x1p-10f));
         choice.m = all(1.0f);
-        choice.dmin = rounded_to_half(max(block_moments<Format>(tile, choice).dmin_beside(choice.d), none));
+        choice.dmin =
+            rounded_to_half(max(block_moments<n>(tile, choice, limits).dmin_beside(choice.d), none));
         judge(choice);
     }
 }
 
 // Where weights count differently, by the error of the whole block: zeros, what is written if all count
 // alike, and searches with minima and without.
-template <typename Format>
-[[gnu::noinline]] Choice search_weighted(const Tile<Format::n>& tile) {
-    constexpr int groups = 256 / Format::n;
+template <int n>
+[[gnu::noinline]] Choice search_weighted(const Tile<n>& tile, const Limits& limits) {
+    constexpr int groups = 256 / n;
     const F none = all(0.0f);
     Best best(Choice{none, none, none, none}, [&](const Choice& at) {
-        return sum_of_blocks<groups>(tile.mass * affine_error(tile, at.group(), Format::most));
+        return sum_of_blocks<groups>(tile.mass * affine_error(tile, at.group(), limits.most));
     });
-    best.attempt(search_alike<Format>(tile.alike()));
+    best.attempt(search_alike<n>(tile.alike(), limits));
     const auto judge = [&](const Choice& at) { best.attempt(at); };
-    search_scales<Format>(tile, judge);
-    Best own(Affine{none, none}, [&](const Affine& way) { return affine_error(tile, way, Format::most); });
-    fit_ranges<Format::n, true>(tile, Format::most, Format::steps, [](F x) { return x; }, own);
-    search<Format, true>(tile, own.way, judge);
+    search_scales<n>(tile, limits, judge);
+    Best own(Affine{none, none}, [&](const Affine& way) { return affine_error(tile, way, limits.most); });
+    fit_ranges<n, true>(tile, limits.most, limits.steps, [](F x) { return x; }, own);
+    search<n, true>(tile, own.way, limits, judge);
     // Where few weights of a group count, integers farther away may come nearer.
     Choice choice = best.way;
-    improve_integers<Format, 7, 0>(tile, choice);
+    improve_integers<n, 7, 0>(tile, choice, limits);
     judge(choice);
-    refit_scales<Format, true>(tile, choice);
+    refit_scales<n, true>(tile, choice, limits);
     judge(choice);
     return best.way;
 }
@@ -233,6 +245,7 @@ template <typename Format>
 template <typename Format>
 void quantize(const Run& run) {
     constexpr int n = Format::n, groups = 256 / n, blocks = lanes / groups;
+    static constexpr Limits limits{Format::most, Format::most_integer, Format::steps};
     Tile<n> tile;
     for (int64_t first = 0; first < run.n_blocks; first += blocks) {
         const int count = static_cast<int>(std::min<int64_t>(blocks, run.n_blocks - first));
@@ -240,14 +253,14 @@ void quantize(const Run& run) {
         Choice choice;
         Codes<n> codes;
         if (run.importance == nullptr) {
-            choice = search_alike<Format>(tile);
+            choice = search_alike<n>(tile, limits);
             const F to_code = inverse(choice.d * choice.s),
                     shift = (all(0.0f) - choice.dmin * choice.m) * to_code;
             codes.fill([&](int j) {
                 return truncated(rounded(clamp(tile.x[j] * to_code - shift, all(0.0f), all(Format::most))));
             });
         } else {
-            choice = search_weighted<Format>(tile);
+            choice = search_weighted<n>(tile, limits);
             const Affine way = choice.group();
             const F to_code = inverse(way.scale);
             codes.fill(

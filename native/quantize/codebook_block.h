@@ -58,7 +58,7 @@ float fit_group(Group& group, float& cost) {
 
 // Leaves in each group the entries to write, in `s` the integers, and returns d.
 template <typename Format, typename Group>
-Half fit_block(const float* x, const Weights<Format::n>& weights, Group* group, int* s) {
+[[gnu::noinline]] Half fit_block(const float* x, const Weights<Format::n>& weights, Group* group, int* s) {
     constexpr int groups = 256 / Format::n;
     float scale[groups], cost[groups];
     for (int g = 0; g < groups; ++g) {
@@ -99,7 +99,7 @@ struct Fitted {
     Half d;
 
     // sum(weight * (x - written)^2)
-    float error(const Weights<Format::n>& weights) const {
+    [[gnu::noinline]] float error(const Weights<Format::n>& weights) const {
         float total = 0.0f;
         for (int g = 0; g < groups; ++g) {
             const float scale = d.value * Format::factor * (static_cast<float>(s[g]) + 0.5f);

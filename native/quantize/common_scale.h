@@ -10,8 +10,8 @@ namespace clarion::quantize {
 // integer for each group. `s` are the groups' own scales, `h` what a deviation costs: sum(w c^2). Candidates
 // stand in the lanes: they map the largest |s| to integers from the last one down by half, and where groups
 // count differently (`weighted`) also that which would cost most to lose.
-inline float common_scale(const float* s, const float* h, int groups, float low, float high, float offset,
-                          bool weighted = false) {
+[[gnu::noinline]] inline float common_scale(const float* s, const float* h, int groups, float low, float high,
+                                            float offset, bool weighted = false) {
     float most = 0.0f, heaviest = 0.0f, cost = 0.0f;
     for (int g = 0; g < groups; ++g) {
         if (std::fabs(s[g]) > std::fabs(most)) most = s[g];

@@ -73,7 +73,7 @@ template <typename Levels, int n>
 
 // The weight of each group that counts most: with the largest w x^2.
 template <int n>
-CLARION_LANES F heaviest(const Tile<n>& tile) {
+[[gnu::noinline]] F heaviest(const Tile<n>& tile) {
     F found = all(0.0f), most = all(0.0f);
     for (int j = 0; j < n; ++j) {
         const F wxx = tile.w[j] * square(tile.x[j]);
@@ -89,7 +89,7 @@ template <typename Levels, int n>
 [[gnu::noinline]] F fit_weighted(const Tile<n>& tile, F plain, int steps, float from, float to) {
     Best best(all(0.0f), [&](F d) { return scale_error<Levels>(tile, d); });
     best.attempt(plain);
-    const auto attempt = [&](F inverse) {
+    const auto attempt = [&](F inverse) __attribute__((noinline)) {
         ScaleFit found;
         try_inverse<Levels>(tile, inverse, found);
         best.attempt(rounded_to_half(found.scale));

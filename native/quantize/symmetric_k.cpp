@@ -83,7 +83,7 @@ CLARION_LANES Choice select(I mask, const Choice& yes, const Choice& no) {
 
 // Of the integers r - 1, r, r + 1 the one with the least error in each group, given its block's scale.
 template <typename Format>
-F best_integer(const Tile<Format::n>& tile, F d, F r) {
+[[gnu::noinline]] F best_integer(const Tile<Format::n>& tile, F d, F r) {
     F best = r, least = all(3e38f);
     for (const float step : {0.0f, -1.0f, 1.0f}) {
         const F s = clamp(r + all(step), all(Format::low), all(Format::high));
@@ -123,7 +123,7 @@ template <typename Format>
 
 // Each block's common scale for its groups' own ones.
 template <typename Format>
-F common(const Tile<Format::n>& tile, const ScaleFit& fit, bool weighted) {
+[[gnu::noinline]] F common(const Tile<Format::n>& tile, const ScaleFit& fit, bool weighted) {
     constexpr int groups = 256 / Format::n;
     alignas(64) float scale[lanes], cost[lanes], d[lanes];
     store(scale, fit.scale);

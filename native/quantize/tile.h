@@ -84,7 +84,7 @@ inline Half to_half(float x) {
 }
 
 // Each lane as its scale in the file would read: the value of to_half().
-CLARION_LANES F rounded_to_half(F x) {
+[[gnu::noinline]] inline F rounded_to_half(F x) {
     const F size = min(abs(x), all(65504.0f));
     const I bits = bits_of(size), odd = shifted_right(bits, 13) & all(1);
     const F normal = of_bits((bits + all(0xfff) + odd) & all(~0x1fff));
@@ -113,7 +113,7 @@ struct Best {
     F least;
     Best(const Way& first, Error judge) : error(judge), way(first), least(error(first)) {}
 
-    void attempt(const Way& other) {
+    [[gnu::noinline]] void attempt(const Way& other) {
         const F found = error(other);
         const I better = found < least;
         way = select(better, other, way);
