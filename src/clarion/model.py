@@ -27,6 +27,7 @@ from clarion.errors import (
     ClarionError,
     ContextError,
     DeviceError,
+    FileError,
     ModelError,
     ParameterError,
     PicklingError,
@@ -182,6 +183,10 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
             from importlib import resources
 
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
+        elif not os.path.lexists(path):
+            from clarion.names import missing
+
+            raise FileError(f"{os.fspath(path)}: {missing(os.fspath(path))}")
         yield stack.enter_context(File.open(path))
 
 
@@ -542,7 +547,7 @@ class Model:
         """
         ids = self._check_ids(tokens)
         if len(ids) > self.context:
-            raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
+            raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
         n = len(ids) - integer("first", first, 0, len(ids))
         if out is None:
             out = np.empty((n, self.n_vocab), np.float32)
@@ -577,7 +582,7 @@ class Model:
         def job(i: int, tokens: Iterable[int], first: int) -> MakeJob:
             ids = self._check_ids(tokens)
             if len(ids) > self.context:
-                raise ContextError(f"{len(ids)} tokens are more than the context of {self.context}")
+                raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
             integer("first", first, 0, len(ids) - 1)
             return lambda put: Scoring(ids, first, partial(take, i), put)
 
@@ -729,9 +734,17 @@ class Model:
             raise ParameterError("prompt: found no tokens, expected at least one")
         if len(ids) >= self.context:
             raise ContextError(
-                f"the prompt of {len(ids)} tokens leaves no room in the context of {self.context}"
+                self._too_long(f"the prompt of {len(ids)} tokens leaves no room in the context of")
             )
         return ids
+
+    def _too_long(self, what: str) -> str:
+        """The message of a ContextError, with what to do in Python and on the command line."""
+        made_for = self.plan.hyperparameters.context_length
+        return (
+            f"{what} {self.context}; the model was made for {made_for}: load it with a longer context "
+            f"(context= in Python, -c on the command line)"
+        )
 
     def _check_ids(self, tokens: Iterable[int]) -> list[int]:
         if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):

@@ -23,6 +23,8 @@ WITH_A_MODEL: dict[str, Callable[[str, Path], list[str]]] = {
     "run": lambda model, folder: ["run", "-m", model, "x"],
     "tokenize": lambda model, folder: ["tokenize", "-m", model, "x"],
     "inspect": lambda model, folder: ["inspect", model],
+    "inspect --json": lambda model, folder: ["inspect", model, "--json"],
+    "check": lambda model, folder: ["check", model],
     "bench": lambda model, folder: ["bench", model],
     "eval": lambda model, folder: ["eval", model, "--text", f"{folder}/text.txt"],
     "eval --reference": lambda model, folder: [
@@ -280,21 +282,36 @@ def test_names_that_are_no_utf8_are_names(folder: Path) -> None:
         assert file.metadata.str("general.name") == "c\ufffd"
 
 
-def test_names_that_are_no_utf8_in_errors(folder: Path) -> None:
+def test_a_terminal_that_knows_few_characters(folder: Path) -> None:
+    for encoding in ("ascii:strict", "ascii:surrogateescape", "latin-1:strict"):
+        done = subprocess.run(
+            [sys.executable, "-m", "clarion", "inspect", str(BUILT_IN)],
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": ":".join(sys.path)},
+            capture_output=True,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"'%', ?] (4,096 items)" in done.stdout
+
+
+def test_names_that_are_no_utf8_in_errors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    name = os.fsdecode(NO_UTF8)
     for arguments in (
-        [b"inspect", NO_UTF8],
-        [b"run", b"-m", NO_UTF8, b"x"],
-        [b"run", NO_UTF8],
-        [b"eval", b"--text", NO_UTF8],
-        [b"convert", NO_UTF8, b"out"],
-        [b"quantize", NO_UTF8, b"out", b"Q4_0"],
-        [b"inspect", b"--plan", b"--isa", NO_UTF8],
-        [b"merge", str(BUILT_IN).encode(), b"no/" + NO_UTF8],
-        [NO_UTF8],
+        ["inspect", name],
+        ["run", "-m", name, "x"],
+        ["run", name],
+        ["eval", "--text", name],
+        ["convert", name, "out"],
+        ["quantize", name, "out", "Q4_0"],
+        ["inspect", "--plan", "--isa", name],
+        ["merge", str(BUILT_IN), f"no/{name}"],
+        [name],
     ):
-        code, out, err = process(*arguments, cwd=folder)
-        assert (code, out) == (2, b"")
-        (line,) = err.decode("ascii").splitlines()
-        assert line.startswith("clarion: ")
-        assert "internal error" not in line
+        line = refused(capsys, *arguments)
+        line.encode("ascii")
         assert "m\\xffdel" in line or "0xff" in line or "m\\udcffdel" in line
+    code, out, err = process(b"inspect", NO_UTF8, cwd=folder)
+    assert (code, out) == (2, b"")
+    assert err.startswith(b"clarion: m\\xffdel: no such file")

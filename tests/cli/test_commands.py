@@ -50,7 +50,6 @@ def test_run_prints_the_text_and_then_statistics(expected: clarion.Completion) -
         "prompt 5 tokens",
         "generation 20 tokens",
         "tokens/s",
-        "GB/s",
         "seed",
     ):
         assert word in line
@@ -87,7 +86,7 @@ def test_run_json(expected: clarion.Completion) -> None:
     assert report["prompt_tokens"] == 5
     assert report["finish_reason"] == "length"
     assert report["generated_tokens_per_second"] > 0
-    assert report["bandwidth"] > 1e8
+    assert report["chat"] is False
     assert result.stderr == ""
     assert json.loads(run("run", PROMPT, "-n", "20", "--greedy", "--json").stdout)["text"] == expected.text
 
@@ -200,7 +199,6 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "-m", "/", "x"], "/"),
         (["run", "-m", __file__, "x"], "test_commands.py"),
         (["run", "-m", "/dev/null", "x"], "/dev/null"),
-        (["run", "x", "-n", "0"], "max_tokens: found 0, expected an integer from 1"),
         (["run", "x", "-n", "many"], "'many' is not a valid integer"),
         (["run", "x", "--temp", "nan"], "temperature: found nan"),
         (["run", "x", "--top-p", "2"], "top_p: found 2.0, expected a number from 0 to 1"),
@@ -234,7 +232,12 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "x", "-ctk", "f7"], "kv is 'f7:f16'"),
         (["run", "-m"], "Option '-m' requires an argument"),
         (["run", "--ids-file", __file__], "expected token ids"),
-        (["run", "x\udcff"], "surrogate"),
+        (["run", "x\udcff"], "the prompt: found byte 0xff at offset 1, expected UTF-8"),
+        (["run", "-p", "\u00e9\udcff"], "the prompt: found byte 0xff at offset 2, expected UTF-8"),
+        (["run", "x", "--stop", "a\udc80"], "--stop: found byte 0x80 at offset 1, expected UTF-8"),
+        (["run", "x", "--system", "\udcff"], "--system: found byte 0xff at offset 0, expected UTF-8"),
+        (["run", "-m", "a\udcff.gguf", "x"], "a\\xff.gguf: no such file"),
+        (["tokenize", "-p", "x\udcff"], "the text: found byte 0xff at offset 1, expected UTF-8"),
         (["sing"], "No such command 'sing'"),
         (["inspect", "/nowhere"], "/nowhere"),
         (["tokenize", "-m", "/nowhere", "x"], "/nowhere"),
@@ -382,14 +385,15 @@ def test_an_interrupt_ends_the_text_and_still_reports(as_json: bool) -> None:
             assert json.loads(out)["finish_reason"] == "cancelled"
         else:
             assert out.endswith("\n")
-            assert len(err.splitlines()) == 1
-            assert "tokens/s" in err
+            warning, line = err.splitlines()
+            assert "more than the 2048 tokens that the model was made for" in warning
+            assert "tokens/s" in line
 
 
 def test_ctrl_c_on_a_terminal() -> None:
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [*CLARION, "run", PROMPT, "--ignore-eos", "-c", "100000"])
+        os.execv(sys.executable, [*CLARION, "run", PROMPT, "--ignore-eos"])
     seen = os.read(terminal, 100)
     os.write(terminal, b"\x03")
     try:

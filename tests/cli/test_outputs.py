@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,24 @@ PLACES = {
     "a long name": "x" * 300,
     "empty": "",
 }
+
+
+@pytest.mark.parametrize("command", ["eval", "imatrix"])
+def test_what_is_read_is_not_replaced(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model.gguf"
+    shutil.copy(BUILT_IN, model)
+    (tmp_path / "text.txt").write_text("There was once a miller who had three sons.\n" * 120)
+    (tmp_path / "link").symlink_to(model)
+    for out in (model, tmp_path / "text.txt", tmp_path / "link"):
+        given = {
+            "eval": ["eval", str(model), "--text", f"{tmp_path}/text.txt", "--report", str(out)],
+            "imatrix": ["imatrix", str(model), f"{tmp_path}/text.txt", "-o", str(out)],
+        }[command]
+        assert execute(given) == 2
+        assert "it is what is read; write to another file" in capsys.readouterr().err
+    assert model.read_bytes() == BUILT_IN.read_bytes()
 
 
 def refuse(*_: object, **__: object) -> object:

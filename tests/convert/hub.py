@@ -69,7 +69,8 @@ class Hub:
             return self._error(request, 404, "RevisionNotFound")
         folder = self.repositories[name]
         if listing:
-            siblings = [{"rfilename": path.name} for path in sorted(folder.iterdir())]
+            files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+            siblings = [{"rfilename": path.relative_to(folder).as_posix()} for path in files]
             body = json.dumps({"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}).encode()
             return self._send(request, 200, body, {})
         file = resolve[3]

@@ -1,5 +1,6 @@
 """Repositories: what is fetched of them, and what is said where that is not possible."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,9 @@ import pytest
 from clarion.convert import convert
 from clarion.convert.hub import Repository
 from clarion.errors import FileError
-from tests.convert.files import unpack
+from clarion.gguf import File
+from tests.convert.checkpoints import bytes_tokenizer, write
+from tests.convert.files import read_safetensors, unpack
 from tests.convert.hub import COMMIT, Hub
 
 
@@ -30,7 +33,7 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def hub(folders):
-    hub = Hub(folders)
+    hub = Hub(dict(folders))
     yield hub
     hub.close()
 
@@ -93,6 +96,44 @@ def test_a_repository_is_its_folder(name, hub, folders, converted, tmp_path):
     assert set(asked) == wanted - ({"pytorch_model.bin"} if name == "qwen2" else set())
     assert asked[0] == "config.json"
     assert asked[-1].endswith((".safetensors", ".bin"))
+
+
+def test_small_files_and_templates_in_a_folder_are_fetched(tmp_path, hub, converted):
+    tokenizer = bytes_tokenizer()
+    templates = {f"additional_chat_templates/{name}.jinja": name for name in ("rag", "tool_use")}
+    notes = {"additional_chat_templates/notes.txt": "not needed", "other/chat_template.jinja": "not needed"}
+    special = {"special_tokens_map.json": '{"bos_token": "<|begin|>"}', "chat_template.jinja": "default"}
+    files = {**templates, **notes, **special}
+    hub.repositories["some/tiny"] = write(tmp_path / "tiny", tokenizer, files=files)
+    found = converted("some/tiny")
+    convert(tmp_path / "tiny", tmp_path / "wanted.gguf")
+    assert found == (tmp_path / "wanted.gguf").read_bytes()
+    assert {*templates, *special} < set(hub.files())
+    assert not set(notes) & set(hub.files())
+    with File.open(tmp_path / "wanted.gguf") as file:
+        assert file.metadata["tokenizer.chat_template.tool_use"] == "tool_use"
+
+
+def test_one_file_of_weights_goes_before_an_index(tmp_path, hub, converted):
+    folder = write(tmp_path / "tiny", bytes_tokenizer())
+    index = {"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    hub.repositories["some/tiny"] = folder
+    converted("some/tiny")
+    assert hub.files()[-1] == "model.safetensors"
+    assert not {name for name in hub.files() if "index" in name}
+
+
+def test_a_tied_output_whose_shard_the_repository_lacks(tmp_path, hub, converted):
+    tokenizer = bytes_tokenizer()
+    folder = write(tmp_path / "tiny", tokenizer, tie_word_embeddings=True)
+    names = read_safetensors(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    index = {"weight_map": {**dict.fromkeys(names, "a.safetensors"), "lm_head.weight": "b.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    hub.repositories["some/tiny"] = folder
+    converted("some/tiny")
+    assert hub.files()[-1] == "a.safetensors"
 
 
 def test_what_is_in_the_cache_is_not_fetched_again(hub, converted):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clarion.errors import FileError, FormatError, UnsupportedError
 from clarion.gguf import File, Writer
-from clarion.gguf.kinds import recognise, recognise_bytes
+from clarion.gguf.kinds import no_checkpoint, recognise, recognise_bytes
 from tests.end_to_end.files import BUILT_IN
 from tests.gguf.gguf_bytes import ARCHITECTURE, ARRAY, STRING, array, gguf, pair, row, text
 from tests.gguf.other_files import NOISE, OTHER_FILES
@@ -261,8 +261,21 @@ def test_a_name_that_is_nearly_right(tmp_path: Path) -> None:
 
 
 def test_an_address_is_no_file() -> None:
-    with pytest.raises(FileError, match="this is an address; download the file first"):
+    with pytest.raises(FileError, match="an address, but models are files"):
         File.open("https://example.org/model.gguf")
+    for name in ("owner/no-such-name", "hf.co/owner/name:Q4_K_M", "hf://owner/name"):
+        with pytest.raises(FileError, match=r"as a name of Hugging Face's hub: |an address, but"):
+            File.open(name)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs users")
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert refused(tmp_path).endswith("cannot be opened: not a regular file")
+    assert "cannot be read: Permission denied" in str(no_checkpoint(tmp_path))
 
 
 def test_a_missing_part_is_named(tmp_path: Path) -> None:

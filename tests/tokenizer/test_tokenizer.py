@@ -195,3 +195,16 @@ def test_from_gguf_file_with_nothing_but_a_vocabulary(tmp_path, name):
     for text in TEXTS:
         assert subject.encode(text) == expected.encode(text)
     assert list(subject.pieces) == list(expected.pieces)
+
+
+def test_the_names_of_control_tokens_in_a_text():
+    subject = tokenizer("llama")
+    for text, names in (
+        ("no name", []),
+        ("", []),
+        ("a</s>b<s></s>", ["</s>", "<s>"]),
+        ("<s", []),
+    ):
+        assert subject.control_tokens(text) == names
+        special = [token for token in subject.encode(text, False, True) if subject.is_special(token)]
+        assert {subject.piece(token).decode() for token in special} == set(names)

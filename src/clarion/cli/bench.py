@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from clarion.cli import options
+from clarion.cli.progress import counter
 from clarion.errors import ParameterError
 
 if TYPE_CHECKING:
     from clarion import Model, Options
+    from clarion.evaluate.summary import Summary
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=options.file_name)
 @options.model
 @click.option("-p", "--prompt-tokens", type=int, default=256, show_default=True, help="Length of the prompt.")
 @click.option("-n", "--max-tokens", type=int, default=64, show_default=True, help="Tokens to generate.")
@@ -50,12 +52,16 @@ def bench(
     from clarion import load
     from clarion.devices import choose
     from clarion.devices.record import best_threads
+    from clarion.evaluate.summary import Summary
+    from clarion.model import open_file
 
     for name, value in (("-p", prompt_tokens), ("-n", max_tokens), ("-r", rounds)):
         if value < 1:
             raise ParameterError(f"{name}: found {value}, expected at least 1")
     counts = _counts(threads) if threads is not None else [best_threads(choose(isa).name)]
     path = model or model_path
+    with open_file(path) as file:
+        summary = Summary.of(file)
     context = context or max(prompt_tokens + 1, max_tokens + 2)
     with ExitStack() as stack:
         models = []
@@ -72,13 +78,16 @@ def bench(
             models.append(stack.enter_context(loaded))
             loaded.settle()
         rates: list[list[tuple[float, float]]] = [[] for _ in models]
-        for turn in range(rounds + 1):
-            for i, loaded in enumerate(models):
-                rates[i].append(_rates(loaded, turn, prompt_tokens, max_tokens))
+        with counter("bench") as progress:
+            for turn in range(rounds + 1):
+                for i, loaded in enumerate(models):
+                    progress(turn * len(models) + i, (rounds + 1) * len(models))
+                    rates[i].append(_rates(loaded, turn, prompt_tokens, max_tokens))
         # The first turn only warms the caches up.
         results = [_result(loaded, pairs[1:]) for loaded, pairs in zip(models, rates, strict=True)]
         report = {
             "model": str(models[0].path),
+            **summary.report(),
             "isa": models[0].isa,
             "activations": activations,
             "prompt_tokens": prompt_tokens,
@@ -86,7 +95,7 @@ def bench(
             "rounds": rounds,
             "results": results,
         }
-    print(json.dumps(report) if as_json else _table(report, results))
+    print(json.dumps(report) if as_json else _table(report, results, summary))
 
 
 def _counts(text: str) -> list[int]:
@@ -128,7 +137,7 @@ def _result(model: Model, rates: list[tuple[float, float]]) -> dict[str, Any]:
     }
 
 
-def _table(report: dict[str, Any], results: list[dict[str, Any]]) -> str:
+def _table(report: dict[str, Any], results: list[dict[str, Any]], summary: Summary) -> str:
     rows = [("threads", "prompt tokens/s", "of products", "generation tokens/s", "of bandwidth")]
     for result in results:
         share = f"{result['multiply_share']:.0%}" if result["multiply_share"] else "none"  # all in float
@@ -139,7 +148,7 @@ def _table(report: dict[str, Any], results: list[dict[str, Any]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = (
-        f"{report['model']}: {report['isa']}, {report['activations']} activations, "
+        f"{report['model']}: {summary}; {report['isa']}, {report['activations']} activations, "
         f"{report['prompt_tokens']} prompt tokens, {report['generated_tokens']} generated, "
         f"{report['rounds']} rounds"
     )

@@ -9,8 +9,8 @@ from clarion.cli.progress import bar
 
 
 @click.command()
-@click.argument("checkpoint", metavar="DIR_OR_REPO")
-@click.argument("out", metavar="OUT")
+@click.argument("checkpoint", metavar="DIR_OR_REPO", type=options.file_name)
+@click.argument("out", metavar="OUT", type=options.file_name)
 @click.option("--type", "type_", metavar="TYPE", help="Of the matrices: f16, bf16, f32 or q8_0.")
 @click.option("--split-max-size", metavar="SIZE", help="Write parts of at most this size, as 2G or 500M.")
 @options.debug

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,19 +14,22 @@ from clarion.cli import options
 if TYPE_CHECKING:
     from clarion.devices.caches import Cache
     from clarion.devices.hierarchy import Hierarchy
+    from clarion.devices.measure import Measurement
     from clarion.devices.record import Record
 
 
 @click.command()
 @click.option("--measure", "measures", is_flag=True, help="Measure bandwidth, products and the best threads.")
+@click.option("--even-if-busy", is_flag=True, help="With --measure: record beside other work as well.")
 @options.isa
+@options.as_json
 @options.debug
-def doctor(measures: bool, isa: str | None) -> None:
+def doctor(measures: bool, even_if_busy: bool, isa: str | None, as_json: bool) -> None:
     """Says what Clarion found on this machine: the native module it uses and why, cores, caches, memory.
 
     With --measure it also measures how fast memory is read and products are computed, and with how many
     threads, in some ten seconds. Later runs use these figures. Other work on the machine should rest
-    meanwhile.
+    meanwhile: where it takes processors, nothing is recorded, and standard error says so.
     """
     import os
     import platform
@@ -34,9 +39,16 @@ def doctor(measures: bool, isa: str | None) -> None:
     from clarion.devices.hierarchy import hierarchy
     from clarion.devices.record import stored
 
+    if even_if_busy and not measures:
+        raise click.UsageError("--even-if-busy goes with --measure")
     used = choose(isa).name
-    if measures:
-        _measure(used)
+    done = _measure(used, even_if_busy) if measures else None
+    if as_json:
+        from clarion.devices.describe import describe
+
+        report = describe(isa)
+        print(json.dumps(report if done is None else report | {"measurement": done.report()}))
+        return
     found = hierarchy()
     wanted = os.environ.get("CLARION_ISA")
     reason = f"CLARION_ISA={wanted}" if wanted else "the best that this processor can run"
@@ -52,13 +64,40 @@ def doctor(measures: bool, isa: str | None) -> None:
         ("threads", _threads(record)),
         *zip(("measured", *[""] * 100), _measured(record, note), strict=False),
     ]
+    if done is not None and not done.recorded:
+        lines = _measured(done.measurement.record, "")
+        lines[0] = f"{lines[0]}, not recorded: {done.measurement.disturbed}"
+        rows += zip(("just now", *[""] * 100), lines, strict=False)
     for name, text in rows:
         print(f"{name:<11}{text}")
 
 
-def _measure(module: str) -> None:
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What was measured, and whether it was recorded."""
+
+    measurement: Measurement
+    recorded: bool
+
+    def report(self) -> dict[str, Any]:
+        """Both as plain values."""
+        return {
+            "recorded": self.recorded,
+            "disturbed": self.measurement.disturbed,
+            "others": self.measurement.others,
+            "spread": self.measurement.spread,
+            "record": asdict(self.measurement.record),
+        }
+
+
+def _measure(module: str, even_if_busy: bool) -> _Done:
     from clarion.devices import record
     from clarion.devices.measure import measure
+    from clarion.gguf.writable import check_writable
+
+    place = record.path(record.this_machine(module))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(place)
 
     shows = sys.stderr.isatty()
 
@@ -71,7 +110,13 @@ def _measure(module: str) -> None:
     finally:
         if shows:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-    record.store(result)
+    recorded = even_if_busy or not result.disturbed
+    if recorded:
+        record.store(result.record)
+    if result.disturbed:
+        advice = "recorded all the same" if recorded else "not recorded; try again when it rests"
+        print(f"clarion: this machine is busy, {result.disturbed}: {advice}", file=sys.stderr)
+    return _Done(result, recorded)
 
 
 def _others(used: str) -> list[str]:

@@ -19,7 +19,7 @@ DEFAULT_BATCH = 1024  # as `clarion.evaluate.engines` has it, which takes long t
 
 
 @click.command("eval")
-@click.argument("models", metavar="[MODEL]...", nargs=-1)
+@click.argument("models", metavar="[MODEL]...", nargs=-1, type=options.file_name)
 @click.option("--text", "text_path", metavar="FILE", required=True, help="The text, UTF-8.")
 @click.option(
     "--reference", metavar="MODEL|exact", help="Compare with this model, or with the same weights in float64."
@@ -66,7 +66,7 @@ def evaluate(
     from clarion.gguf.writable import check_writable
 
     if report is not None:
-        check_writable(report)
+        check_writable(report, reads=(*models, text_path, *([reference] if reference else [])))
     request = Request(
         models=tuple(map(Path, models)),
         text=read_text(None, text_path),

@@ -11,8 +11,8 @@ from clarion.cli.progress import counter
 
 
 @click.command()
-@click.argument("model")
-@click.argument("text")
+@click.argument("model", type=options.file_name)
+@click.argument("text", type=options.file_name)
 @click.option("-o", "--output", "out", metavar="FILE", required=True, help="The file to write, GGUF.")
 @click.option("-c", "--context", type=int, default=512, show_default=True, help="Tokens in a chunk.")
 @click.option("--chunks", type=int, help="Only the first so many chunks.")
@@ -50,7 +50,7 @@ def imatrix(
     from clarion.quantize.imatrix import Imatrix
     from clarion.tokenizer import Tokenizer
 
-    check_writable(out)
+    check_writable(out, reads=(model, text))
     earlier = [Imatrix.read(path) for path in in_file]
     tokenizer = Tokenizer.from_gguf(model)
     with File.open(model) as file, counter("imatrix") as progress:

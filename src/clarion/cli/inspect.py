@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import click
@@ -13,10 +14,11 @@ SHOWN_CHARACTERS = 100  # of a string
 
 
 @click.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, type=options.file_name)
 @options.model
 @click.option("--plan", is_flag=True, help="Print the plan instead: the operations of one step.")
 @options.plan
+@options.as_json
 @options.debug
 def inspect(
     model: str | None,
@@ -27,13 +29,24 @@ def inspect(
     activations: str,
     kv: str | None,
     isa: str | None,
+    as_json: bool,
 ) -> None:
-    """Prints a model file's metadata and tensors, or its plan."""
+    """Prints a model file's metadata and tensors, or its plan.
+
+    With --json arrays are whole, as the vocabulary; with --plan as well, the object is the plan.
+    """
     from clarion.model import make_plan, open_file
 
     with open_file(model or model_path) as file:
         if plan:
-            print(make_plan(file, context=context, activations=activations, kv=kv, isa=isa, batch=batch))
+            made = make_plan(file, context=context, activations=activations, kv=kv, isa=isa, batch=batch)
+            print(made.to_json() if as_json else made)
+            return
+        if as_json:
+            from clarion.evaluate.summary import Summary
+            from clarion.gguf.describe import describe
+
+            print(json.dumps({**describe(file), "summary": Summary.of(file).report()}))
             return
         size = sum(tensor.n_bytes for tensor in file.tensors.values())
         for part in file.parts:

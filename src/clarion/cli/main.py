@@ -6,6 +6,7 @@ Ctrl-C ends with 130, a closed pipe quietly with 141, as shells count signals.
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -22,6 +23,7 @@ from clarion.errors import ClarionError
 # Where each command is: module and function.
 _HOMES = {
     "bench": ("bench", "bench"),
+    "check": ("check", "check"),
     "convert": ("convert", "convert"),
     "doctor": ("doctor", "doctor"),
     "eval": ("evaluate", "evaluate"),
@@ -33,6 +35,8 @@ _HOMES = {
     "split": ("split", "split"),
     "tokenize": ("tokenize", "tokenize"),
 }
+_OPTIONS = ("-h", "--help", "--version")
+_COMPLETION = "_CLARION_COMPLETE"  # click's variable, set by what it gives to shells
 
 
 class _Commands(click.Group):
@@ -48,16 +52,53 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"clarion.cli.{module}"), function)
         return command
 
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        from clarion.cli.words import command_line
+
+        try:
+            args = command_line(args, _HOMES, _OPTIONS)
+        except click.UsageError:
+            if not context.resilient_parsing:  # completion takes what there is
+                raise
+        return super().parse_args(context, args)
+
+    def resolve_command(
+        self, context: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, words = super().resolve_command(context, args)
+        if command is None or context.resilient_parsing:
+            return name, command, words
+        from clarion.cli.arguments import translate
+
+        words, notes = translate(command, click.Context(command, context, name), words)
+        for note in notes:
+            click.echo(f"clarion: {note}", err=True)
+        return name, command, words
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        commands = [(name, self.get_command(context, name)) for name in self.list_commands(context)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, command.get_short_help_str(limit=1000)) for name, command in commands if command]
+            )
+
 
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     invoke_without_command=True,
+    subcommand_metavar="COMMAND ...",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Runs language models on the machine you have."""
+    """Runs language models on the machine you have.
+
+    \b
+    clarion run "Once upon a time"             continues a text with the model that comes with Clarion
+    clarion run MODEL.gguf "What is a quine?"  answers with a model of yours
+    clarion help COMMAND                       lists all that a command can do
+    """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 
@@ -66,10 +107,17 @@ def main() -> None:
     """The `clarion` command."""
     with open(os.devnull, "w") as nowhere:  # in the place of streams that the caller closed
         sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
-        # Names of files that are no UTF-8 are printed as they are.
-        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-            sys.stdout.reconfigure(errors="surrogateescape")
+        if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
+            codecs.register_error("clarion", _as_bytes)
+            sys.stdout.reconfigure(errors="clarion")
         sys.exit(execute(sys.argv[1:]))
+
+
+def _as_bytes(error: UnicodeError) -> tuple[bytes, int]:
+    """Prints bytes of file names that are no UTF-8 as they are, and ? for what the encoding does not have."""
+    assert isinstance(error, UnicodeEncodeError)
+    characters = map(ord, error.object[error.start : error.end])
+    return bytes(c - 0xDC00 if 0xDC80 <= c <= 0xDCFF else ord("?") for c in characters), error.end
 
 
 def execute(arguments: Sequence[str]) -> int:
@@ -91,6 +139,10 @@ def execute(arguments: Sequence[str]) -> int:
 
 def _invoke(arguments: Sequence[str]) -> int:
     code: object
+    if instruction := os.environ.get(_COMPLETION):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "clarion", _COMPLETION, instruction)
     try:
         with cli.make_context("clarion", list(arguments)) as context:
             code = cli.invoke(context)
@@ -104,6 +156,8 @@ def _line(error: Exception) -> str:
     """The error in one printable line."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
+        if isinstance(error, click.MissingParameter | click.exceptions.BadOptionUsage) and error.ctx:
+            text += f" {error.ctx.command_path} --help says more"
     elif isinstance(error, OSError) and error.strerror:
         text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     elif isinstance(error, ClarionError | OSError):

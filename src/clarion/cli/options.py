@@ -8,9 +8,18 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from clarion.cli.sections import FILE, Names, option
+
+file_name = FILE
 F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_CACHE = "f16"
+# As clarion.plan and clarion.model have them, which take long to import; a test compares.
+CACHE_FORMATS = ("f32", "f16", "bf16", "q8_0", "q4_0")
+ACTIVATIONS = ("fast", "high", "exact")
+WEIGHTS = ("auto", "mapped", "copied", "moving")
+GREATEST_DEFAULT_CONTEXT = 4096
+MAX_THREADS = 1024
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -24,12 +33,37 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+def warn(text: str) -> None:
+    """One line on standard error."""
+    click.echo(f"clarion: {text}", err=True)
+
+
 def cache(function: F) -> F:
     """--kv, and llama.cpp's names for its two halves; the command gets `kv`."""
 
-    @click.option("--kv", help="What the KV cache stores: f32, f16, bf16, q8_0, q4_0, or two as KEYS:VALUES.")
-    @click.option("-ctk", "--cache-type-k", metavar="TYPE", help="The keys alone.")
-    @click.option("-ctv", "--cache-type-v", metavar="TYPE", help="The values alone.")
+    @option(
+        "--kv",
+        section="Context and cache",
+        type=Names(CACHE_FORMATS),
+        help="What the KV cache stores; keys and values apart: KEYS:VALUES.  [default: f16; f32 with exact "
+        "activations]",
+    )
+    @option(
+        "-ctk",
+        "--cache-type-k",
+        section="Context and cache",
+        type=Names(CACHE_FORMATS),
+        metavar="TYPE",
+        help="The keys alone.",
+    )
+    @option(
+        "-ctv",
+        "--cache-type-v",
+        section="Context and cache",
+        type=Names(CACHE_FORMATS),
+        metavar="TYPE",
+        help="The values alone.",
+    )
     @wraps(function)
     def command(kv: str | None, cache_type_k: str | None, cache_type_v: str | None, **others: Any) -> Any:
         if cache_type_k is not None or cache_type_v is not None:
@@ -40,33 +74,94 @@ def cache(function: F) -> F:
     return cast(F, command)
 
 
-debug = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-model = click.option("-m", "--model", "model_path", metavar="FILE", help="The model, a GGUF file.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-isa = click.option("--isa", metavar="NAME", help="Native module: generic, avx2, ...; doctor lists them.")
+def _check_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
+    """Warns of more threads than processors: they take turns, and all wait for the last."""
+    if threads is not None and not context.resilient_parsing:
+        from clarion.devices.threads import most_threads
+
+        if (most := most_threads()) < threads <= MAX_THREADS:
+            processors = f"{most} processor{'s' if most > 1 else ''}"
+            warn(f"-t {threads} is more than the {processors} that this process may use: slower, not faster")
+    return threads
+
+
+def _isa_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    from clarion.devices import choices
+
+    return [choice.name for choice in choices() if choice.usable and choice.name.startswith(incomplete)]
+
+
+debug = option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+model = option(
+    "-m", "--model", "model_path", section="Model", type=FILE, metavar="FILE", help="The model, a GGUF file."
+)
+as_json = option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
+isa = option(
+    "--isa",
+    section="Speed",
+    metavar="NAME",
+    shell_complete=_isa_names,
+    help="Native module: generic, avx2, ...; clarion doctor lists them.  [default: the best]",
+)
 
 
 def planned(batch: int) -> Callable[[F], F]:
     """What a plan is made for; `batch` unless somebody asks for other steps."""
     return together(
-        click.option("-c", "--context", type=int, help="Tokens of prompt and continuation at most."),
-        click.option(
-            "-b", "--batch", type=int, default=batch, show_default=True, help="Tokens computed at once."
-        ),
-        click.option(
-            "--activations", default="high", show_default=True, help="fast (8 bits), high (16 bits) or exact."
+        option(
+            "-c",
+            "--context",
+            section="Context and cache",
+            type=int,
+            help="Tokens of prompt and continuation at most.  [default: what the model was made for, "
+            f"up to {GREATEST_DEFAULT_CONTEXT}]",
         ),
         cache,
+        option(
+            "--activations",
+            section="Speed",
+            default="high",
+            show_default=True,
+            type=Names(ACTIVATIONS),
+            help="What weights are multiplied with: 8-bit integers, 16-bit ones, or float32.",
+        ),
+        option(
+            "-b",
+            "--batch",
+            section="Speed",
+            type=int,
+            default=batch,
+            show_default=True,
+            help="Tokens of a prompt computed at once.",
+        ),
         isa,
     )
 
 
 plan = planned(256)
-weights = click.option(
+weights = option(
     "--weights",
+    section="Speed",
     default="auto",
     show_default=True,
-    help="Where weights are read: where the file is mapped (mapped), in huge pages from the first token on "
-    "(copied), or from when a copy is there (moving).",
+    type=Names(WEIGHTS),
+    help="Where weights are read: where the file is mapped, in copies made first, or in copies made while "
+    "the first texts are computed.",
 )
-threads = click.option("-t", "--threads", type=int, help="Threads that compute.  [default: the best number]")
+threads = option(
+    "-t",
+    "--threads",
+    section="Speed",
+    type=int,
+    callback=_check_threads,
+    help="Threads that compute.  [default: the best number]",
+)
+
+
+def check_context(context: int | None, made_for: int) -> None:
+    """Warns of a context that is longer than those that the model has seen."""
+    if context is not None and context > made_for:
+        warn(
+            f"-c {context} is more than the {made_for} tokens that the model was made for: what comes after "
+            "them is often nonsense"
+        )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="IN")
-@click.argument("out", metavar="OUT")
+@click.argument("source", metavar="IN", type=options.file_name)
+@click.argument("out", metavar="OUT", type=options.file_name)
 @click.argument("type_", metavar="[TYPE]", required=False)
 @click.option("--budget", metavar="SIZE", help="Choose formats for a file of this size, as 5GB or 4.5GiB.")
 @click.option("--text", metavar="FILE", help="What to measure formats with, for --budget.")

@@ -4,46 +4,81 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from clarion.cli import options
+from clarion.cli import options, statistics
 from clarion.cli.exit_codes import INTERRUPTED
+from clarion.cli.progress import counter
+from clarion.cli.sampling import chosen as chosen_options
+from clarion.cli.sampling import sampling
+from clarion.cli.sections import FILE, Command, option
+from clarion.errors import ParameterError
 
 if TYPE_CHECKING:
-    from clarion import Completion, Model, Options, TextStream
+    from clarion import Completion, Model, Options
+    from clarion.runtime.completion import FinishReason
 
-MEASURED_SECONDS = 0.1  # for the last line, where nothing is recorded
+PROMPT = "Prompt"
 
 
-@click.command()
-@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]")
+@click.command(cls=Command)
+@click.argument("words", nargs=-1, metavar="[MODEL] [PROMPT]", type=FILE)
 @options.model
-@click.option("-p", "--prompt", metavar="TEXT", help="The prompt.")
-@click.option("-f", "--file", metavar="FILE", help="Read the prompt from a file.")
-@click.option("--ids-file", metavar="FILE", help="Read the prompt as token ids from a file.")
-@click.option("-n", "--max-tokens", type=int, help="Tokens to generate at most.  [default: until the end]")
-@click.option("--greedy", is_flag=True, help="Always the most probable token.")
-@click.option("--temp", "temperature", type=float, help="Temperature.  [default: 0.8]")
-@click.option("--top-k", type=int, help="The k most probable tokens; 0: all.  [default: 40]")
-@click.option("--top-p", type=float, help="The tokens that reach this probability.  [default: 0.95]")
-@click.option("--min-p", type=float, help="Tokens this probable, relative to the first.  [default: 0.05]")
-@click.option("--typical", "typical_p", type=float, help="Tokens of typical information.  [default: 1]")
-@click.option("--repeat-penalty", type=float, help="Divides logits of recent tokens.  [default: 1]")
-@click.option("--presence-penalty", type=float, help="Subtracted from recent tokens.  [default: 0]")
-@click.option("--frequency-penalty", type=float, help="Subtracted for each occurrence.  [default: 0]")
-@click.option("--repeat-last-n", "penalty_window", type=int, help="Tokens that are recent.  [default: 64]")
-@click.option("--dry-multiplier", type=float, help="Strength of the DRY penalty; 0: none.  [default: 0]")
-@click.option("--dry-base", type=float, help="Its growth for each token repeated.  [default: 1.75]")
-@click.option("--dry-allowed-length", type=int, help="Repetitions that cost nothing yet.  [default: 2]")
-@click.option("--seed", type=int, help="The same seed draws the same text.  [default: random]")
-@click.option("--stop", multiple=True, metavar="TEXT", help="Ends the text; may be given several times.")
-@click.option("--ignore-eos", is_flag=True, help="Go on where the model would end.")
+@option("-p", "--prompt", section=PROMPT, metavar="TEXT", help="The prompt.")
+@option("-f", "--file", section=PROMPT, type=FILE, metavar="FILE", help="Read the prompt from a file.")
+@option(
+    "--ids-file",
+    section=PROMPT,
+    type=FILE,
+    metavar="FILE",
+    help="Read the prompt as token ids: numbers in a text, .npy, or 32-bit integers.",
+)
+@option("-sys", "--system", section=PROMPT, metavar="TEXT", help="What the system says before the prompt.")
+@option(
+    "--raw",
+    section=PROMPT,
+    is_flag=True,
+    help="Continue the prompt, also where the model has a chat template.",
+)
+@option(
+    "--chat-template",
+    section=PROMPT,
+    metavar="FILE|JINJA|NAME",
+    help="Another chat template than the model's; NAME is one of its further ones.",
+)
+@option(
+    "--chat-template-kwargs",
+    section=PROMPT,
+    metavar="JSON",
+    help="What the template knows besides, as '{\"enable_thinking\": false}'.",
+)
+@option(
+    "--parse-special",
+    section=PROMPT,
+    is_flag=True,
+    help="Names of control tokens in the prompt stand for them.",
+)
+@option(
+    "-e",
+    "--escape/--no-escape",
+    "escape",
+    section=PROMPT,
+    default=None,
+    help=r"Read \n, \t, \\, \xHH ... in typed texts as what they stand for.  [default: no-escape]",
+)
+@sampling
 @options.plan
 @options.weights
 @options.threads
-@click.option("--stats", is_flag=True, help="Print the statistics even if nobody watches standard error.")
+@option(
+    "--stats",
+    section="Output",
+    is_flag=True,
+    help="Print the statistics even if nobody watches standard error.",
+)
 @options.as_json
 @options.debug
 def run(
@@ -52,6 +87,12 @@ def run(
     prompt: str | None,
     file: str | None,
     ids_file: str | None,
+    system: str | None,
+    raw: bool,
+    chat_template: str | None,
+    chat_template_kwargs: str | None,
+    parse_special: bool,
+    escape: bool | None,
     context: int | None,
     batch: int,
     activations: str,
@@ -61,20 +102,41 @@ def run(
     threads: int | None,
     stats: bool,
     as_json: bool,
-    **sampling: Any,
+    **given_sampling: Any,
 ) -> int:
-    """Continues a text.
+    """Answers a prompt, or continues a text.
 
-    Without MODEL, the model that comes with Clarion. The prompt stands on the command line, in a file (-f),
-    or comes from standard input. The text goes to standard output, a line of statistics to standard error.
-    Ctrl-C ends the text.
+    A model with a chat template answers the prompt as one turn of chat; --raw continues it instead, as
+    models without such a template do. Without MODEL, the model that comes with Clarion continues the text.
+    The prompt stands on the command line, in a file (-f), or comes from standard input (-). The text goes to
+    standard output, a line of statistics to standard error. Ctrl-C ends the text.
     """
     from clarion import load
-    from clarion.cli.prompt import model_and_prompt, read_ids, read_text
+    from clarion.cli.prompt import check_names, check_utf8, model_and_prompt, read_ids, read_text, unescape
+    from clarion.cli.turn import Wishes
 
     path, word = model_and_prompt(words, model_path, prompt, file, ids_file)
-    chosen = _sampling(sampling)
-    given = read_ids(ids_file) if ids_file is not None else read_text(prompt if word is None else word, file)
+    check_names(words, path, word)
+    typed = prompt if word is None else word
+    for source, text in (
+        ("the prompt", typed),
+        ("--system", system),
+        *(("--stop", s) for s in given_sampling["stop"]),
+    ):
+        check_utf8(source, text or "")
+    if escape:
+        typed, system = (text and unescape(text) for text in (typed, system))
+        given_sampling["stop"] = tuple(map(unescape, given_sampling["stop"]))
+    elif escape is None and typed is not None and r"\n" in typed:
+        options.warn(
+            r"the prompt holds \n, here two characters; -e reads it as a newline, --no-escape does not"
+        )
+    wishes = Wishes(raw, system, chat_template, chat_template_kwargs, parse_special)
+    wishes.check(ids=ids_file is not None)
+    chosen = chosen_options(given_sampling)
+    given = read_ids(ids_file) if ids_file is not None else read_text(typed, file)
+    if not given:
+        raise ParameterError(f"{_source(typed, file, ids_file)}: the prompt is empty")
     with load(
         path,
         threads=threads,
@@ -85,87 +147,63 @@ def run(
         batch=batch,
         weights=weights,
     ) as model:
-        stream = model.stream(given, **chosen)
-        completion, interrupted = _follow(stream, quiet=as_json)
-    # Measuring the bandwidth takes memory of its own: only after the model has given its back.
+        options.check_context(context, model.plan.hyperparameters.context_length)
+        ids, chat = (given, False) if isinstance(given, list) else wishes.tokens(model, given)
+        completion, interrupted = _follow(model, ids, chosen, quiet=as_json)
     if as_json:
-        print(json.dumps(_report(model, completion)))
+        print(json.dumps(statistics.report(model, completion, chat)))
     elif stats or sys.stderr.isatty():
-        print(_statistics(model, completion), file=sys.stderr)
+        print(statistics.line(model, completion), file=sys.stderr)
     return INTERRUPTED if interrupted else 0
 
 
-def _sampling(given: dict[str, Any]) -> Options:
-    """The options that were given. As elsewhere, -n -1 and --seed -1 mean the same as leaving them out."""
-    unset: dict[str, tuple[object, ...]] = {"max_tokens": (None, -1), "seed": (None, -1)}
-    chosen: Any = {
-        name: value
-        for name, value in given.items()
-        if value is not False and value not in unset.get(name, (None, ()))
-    }
-    return chosen  # type: ignore[no-any-return]
+def _source(typed: str | None, file: str | None, ids_file: str | None) -> str:
+    """How an error calls the place where the prompt came from."""
+    source = next((value for value in (ids_file, file, typed) if value is not None), "-")
+    if source == "-":
+        return "standard input"
+    return source if typed is None else "the command line"
 
 
-def _follow(stream: TextStream, *, quiet: bool) -> tuple[Completion, bool]:
-    """Prints the text as it comes. Returns the completion, and whether Ctrl-C ended it."""
+def _follow(model: Model, ids: list[int], chosen: Options, *, quiet: bool) -> tuple[Completion, bool]:
+    """Prints the text as it comes. Returns the completion, and whether Ctrl-C ended it.
+
+    A prompt of several steps shows how far it is, until the first piece. With `max_tokens` 0 it is computed,
+    and the one token that comes of it is dropped.
+    """
     interrupted = False
-    try:
-        for piece in stream:
-            if not quiet:
-                _print(piece)
-    except KeyboardInterrupt:
-        interrupted = True
-    completion = stream.cancel()
+    only_prompt = chosen.get("max_tokens") == 0
+    quiet |= only_prompt
+    with ExitStack() as shown:
+        long = len(ids) > model.plan.max_tokens
+        progress = shown.enter_context(counter("prompt")) if long else None
+        with model.stream(
+            ids, progress=progress, **(chosen | {"max_tokens": 1} if only_prompt else chosen)
+        ) as stream:
+            try:
+                for piece in stream:
+                    shown.close()
+                    if not quiet:
+                        _print(piece)
+            except KeyboardInterrupt:
+                interrupted = True
+            completion = stream.cancel()
     if not quiet:
         _print("\n")
-    return completion, interrupted
+    return _without_text(completion) if only_prompt else completion, interrupted
+
+
+def _without_text(completion: Completion) -> Completion:
+    from dataclasses import replace
+
+    reason: FinishReason = "cancelled" if completion.finish_reason == "cancelled" else "length"
+    timings = replace(completion.timings, generated_tokens=0, generation=0.0)
+    return replace(
+        completion, text="", tokens=(), logprobs=None, finish_reason=reason, stopped_by=None, timings=timings
+    )
 
 
 def _print(text: str) -> None:
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()
-
-
-def _figures(model: Model, completion: Completion) -> dict[str, float]:
-    """Of the speed of generation: what was measured, what the machine can do, and the share."""
-    from clarion.devices.measure import peaks
-
-    measured, _ = peaks(model.threads, model.isa, MEASURED_SECONDS)
-    used = completion.timings.generation_rate * model.bytes_per_token
-    return {"bandwidth": measured, "bandwidth_share": used / measured}
-
-
-def _statistics(model: Model, completion: Completion) -> str:
-    timings, figures = completion.timings, _figures(model, completion)
-    return " · ".join(
-        (
-            f"load {model.load_seconds:.2f} s",
-            f"first token {timings.first_token:.2f} s",
-            f"prompt {timings.prompt_tokens} tokens, {timings.prompt_rate:.1f} tokens/s",
-            f"generation {timings.generated_tokens} tokens, {timings.generation_rate:.1f} tokens/s",
-            f"{figures['bandwidth_share']:.0%} of {figures['bandwidth'] / 1e9:.1f} GB/s",
-            f"seed {completion.seed}",
-        )
-    )
-
-
-def _report(model: Model, completion: Completion) -> dict[str, object]:
-    timings = completion.timings
-    return {
-        "model": str(model.path),
-        "text": completion.text,
-        "tokens": completion.tokens,
-        "finish_reason": completion.finish_reason,
-        "stopped_by": completion.stopped_by,
-        "seed": completion.seed,
-        "isa": model.isa,
-        "threads": model.threads,
-        "load_seconds": model.load_seconds,
-        "prompt_tokens": timings.prompt_tokens,
-        "generated_tokens": timings.generated_tokens,
-        "first_token_seconds": timings.first_token,
-        "prompt_tokens_per_second": timings.prompt_rate,
-        "generated_tokens_per_second": timings.generation_rate,
-        **_figures(model, completion),
-    }

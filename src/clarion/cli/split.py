@@ -9,8 +9,8 @@ from clarion.cli.progress import bar
 
 
 @click.command()
-@click.argument("source", metavar="IN")
-@click.argument("out", metavar="OUT")
+@click.argument("source", metavar="IN", type=options.file_name)
+@click.argument("out", metavar="OUT", type=options.file_name)
 @click.option(
     "--max-size", metavar="SIZE", default="2G", show_default=True, help="Of a part's tensors, as 2G or 500M."
 )
@@ -28,8 +28,8 @@ def split(source: str, out: str, max_size: str) -> None:
 
 
 @click.command()
-@click.argument("source", metavar="PART")
-@click.argument("out", metavar="OUT")
+@click.argument("source", metavar="PART", type=options.file_name)
+@click.argument("out", metavar="OUT", type=options.file_name)
 @options.debug
 def merge(source: str, out: str) -> None:
     """Writes a split model, of which PART is any part, as one file."""

@@ -7,15 +7,21 @@ import json
 import click
 
 from clarion.cli import options
+from clarion.cli.sections import FILE, Command, option
 
 
-@click.command()
-@click.argument("words", nargs=-1, metavar="[MODEL] [TEXT]")
+@click.command(cls=Command)
+@click.argument("words", nargs=-1, metavar="[MODEL] [TEXT]", type=FILE)
 @options.model
-@click.option("-p", "--prompt", metavar="TEXT", help="The text.")
-@click.option("-f", "--file", metavar="FILE", help="Read the text from a file.")
-@click.option("--no-special", is_flag=True, help="Without the tokens for beginning and end.")
-@click.option("--parse-special", is_flag=True, help="Names of control tokens in the text stand for them.")
+@option("-p", "--prompt", section="Text", metavar="TEXT", help="The text.")
+@option("-f", "--file", section="Text", type=FILE, metavar="FILE", help="Read the text from a file.")
+@option("--no-special", section="Text", is_flag=True, help="Without the tokens for beginning and end.")
+@option(
+    "--parse-special",
+    section="Text",
+    is_flag=True,
+    help="Names of control tokens in the text stand for them.",
+)
 @options.as_json
 @options.debug
 def tokenize(
@@ -27,15 +33,24 @@ def tokenize(
     parse_special: bool,
     as_json: bool,
 ) -> None:
-    """Prints token ids and what each one stands for."""
+    """Prints token ids and what each one stands for.
+
+    The text stands on the command line, in a file (-f), or comes from standard input (-).
+    """
     from clarion import Tokenizer
-    from clarion.cli.prompt import model_and_prompt, read_text
+    from clarion.cli.prompt import check_names, check_utf8, model_and_prompt, read_text
+    from clarion.cli.turn import warn_of_names
     from clarion.model import open_file
 
     path, word = model_and_prompt(words, model_path, prompt, file)
-    text = read_text(prompt if word is None else word, file)
+    check_names(words, path, word)
+    typed = prompt if word is None else word
+    check_utf8("the text", typed or "")
+    text = read_text(typed, file)
     with open_file(path) as model:
         tokenizer = Tokenizer.from_metadata(model.metadata)
+        if not parse_special:
+            warn_of_names(tokenizer, text)
         ids = tokenizer.encode(text, add_special=not no_special, parse_special=parse_special)
         pieces = [_shown(tokenizer.piece(token)) for token in ids]
     if as_json:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clarion.convert import pickles, safetensors
-from clarion.convert.safetensors import parse_json
+from clarion.convert import pickles, safetensors, texts
 from clarion.convert.stored import Stored
 from clarion.errors import FileError, FormatError, ModelError
-from clarion.gguf.kinds import instead, no_checkpoint
+from clarion.gguf.kinds import no_checkpoint
 
 _INDEX = ".index.json"
-# What weights are looked for under, and their readers: the first that is there holds all of them.
+# What weights are looked for under, and their readers: the first that is there holds all of them. One file
+# goes before an index beside it, as in transformers.
 WEIGHTS: dict[str, Callable[[Path], dict[str, Stored]]] = {
-    "model.safetensors" + _INDEX: safetensors.read,
     "model.safetensors": safetensors.read,
-    "pytorch_model.bin" + _INDEX: pickles.read,
+    "model.safetensors" + _INDEX: safetensors.read,
     "pytorch_model.bin": pickles.read,
+    "pytorch_model.bin" + _INDEX: pickles.read,
 }
 # What is read beside them, where it is there: whoever fetches a checkpoint fetches these.
 BESIDE = (
@@ -31,9 +32,17 @@ BESIDE = (
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
 )
+_TEMPLATES = "additional_chat_templates"  # a folder of chat templates that are called as their files
+_TIED = "lm_head.weight"  # where the embedding is the output, an index may name it and no file hold it
+
+
+def is_beside(name: str) -> bool:
+    """Whether a file, named by its path in the checkpoint, is read beside the weights."""
+    return name in BESIDE or re.fullmatch(rf"{_TEMPLATES}/[^/]+\.jinja", name) is not None
 
 
 def weights_among(names: Container[str], where: str) -> str:
@@ -48,15 +57,20 @@ def weights_among(names: Container[str], where: str) -> str:
     raise FileError(f"{where}: no weights, expected one of {', '.join(WEIGHTS)}")
 
 
-def _explained(error: FormatError, path: Path, wanted: str) -> FormatError:
-    """The error, with what stands in the place of the file where something does."""
-    found = instead(path, wanted, any_kind=False)
-    return type(error)(f"{error}: {found}") if found else error
-
-
 def is_index(name: str) -> bool:
     """Whether the file only says in which others the tensors are."""
     return name.endswith(_INDEX)
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the embedding is the output as well."""
+    return config.get("tie_word_embeddings") is True
+
+
+def shards(places: Mapping[str, str], config: Mapping[str, Any], there: Callable[[str], bool]) -> list[str]:
+    """The files that an index names, without those that are not there and hold but the tied output."""
+    needed = {file for name, file in places.items() if not (name == _TIED and is_tied(config))}
+    return sorted(file for file in set(places.values()) if file in needed or there(file))
 
 
 def places(index: Mapping[str, Any], where: str) -> dict[str, str]:
@@ -95,23 +109,31 @@ class Checkpoint(Mapping[str, Stored]):
     def json(self, name: str) -> dict[str, Any] | None:
         """The object in a file of the folder, None where there is no such file."""
         raw = self.raw(name)
-        path = self.folder / name
-        try:
-            return None if raw is None else parse_json(raw, str(path))
-        except FormatError as error:
-            raise _explained(error, path, "JSON") from error
+        return None if raw is None else texts.json(raw, str(self.folder / name))
 
     def text(self, name: str) -> str | None:
-        """The text of a file of the folder, None where there is no such file."""
+        """The text of a file of the folder, None where there is no such file; lines end with a newline."""
         raw = self.raw(name)
-        try:
-            return None if raw is None else raw.decode()
-        except UnicodeDecodeError as error:
-            raise FormatError(f"{self.folder / name}: offset {error.start}: not UTF-8") from None
+        return None if raw is None else texts.text(raw, str(self.folder / name))
+
+    def templates(self) -> dict[str, str]:
+        """The chat templates that have files of their own, by name; `default` is the checkpoint's first.
+
+        Raises:
+            FileError: a file cannot be read.
+            FormatError: one is not UTF-8.
+        """
+        found = {}
+        default = self.text("chat_template.jinja")
+        if default is not None:
+            found["default"] = default
+        for path in sorted((self.folder / _TEMPLATES).glob("*.jinja")):
+            found[path.stem] = self.text(f"{_TEMPLATES}/{path.name}") or ""
+        return found
 
     def raw(self, name: str) -> bytes | None:
         """The bytes of a file of the folder, None where there is no such file."""
-        assert name in BESIDE or name in WEIGHTS, name
+        assert is_beside(name) or name in WEIGHTS, name
         path = self.folder / name
         try:
             return path.read_bytes()
@@ -131,26 +153,19 @@ class Checkpoint(Mapping[str, Stored]):
 
     def _read(self) -> dict[str, Stored]:
         name = weights_among([name for name in WEIGHTS if (self.folder / name).exists()], str(self.folder))
-        return self._read_shards(name) if is_index(name) else self._read_file(name, name)
-
-    def _read_file(self, name: str, file: str) -> dict[str, Stored]:
-        """Reads a file as `WEIGHTS[name]` does."""
-        path = self.folder / file
-        try:
-            return WEIGHTS[name](path)
-        except FormatError as error:
-            raise _explained(error, path, "weights") from error
+        return self._read_shards(name) if is_index(name) else WEIGHTS[name](self.folder / name)
 
     def _read_shards(self, index: str) -> dict[str, Stored]:
         files = places(self.json(index) or {}, str(self.folder / index))
+        optional = {_TIED} if is_tied(self.config) else set()
         tensors: dict[str, Stored] = {}
-        for file in sorted(set(files.values())):
-            for name, tensor in self._read_file(index, file).items():
-                if name not in files:
+        for file in shards(files, self.config, lambda file: (self.folder / file).exists()):
+            for name, tensor in WEIGHTS[index](self.folder / file).items():
+                if name not in files and name not in optional:
                     raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index}")
-                if files[name] == file:
+                if files.get(name, file) == file:
                     tensors[name] = tensor
-        missing = [name for name in files if name not in tensors]
+        missing = [name for name in files if name not in tensors and name not in optional]
         if missing:
             name = missing[0]
             raise ModelError(

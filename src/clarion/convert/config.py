@@ -12,6 +12,13 @@ from clarion.convert.stored import Floats
 from clarion.errors import ModelError, UnsupportedError
 
 
+def whole(value: Any) -> int | None:
+    """The integer that a number of a JSON file is, written as 256 or as 256.0; None for anything else."""
+    if type(value) is float and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
+
+
 class Config:
     """A JSON object with hyperparameters. Errors name the key, what was found and what is expected."""
 
@@ -23,13 +30,14 @@ class Config:
         """The value of the first key that is there and not null."""
         return next((self._values[key] for key in keys if self._values.get(key) is not None), None)
 
-    def integer(self, *keys: str, default: int | None = None) -> int:
-        """A whole number from 1; the first of the keys that is there."""
+    def integer(self, *keys: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number from `least`; the first of the keys that is there."""
         value = self.get(*keys)
         value = default if value is None else value
-        if type(value) is not int or not 1 <= value < 2**31:
-            raise self.error(keys[0], value, "a whole number from 1")
-        return value
+        number = whole(value)
+        if number is None or not least <= number < 2**31:
+            raise self.error(keys[0], value, f"a whole number from {least}")
+        return number
 
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number above zero."""

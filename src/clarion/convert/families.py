@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clarion.convert.config import Config, rope
+from clarion.convert.config import Config, rope, whole
 from clarion.convert.pieces import Piece, Target
 from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError, UnsupportedError
@@ -213,8 +213,7 @@ def _window(config: Config, family: Family, shape: _Shape) -> int:
     window = config.integer("sliding_window")
     layers = config.get("layer_types")
     if layers is None and switched:
-        first = config.get("max_window_layers")
-        first = 0 if first is None else min(max(first, 0), shape.n_layer)
+        first = min(config.integer("max_window_layers", default=0, least=0), shape.n_layer)
         layers = ["full_attention"] * first + ["sliding_attention"] * (shape.n_layer - first)
     kinds = set(layers or ["sliding_attention"])
     if kinds == {"full_attention"}:
@@ -237,9 +236,10 @@ def _fp8_block(config: Config) -> tuple[int, int]:
     block = quantization.get("weight_block_size")
     if block is None:
         return (0, 0)
-    if not isinstance(block, list) or len(block) != 2 or not all(type(n) is int and n > 0 for n in block):
+    sizes = [whole(size) or 0 for size in block] if isinstance(block, list) else []
+    if len(sizes) != 2 or min(sizes) < 1:
         raise quantization.error("weight_block_size", block, "two whole numbers")
-    return (block[0], block[1])
+    return (sizes[0], sizes[1])
 
 
 def _targets(config: Config, family: Family, shape: _Shape, source: _Source) -> Iterator[Target]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from clarion.convert.checkpoint import BESIDE, is_index, places, weights_among
-from clarion.convert.safetensors import parse_json
+from clarion.convert import texts
+from clarion.convert.checkpoint import is_beside, is_index, places, shards, weights_among
 from clarion.errors import FileError, UnsupportedError
 
 _NAME = re.compile(r"(\w[\w.-]*)/(\w[\w.-]*)(?:@([\w./-]+))?", re.ASCII)
@@ -86,13 +86,15 @@ class Repository:
             return Path(hub.hf_hub_download(repository, name, revision=revision))
 
         # The only file that is asked for by branch or tag: the cache keeps which commit that was.
-        folder = fetch("config.json", self.revision).parent
-        for name in sorted(names.intersection(BESIDE)):
+        config = fetch("config.json", self.revision)
+        folder = config.parent
+        for name in sorted(filter(is_beside, names - {"config.json"})):
             fetch(name, folder.name)
         path = fetch(weights, folder.name)
         if is_index(weights):
-            index = parse_json(path.read_bytes(), str(path))
-            for name in sorted(set(places(index, str(path)).values())):
+            found = places(texts.json(path.read_bytes(), str(path)), str(path))
+            values = texts.json(config.read_bytes(), str(config))
+            for name in shards(found, values, names.__contains__):
                 fetch(name, folder.name)
         return folder
 

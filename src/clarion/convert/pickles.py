@@ -18,6 +18,7 @@ from typing import Any
 
 from clarion.convert.stored import ELEMENT_BYTES, Stored, check_shape, read_exactly
 from clarion.errors import FileError, FormatError, UnsupportedError
+from clarion.gguf.kinds import instead
 
 MAX_PICKLE_BYTES = 256 * 1024 * 1024
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
@@ -70,8 +71,10 @@ def read(path: Path) -> dict[str, Stored]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (zipfile.BadZipFile, NotImplementedError) as error:
+        found = instead(path, "weights", any_kind=False)
         raise FormatError(
             f"{path}: not a zip archive of PyTorch ({error}); files from before PyTorch 1.6 are not read"
+            f"{found and f': {found}'}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from clarion.convert.recognise import described
 from clarion.convert.stored import ELEMENT_BYTES, Stored, check_shape, read_exactly
 from clarion.errors import FileError, FormatError, UnsupportedError
 from clarion.gguf.kinds import incomplete
@@ -34,10 +35,15 @@ def read(path: Path) -> dict[str, Stored]:
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from error
     if size < 8:
-        raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length")
+        found = _stand_in(path, size)
+        what = f": it {found}" if found else ""
+        raise FormatError(f"{path}: found {size} bytes, expected at least the 8 of the header's length{what}")
     length = int.from_bytes(read_exactly(path, 0, 8, "the header's length").tobytes(), "little")
-    if size - 8 < length <= MAX_HEADER_BYTES and read_exactly(path, 8, 1, "the header").tobytes() == b"{":
-        raise incomplete(path, f"it ends after {size_text(size)}, within its header", f"of {length} bytes")
+    if 0 < size - 8 < length <= MAX_HEADER_BYTES and bytes(read_exactly(path, 8, 1, "the header")) == b"{":
+        detail = f"found {size} bytes, expected a header of {length}"
+        raise incomplete(path, f"it ends after {size_text(size)}, within its header", detail)
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8) and (found := _stand_in(path, size)):
+        raise FormatError(f"{path} {found}, expected a safetensors file")
     if length > min(MAX_HEADER_BYTES, size - 8):
         raise FormatError(
             f"{path}: offset 0: length of the header is {length}, "
@@ -62,6 +68,11 @@ def read(path: Path) -> dict[str, Stored]:
     if end != size:
         raise FormatError(f"{path}: found {size} bytes, expected {end}, where the last tensor ends")
     return tensors
+
+
+def _stand_in(path: Path, size: int) -> str:
+    """What is in the place of the file, if that is known."""
+    return described(read_exactly(path, 0, min(size, 4096), "the beginning").tobytes()) or ""
 
 
 def _check_complete(path: Path, header: dict[str, Any], begin: int, size: int) -> None:

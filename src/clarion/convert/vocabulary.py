@@ -1,27 +1,40 @@
 """A checkpoint's tokenizer as metadata of a GGUF file.
 
 Read are tokenizer.json, sentencepiece's tokenizer.model, or vocab.json with merges.txt; tokenizer_config.json
-and the other small files beside them say what is special. Where there is a tokenizer.json, the result is
-compared with it on a text before anything is written.
+and the other small files beside them say what is special. Where there is a tokenizer.json, it is the truth,
+and the result is compared with it before anything is written.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clarion.convert import pretokenizers, sentencepiece
+from clarion.convert import compare, library, pretokenizers, recognise, roles, sentencepiece, templates, texts
 from clarion.convert.checkpoint import Checkpoint
+from clarion.convert.config import whole
+from clarion.convert.library import parts
 from clarion.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
 from clarion.errors import FileError, FormatError, ModelError, UnsupportedError
+from clarion.tokenizer.pieces import ALPHABET
+from clarion.tokenizer.settings import OWN
+from clarion.tokenizer.special import NORMALIZED, SINGLE_WORD, STRIP_LEFT, STRIP_RIGHT
+from clarion.tokenizer.vocabulary import SPACE
 
 _BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
+_NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 _UNREACHABLE = -1e6  # score of what no merge gives
-_LEGACY_PRETOKENIZERS = {"qwen2": "qwen2", "qwen3": "qwen2", "qwen3_moe": "qwen2"}
+_MODELS_OF_QWEN = ("qwen2", "qwen3", "qwen3_moe")
+_MAX_ID = 2**24
+_OPTIONS = {
+    "lstrip": STRIP_LEFT,
+    "rstrip": STRIP_RIGHT,
+    "single_word": SINGLE_WORD,
+    "normalized": NORMALIZED,
+}
 
 
 @dataclass(slots=True)
@@ -32,15 +45,39 @@ class _Tokens:
     kinds: list[int]
     scores: list[float]
 
-    def put(self, token: int, text: str, kind: int, score: float = 0.0) -> None:
+    def put(self, token: int, text: str, kind: int, score: float | None = None) -> None:
+        """Sets a token; without a score, it keeps the one that it has."""
         missing = token + 1 - len(self.texts)
         self.texts += [None] * missing
         self.kinds += [UNUSED] * missing
         self.scores += [_UNREACHABLE] * missing
+        if score is None:
+            score = self.scores[token] if self.texts[token] == text else 0.0
         self.texts[token], self.kinds[token], self.scores[token] = text, kind, score
 
-    def id(self, text: object) -> int | None:
-        return self.texts.index(text) if isinstance(text, str) and text in self.texts else None
+    def ids(self) -> dict[str, int]:
+        return {text: token for token, text in enumerate(self.texts) if text is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Added:
+    """A token that is looked for before anything else; one that is special carries no text of its own."""
+
+    text: str
+    special: bool
+    flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """What a file of a vocabulary says: tokens, merges where the kind needs them, further metadata."""
+
+    kind: str
+    tokens: _Tokens
+    merges: list[str] | None
+    metadata: dict[str, Any]
+    known: Mapping[str, int]  # ids by role
+    mergeable: frozenset[str] | None = None  # where not all texts are: those that merging may give
 
 
 def convert(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
@@ -50,92 +87,230 @@ def convert(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
         FileError: there is no tokenizer.
         FormatError: a file is malformed.
         UnsupportedError: a tokenizer that GGUF files cannot express; the message names the part.
-        ModelError: it has more tokens than the embedding has rows.
+        ModelError: it has more tokens than the embedding has rows, or the id of a role is out of range.
     """
-    folder = checkpoint.folder
-    library = checkpoint.json("tokenizer.json")
-    model = checkpoint.raw("tokenizer.model")
     settings = checkpoint.json("tokenizer_config.json") or {}
-    merges: list[str] | None = None
-    if model is not None:
-        tokens, flags = _from_sentencepiece(sentencepiece.parse(model, str(folder / "tokenizer.model")))
-        kind = "llama"
-    elif library is not None:
-        kind, tokens, merges, flags = _from_library(library, f"{folder}/tokenizer.json")
-    else:
-        kind, tokens, flags = "gpt2", _from_vocab_json(checkpoint), {}
-        merges = _merges_txt(checkpoint)
-        pre = _LEGACY_PRETOKENIZERS.get(str(checkpoint.config.get("model_type")), "gpt-2")
-        flags["tokenizer.ggml.pre"] = pre
-    _put_added(tokens, checkpoint, library, settings)
-    if len(tokens.texts) > n_vocab:
-        raise ModelError(
-            f"{folder}: the tokenizer has {len(tokens.texts)} tokens, the embedding {n_vocab} rows"
-        )
-    texts = [f"[PAD{i}]" if text is None else text for i, text in enumerate(tokens.texts)]
-    padding = range(len(texts), n_vocab)
-    metadata: dict[str, Any] = {
-        "tokenizer.ggml.model": kind,
-        "tokenizer.ggml.tokens": texts + [f"[PAD{i}]" for i in padding],
-        "tokenizer.ggml.token_type": np.array(tokens.kinds + [UNUSED] * len(padding), np.int32),
+    chat = templates.convert(checkpoint, settings)
+    raw = checkpoint.raw("tokenizer.json")
+    if raw is None:
+        return _without_library(checkpoint, settings, n_vocab) | chat
+    where = f"{checkpoint.folder}/tokenizer.json"
+    with library.guarded(where):
+        return _like_library(checkpoint, texts.text(raw, where), settings, n_vocab, where) | chat
+
+
+def _like_library(
+    checkpoint: Checkpoint, text: str, settings: Mapping[str, Any], n_vocab: int, where: str
+) -> dict[str, Any]:
+    """Metadata that gives the ids of tokenizer.json."""
+    values = texts.json(text.encode(), where)
+    reference = library.parse(text, values, where)
+    names = roles.named(checkpoint, settings)
+    decoder = _decoder(settings, checkpoint)
+    library.add(reference, decoder, [*names.values(), *roles.more(checkpoint, settings)], n_vocab, where)
+    added = {
+        token: _Added(entry.content, entry.special, _flags(_options(entry)))
+        for token, entry in reference.get_added_tokens_decoder().items()
     }
-    if merges is not None:
-        metadata["tokenizer.ggml.merges"] = merges
+    around = library.around(reference, values, where)
+
+    def made(vocabulary: _Vocabulary) -> dict[str, Any]:
+        metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, around)
+        compare.refuse_differences(metadata, reference, where)
+        return metadata
+
+    # Scores of tokenizer.model are the original ones. But not every file of this name is sentencepiece's, or
+    # this checkpoint's.
+    model = checkpoint.raw("tokenizer.model")
+    if model is not None and _not_sentencepiece(model) is None:
+        try:
+            parsed = _from_sentencepiece(sentencepiece.parse(model, f"{checkpoint.folder}/tokenizer.model"))
+            return made(_with_spaces_of(parsed, values, where))
+        except (FormatError, UnsupportedError, ModelError):
+            return made(_from_library(values, reference, where))
+    return made(_from_library(values, reference, where))
+
+
+def _without_library(checkpoint: Checkpoint, settings: Mapping[str, Any], n_vocab: int) -> dict[str, Any]:
+    """Metadata of a checkpoint that has no tokenizer.json."""
+    model = checkpoint.raw("tokenizer.model")
+    vocab = checkpoint.json("vocab.json")
+    path = f"{checkpoint.folder}/tokenizer.model"
+    what = None if model is None else _not_sentencepiece(model)
+    if model is not None and (what is None or vocab is None):
+        if what is not None:
+            raise FormatError(f"{path} {what}, expected a sentencepiece model, or tokenizer.json beside it")
+        vocabulary = _from_sentencepiece(sentencepiece.parse(model, path))
+        if settings.get("add_prefix_space") is False:
+            vocabulary.metadata["tokenizer.ggml.add_space_prefix"] = False
+        elif settings.get("legacy") is False and vocabulary.metadata["tokenizer.ggml.add_space_prefix"]:
+            vocabulary.metadata[OWN + "space_prefix"] = "first"
+    elif vocab is not None:
+        vocabulary = _from_vocab_json(vocab, checkpoint, settings)
     else:
-        scores = tokens.scores + [_UNREACHABLE] * len(padding)
-        metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
-    metadata |= flags
-    metadata |= _special_ids(checkpoint, tokens, settings)
-    metadata |= _added_around(library, settings)
-    metadata |= _templates(checkpoint, settings)
-    if library is not None:
-        _compare(metadata, library, f"{folder}/tokenizer.json")
+        raise FileError(
+            f"{checkpoint.folder}: no tokenizer, expected tokenizer.json, tokenizer.model, "
+            f"or vocab.json and merges.txt"
+        )
+    names = roles.named(checkpoint, settings)
+    added = _added_without_library(checkpoint, vocabulary.tokens, settings, names)
+    metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, None)
+    for role in ("bos", "eos"):
+        wanted = settings.get(f"add_{role}_token")
+        if type(wanted) is bool:
+            metadata[f"tokenizer.ggml.add_{role}_token"] = wanted
+        if metadata[f"tokenizer.ggml.add_{role}_token"] and f"tokenizer.ggml.{role}_token_id" not in metadata:
+            raise ModelError(
+                f"{checkpoint.folder}: add_{role}_token asks for a token that nothing names as {role}_token"
+            )
     return metadata
 
 
-def _from_sentencepiece(model: sentencepiece.Model) -> tuple[_Tokens, dict[str, Any]]:
+def _not_sentencepiece(raw: bytes) -> str | None:
+    """What a file called tokenizer.model is, where it is known to be none of sentencepiece."""
+    if recognise.is_tiktoken(raw):
+        return "is a vocabulary of tiktoken"
+    return recognise.described(raw)
+
+
+def _metadata(
+    checkpoint: Checkpoint,
+    vocabulary: _Vocabulary,
+    added: Mapping[int, _Added],
+    names: Mapping[str, Mapping[str, Any]],
+    n_vocab: int,
+    around: tuple[Sequence[int], Sequence[int]] | None,
+) -> dict[str, Any]:
+    tokens = vocabulary.tokens
+    for token, entry in sorted(added.items()):
+        known = tokens.kinds[token] if token < len(tokens.kinds) else UNUSED
+        if not (known in (UNKNOWN, BYTE) and tokens.texts[token] == entry.text):
+            tokens.put(token, entry.text, CONTROL if entry.special else USER_DEFINED)
+    if len(tokens.texts) > n_vocab:
+        raise ModelError(
+            f"{checkpoint.folder}: the tokenizer has {len(tokens.texts)} tokens, the embedding {n_vocab} rows"
+        )
+    ids = tokens.ids()
+    padding = range(len(tokens.texts), n_vocab)
+    all_texts = [_placeholder(i, ids) if text is None else text for i, text in enumerate(tokens.texts)]
+    metadata: dict[str, Any] = {
+        "tokenizer.ggml.model": vocabulary.kind,
+        "tokenizer.ggml.tokens": all_texts + [_placeholder(i, ids) for i in padding],
+        "tokenizer.ggml.token_type": np.array(tokens.kinds + [UNUSED] * len(padding), np.int32),
+    }
+    if vocabulary.merges is not None:
+        metadata["tokenizer.ggml.merges"] = vocabulary.merges
+    else:
+        scores = tokens.scores + [_UNREACHABLE] * len(padding)
+        metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
+    mergeable = vocabulary.mergeable
+    unmerged = [
+        token
+        for text, token in ids.items()
+        if mergeable is not None and text not in mergeable and tokens.kinds[token] != BYTE
+    ]
+    if unmerged:
+        metadata[OWN + "unmerged_token_ids"] = np.array(unmerged, np.uint32)
+    metadata |= vocabulary.metadata
+    special, ends = roles.special_ids(
+        vocabulary.kind, names, ids, checkpoint, n_vocab, around, vocabulary.known, added
+    )
+    metadata |= special
+    if around is not None:
+        metadata |= roles.added_around(metadata, *around)
+    if around is not None or any(entry.flags for entry in added.values()):
+        metadata[OWN + "added_token_ids"] = np.array(sorted(added), np.uint32)
+        flags = [added[token].flags for token in sorted(added)]
+        metadata[OWN + "added_token_flags"] = np.array(flags, np.uint32)
+    if set(ends) - compare.end_tokens(metadata):
+        metadata[OWN + "end_token_ids"] = np.array(ends, np.uint32)
+    return metadata
+
+
+def _placeholder(token: int, ids: Mapping[str, int]) -> str:
+    """A text for an id without one, which no other token has."""
+    text = f"[PAD{token}]"
+    while text in ids:
+        text += "_"
+    return text
+
+
+def _from_sentencepiece(model: sentencepiece.Model) -> _Vocabulary:
     tokens = _Tokens([], [], [])
     for i, piece in enumerate(model.pieces):
         tokens.put(i, piece.text, piece.kind, piece.score)
-    flags: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "tokenizer.ggml.add_space_prefix": model.add_space_prefix,
         "tokenizer.ggml.add_bos_token": True,
         "tokenizer.ggml.add_eos_token": False,
     }
-    ids = {"bos": model.bos, "eos": model.eos, "unknown": model.unknown, "padding": model.pad}
-    return tokens, flags | {f"tokenizer.ggml.{k}_token_id": np.uint32(i) for k, i in ids.items() if i >= 0}
+    ids = {"bos": model.bos, "eos": model.eos, "unk": model.unknown, "pad": model.pad}
+    known = {role: i for role, i in ids.items() if i >= 0}
+    return _Vocabulary("llama", tokens, None, metadata, known, frozenset(tokens.ids()))
 
 
-def _from_library(
-    library: Mapping[str, Any], where: str
-) -> tuple[str, _Tokens, list[str] | None, dict[str, Any]]:
-    """Kind, tokens, merges where the kind needs them, and flags."""
+def _with_spaces_of(vocabulary: _Vocabulary, library: Mapping[str, Any], where: str) -> _Vocabulary:
+    """The vocabulary, with spaces treated as a tokenizer.json says."""
+    metadata = vocabulary.metadata | _spaces(library, where)
     model = library.get("model")
+    texts = _mergeable(_merges(model.get("merges"), where), model.get("vocab") or ()) if model else None
+    return _Vocabulary(vocabulary.kind, vocabulary.tokens, None, metadata, vocabulary.known, texts)
+
+
+def _from_library(values: Mapping[str, Any], reference: Any, where: str) -> _Vocabulary:
+    model = values.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         found = model.get("type") if isinstance(model, dict) else model
         raise UnsupportedError(f"{where}: model is {found!r:.80}, supported: BPE")
-    vocabulary, merges = model.get("vocab"), _merges(model.get("merges"), where)
-    tokens = _vocabulary(vocabulary, where)
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+        if model.get(key):
+            raise UnsupportedError(f"{where}: {key} of model is {model[key]!r:.80}, supported: none")
+    tokens, merges = _vocabulary(model.get("vocab"), where), _merges(model.get("merges"), where)
     if model.get("byte_fallback"):
-        return "llama", *_scored(tokens, merges, library, model)
-    parts = list(_parts(library.get("pre_tokenizer"), "pretokenizers"))
-    if not any(part.get("type") == "ByteLevel" for part in parts):
+        if model.get("ignore_merges"):
+            raise UnsupportedError(f"{where}: ignore_merges of model with byte_fallback, supported: without")
+        _score(tokens, merges, model)
+        texts = _mergeable(merges, model["vocab"])
+        return _Vocabulary("llama", tokens, None, _spaces(values, where), {}, texts)
+    texts = frozenset(model["vocab"])
+    return _Vocabulary(
+        "gpt2", tokens, merges, _byte_level(values, model, tokens, reference, where), {}, texts
+    )
+
+
+def _byte_level(
+    values: Mapping[str, Any], model: Mapping[str, Any], tokens: _Tokens, reference: Any, where: str
+) -> dict[str, Any]:
+    """Metadata of a vocabulary of bytes."""
+    found = parts(values.get("pre_tokenizer"), "pretokenizers")
+    if not any(part.get("type") == "ByteLevel" for part in found):
         raise UnsupportedError(f"{where}: neither byte_fallback nor a ByteLevel pre_tokenizer")
-    if any(part.get("add_prefix_space") for part in parts):
+    if any(part.get("add_prefix_space") for part in found if part.get("type") == "ByteLevel"):
         raise UnsupportedError(f"{where}: ByteLevel with add_prefix_space, supported: without")
-    for part in _parts(library.get("normalizer"), "normalizers"):
+    metadata: dict[str, Any] = {}
+    for part in parts(values.get("normalizer"), "normalizers"):
         if part.get("type") != "NFC":
             raise UnsupportedError(f"{where}: normalizer is {part.get('type')!r:.80}, supported: none or NFC")
-    pre = pretokenizers.name(
-        _parse(library, where), ignore_merges=bool(model.get("ignore_merges")), where=where
-    )
-    return "gpt2", tokens, merges, {"tokenizer.ggml.pre": pre}
+        metadata[OWN + "normalizers"] = ["nfc"]
+    lacking = {ALPHABET[byte] for byte in set(range(256)) - _NEVER_IN_UTF8} - set(tokens.ids())
+    if model.get("unk_token") is not None and lacking:
+        byte = min(ALPHABET.index(character) for character in lacking)
+        raise UnsupportedError(
+            f"{where}: unk_token stands for the byte 0x{byte:02X}, supported: a token for each byte"
+        )
+    ignore_merges = bool(model.get("ignore_merges"))
+    pre = pretokenizers.name(reference, ignore_merges=ignore_merges, where=where)
+    return metadata | {"tokenizer.ggml.pre": pre}
 
 
-def _scored(
-    tokens: _Tokens, merges: Sequence[str], library: Mapping[str, Any], model: Mapping[str, Any]
-) -> tuple[_Tokens, None, dict[str, Any]]:
-    """A vocabulary of merges of text, as sentencepiece has it: a token's score is minus its merge's rank."""
+def _mergeable(merges: Iterable[str], vocabulary: Iterable[str]) -> frozenset[str]:
+    """The texts that merging may give: single characters, and what the merges make of them."""
+    characters = (text for text in vocabulary if len(text) == 1)
+    return frozenset(merge.replace(" ", "", 1) for merge in merges).union(characters)
+
+
+def _score(tokens: _Tokens, merges: Sequence[str], model: Mapping[str, Any]) -> None:
+    """Scores a vocabulary of merges of text, as sentencepiece has it: minus the rank of the token's merge."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
         ranks.setdefault(merge.replace(" ", "", 1), rank)
@@ -146,44 +321,79 @@ def _scored(
             tokens.kinds[i] = UNKNOWN
         elif text is not None and len(text) > 1:
             tokens.scores[i] = -float(ranks[text]) if text in ranks else _UNREACHABLE
-    prefix = any(
-        part.get("type") == "Prepend" for part in _parts(library.get("normalizer"), "normalizers")
-    ) or any(
-        part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never") != "never"
-        for part in _parts(library.get("pre_tokenizer"), "pretokenizers")
-        if part.get("type") == "Metaspace"
-    )
-    return tokens, None, {"tokenizer.ggml.add_space_prefix": prefix}
 
 
-def _from_vocab_json(checkpoint: Checkpoint) -> _Tokens:
-    vocabulary = checkpoint.json("vocab.json")
-    if vocabulary is None:
-        raise FileError(
-            f"{checkpoint.folder}: no tokenizer, expected tokenizer.json, tokenizer.model, "
-            f"or vocab.json and merges.txt"
+def _spaces(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Metadata that says where a text's spaces become U+2581, and where one is put before it."""
+    steps: list[str] = []
+    for part in parts(values.get("normalizer"), "normalizers"):
+        kind = part.get("type")
+        if kind == "Prepend" and part.get("prepend") == SPACE:
+            steps.append("prepend_space")
+        elif kind == "Replace" and part.get("pattern") == {"String": " "} and part.get("content") == SPACE:
+            steps.append("escape_space")
+        elif kind == "NFC":
+            steps.append("nfc")
+        else:
+            raise UnsupportedError(
+                f"{where}: normalizer is {dict(part)!r:.120}, supported: NFC, Prepend and Replace that write "
+                f"spaces as {SPACE}"
+            )
+    prefix, escaped = "never", "escape_space" in steps
+    metadata: dict[str, Any] = {}
+    for part in parts(values.get("pre_tokenizer"), "pretokenizers"):
+        kind = part.get("type")
+        if kind == "Split" and part.get("pattern") == {"String": " "} and escaped:
+            continue  # there are no spaces left
+        if kind != "Metaspace" or part.get("replacement") != SPACE:
+            raise UnsupportedError(
+                f"{where}: pre_tokenizer is {dict(part)!r:.120}, supported with byte_fallback: Metaspace"
+            )
+        scheme = "always" if part.get("add_prefix_space", True) else "never"
+        scheme = part.get("prepend_scheme", scheme)
+        prefix = {"always": "unless_space", "first": "first"}.get(str(scheme), prefix)
+        metadata[OWN + "split_at_spaces"] = metadata.get(OWN + "split_at_spaces", False) or part.get(
+            "split", True
         )
-    return _vocabulary(vocabulary, f"{checkpoint.folder}/vocab.json")
+        escaped = True
+    if not escaped:
+        raise UnsupportedError(f"{where}: byte_fallback without {SPACE} for spaces, supported: with")
+    metadata["tokenizer.ggml.add_space_prefix"] = "prepend_space" in steps or prefix != "never"
+    metadata[OWN + "space_prefix"] = prefix
+    if steps:
+        metadata[OWN + "normalizers"] = steps
+    return metadata
 
 
-def _merges_txt(checkpoint: Checkpoint) -> list[str]:
+def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> _Vocabulary:
     text = checkpoint.text("merges.txt") or ""
     lines = [line for line in text.split("\n") if line and not line.startswith("#version")]
-    return _merges(lines, f"{checkpoint.folder}/merges.txt")
+    merges = _merges(lines, f"{checkpoint.folder}/merges.txt")
+    metadata: dict[str, Any] = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
+    # What cuts a text into words is no file here, but the class that transformers load.
+    of_class = str(settings.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer"
+    if of_class or checkpoint.config.get("model_type") in _MODELS_OF_QWEN:
+        metadata |= {"tokenizer.ggml.pre": "qwen2", OWN + "normalizers": ["nfc"]}
+    else:
+        metadata["tokenizer.ggml.pre"] = "gpt-2"
+    return _Vocabulary("gpt2", _vocabulary(vocab, f"{checkpoint.folder}/vocab.json"), merges, metadata, {})
 
 
 def _vocabulary(vocabulary: Any, where: str) -> _Tokens:
     """The tokens of an object that gives ids of texts."""
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise FormatError(f"{where}: vocab is {vocabulary!r:.80}, expected texts and ids")
-    for text, token in vocabulary.items():
-        if type(token) is not int or not 0 <= token < 2**24:
-            raise FormatError(f"{where}: id of {text!r:.80} is {token!r:.80}, expected 0 to 2^24")
-    if len(set(vocabulary.values())) < len(vocabulary):
-        raise FormatError(f"{where}: two texts of vocab have the same id")
+    ids: dict[int, str] = {}
+    for text, value in vocabulary.items():
+        token = whole(value)
+        if token is None or not 0 <= token < _MAX_ID:
+            raise FormatError(f"{where}: id of {text!r:.80} is {value!r:.80}, expected 0 to 2^24")
+        if token in ids:
+            raise FormatError(f"{where}: {ids[token]!r:.80} and {text!r:.80} of vocab have the same id")
+        ids[token] = text
     tokens = _Tokens([], [], [])
-    for text, token in sorted(vocabulary.items(), key=lambda pair: pair[1]):
-        tokens.put(token, text, NORMAL)
+    for token in sorted(ids):
+        tokens.put(token, ids[token], NORMAL, 0.0)
     return tokens
 
 
@@ -200,119 +410,52 @@ def _merges(merges: Any, where: str) -> list[str]:
     return pairs
 
 
-def _put_added(
-    tokens: _Tokens, checkpoint: Checkpoint, library: Mapping[str, Any] | None, settings: Mapping[str, Any]
-) -> None:
-    """Tokens that are looked for before anything else; those that are special carry no text of their own."""
-    entries: list[tuple[Any, Any, Any]] = []
-    for text, token in (checkpoint.json("added_tokens.json") or {}).items():
-        entries.append((token, text, False))
-    for entry in _objects((library or {}).get("added_tokens")):
-        entries.append((entry.get("id"), entry.get("content"), entry.get("special")))
+def _decoder(settings: Mapping[str, Any], checkpoint: Checkpoint) -> dict[int, Mapping[str, Any]]:
+    """`added_tokens_decoder`: added tokens by their ids."""
+    found: dict[int, Mapping[str, Any]] = {}
     decoder = settings.get("added_tokens_decoder")
     for token, entry in decoder.items() if isinstance(decoder, dict) else ():
-        if isinstance(entry, dict) and token.isdecimal():
-            entries.append((int(token), entry.get("content"), entry.get("special")))
-    added: dict[int, tuple[str, bool]] = {}
-    for token, text, special in entries:
-        if type(token) is not int or not 0 <= token < 2**24 or not isinstance(text, str):
-            raise FormatError(f"{checkpoint.folder}: added token {text!r:.80} has id {token!r:.80}")
-        added[token] = (text, bool(special))
-    for token, (text, special) in sorted(added.items()):
-        known = tokens.kinds[token] if token < len(tokens.kinds) else UNUSED
-        if known in (UNKNOWN, BYTE) and tokens.texts[token] == text:
-            continue
-        tokens.put(token, text, CONTROL if special else USER_DEFINED)
+        where = f"{checkpoint.folder}/tokenizer_config.json"
+        if not token.isdecimal() or not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+            raise FormatError(f"{where}: added token {entry!r:.80} has id {token!r:.80}")
+        found[int(token)] = entry
+    return found
 
 
-def _special_ids(checkpoint: Checkpoint, tokens: _Tokens, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Ids by role: named in tokenizer_config.json, else numbered by the model's configuration."""
-    generation = checkpoint.json("generation_config.json") or {}
-    metadata = {}
-    for role, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
-        text = settings.get(f"{role}_token")
-        token = tokens.id(text["content"] if isinstance(text, dict) and "content" in text else text)
-        for source in (checkpoint.config, generation):
-            if token is None:
-                number = source.get(f"{role}_token_id")
-                number = number[0] if isinstance(number, list) and number else number
-                token = number if type(number) is int and 0 <= number < len(tokens.texts) else None
-        if token is not None:
-            metadata[f"tokenizer.ggml.{key}_token_id"] = np.uint32(token)
-    return metadata
-
-
-def _added_around(library: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a text begins with BOS and ends with EOS: tokenizer_config.json, else the template."""
-    metadata = {}
-    for part in _parts((library or {}).get("post_processor"), "processors"):
-        if part.get("type") == "TemplateProcessing":
-            kinds = [next(iter(item), "") for item in _objects(part.get("single"))]
-            around = (kinds[:1], kinds[-1:])
-            for role, kind in zip(("bos", "eos"), around, strict=True):
-                metadata[f"tokenizer.ggml.add_{role}_token"] = kind == ["SpecialToken"]
-    for role in ("bos", "eos"):
-        if type(settings.get(f"add_{role}_token")) is bool:
-            metadata[f"tokenizer.ggml.add_{role}_token"] = settings[f"add_{role}_token"]
-    if library is not None:
-        for role in ("bos", "eos"):
-            metadata.setdefault(f"tokenizer.ggml.add_{role}_token", False)
-    return metadata
-
-
-def _templates(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The chat template, and others by their names."""
-    found = checkpoint.text("chat_template.jinja")
-    found = (checkpoint.json("chat_template.json") or {}).get("chat_template") if found is None else found
-    found = settings.get("chat_template") if found is None else found
-    if isinstance(found, str):
-        return {"tokenizer.chat_template": found}
-    named = {str(entry.get("name")): str(entry.get("template")) for entry in _objects(found)}
-    metadata: dict[str, Any] = {
-        "tokenizer.chat_template" if name == "default" else f"tokenizer.chat_template.{name}": template
-        for name, template in named.items()
+def _added_without_library(
+    checkpoint: Checkpoint,
+    tokens: _Tokens,
+    settings: Mapping[str, Any],
+    names: Mapping[str, Mapping[str, Any]],
+) -> dict[int, _Added]:
+    """Tokens that files beside a vocabulary add to it, and those that it says are special itself."""
+    added = {
+        token: _Added(text, kind != USER_DEFINED, 0)
+        for token, (text, kind) in enumerate(zip(tokens.texts, tokens.kinds, strict=True))
+        if text is not None and kind in (UNKNOWN, CONTROL, USER_DEFINED)
     }
-    others = [name for name in named if name != "default"]
-    return metadata | ({"tokenizer.chat_templates": others} if others else {})
+    where = f"{checkpoint.folder}/added_tokens.json"
+    special = {str(entry["content"]) for entry in names.values()}
+    for text, value in (checkpoint.json("added_tokens.json") or {}).items():
+        number = whole(value)
+        if number is None or not 0 <= number < _MAX_ID:
+            raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
+        added[number] = _Added(text, text in special, 0)
+    for token, entry in _decoder(settings, checkpoint).items():
+        added[token] = _Added(str(entry["content"]), bool(entry.get("special")), _flags(entry) & ~NORMALIZED)
+    ids = tokens.ids() | {entry.text: token for token, entry in added.items()}
+    for named in names.values():
+        found = ids.get(str(named["content"]))
+        if found is not None:
+            flags = added[found].flags if found in added else _flags(named) & ~NORMALIZED
+            added[found] = _Added(str(named["content"]), True, flags)
+    return {token: entry for token, entry in added.items() if entry.text}
 
 
-def _parts(value: Any, key: str) -> list[Mapping[str, Any]]:
-    """A normalizer, pre-tokenizer or processor, or all of a sequence of them."""
-    if not isinstance(value, dict):
-        return []
-    return _objects(value.get(key)) if value.get("type") == "Sequence" else [value]
+def _options(token: Any) -> dict[str, Any]:
+    """The options of a token of the library."""
+    return {option: getattr(token, option) for option in _OPTIONS}
 
 
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    """The objects in a list; what is no list holds none."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
-def _parse(library: Mapping[str, Any], where: str) -> Any:
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(json.dumps(library))
-    except Exception as error:  # the library's own, which has no class
-        raise FormatError(f"{where}: cannot be read: {error}") from error
-
-
-def _compare(metadata: Mapping[str, Any], library: Mapping[str, Any], where: str) -> None:
-    """Raises UnsupportedError if the file's tokenizer gives other ids than the checkpoint's."""
-    from clarion.tokenizer import Tokenizer
-
-    ours, theirs = Tokenizer.from_metadata(_plain(metadata)), _parse(library, where)
-    for text in pretokenizers.COMMON.split("\n\t"):
-        found = ours.encode(text, add_special=False)
-        expected = theirs.encode(text, add_special_tokens=False).ids
-        if found != expected:
-            i = next((i for i, pair in enumerate(zip(found, expected)) if pair[0] != pair[1]), 0)  # noqa: B905
-            raise UnsupportedError(
-                f"{where}: as metadata it gives other tokens: {found[i : i + 4]} for {expected[i : i + 4]}, "
-                f"after {theirs.decode(expected[:i])[-20:]!r}"
-            )
-
-
-def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """numpy's numbers as Python's, as a file gives them."""
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in metadata.items()}
+def _flags(options: Mapping[str, Any]) -> int:
+    return sum(flag for option, flag in _OPTIONS.items() if options.get(option))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
+from statistics import median
 from types import ModuleType
 
 import numpy as np
@@ -12,6 +14,7 @@ import numpy as np
 from clarion._native import files
 from clarion.devices.hierarchy import hierarchy
 from clarion.devices.isa import choose, native
+from clarion.devices.load import BUSY_SHARE, Snapshot, others
 from clarion.devices.memory import memory
 from clarion.devices.record import Rates, Record, stored, this_machine
 from clarion.devices.threads import default_threads, most_threads
@@ -19,6 +22,7 @@ from clarion.devices.threads import default_threads, most_threads
 _MIB = 1 << 20
 _ROUNDS = 3
 _SECONDS = 0.2
+_MOST_SPREAD = 0.3  # of rounds; 2 to 10% on machines that rest
 _Q4_K, _BLOCK, _BLOCK_BYTES = 12, 256, 144
 _WIDTH = 4096  # of the matrices, rows and columns: those of a model of 8 billion parameters
 _PROMPT = 64  # tokens
@@ -48,15 +52,42 @@ def peaks(threads: int, isa: str, seconds: float = 0.25) -> tuple[float, float]:
     return bandwidth(threads, isa, seconds), multiply_peak(threads, isa, seconds)
 
 
-def measure(isa: str | None = None, progress: Callable[[str], None] = lambda _: None) -> Record:
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was measured, and under which circumstances.
+
+    Attributes:
+        others: processors that other programs had meanwhile, on average; None where the system does not say.
+        processors: that this process may use.
+        spread: how far the rounds were apart, as a part of the best one: the median over all rates.
+    """
+
+    record: Record
+    others: float | None
+    processors: int
+    spread: float
+
+    @property
+    def disturbed(self) -> str:
+        """Why the figures are not those of this machine; empty where nothing says so."""
+        if self.others is not None and self.others > BUSY_SHARE * self.processors:
+            return f"other programs took {self.others:.1f} of {self.processors} processors meanwhile"
+        if self.spread > _MOST_SPREAD:
+            return f"the rounds are {self.spread:.0%} apart, as where other programs take processors"
+        return ""
+
+
+def measure(isa: str | None = None, progress: Callable[[str], None] = lambda _: None) -> Measurement:
     """Measures all rates, in turns, for one thread up to all that this process may have: some ten seconds.
 
     Of three rounds the best counts: whatever else runs on the machine only takes away.
     """
     module = choose(isa).name
     counts = _counts()
-    best: dict[int, list[float]] = {threads: [0.0] * 4 for threads in counts}
+    rounds: dict[int, list[tuple[float, ...]]] = {threads: [] for threads in counts}
     with_weights = _Products(native(module))
+    processors = hierarchy().processors
+    began = Snapshot.now(processors)
     for turn in range(_ROUNDS):
         for threads in counts:
             progress(f"round {turn + 1} of {_ROUNDS}, {threads} threads")
@@ -65,9 +96,13 @@ def measure(isa: str | None = None, progress: Callable[[str], None] = lambda _: 
                 multiply_peak(threads, module, _SECONDS),
                 *with_weights.rates(threads),
             )
-            best[threads] = [max(pair) for pair in zip(best[threads], found, strict=True)]
-    rates = tuple(Rates(threads, *values) for threads, values in best.items())
-    return Record(this_machine(module), date.today().isoformat(), rates)
+            rounds[threads].append(found)
+    busy = others(began, Snapshot.now(processors))
+    columns = {threads: list(zip(*found, strict=True)) for threads, found in rounds.items()}
+    rates = tuple(Rates(threads, *map(max, values)) for threads, values in columns.items())
+    spreads = [1 - min(values) / max(values) for found in columns.values() for values in found]
+    record = Record(this_machine(module), date.today().isoformat(), rates)
+    return Measurement(record, busy, len(processors), median(spreads))
 
 
 def _counts() -> list[int]:

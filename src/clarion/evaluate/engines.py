@@ -89,6 +89,18 @@ class ExactEngine:
         self._stack.close()
 
 
+def require_llama_cpp() -> Any:
+    """The module llama_cpp.
+
+    Raises:
+        UnsupportedError: llama-cpp-python is not installed.
+    """
+    try:
+        return importlib.import_module("llama_cpp")
+    except ImportError as error:
+        raise UnsupportedError("llama-cpp-python is not installed; pip install llama-cpp-python") from error
+
+
 class LlamaCppEngine:
     """llama.cpp, through llama-cpp-python.
 
@@ -100,12 +112,7 @@ class LlamaCppEngine:
     def __init__(
         self, path: Path, context: int, *, threads: int | None = None, kv: str | None = None
     ) -> None:
-        try:
-            llama_cpp: Any = importlib.import_module("llama_cpp")
-        except ImportError as error:
-            raise UnsupportedError(
-                "llama-cpp-python is not installed; pip install llama-cpp-python"
-            ) from error
+        llama_cpp = require_llama_cpp()
         formats = CacheFormats.parse(kv or "f16")
         keys, values = (
             getattr(llama_cpp, f"GGML_TYPE_{name.upper()}") for name in (formats.keys, formats.values)
@@ -137,6 +144,11 @@ class LlamaCppEngine:
             except RuntimeError as error:
                 raise ClarionError(f"llama.cpp: {error}") from error
             take(i, 0, np.array(self._model.scores[chunk.first : len(chunk.tokens)], np.float32))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Its own ids of a text, without any that stand around it."""
+        found: list[int] = self._model.tokenize(text.encode(), add_bos=False, special=False)
+        return found
 
     def close(self) -> None:
         self._model.close()

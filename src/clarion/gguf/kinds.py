@@ -94,7 +94,10 @@ def sentence(kind: Kind, wanted: str) -> str:
 
 def missing(path: Path) -> FileError:
     """The error for a model that is not there."""
-    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{_instead(path)}")
+    from clarion.names import advice
+
+    what = f"; {advice(os.fspath(path))}" if advice(os.fspath(path)) else meant(path)
+    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{what}")
 
 
 def incomplete(path: Path, what: str, detail: str) -> FormatError:
@@ -281,7 +284,7 @@ def _piece(look: _Look) -> Kind | None:
 
 def _text(look: _Look) -> Kind | None:
     if look.head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return Kind("a text in UTF-16", "save it in UTF-8")
+        return Kind("a text in UTF-16", "save it in UTF-8", stands_in=True)
     if not _is_text(look.head):
         return None
     text = look.head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -371,7 +374,10 @@ def _folder_advice(path: Path, names: list[str]) -> str:
 def no_checkpoint(path: Path) -> FileError:
     """The error for a folder without config.json, or for a file, in the place of a checkpoint."""
     if path.is_dir():
-        names = sorted(os.listdir(path))
+        try:
+            names = sorted(os.listdir(path))
+        except OSError as error:
+            return FileError(f"{path}: cannot be read: {error.strerror}")
         models = [name for name in names if name.endswith(".gguf")]
         if models:
             model = _shell(path / models[0])
@@ -402,11 +408,9 @@ def _whole_of(path: Path) -> str | None:
     return None if match is None else shlex.quote(match[1])
 
 
-def _instead(path: Path) -> str:
+def meant(path: Path) -> str:
     """What may be meant by the name of a file that is not there."""
     text = os.fspath(path)
-    if re.match(r"https?:/", text):
-        return ": this is an address; download the file first"
     for suffix in (*_UNFINISHED, ".aria2"):
         if os.path.exists(text + suffix):
             return f": there is {text + suffix}, an unfinished download"

@@ -130,7 +130,8 @@ def _map(path: Path) -> Any:
         if path.is_dir():
             from clarion.gguf.kinds import instead
 
-            raise FileError(f"{path}: cannot be opened: {error}: {instead(path, 'a model')}") from None
+            found = instead(path, "a model")
+            raise FileError(f"{path}: cannot be opened: {error}{found and f': {found}'}") from None
         raise FileError(f"{path}: cannot be opened: {error}") from error
 
 

@@ -7,13 +7,16 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from clarion.errors import FileError
 from clarion.gguf.texts import size_text
 
 
-def check_writable(path: str | os.PathLike[str], n_bytes: int = 0) -> None:
+def check_writable(
+    path: str | os.PathLike[str], n_bytes: int = 0, reads: Iterable[str | os.PathLike[str]] = ()
+) -> None:
     """Raises FileError if a file cannot be written there, as files are written here: beside it, then renamed.
 
     A file beside `path` is made and removed, for only that tells: permissions, read-only file systems and
@@ -21,6 +24,7 @@ def check_writable(path: str | os.PathLike[str], n_bytes: int = 0) -> None:
 
     Args:
         n_bytes: that the file will have, if that is known; the disk must have room for them.
+        reads: files that must not be replaced, for they are read.
     """
     text = os.fspath(path)
     if not text:
@@ -28,6 +32,8 @@ def check_writable(path: str | os.PathLike[str], n_bytes: int = 0) -> None:
     path = Path(text)
     try:
         _check_place(path, text)
+        if any(os.path.exists(other) and path.exists() and path.samefile(other) for other in reads):
+            raise FileError(f"{text}: cannot be written: it is what is read; write to another file")
         _check_folder(path)
         free = _free_bytes(path.parent)
     except ValueError as error:  # a NUL in the name

@@ -21,6 +21,7 @@ class RankedMerges:
         self._vocabulary = vocabulary
         self._ids = vocabulary.ids
         self._rules = rules
+        self._unmerged = frozenset(settings.unmerged_tokens)
         self._lowercase = settings.lowercase
         self._merging = settings.fields.merging("tokenizer.ggml.merges", "tokenizer.ggml.tokens")
         self._encode_word: WordCache[str] = WordCache(self._merge)
@@ -40,7 +41,7 @@ class RankedMerges:
             word = word.encode().decode("latin-1").translate(ALPHABET)
         if self._rules.ignore_merges or (self._rules.ignore_merges_of_newlines and not word.strip("\n")):
             token = self._ids.get(word)
-            if token is not None:
+            if token is not None and token not in self._unmerged:
                 return [token]
         found = [
             token if token >= 0 else self._byte_token(-1 - token) for token in self._merging.encode(word)

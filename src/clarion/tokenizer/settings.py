@@ -15,6 +15,9 @@ from clarion.tokenizer.pretokenizer import Pretokenizer
 if TYPE_CHECKING:
     from clarion._native.files import Merging
 
+OWN: Final = "tokenizer.clarion."  # begins the keys that only Clarion writes and reads
+NORMALIZERS: Final = ("nfc", "prepend_space", "escape_space")
+SPACE_PREFIXES: Final = ("always", "unless_space", "first", "never")
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
 _brief = reprlib.Repr()
 _brief.maxstring = _brief.maxother = 80
@@ -68,6 +71,21 @@ class Fields:
             return default if default is not None and default < n_tokens else None
         if not 0 <= value < n_tokens:
             raise self.error(key, value, f"an id below the vocabulary's {n_tokens}")
+        return value
+
+    def tokens(self, key: str, n_tokens: int) -> tuple[int, ...] | None:
+        """An array of token ids below `n_tokens`, or None where the key is missing."""
+        values = self.ints(key, 0)
+        for value in values or ():
+            if not 0 <= value < n_tokens:
+                raise self.error(key, f"an array with {value}", f"ids below the vocabulary's {n_tokens}")
+        return None if values is None else tuple(values)
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str | None:
+        """One of the strings, or None where the key is missing."""
+        value = self.text(key)
+        if value is not None and value not in allowed:
+            raise self.unsupported(f"{key} is {brief(value)}; known are {', '.join(allowed)}")
         return value
 
     def sequence(self, key: str) -> Sequence[Any] | None:
@@ -204,6 +222,14 @@ class Settings:
     lowercase: bool
     strip_accents: bool
     chat_template: str | None
+    before: tuple[int, ...] | None  # what stands before a text, in the place of BOS
+    after: tuple[int, ...] | None  # what stands after it, in the place of EOS
+    added_tokens: tuple[tuple[int, int], ...] | None  # ids and flags of tokens to look for in texts
+    unmerged_tokens: tuple[int, ...]  # those that merging never gives, whatever their texts
+    end_tokens: tuple[int, ...]  # those that end generation beside the ones with roles
+    normalizers: tuple[str, ...]  # of NORMALIZERS: what is done to a text between two tokens
+    space_prefix: str  # of SPACE_PREFIXES: where a space is put before a text
+    split_at_spaces: bool  # whether each space begins a word
 
     @classmethod
     def read(cls, fields: Fields) -> Settings:
@@ -230,13 +256,28 @@ class Settings:
             raise fields.error("tokenizer.ggml.tokens", "missing or empty", "an array of strings")
         n_tokens = len(tokens)
 
+        has_defaults = fields.flag(OWN + "default_token_ids", True)
+
         def token(key: str, default_id: int | None) -> int | None:
+            default_id = default_id if has_defaults else None
             return fields.token(f"tokenizer.ggml.{key}_token_id", n_tokens, default_id)
 
         def add(kind: str, default_flag: bool) -> bool:
             stored = fields.flag(f"tokenizer.ggml.add_{kind}_token", default_flag)
             return default_flag if default.flags_are_fixed else stored
 
+        add_space_prefix = fields.flag(
+            "tokenizer.ggml.add_space_prefix", default.add_space_prefix
+        ) and model in ("llama", "t5")
+        prefix = fields.choice(OWN + "space_prefix", SPACE_PREFIXES)
+        normalizers = tuple(fields.strings(OWN + "normalizers") or ())
+        for name in normalizers:
+            if name not in NORMALIZERS:
+                known = ", ".join(NORMALIZERS)
+                raise fields.unsupported(f"{OWN}normalizers holds {brief(name)}; known are {known}")
+        before, after = (fields.tokens(f"{OWN}{side}_token_ids", n_tokens) for side in ("before", "after"))
+        if before is not None or after is not None:
+            before, after = before or (), after or ()
         lowercase = fields.flag("tokenizer.ggml.normalizer.lowercase", rules is None)
         return cls(
             fields=fields,
@@ -251,12 +292,19 @@ class Settings:
             or bool(rules and rules.always_add_bos),
             add_eos=add("eos", default.add_eos),
             add_separator=default.add_separator,
-            add_space_prefix=fields.flag("tokenizer.ggml.add_space_prefix", default.add_space_prefix)
-            and model in ("llama", "t5"),
+            add_space_prefix=add_space_prefix,
             remove_extra_spaces=fields.flag("tokenizer.ggml.remove_extra_whitespaces", False),
             lowercase=lowercase,
             strip_accents=fields.flag("tokenizer.ggml.normalizer.strip_accents", lowercase),
             chat_template=fields.text("tokenizer.chat_template"),
+            before=before,
+            after=after,
+            added_tokens=_added_tokens(fields, n_tokens),
+            unmerged_tokens=fields.tokens(OWN + "unmerged_token_ids", n_tokens) or (),
+            end_tokens=fields.tokens(OWN + "end_token_ids", n_tokens) or (),
+            normalizers=normalizers,
+            space_prefix=prefix or ("always" if add_space_prefix else "never"),
+            split_at_spaces=fields.flag(OWN + "split_at_spaces", False),
         )
 
     @property
@@ -265,3 +313,11 @@ class Settings:
         return (
             self.add_space_prefix or self.model == "bert" or (self.model == "t5" and self.remove_extra_spaces)
         )
+
+
+def _added_tokens(fields: Fields, n_tokens: int) -> tuple[tuple[int, int], ...] | None:
+    ids = fields.tokens(OWN + "added_token_ids", n_tokens)
+    if ids is None:
+        return None
+    flags = fields.ints(OWN + "added_token_flags", len(ids))
+    return tuple(zip(ids, flags or (0,) * len(ids), strict=False))

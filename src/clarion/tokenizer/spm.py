@@ -11,6 +11,7 @@ from clarion.tokenizer.settings import Settings
 from clarion.tokenizer.vocabulary import SPACE, Vocabulary
 
 _WORD = re.compile(f"{SPACE}*[^{SPACE}]+|{SPACE}+")
+_WORD_OF_ONE_SPACE = re.compile(f"{SPACE}[^{SPACE}]*|[^{SPACE}]+")
 
 
 class ScoredMerges:
@@ -23,14 +24,25 @@ class ScoredMerges:
     def __init__(self, vocabulary: Vocabulary, settings: Settings) -> None:
         self._vocabulary = vocabulary
         self._ids = vocabulary.ids
+        if settings.unmerged_tokens:
+            unmerged = {vocabulary.texts[token] for token in settings.unmerged_tokens}
+            self._ids = {text: token for text, token in vocabulary.ids.items() if text not in unmerged}
         self._costs = [-score for score in vocabulary.scores]
-        self._prefix = " " if settings.add_space_prefix else ""
-        self._one_word = any(SPACE in text.lstrip(SPACE) for text in vocabulary.texts)
+        self._prefix = settings.space_prefix
+        self._split_at_spaces = settings.split_at_spaces
+        self._one_word = any(SPACE in text.lstrip(SPACE) for text in self._ids)
         self._encode_word: WordCache[str] = WordCache(self._merge)
 
     def encode(self, text: str, after_special: bool) -> list[int]:
-        text = ((self._prefix if after_special else "") + text).replace(" ", SPACE)
-        words = [text] if self._one_word else _WORD.findall(text)
+        text = text.replace(" ", SPACE)
+        if after_special and (
+            self._prefix == "always" or (self._prefix != "never" and not text.startswith(SPACE))
+        ):
+            text = SPACE + text
+        if self._split_at_spaces:
+            words = _WORD_OF_ONE_SPACE.findall(text)
+        else:
+            words = [text] if self._one_word else _WORD.findall(text)
         return [token for word in words for token in self._encode_word(word)]
 
     def _merge(self, word: str) -> list[int]:

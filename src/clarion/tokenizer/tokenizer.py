@@ -12,7 +12,7 @@ from clarion.errors import TokenizerError
 from clarion.tokenizer.encoder import Encoder
 from clarion.tokenizer.pieces import Pieces
 from clarion.tokenizer.settings import Fields, Settings
-from clarion.tokenizer.special import SpecialTokens
+from clarion.tokenizer.special import Splitter, splitter
 from clarion.tokenizer.vocabulary import SPECIAL, Vocabulary
 
 
@@ -24,7 +24,8 @@ class Tokenizer:
         vocab_size: the number of tokens.
         chat_template: the file's chat template that has no name, or None.
 
-    Threads may share it. The ids are those that llama.cpp gives for the same file and text.
+    Threads may share it. The ids are those that llama.cpp gives for the same file and text, unless the file
+    has keys of Clarion's own, which say what a checkpoint does otherwise.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -74,20 +75,28 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise TokenizerError(f"character {error.start} of the text is half a surrogate pair") from None
-        settings = self._settings
         tokens = list(self.before) if add_special else []
         after_special = True
+        only_first = self._settings.space_prefix == "first"
         for part in self._special_tokens.split(text, parse_special):
             if isinstance(part, int):
                 tokens.append(part)
             else:
                 tokens += self._encoder.encode(part, after_special)
-            after_special = isinstance(part, int)
-        if add_special and settings.add_eos:
-            tokens.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
-        if add_special and settings.add_separator:
-            tokens.append(_required(settings.separator, "model", "seperator_token_id"))
-        return tokens
+            after_special = isinstance(part, int) and not only_first
+        return [*tokens, *self._after] if add_special else tokens
+
+    def control_tokens(self, text: str) -> list[str]:
+        """The names of control tokens that a text holds, each once, in their order.
+
+        They are characters to `encode`, unless it is told to `parse_special`.
+        """
+        found = [part for part in self._special_tokens.split(text, True) if isinstance(part, int)]
+        return list(
+            dict.fromkeys(
+                self.piece(token).decode("utf-8", "replace") for token in found if self.is_special(token)
+            )
+        )
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of ids: the inverse of `encode`. Bytes that are no UTF-8 become U+FFFD.
@@ -150,6 +159,8 @@ class Tokenizer:
         Raises:
             TokenizerError: the file asks for a token that it does not have.
         """
+        if self._settings.before is not None:
+            return self._settings.before
         if not self._settings.add_bos:
             return ()
         return (_required(self._settings.bos, "add_bos_token", "bos_token_id"),)
@@ -167,9 +178,22 @@ class Tokenizer:
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self._settings)
 
+    @property
+    def _after(self) -> Sequence[int]:
+        """The tokens that `encode` puts after a text."""
+        settings = self._settings
+        if settings.after is not None:
+            return settings.after
+        after = []
+        if settings.add_eos:
+            after.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
+        if settings.add_separator:
+            after.append(_required(settings.separator, "model", "seperator_token_id"))
+        return after
+
     @cached_property
-    def _special_tokens(self) -> SpecialTokens:
-        return SpecialTokens(self._vocabulary)
+    def _special_tokens(self) -> Splitter:
+        return splitter(self._vocabulary, self._settings)
 
     @cached_property
     def _encoder(self) -> Encoder:

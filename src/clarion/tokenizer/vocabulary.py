@@ -89,7 +89,7 @@ class Vocabulary:
         self.attributes = bytearray(map(_ATTRIBUTE_OF_TYPE.get, types[:n_tokens], repeat(0)))
         # What the types say in the file decides which tokens a unigram vocabulary may use.
         self.file_attributes = bytes(self.attributes)
-        self.end_tokens = frozenset(self._resolve_roles(settings))
+        self.end_tokens = frozenset(self._resolve_roles(settings)) | frozenset(settings.end_tokens)
         self.strip_left, self.strip_right = self._resolve_stripping(settings)
 
     def special_tokens(self, parse_special: bool) -> list[int]:

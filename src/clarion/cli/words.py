@@ -1,0 +1,95 @@
+"""What the first words mean: a command, a model, a text, or something that is not there."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Sequence
+
+import click
+
+from clarion.cli.suggest import nearest
+
+_BY_HAND = (
+    "fetch the .gguf file by hand; a checkpoint of Hugging Face's hub becomes one with "
+    "clarion convert OWNER/NAME OUT.gguf"
+)
+_NO_STORE = "there is no store of models: a model is a file, named by its path"
+# Commands of other programs, those that are to come first, and what to do today.
+ELSEWHERE = {
+    "chat": "conversations are not there yet; clarion run MODEL -p TEXT answers one turn of chat",
+    "serve": "the HTTP server is not there yet; in Python, clarion.load serves many threads at once",
+    "pull": f"downloading is not there yet: {_BY_HAND}",
+    **dict.fromkeys(("server", "start"), "the HTTP server is not there yet (it will be clarion serve)"),
+    **dict.fromkeys(("download", "get", "fetch", "install"), f"downloading is not there yet: {_BY_HAND}"),
+    **dict.fromkeys(("list", "ls", "ps", "rm", "cp", "create", "stop", "push"), _NO_STORE),
+    **dict.fromkeys(("show", "info", "dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),
+    **dict.fromkeys(("generate", "complete", "completion", "cli", "main", "prompt"), "use clarion run"),
+    **dict.fromkeys(("perplexity", "ppl", "evaluate", "kld"), "use clarion eval"),
+    **dict.fromkeys(("validate", "verify", "test"), "use clarion check MODEL"),
+    **dict.fromkeys(("benchmark", "speed"), "use clarion bench"),
+    **dict.fromkeys(("tokenise", "detokenize", "tokens"), "use clarion tokenize"),
+    **dict.fromkeys(("gguf-split", "shard"), "use clarion split, or clarion merge"),
+    **dict.fromkeys(("embed", "embedding", "embeddings"), "embeddings are not implemented yet"),
+}
+
+
+def command_line(words: Sequence[str], commands: Collection[str], options: Collection[str]) -> list[str]:
+    """The words with a command before them.
+
+    `clarion MODEL.gguf ...`, `clarion -m FILE ...` and `clarion "a text"` mean `clarion run ...`;
+    `help [COMMAND]` and `version` are options.
+
+    Args:
+        commands: those that there are.
+        options: those that stand before a command.
+
+    Raises:
+        click.UsageError: the first word is none of these.
+    """
+    words = list(words)
+    if words and words[0] == "--debug" and len(words) > 1:  # it belongs to the command
+        words = [words[1], words[0], *words[2:]]
+    if not words or words[0] in commands or words[0] in options:
+        return words
+    first = words[0]
+    if first == "help":
+        return _help(words[1:], commands)
+    if first in ("version", "-V"):
+        return ["--version"]
+    if first.lower() not in ELSEWHERE and (
+        _names_a_model(first) or first.startswith("-") or re.search(r"\s", first.strip())
+    ):
+        return ["run", *words]
+    raise click.UsageError(_unknown(first, commands))
+
+
+def _help(words: Sequence[str], commands: Collection[str]) -> list[str]:
+    if not words:
+        return ["--help"]
+    if words[0] in commands:
+        return [words[0], "--help"]
+    raise click.UsageError(_unknown(words[0], commands))
+
+
+def _names_a_model(word: str) -> bool:
+    return word.lower().endswith(".gguf") or os.path.isfile(word)
+
+
+def _unknown(word: str, commands: Collection[str]) -> str:
+    """No such command, what was meant, and the list."""
+    from clarion.names import looks_like_a_model, missing
+
+    what = f"No such command {word!r}"
+    if word.lower() in ELSEWHERE:
+        hint = ELSEWHERE[word.lower()]
+    elif (meant := nearest(word, [*commands, "help", "version"])) is not None and word:
+        hint = f"did you mean {meant}?"
+    elif looks_like_a_model(word):
+        hint = f"as a model: {missing(word)}"
+    elif word.strip():
+        hint = f"a text to continue stands after run: clarion run {word}"
+    else:
+        hint = "it is empty"
+    end = "" if hint.endswith("?") else ";"
+    return f"{what}: {hint}{end} commands: {', '.join(commands)}"

@@ -1,0 +1,37 @@
+"""The small files of a checkpoint as text and as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clarion.convert.recognise import BOM, described
+from clarion.convert.safetensors import parse_json
+from clarion.errors import FormatError
+
+
+def text(raw: bytes, where: str) -> str:
+    """The text, without a byte order mark, every line ended with a newline alone.
+
+    Raises:
+        FormatError: not UTF-8.
+    """
+    try:
+        found = raw.removeprefix(BOM).decode()
+    except UnicodeDecodeError as error:
+        what = described(raw)
+        raise FormatError(
+            f"{where}: offset {error.start}: not UTF-8" if what is None else f"{where} {what}, expected UTF-8"
+        ) from None
+    return found.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def json(raw: bytes, where: str) -> dict[str, Any]:
+    """The JSON object, a byte order mark before it or not.
+
+    Raises:
+        FormatError: anything else.
+    """
+    what = described(raw)
+    if what is not None:
+        raise FormatError(f"{where} {what}, expected JSON")
+    return parse_json(raw.removeprefix(BOM), where)

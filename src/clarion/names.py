@@ -1,0 +1,98 @@
+"""What people call models: addresses, names of hubs, families. Clarion opens files; here it says so.
+
+Nothing is looked up: a name is told by its letters, and by what lies in the folders that it could name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# Of files that hold models or what belongs to them.
+_ENDINGS = (".gguf", ".ggml", ".bin", ".safetensors", ".pt", ".pth", ".onnx", ".tflite", ".json", ".txt")
+_ADDRESS = re.compile(
+    r"[a-z][a-z0-9+.-]+:/|(www\.|hf\.co/|huggingface\.co/|ollama\.com/|modelscope\.cn/)", re.I
+)
+_NAME = re.compile(r"[\w./:@~-]+", re.ASCII)
+_HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<rest>[:@][\w./-]+)?")
+_TAG = re.compile(r"[A-Za-z0-9][\w.-]*:[A-Za-z0-9][\w.-]*")
+# In whatever word they stand, these mean models.
+_FAMILIES = re.compile(
+    r"llama|mistral|mixtral|qwen|qwq|deepseek|smollm|codestral|devstral|starcoder|minicpm|internlm|chatglm"
+    r"|nemotron|olmo|exaone|bitnet|gguf|ggml"
+)
+# These as a whole; the others are words of the language too, unless a dash joins them to something.
+_SHORT_FAMILIES = frozenset({"gemma", "phi", "gpt", "glm"})
+_JOINED_FAMILIES = _SHORT_FAMILIES | {
+    *("falcon", "granite", "yi", "orca", "vicuna", "zephyr", "hermes", "dolphin", "command", "bloom", "opt"),
+    *("mpt", "kimi", "grok", "solar", "aya", "dbrx", "jamba", "rwkv", "mamba", "pythia", "instruct", "chat"),
+}
+
+_DOWNLOAD = "nothing is downloaded yet: fetch the .gguf file by hand and give its path"
+
+
+def looks_like_a_model(word: str) -> bool:
+    """Whether one word, where a text could stand, is rather meant to name a model or a file.
+
+    A text rarely is one word with a digit, a slash, or a dot or colon inside; "Hello", "Title:", "Wait..."
+    and "2+2=" are texts, and so is whatever has a space.
+    """
+    if _ADDRESS.match(word):
+        return True
+    if not _NAME.fullmatch(word):
+        return False
+    if re.search(r"[0-9/~]|[.:](?=[^\W_])", word):
+        return True
+    lower = word.lower().strip(".:")
+    parts = re.split(r"[-_]", lower)
+    known = _JOINED_FAMILIES if len(parts) > 1 else _SHORT_FAMILIES
+    return bool(_FAMILIES.search(lower)) or any(part in known for part in parts)
+
+
+def missing(name: str) -> str:
+    """Why there is no model of this name, and what to do: for a path that does not exist."""
+    if name == "-":
+        return "a model cannot be read from standard input"
+    if _ADDRESS.match(name):
+        return advice(name)
+    from clarion.gguf.kinds import meant
+
+    return f"no such file; {advice(name)}" if advice(name) else f"no such file{meant(Path(name))}"
+
+
+def advice(name: str) -> str:
+    """What to do where somebody gives this name, which is that of no file; nothing for a path."""
+    if _ADDRESS.match(name):
+        return f"an address, but models are files: {_advice_for_address(name)}"
+    if _means_a_file(name):
+        return ""
+    if hub := _HUB.fullmatch(name):
+        return f"as a name of Hugging Face's hub: {_advice_for_hub(hub['repository'])}"
+    if _TAG.fullmatch(name):
+        return f"as a name and tag of Ollama's library: {_DOWNLOAD}"
+    if "/" not in name and looks_like_a_model(name):
+        return f"as the name of a model: {_DOWNLOAD}"
+    return ""
+
+
+def _advice_for_address(address: str) -> str:
+    hub = r"(?:(?:https?:/{1,2})?(?:hf\.co|huggingface\.co)/|hf:/{1,2})([\w.-]+/[\w.-]+)"
+    found = re.match(hub, address, re.IGNORECASE)
+    if found and not address.lower().split("?")[0].endswith(".gguf"):
+        return _advice_for_hub(found[1])
+    return _DOWNLOAD
+
+
+def _advice_for_hub(repository: str) -> str:
+    """Repositories named after GGUF hold files to take as they are; the others mostly hold checkpoints."""
+    repository = repository.split(":")[0]
+    if "gguf" in repository.lower():
+        return f"{_DOWNLOAD}; it is listed at https://huggingface.co/{repository}"
+    return f"{_DOWNLOAD}, or make one of a checkpoint with clarion convert {repository} out.gguf"
+
+
+def _means_a_file(name: str) -> bool:
+    """Whether a name can only be that of a file: by its ending, or since its folder is there."""
+    folder = os.path.dirname(name)
+    return name.lower().endswith(_ENDINGS) or (folder != "" and os.path.isdir(folder))

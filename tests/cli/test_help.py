@@ -1,0 +1,128 @@
+"""What `--help` shows, and what shells complete."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from clarion import model
+from clarion.cli import options
+from clarion.cli.main import _HOMES, execute
+from clarion.plan.cache import FORMATS
+from clarion.plan.ir import Activations
+
+SECTIONS = ["Model", "Prompt", "Sampling", "Context and cache", "Speed", "Output", "Other"]
+
+
+def test_run_has_sections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE) == SECTIONS
+    within = dict(zip(SECTIONS, re.split(r"^\w[\w ]*:$", text, flags=re.MULTILINE)[1:], strict=True))
+    for section, names in {
+        "Model": ["-m, --model"],
+        "Prompt": ["-p, --prompt", "--raw", "--system", "--parse-special", "--ids-file", "--chat-template"],
+        "Sampling": ["--temp", "--seed", "--stop", "-n, --max-tokens"],
+        "Context and cache": ["-c, --context", "--kv [f32|f16|bf16|q8_0|q4_0]"],
+        "Speed": [
+            "-t, --threads",
+            "--weights [auto|mapped|copied|moving]",
+            "--activations [fast|high|exact]",
+        ],
+        "Output": ["--json", "--stats"],
+        "Other": ["--debug", "-h, --help"],
+    }.items():
+        for name in names:
+            assert name in within[section]
+    assert "up to 4096" in " ".join(within["Context and cache"].split())
+
+
+def test_the_choices_shown_are_those_that_there_are() -> None:
+    assert options.CACHE_FORMATS == FORMATS
+    assert get_args(Activations) == options.ACTIVATIONS
+    assert options.WEIGHTS == model.WEIGHTS
+    assert options.GREATEST_DEFAULT_CONTEXT == model.DEFAULT_CONTEXT
+    assert options.MAX_THREADS == model.MAX_THREADS
+
+
+def test_no_summary_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert "..." not in text.partition("Commands:")[2]
+    for command in _HOMES:
+        assert f"\n  {command} " in text
+
+
+def complete(*words: str, shell: str = "bash") -> list[str]:
+    """What a shell is told for a line whose last word is incomplete."""
+    environment = {
+        **os.environ,
+        "_CLARION_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": " ".join(["clarion", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "clarion"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.split()
+
+
+def test_completion() -> None:
+    assert {"plain,run", "plain,tokenize"} <= set(complete(""))
+    assert complete("be") == ["plain,bench"]
+    assert {"plain,--temp", "plain,--threads"} <= set(complete("run", "--t"))
+    assert complete("run", "--weights", "m") == ["plain,mapped", "plain,moving"]
+    assert complete("run", "--activations", "") == ["plain,fast", "plain,high", "plain,exact"]
+    assert "plain,generic" in complete("run", "--isa", "gen")
+    assert complete("run", "-m", "mod") == ["file,mod"]
+    assert complete("run", "mod") == ["file,mod"]
+    for command in (
+        "bench",
+        "inspect",
+        "eval",
+        "quantize",
+        "imatrix",
+        "split",
+        "merge",
+        "convert",
+        "tokenize",
+        "check",
+    ):
+        assert complete(command, "mod") == ["file,mod"]
+    assert "plain,--max-tokens" in complete("model.gguf", "--max")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_scripts_for_shells(shell: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "clarion"],
+        env={**os.environ, "_CLARION_COMPLETE": f"{shell}_source"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0
+    assert "_clarion_completion" in done.stdout
+    assert f"_CLARION_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_the_documented_line_switches_completion_on() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    (line,) = re.findall(r'^    (eval "\$\(_CLARION_COMPLETE=bash_source clarion\)")$', page, re.MULTILINE)
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line}; complete -p clarion"],
+        env={**os.environ, "PATH": programs},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "-F _clarion_completion clarion" in done.stdout
