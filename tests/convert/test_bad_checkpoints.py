@@ -433,6 +433,12 @@ def test_sources_that_are_not_there(tmp_path):
 
 def test_an_unknown_type(checkpoint, refused):
     assert "'q4_0'" in refused(ParameterError, type="q4_0")
+    assert "clarion quantize makes other formats" in refused(ParameterError, type="q4_k_m")
+
+
+def test_an_unknown_type_is_found_before_anything_is_downloaded(tmp_path):
+    with pytest.raises(ParameterError, match="type is 'q4_k_m'"):
+        convert("no/such", tmp_path / "out.gguf", "q4_k_m")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", ["0", "2", "-1G", "1,5G", "2T", "G"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,6 +104,25 @@ def test_notes_name_fallbacks_and_what_lacks_importance(tmp_path):
     )
     (note,) = quantize(llama, tmp_path / "out.gguf", "IQ3_XXS", imatrix=tmp_path / "i.gguf").notes
     assert "no importance for 111 of 112 matrices, first blk.0.attn_k.weight" in note
+
+
+def test_fallbacks_of_a_kind_are_one_line(tmp_path, capsys):
+    odd = write_model("odd", tmp_path / "odd.gguf")
+    Imatrix({"blk.0.attn_q.weight": Statistics(np.ones((1, 288)), np.ones(1))}, ("a text",), 1, 1).write(
+        tmp_path / "i.gguf"
+    )
+    done = quantize(odd, tmp_path / "out.gguf", "IQ3_XXS", imatrix=tmp_path / "i.gguf")
+    fallbacks = [note for note in done.notes if note.startswith("fallback: ")]
+    lines = [line for line in done.summary if line.startswith("fallback: ")]
+    assert len(fallbacks) > 2 * len(lines) > 0
+    counted = [int(found[1]) if (found := re.search(r": (\d+) tensors, first ", line)) else 1 for line in lines]
+    assert sum(counted) == len(fallbacks)
+    assert done.summary[len(lines) :] == done.notes[len(fallbacks) :] != []
+    words = ["quantize", str(odd), str(tmp_path / "out.gguf"), "IQ3_XXS", "--imatrix", str(tmp_path / "i.gguf")]
+    assert execute(words) == 0
+    assert capsys.readouterr().err == "".join(f"clarion: {line}\n" for line in done.summary)
+    assert execute([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["notes"] == done.notes
 
 
 def test_a_recipe_for_experts_says_what_it_wrote_where_there_are_none(tmp_path, source, capsys):

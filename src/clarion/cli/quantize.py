@@ -120,7 +120,7 @@ def _print(done: Quantized) -> None:
     before, after = done.bits_per_weight
     formats = ", ".join(f"{n} {format}" for format, n in done.formats.items())
     print(f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {formats}")
-    for note in done.notes:
+    for note in done.summary:
         print(f"clarion: {note}", file=sys.stderr)
 
 

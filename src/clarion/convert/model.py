@@ -54,6 +54,8 @@ def convert(
         ParameterError: `type` is unknown.
     """
     check_writable(path)
+    if type is not None:
+        _check_type(type)
     folder = Path(source)
     name = folder.resolve().name
     if folder.exists() and not folder.is_dir():
@@ -102,9 +104,15 @@ def _format(type: str | None, targets: list[Target]) -> str:
                 # A ternary matrix is one scale, of which float16 keeps more digits.
                 n_elements["F16" if piece.ternary else piece.stored.dtype] += piece.stored.n_elements
         return "BF16" if n_elements.most_common(1)[0][0] in ("BF16", "F8_E4M3", "F8_E5M2") else "F16"
-    if type.upper() not in ENCODERS:
-        raise ParameterError(f"type is {type!r}, expected {', '.join(map(str.lower, ENCODERS))}")
     return type.upper()
+
+
+def _check_type(type: str) -> None:
+    if type.upper() not in ENCODERS:
+        known = ", ".join(map(str.lower, ENCODERS))
+        raise ParameterError(
+            f"type is {type!r}, expected {known}; clarion quantize makes other formats of such a file"
+        )
 
 
 def _format_of(target: Target, wanted: str) -> Format:

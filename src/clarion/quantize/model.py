@@ -15,7 +15,7 @@ import numpy as np
 from clarion.convert.output import Entry, part_names, write
 from clarion.devices import native
 from clarion.errors import ModelError, ParameterError
-from clarion.gguf import File, Tensor
+from clarion.gguf import File, Format, Tensor
 from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
@@ -37,7 +37,7 @@ class Quantized:
     Attributes:
         paths: the files.
         choices: each tensor's format, in the file's order.
-        notes: what a person should know: fallbacks, and matrices without importance.
+        notes: what a person should know: each fallback, then what the recipe or the importance lacks.
     """
 
     paths: list[Path]
@@ -56,6 +56,17 @@ class Quantized:
     def formats(self) -> dict[str, int]:
         """How many tensors have each format, most first."""
         return dict(Counter(choice.format.name for choice in self.choices).most_common())
+
+    @property
+    def summary(self) -> list[str]:
+        """The notes, but one line for all fallbacks of a kind: large models have hundreds."""
+        kinds: dict[tuple[int, Format, Format], list[Choice]] = {}
+        for choice in self.choices:
+            if choice.format != choice.wanted:
+                key = choice.tensor.shape[-1], choice.wanted, choice.format
+                kinds.setdefault(key, []).append(choice)
+        n = sum(map(len, kinds.values()))
+        return [*(_fallback(*choices) for choices in kinds.values()), *self.notes[n:]]
 
     def report(self) -> dict[str, Any]:
         """All figures as plain values."""
@@ -244,13 +255,7 @@ def _check_floats(file: File, choices: Iterable[Choice]) -> None:
 def notes(choices: Sequence[Choice], imatrix: Imatrix | None, recipe: Recipe | None = None) -> list[str]:
     """What a person should know: fallbacks, a recipe whose own format nothing has, and matrices without
     importance."""
-    found = []
-    for choice in choices:
-        if choice.format != choice.wanted:
-            found.append(
-                f"fallback: {choice.tensor.name}: {choice.tensor.shape[-1]} columns are no whole blocks of "
-                f"{choice.wanted.block_size}: {choice.wanted.name} → {choice.format.name}"
-            )
+    found = [_fallback(choice) for choice in choices if choice.format != choice.wanted]
     matrices = [c for c in choices if is_quantizable(c.tensor)]
     if recipe is not None and matrices and all(c.wanted.name != recipe.format for c in matrices):
         formats = ", ".join(Counter(c.format.name for c in matrices))
@@ -268,6 +273,15 @@ def notes(choices: Sequence[Choice], imatrix: Imatrix | None, recipe: Recipe | N
             f"{', '.join(lossy)} without an importance matrix: clarion imatrix makes one, --imatrix reads it"
         )
     return found
+
+
+def _fallback(first: Choice, *others: Choice) -> str:
+    """What became of tensors with the same columns, wanted format and format."""
+    names = f"{1 + len(others)} tensors, first {first.tensor.name}" if others else first.tensor.name
+    return (
+        f"fallback: {names}: {first.tensor.shape[-1]} columns are no whole blocks of "
+        f"{first.wanted.block_size}: {first.wanted.name} → {first.format.name}"
+    )
 
 
 def imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
