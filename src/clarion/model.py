@@ -35,6 +35,7 @@ from clarion.errors import (
     UnsupportedError,
 )
 from clarion.gguf import File
+from clarion.gguf.texts import as_path
 from clarion.models import build
 from clarion.plan import Plan, compile
 from clarion.plan.observe import Observer
@@ -183,10 +184,10 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
             from importlib import resources
 
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
-        elif not os.path.lexists(path):
+        elif not os.path.lexists(path := as_path(path)):
             from clarion.names import missing
 
-            raise FileError(f"{os.fspath(path)}: {missing(os.fspath(path))}")
+            raise FileError(f"{path}: {missing(os.fspath(path))}")
         yield stack.enter_context(File.open(path))
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
+import clarion
+from clarion.errors import ParameterError
+from clarion.gguf import File
 from clarion.gguf.texts import part_text, size_text
+from clarion.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(
@@ -35,3 +42,10 @@ def test_sizes(n_bytes: int, text: str) -> None:
 )
 def test_a_part_of_a_whole(n_bytes: int, of: int, text: str) -> None:
     assert part_text(n_bytes, of) == text
+
+
+@pytest.mark.parametrize("path", [5, 1.5, ["model.gguf"], object(), "", b"", "a\0b"])
+@pytest.mark.parametrize("opens", [clarion.load, File.open, Tokenizer.from_gguf])
+def test_what_is_no_name_of_a_file_is_refused(opens: Callable[[Any], object], path: object) -> None:
+    with pytest.raises(ParameterError, match="^path: found .*, expected the name of a file$"):
+        opens(path)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from clarion.errors import ParameterError
-from clarion.runtime.sampling import Options, Parameters
+from clarion.runtime.sampling import _ELSEWHERE, Options, Parameters
 
 
 def test_every_option_is_a_parameter() -> None:
@@ -75,6 +75,10 @@ def test_numpy_numbers_and_single_stops_are_welcome() -> None:
         ("logit_bias", {1: math.nan}, "number from -1e+30"),
         ("greedy", 1, "True or False"),
         ("colour", 1, "unknown option; known: .*temperature"),
+        ("temp", 1, r"unknown option; did you mean temperature\? known: "),
+        ("max_new_tokens", 1, r"unknown option; did you mean max_tokens\? known: "),
+        ("max_token", 1, r"unknown option; did you mean max_tokens\? known: "),
+        ("repetition_penalty", 1, r"unknown option; did you mean repeat_penalty\? known: "),
     ],
 )
 def test_errors_name_the_option(name: str, value: Any, expected: str) -> None:
@@ -82,6 +86,12 @@ def test_errors_name_the_option(name: str, value: Any, expected: str) -> None:
         Parameters.parse({name: value})  # type: ignore[misc]
     assert str(error.value).startswith(name)
     assert isinstance(error.value, ValueError)
+
+
+def test_what_other_libraries_call_options_leads_to_ours() -> None:
+    ours = {field.name for field in fields(Parameters)}
+    assert set(_ELSEWHERE.values()) <= ours
+    assert not ours & set(_ELSEWHERE)
 
 
 def test_none_is_the_default() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clarion.gguf
-from clarion.errors import TokenizerError
+from clarion.errors import ParameterError, TokenizerError
 from clarion.tokenizer import Tokenizer, pretokenizer
 from clarion.tokenizer.pieces import ALPHABET
 from tests.tokenizer.files import TEXTS, VOCABULARIES, ggml, golden, tokenizer
@@ -118,6 +118,12 @@ def test_lone_surrogates_are_refused(text):
     with pytest.raises(
         TokenizerError, match=f"character {len(text) // 2} of the text is half a surrogate pair"
     ):
+        tokenizer("llama").encode(text)
+
+
+@pytest.mark.parametrize("text", [5, None, b"abc", ["abc"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ParameterError, match="^text: found .*, expected a text$"):
         tokenizer("llama").encode(text)
 
 

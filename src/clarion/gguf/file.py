@@ -13,6 +13,7 @@ from typing import Self
 from clarion.errors import ClosedError, FileError, FormatError
 from clarion.gguf.metadata import Metadata
 from clarion.gguf.part import Part, Tensor, read_part
+from clarion.gguf.texts import as_path
 
 _PART_NAME = re.compile(r"(?P<prefix>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
@@ -41,8 +42,9 @@ class File:
             FileError: a file is missing, cannot be read, or changed meanwhile.
             FormatError: a file breaks a rule of the format, or the parts contradict each other.
             UnsupportedError: a version, byte order or weight format that is not implemented.
+            ParameterError: `path` is no name of a file.
         """
-        path = Path(path)
+        path = as_path(path)
         first = read_part(path, wanted)
         if first.split.count == 1:
             return cls(path, (first,))

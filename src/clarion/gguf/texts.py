@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+from clarion.errors import ParameterError
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def as_path(path: object) -> Path:
+    """The path that a caller gave.
+
+    Raises:
+        ParameterError: it is no name of a file.
+    """
+    try:
+        name = os.fsdecode(path)  # type: ignore[arg-type]
+    except TypeError:
+        raise ParameterError(f"path: found {path!r:.80}, expected the name of a file") from None
+    if not name or "\0" in name:
+        raise ParameterError(f"path: found {name!r:.80}, expected the name of a file")
+    return Path(name)
 
 
 def size_text(n_bytes: int) -> str:

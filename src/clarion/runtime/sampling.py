@@ -120,7 +120,7 @@ class Parameters:
         known = {f.name for f in fields(cls)}
         for name in options:
             if name not in known:
-                raise ParameterError(f"{name}: unknown option; known: {', '.join(sorted(known))}")
+                raise ParameterError(f"{name}: unknown option; {_meant(name, known)}")
         parsed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         for name in ("ignore_eos", "detokenize", "greedy"):
             if name in parsed and not isinstance(parsed[name], bool):
@@ -158,6 +158,33 @@ class Parameters:
         return {**values, "logit_bias": dict(self.logit_bias), "dry_breakers": breakers}
 
 
+def _meant(name: str, known: set[str]) -> str:
+    """The option that somebody may have meant, and all that there are."""
+    from difflib import get_close_matches
+
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, sorted(known), 1, 0.75)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"{hint}known: {', '.join(sorted(known))}"
+
+
+# Names that other libraries have for options of ours.
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("max_new_tokens", "max_completion_tokens", "max_length", "max_len", "n_predict", "num_predict"),
+        "max_tokens",
+    ),
+    "temp": "temperature",
+    "repetition_penalty": "repeat_penalty",
+    "repeat_last_n": "penalty_window",
+    "dry_penalty_last_n": "dry_window",
+    "dry_sequence_breakers": "dry_breakers",
+    **dict.fromkeys(("typical", "typ_p"), "typical_p"),
+    **dict.fromkeys(("stop_sequences", "stop_strings", "stop_token_ids", "stop_words"), "stop"),
+    **dict.fromkeys(("random_seed", "random_state"), "seed"),
+    **dict.fromkeys(("top_logprobs", "n_probs"), "logprobs"),
+    "do_sample": "greedy",
+    "ignore_eos_token": "ignore_eos",
+}
 # Option -> least and greatest value allowed.
 _INTEGERS = {
     "max_tokens": (1, GREATEST_COUNT),

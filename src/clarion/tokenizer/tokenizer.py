@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
-from clarion.errors import TokenizerError
+from clarion.errors import ParameterError, TokenizerError
 from clarion.tokenizer.encoder import Encoder
 from clarion.tokenizer.pieces import Pieces
 from clarion.tokenizer.settings import Fields, Settings
@@ -70,7 +70,10 @@ class Tokenizer:
         Raises:
             TokenizerError: the text holds half a surrogate pair, the vocabulary cannot express it, or the
                 file asks for a token that it does not have.
+            ParameterError: it is no text.
         """
+        if not isinstance(text, str):
+            raise ParameterError(f"text: found {text!r:.80}, expected a text")
         try:
             text.encode()
         except UnicodeEncodeError as error:
