@@ -10,7 +10,7 @@ import click
 import pytest
 
 from clarion.cli.arguments import translate
-from clarion.cli.foreign import _BENCH, _EVAL, _MODEL, _RUN, flags
+from clarion.cli.foreign import _BENCH, _CONVERT, _EVAL, _IMATRIX, _MODEL, _QUANTIZE, _RUN, Flag, flags
 from clarion.cli.main import cli, execute
 
 GROUP = click.Context(cli, info_name="clarion", **cli.context_settings)
@@ -72,6 +72,45 @@ def translated(command: str, *words: str) -> tuple[list[str], list[str]]:
 )
 def test_flags_that_need_no_word(words: str, expected: str) -> None:
     assert translated("run", *words.split()) == (expected.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "expected"),
+    [
+        (
+            "imatrix",
+            "-m model.gguf -f text.txt -o out --ctx-size 256 --no-ppl",
+            "-m model.gguf -f text.txt -o out --context 256",
+        ),
+        ("imatrix", "a b -o c --chunk 0 --output-format gguf", "a b -o c"),
+        ("quantize", "a b q4_0 --tensor-type attn_v=q6_k", "a b q4_0 --tensor attn_v=q6_k"),
+        ("quantize", "--output-tensor-type q8_0 a b q4_0", r"--tensor ^output\.weight$=q8_0 a b q4_0"),
+        ("quantize", "--token-embedding-type=q8_0 a b q4_0", r"--tensor ^token_embd\.weight$=q8_0 a b q4_0"),
+        ("convert", "folder out.gguf --outtype q8_0", "folder out.gguf --type q8_0"),
+        ("check", "-fa a.gguf -ngl 0", "a.gguf"),
+    ],
+)
+def test_flags_of_tools_that_make_and_measure_files(command: str, words: str, expected: str) -> None:
+    assert translated(command, *words.split()) == (expected.split(), [])
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "said"),
+    [
+        ("imatrix", "a b -o c --chunk 3", "--chunks says how far"),
+        ("imatrix", "a b -o c -b 512", "-b"),
+        ("quantize", "--pure a b q4_0", "--tensor '.=TYPE'"),
+        ("quantize", "--leave-output-tensor a b q4_0", "=F16"),
+        ("quantize", "--override-kv a=b a b q4_0", "only formats change"),
+        ("convert", "folder --outfile out.gguf", "clarion convert DIR_OR_REPO OUT.gguf"),
+        ("convert", "folder out.gguf --mmproj", "not implemented"),
+        ("check", "-hf owner/name", "nothing is downloaded yet"),
+    ],
+)
+def test_flags_of_these_tools_that_are_refused(command: str, words: str, said: str) -> None:
+    with pytest.raises(click.UsageError) as error:
+        translated(command, *words.split())
+    assert said in error.value.message
 
 
 @pytest.mark.parametrize(
@@ -188,6 +227,19 @@ def test_the_table_fits_the_commands(command: str) -> None:
         assert not (set(flag.names) & own), "the command has it itself"
         assert bool(flag.own) + bool(flag.note) + bool(flag.refusal) <= 1, flag.names
     assert len(flags(command)) > 50
+
+
+@pytest.mark.parametrize(
+    ("command", "table"), [("imatrix", _IMATRIX), ("quantize", _QUANTIZE), ("convert", _CONVERT)]
+)
+def test_these_tables_stand_for_options_that_there_are(command: str, table: tuple[Flag, ...]) -> None:
+    found = cli.get_command(GROUP, command)
+    assert found is not None
+    own = {name for option in found.get_params(GROUP) for name in option.opts}
+    for flag in table:
+        assert {word for word in flag.own if word.startswith("-")} <= own, flag.names
+        assert not (set(flag.names) & own), "the command has it itself"
+        assert bool(flag.own) + bool(flag.note) + bool(flag.refusal) <= 1, flag.names
 
 
 def test_the_result_is_what_our_own_words_give(capsys: pytest.CaptureFixture[str]) -> None:

@@ -197,3 +197,15 @@ def test_the_command_line(tmp_path, capsys):
     assert (two.statistics["blk.0.attn_q.weight"].sums >= first.sums).all()
     assert execute([*command, "-o", str(out), "-c", "2048"]) == 2
     assert "expected at least a chunk of 2048" in capsys.readouterr().err
+
+
+def test_model_and_text_may_stand_after_options(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("Once upon a time there was a king. " * 20)
+    model, out = str(BUILT_IN), tmp_path / "out.gguf"
+    for words in ([model, str(text)], ["-m", model, "-f", str(text)], ["-f", str(text), model]):
+        out.unlink(missing_ok=True)
+        assert execute(["imatrix", *words, "-o", str(out), "-c", "32", "--chunks", "1"]) == 0
+        assert out.exists()
+    assert execute(["imatrix", "-m", model, str(text), "more", "-o", str(out)]) == 2
+    assert "unexpected extra argument (more)" in capsys.readouterr().err

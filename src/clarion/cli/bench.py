@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("model", required=False, type=options.file_name)
 @options.model
-@click.option("-p", "--prompt-tokens", type=int, default=256, show_default=True, help="Length of the prompt.")
-@click.option("-n", "--max-tokens", type=int, default=64, show_default=True, help="Tokens to generate.")
+@click.option(
+    "-p",
+    "--prompt-tokens",
+    metavar="N",
+    type=int,
+    default=256,
+    show_default=True,
+    help="Length of the prompt.",
+)
+@click.option(
+    "-n", "--max-tokens", metavar="N", type=int, default=64, show_default=True, help="Tokens to generate."
+)
 @click.option("-t", "--threads", help="Numbers of threads, as 1,2.  [default: the best number]")
-@click.option("-r", "--rounds", type=int, default=5, show_default=True, help="Measurements of each.")
+@click.option(
+    "-r", "--rounds", metavar="N", type=int, default=5, show_default=True, help="Measurements of each."
+)
 @options.plan
 @options.as_json
 @options.debug

@@ -24,8 +24,10 @@ DEFAULT_BATCH = 1024  # as `clarion.evaluate.engines` has it, which takes long t
 @click.option(
     "--reference", metavar="MODEL|exact", help="Compare with this model, or with the same weights in float64."
 )
-@click.option("--stride", type=int, help="Move a window by so many tokens, instead of chunks side by side.")
-@click.option("--chunks", type=int, help="Only the first so many chunks.")
+@click.option(
+    "--stride", metavar="N", type=int, help="Move a window by so many tokens, instead of chunks side by side."
+)
+@click.option("--chunks", metavar="N", type=int, help="Only the first so many chunks.")
 @click.option(
     "--engine",
     type=click.Choice(["clarion", "llama-cpp"]),
@@ -33,7 +35,7 @@ DEFAULT_BATCH = 1024  # as `clarion.evaluate.engines` has it, which takes long t
     help="What computes.",
 )
 @click.option("--report", metavar="FILE", help="Write a page with figures and plots.")
-@options.planned(DEFAULT_BATCH)
+@options.planned(DEFAULT_BATCH, f"Tokens in a chunk or window.  [default: {DEFAULT_CONTEXT}]")
 @options.threads
 @options.as_json
 @options.debug

@@ -278,7 +278,53 @@ _EVAL = (
     _flag("-v --verbose"),
 )
 
-_COMMANDS = {"run": (*_MODEL, *_RUN), "bench": (*_MODEL, *_BENCH), "eval": (*_MODEL, *_EVAL)}
+_IMATRIX = (
+    _flag(
+        "-ofreq --output-frequency --save-frequency", 1, note="the file is written once, at the end", off="0"
+    ),
+    _flag("--output-format", 1, note="the file is GGUF", off="gguf"),
+    _flag(
+        "--chunk --from-chunk",
+        1,
+        refusal="a text is taken from its beginning; --chunks says how far",
+        off="0",
+    ),
+    _flag("--no-ppl"),
+    _flag("--parse-special", refusal="names of control tokens in a text are ordinary characters"),
+    _flag("--show-statistics", refusal="clarion inspect FILE lists what is in the file"),
+    _flag("-v --verbose"),
+)
+_QUANTIZE = (
+    _flag("--tensor-type", 1, own="--tensor {}"),
+    _flag("--output-tensor-type", 1, own="--tensor ^output\\.weight$={}"),
+    _flag("--token-embedding-type", 1, own="--tensor ^token_embd\\.weight$={}"),
+    _flag("--leave-output-tensor", refusal=r"use --tensor '^output\.weight$=F16'"),
+    _flag("--pure", refusal="use --tensor '.=TYPE': all matrices get this format"),
+    _flag(
+        "--include-weights --exclude-weights",
+        1,
+        refusal="an importance matrix counts as a whole: make one of what it is to hold",
+    ),
+    _flag("--override-kv --prune-layers", 1, refusal="the model stays as it is: only formats change"),
+    _flag("--dry-run", refusal="the file is written; --json says what it holds"),
+)
+_CONVERT = (
+    _flag(
+        "--outfile", 1, refusal="the file to write is the second word: clarion convert DIR_OR_REPO OUT.gguf"
+    ),
+    _flag("--outtype", 1, own="--type {}"),
+    _flag("--remote", refusal="owner/name in the place of the folder is a repository of the hub"),
+    _flag("--vocab-only --mmproj --bigendian --no-lazy", refusal="not implemented"),
+)
+_COMMANDS = {
+    "run": (*_MODEL, *_RUN),
+    "bench": (*_MODEL, *_BENCH),
+    "eval": (*_MODEL, *_EVAL),
+    "imatrix": (*_MODEL, *_IMATRIX),
+    "check": _MODEL,
+    "quantize": _QUANTIZE,
+    "convert": _CONVERT,
+}
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import click
 
@@ -11,23 +12,25 @@ from clarion.cli.progress import counter
 
 
 @click.command()
-@click.argument("model", type=options.file_name)
-@click.argument("text", type=options.file_name)
+@click.argument("words", metavar="MODEL TEXT", nargs=-1, type=options.file_name)
+@options.model
+@click.option("-f", "--file", "text_path", metavar="FILE", type=options.file_name, help="The text, UTF-8.")
 @click.option("-o", "--output", "out", metavar="FILE", required=True, help="The file to write, GGUF.")
-@click.option("-c", "--context", type=int, default=512, show_default=True, help="Tokens in a chunk.")
-@click.option("--chunks", type=int, help="Only the first so many chunks.")
+@click.option(
+    "-c", "--context", metavar="N", type=int, default=512, show_default=True, help="Tokens in a chunk."
+)
+@click.option("--chunks", metavar="N", type=int, help="Only the first so many chunks.")
 @click.option("--process-output", is_flag=True, help="Also for the matrix that makes the logits.")
 @click.option("--in-file", multiple=True, metavar="FILE", help="Add what these files hold; may be repeated.")
-@click.option(
-    "--activations", default="high", show_default=True, help="fast (8 bits), high (16 bits) or exact."
-)
+@options.activations
 @options.isa
 @options.threads
 @options.as_json
 @options.debug
 def imatrix(
-    model: str,
-    text: str,
+    words: tuple[str, ...],
+    model_path: str | None,
+    text_path: str | None,
     out: str,
     context: int,
     chunks: int | None,
@@ -50,6 +53,7 @@ def imatrix(
     from clarion.quantize.imatrix import Imatrix
     from clarion.tokenizer import Tokenizer
 
+    model, text = _model_and_text(words, model_path, text_path)
     check_writable(out, reads=(model, text))
     earlier = [Imatrix.read(path) for path in in_file]
     tokenizer = Tokenizer.from_gguf(model)
@@ -84,3 +88,16 @@ def imatrix(
     print(f"{out}: {len(found.statistics)} matrices, {found.chunk_count} chunks of {found.chunk_size} tokens")
     if unseen:
         print(f"{unseen} experts' matrices met no token: they count as the mean of the others")
+
+
+def _model_and_text(words: Sequence[str], model: str | None, text: str | None) -> tuple[str, str]:
+    """Both names, each a word or given with its option."""
+    left = list(words)
+    found = [given if given is not None else left.pop(0) if left else None for given in (model, text)]
+    if left:
+        raise click.UsageError(f"Got unexpected extra argument ({left[0]})")
+    for name, value in zip(("MODEL", "TEXT"), found, strict=True):
+        if value is None:
+            context = click.get_current_context()
+            raise click.MissingParameter(ctx=context, param_hint=f"'{name}'", param_type="argument")
+    return str(found[0]), str(found[1])

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from clarion.cli.sections import FILE, Names, option
+from clarion.cli.sections import FILE, Names, completing, option
 
 file_name = FILE
 F = TypeVar("F", bound=Callable[..., Any])
@@ -85,10 +85,10 @@ def _check_threads(context: click.Context, parameter: click.Parameter, threads: 
     return threads
 
 
-def _isa_names(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+def _isa_names() -> list[str]:
     from clarion.devices import choices
 
-    return [choice.name for choice in choices() if choice.usable and choice.name.startswith(incomplete)]
+    return [choice.name for choice in choices() if choice.usable]
 
 
 debug = option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
@@ -100,31 +100,31 @@ isa = option(
     "--isa",
     section="Speed",
     metavar="NAME",
-    shell_complete=_isa_names,
+    shell_complete=completing(_isa_names),
     help="Native module: generic, avx2, ...; clarion doctor lists them.  [default: the best]",
 )
 
 
-def planned(batch: int) -> Callable[[F], F]:
-    """What a plan is made for; `batch` unless somebody asks for other steps."""
+activations = option(
+    "--activations",
+    section="Speed",
+    default="high",
+    show_default=True,
+    type=Names(ACTIVATIONS),
+    help="What weights are multiplied with: 8-bit integers, 16-bit ones, or float32.",
+)
+_CONTEXT = (
+    "Tokens of prompt and continuation at most.  [default: what the model was made for, "
+    f"up to {GREATEST_DEFAULT_CONTEXT}]"
+)
+
+
+def planned(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
+    """What a plan is made for; `batch` unless somebody asks for other steps, `context` says what -c means."""
     return together(
-        option(
-            "-c",
-            "--context",
-            section="Context and cache",
-            type=int,
-            help="Tokens of prompt and continuation at most.  [default: what the model was made for, "
-            f"up to {GREATEST_DEFAULT_CONTEXT}]",
-        ),
+        option("-c", "--context", section="Context and cache", type=int, help=context),
         cache,
-        option(
-            "--activations",
-            section="Speed",
-            default="high",
-            show_default=True,
-            type=Names(ACTIVATIONS),
-            help="What weights are multiplied with: 8-bit integers, 16-bit ones, or float32.",
-        ),
+        activations,
         option(
             "-b",
             "--batch",
