@@ -256,8 +256,19 @@ def test_a_name_that_is_nearly_right(tmp_path: Path) -> None:
     path.touch()
     (tmp_path / "other.gguf").touch()
     assert f"is it {path}?" in refused(tmp_path / "SmolLM2-135M-instruct.Q4_1.gguf")
+    (tmp_path / "q.gguf").touch()
+    assert refused(tmp_path / "x.gguf").endswith("No such file or directory")
     assert refused(tmp_path / "quite-different.gguf").endswith("No such file or directory")
     assert refused(tmp_path / "nowhere" / "model.gguf").endswith("No such file or directory")
+
+
+def test_a_name_whose_parts_are_there(tmp_path: Path) -> None:
+    for name in ("model-00001-of-00002.gguf", "model-00002-of-00002.gguf", "model.x-00001-of-00003.gguf"):
+        (tmp_path / name).touch()
+    first = tmp_path / "model-00001-of-00002.gguf"
+    for name in ("model.gguf", "model"):
+        assert refused(tmp_path / name).endswith(f": it is in parts, of which any opens all: {first}")
+    assert "in parts" not in refused(tmp_path / "mode.gguf")
 
 
 def test_an_address_is_no_file() -> None:

@@ -47,5 +47,5 @@ def test_a_part_of_a_whole(n_bytes: int, of: int, text: str) -> None:
 @pytest.mark.parametrize("path", [5, 1.5, ["model.gguf"], object(), "", b"", "a\0b"])
 @pytest.mark.parametrize("opens", [clarion.load, File.open, Tokenizer.from_gguf])
 def test_what_is_no_name_of_a_file_is_refused(opens: Callable[[Any], object], path: object) -> None:
-    with pytest.raises(ParameterError, match="^path: found .*, expected the name of a file$"):
+    with pytest.raises(ParameterError, match=r"^path: found .*, expected the name of a file$"):
         opens(path)

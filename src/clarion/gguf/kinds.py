@@ -420,10 +420,16 @@ def meant(path: Path) -> str:
         return ""
     if not names:
         return ""
+    stem = path.name.removesuffix(".gguf")
+    parts = sorted(name for name in names if re.fullmatch(re.escape(stem) + r"-00001-of-\d{5}\.gguf", name))
+    if parts:
+        return f": it is in parts, of which any opens all: {os.fspath(path.with_name(parts[0]))}"
     from difflib import get_close_matches
 
-    near = get_close_matches(path.name, names, 1, 0.75)
-    return f": is it {os.fspath(path.with_name(near[0]))}?" if near else ""
+    # Without the ending, which makes all short names alike.
+    stems = {name[: -len(".gguf")]: name for name in names}
+    near = get_close_matches(stem, stems, 1, 0.75)
+    return f": is it {os.fspath(path.with_name(stems[near[0]]))}?" if near else ""
 
 
 def _shell(path: Path) -> str:
