@@ -225,7 +225,7 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "x", "--min-p", "nan"], "min_p: found nan"),
         (["run", "x", "--repeat-penalty", "0"], "repeat_penalty: found 0.0, expected a number above 0"),
         (["run", "x", "-n", "9" * 30], "max_tokens: found 9999"),
-        (["run", "x", "-n", "-2"], "max_tokens: found -2"),
+        (["run", "x", "-n", "-2"], "max_tokens: found -2, expected 0 (none), -1 (no limit) or"),
         (["run", "x", "-c", "9" * 30], "context: found 9999"),
         (["run", "x", "-t", "1000000"], "threads: found 1000000, expected an integer from 1 to 1024"),
         (["run", "x", "--weights", "somewhere"], "weights: found 'somewhere'"),

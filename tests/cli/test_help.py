@@ -16,6 +16,7 @@ from clarion.cli import options
 from clarion.cli.main import _HOMES, execute
 from clarion.plan.cache import FORMATS
 from clarion.plan.ir import Activations
+from clarion.quantize.recipes import ALIASES, RECIPES
 
 SECTIONS = ["Model", "Prompt", "Sampling", "Context and cache", "Speed", "Output", "Other"]
 
@@ -74,6 +75,33 @@ def complete(*words: str, shell: str = "bash") -> list[str]:
     return done.stdout.split()
 
 
+def test_a_missing_argument_shows_what_the_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, error in {
+        "quantize": "Missing argument 'IN': clarion quantize [OPTIONS] IN OUT [TYPE]",
+        "quantize a b": "Missing argument 'TYPE', or --budget: clarion quantize [OPTIONS] IN OUT [TYPE]",
+        "convert folder": "Missing argument 'OUT': clarion convert [OPTIONS] DIR_OR_REPO OUT",
+        "imatrix -o x": "Missing argument 'MODEL': clarion imatrix [OPTIONS] MODEL TEXT",
+        "imatrix -o x -m y": "Missing argument 'TEXT': clarion imatrix [OPTIONS] MODEL TEXT",
+        "merge": "Missing argument 'PART': clarion merge [OPTIONS] PART OUT",
+        "eval": "Missing option '--text': clarion eval [OPTIONS] [MODEL]...",
+    }.items():
+        assert execute(words.split()) == 2
+        command = words.split()[0]
+        assert capsys.readouterr().err == f"clarion: {error}; clarion {command} --help says more\n"
+
+
+def test_the_help_of_quantize_lists_all_types(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["quantize", "--help"]) == 0
+    assert capsys.readouterr().out.partition("Types:")[2].split() == [*RECIPES, *ALIASES]
+
+
+def test_the_context_of_an_evaluation_is_a_chunk(capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["eval", "--help"]) == 0
+    assert "--context N Tokens in a chunk or window. [default: 512]" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_completion() -> None:
     assert {"plain,run", "plain,tokenize"} <= set(complete(""))
     assert complete("be") == ["plain,bench"]
@@ -81,6 +109,8 @@ def test_completion() -> None:
     assert complete("run", "--weights", "m") == ["plain,mapped", "plain,moving"]
     assert complete("run", "--activations", "") == ["plain,fast", "plain,high", "plain,exact"]
     assert "plain,generic" in complete("run", "--isa", "gen")
+    assert {"plain,Q4_K_M", "plain,Q4_K"} <= set(complete("quantize", "a.gguf", "b.gguf", "q4_k"))
+    assert complete("convert", "--type", "f") == ["plain,f16", "plain,f32"]
     assert complete("run", "-m", "mod") == ["file,mod"]
     assert complete("run", "mod") == ["file,mod"]
     for command in (

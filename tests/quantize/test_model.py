@@ -115,10 +115,19 @@ def test_fallbacks_of_a_kind_are_one_line(tmp_path, capsys):
     fallbacks = [note for note in done.notes if note.startswith("fallback: ")]
     lines = [line for line in done.summary if line.startswith("fallback: ")]
     assert len(fallbacks) > 2 * len(lines) > 0
-    counted = [int(found[1]) if (found := re.search(r": (\d+) tensors, first ", line)) else 1 for line in lines]
+    counted = [
+        int(found[1]) if (found := re.search(r": (\d+) tensors, first ", line)) else 1 for line in lines
+    ]
     assert sum(counted) == len(fallbacks)
     assert done.summary[len(lines) :] == done.notes[len(fallbacks) :] != []
-    words = ["quantize", str(odd), str(tmp_path / "out.gguf"), "IQ3_XXS", "--imatrix", str(tmp_path / "i.gguf")]
+    words = [
+        "quantize",
+        str(odd),
+        str(tmp_path / "out.gguf"),
+        "IQ3_XXS",
+        "--imatrix",
+        str(tmp_path / "i.gguf"),
+    ]
     assert execute(words) == 0
     assert capsys.readouterr().err == "".join(f"clarion: {line}\n" for line in done.summary)
     assert execute([*words, "--json"]) == 0

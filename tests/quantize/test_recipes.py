@@ -52,6 +52,15 @@ def test_the_goldens_hold_every_recipe():
 def test_names():
     assert recipe_named("q4_k").name == "Q4_K_M"
     assert recipe_named("Q3_K").name == "Q3_K_M"
+    for name, meant in {
+        "q4km": "Q4_K_M",
+        "Q4-K-M": "Q4_K_M",
+        "iq3xs": "IQ3_XS",
+        "q8-0": "Q8_0",
+        "q4k": "Q4_K",
+    }.items():
+        with pytest.raises(ParameterError, match=rf"'{name}', expected one of .*; did you mean {meant}\?$"):
+            recipe_named(name)
     with pytest.raises(ParameterError, match="'Q9_K', expected one of F32"):
         recipe_named("Q9_K")
 

@@ -123,7 +123,7 @@ def test_lone_surrogates_are_refused(text):
 
 @pytest.mark.parametrize("text", [5, None, b"abc", ["abc"]])
 def test_what_is_no_text_is_refused(text):
-    with pytest.raises(ParameterError, match="^text: found .*, expected a text$"):
+    with pytest.raises(ParameterError, match=r"^text: found .*, expected a text$"):
         tokenizer("llama").encode(text)
 
 

@@ -6,12 +6,19 @@ import click
 
 from clarion.cli import options
 from clarion.cli.progress import bar
+from clarion.cli.sections import completing
 
 
 @click.command()
 @click.argument("checkpoint", metavar="DIR_OR_REPO", type=options.file_name)
 @click.argument("out", metavar="OUT", type=options.file_name)
-@click.option("--type", "type_", metavar="TYPE", help="Of the matrices: f16, bf16, f32 or q8_0.")
+@click.option(
+    "--type",
+    "type_",
+    metavar="TYPE",
+    shell_complete=completing(lambda: ("f16", "bf16", "f32", "q8_0")),
+    help="Of the matrices: f16, bf16, f32 or q8_0.",
+)
 @click.option("--split-max-size", metavar="SIZE", help="Write parts of at most this size, as 2G or 500M.")
 @options.debug
 def convert(checkpoint: str, out: str, type_: str | None, split_max_size: str | None) -> None:

@@ -156,6 +156,9 @@ def _line(error: Exception) -> str:
     """The error in one printable line."""
     if isinstance(error, click.ClickException):
         text = error.format_message()
+        if isinstance(error, click.MissingParameter) and error.ctx:
+            arguments = " ".join(error.ctx.command.collect_usage_pieces(error.ctx))
+            text = f"{text.rstrip('.')}: {error.ctx.command_path} {arguments};"
         if isinstance(error, click.MissingParameter | click.exceptions.BadOptionUsage) and error.ctx:
             text += f" {error.ctx.command_path} --help says more"
     elif isinstance(error, OSError) and error.strerror:

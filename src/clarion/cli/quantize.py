@@ -10,16 +10,31 @@ import click
 
 from clarion.cli import options
 from clarion.cli.progress import bar, stages
+from clarion.cli.sections import completing
 from clarion.errors import ParameterError
 
 if TYPE_CHECKING:
     from clarion.quantize.model import Quantized
 
 
-@click.command()
+def _types() -> list[str]:
+    from clarion.quantize.recipes import ALIASES, RECIPES
+
+    return [*RECIPES, *ALIASES]
+
+
+class _Command(click.Command):
+    """Its help ends with all types."""
+
+    def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Types"):
+            formatter.write_text(" ".join(_types()))
+
+
+@click.command(cls=_Command)
 @click.argument("source", metavar="IN", type=options.file_name)
 @click.argument("out", metavar="OUT", type=options.file_name)
-@click.argument("type_", metavar="[TYPE]", required=False)
+@click.argument("type_", metavar="[TYPE]", required=False, shell_complete=completing(_types))
 @click.option("--budget", metavar="SIZE", help="Choose formats for a file of this size, as 5GB or 4.5GiB.")
 @click.option("--text", metavar="FILE", help="What to measure formats with, for --budget.")
 @click.option("--formats", metavar="A,B,...", help="What --budget chooses from.")
@@ -54,7 +69,10 @@ def quantize(
     With --budget in the place of TYPE, each matrix gets the format that serves the whole best: what each
     format does to the model's output is measured on a text, and the frontier is printed.
     """
-    if (type_ is None) == (budget is None):
+    if type_ is None and budget is None:
+        context = click.get_current_context()
+        raise click.MissingParameter(ctx=context, param_hint="'TYPE', or --budget", param_type="argument")
+    if type_ is not None and budget is not None:
         raise click.UsageError("expected either TYPE or --budget")
     pairs = [_override(text) for text in overrides]
     common: dict[str, Any] = {

@@ -89,6 +89,10 @@ sampling = together(
 
 def chosen(given: dict[str, Any]) -> Options:
     """The options that were given. As elsewhere, -n -1 and --seed -1 mean the same as leaving them out."""
+    if (most := given.get("max_tokens")) is not None and most < -1:
+        raise ParameterError(
+            f"max_tokens: found {most}, expected 0 (none), -1 (no limit) or a number of tokens (-n)"
+        )
     unset: dict[str, tuple[object, ...]] = {"max_tokens": (None, -1), "seed": (None, -1)}
     options: Any = {
         name: value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,18 @@ class Names(click.Choice[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return value
+
+
+Complete = Callable[[click.Context, click.Parameter, str], list[Any]]
+
+
+def completing(names: Callable[[], Iterable[str]]) -> Complete:
+    """Lets shells complete names, in capitals or not, that are only looked up then."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+        return [name for name in names() if name.lower().startswith(incomplete.lower())]
+
+    return complete
 
 
 class FileName(click.ParamType[str]):

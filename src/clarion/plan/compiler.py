@@ -53,7 +53,9 @@ def compile(
         PlanError: the graph has no output, or the plan breaks a rule.
     """
     if activations not in get_args(Activations):
-        raise ParameterError(f"activations is {activations!r}, expected one of {', '.join(get_args(Activations))}")
+        raise ParameterError(
+            f"activations is {activations!r}, expected one of {', '.join(get_args(Activations))}"
+        )
     formats = CacheFormats.parse(("f32" if activations == "exact" else "f16") if kv is None else kv)
     if activations == "exact" and str(formats) != "f32":
         raise ParameterError(f"kv is {str(formats)!r}, expected 'f32' where activations are exact")

@@ -212,10 +212,12 @@ def recipe_named(name: str) -> Recipe:
     Raises:
         ParameterError: there is none.
     """
-    name = name.upper()
-    found = RECIPES.get(ALIASES.get(name, name))
+    found = RECIPES.get(ALIASES.get(name.upper(), name.upper()))
     if found is None:
-        raise ParameterError(f"type is {name!r}, expected one of {', '.join((*RECIPES, *ALIASES))}")
+        known = {re.sub("[^A-Z0-9]", "", known): known for known in (*ALIASES, *RECIPES)}
+        meant = known.get(re.sub("[^A-Z0-9]", "", name.upper()))
+        hint = f"; did you mean {meant}?" if meant else ""
+        raise ParameterError(f"type is {name!r}, expected one of {', '.join((*RECIPES, *ALIASES))}{hint}")
     return found
 
 
