@@ -176,3 +176,32 @@ def test_ordinary_words_are_texts(text: str, capsys: pytest.CaptureFixture[str])
     assert execute(["run", text, *END]) == 0
     assert capsys.readouterr().out
     assert execute(["run", "-p", "llama3.2", *END]) == 0
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["tokenize"]])
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        (
+            "notes.txt",
+            b"Once upon a time\nthere was a king.\n",
+            "not a model; if it holds the prompt: -f notes.txt",
+        ),
+        ("page.gguf", b"<!doctype html><html>\n</html>\n", "an HTML page, not a model: download"),
+    ],
+)
+def test_one_file_that_is_no_model_is_named_before_a_prompt_is_wanted(
+    command: list[str],
+    name: str,
+    data: bytes,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).write_bytes(data)
+    assert execute([*command, name]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"clarion: {name}: this is ")
+    assert said in line

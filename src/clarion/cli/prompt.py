@@ -45,11 +45,12 @@ def model_and_prompt(
     return model, words[0] if words else None
 
 
-def check_names(words: Sequence[str], model: str | None, prompt: str | None) -> None:
+def check_names(words: Sequence[str], model: str | None, prompt: str | None, *others: str | None) -> None:
     """Refuses words that are not meant as what they would be taken for, before anything is read.
 
     Args:
         words: the positional arguments, of which `model_and_prompt` made `model` and `prompt`.
+        others: other sources of the prompt.
     """
     from clarion.names import looks_like_a_model, missing
 
@@ -66,6 +67,14 @@ def check_names(words: Sequence[str], model: str | None, prompt: str | None) -> 
         if reason == "no such file" and len(words) == 2 and not looks_like_a_model(model):
             reason += "; a prompt of several words stands in quotes"
         raise FileError(f"{model}: {reason}")
+    if model is not None and list(words) == [model] and not any(other is not None for other in others):
+        from clarion.gguf.kinds import recognise, sentence
+
+        # Before somebody is asked for a prompt. A text may be meant as one.
+        kind = recognise(model)
+        if kind is not None and kind.name != "a GGUF file":
+            hint = f"; if it holds the prompt: -f {model}" if kind.name.startswith("a text") else ""
+            raise FileError(f"{model}: {sentence(kind, 'a model')}{hint}")
 
 
 def check_utf8(source: str, text: str) -> None:

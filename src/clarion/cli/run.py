@@ -116,7 +116,7 @@ def run(
     from clarion.cli.turn import Wishes
 
     path, word = model_and_prompt(words, model_path, prompt, file, ids_file)
-    check_names(words, path, word)
+    check_names(words, path, word, prompt, file, ids_file)
     typed = prompt if word is None else word
     for source, text in (
         ("the prompt", typed),

@@ -43,7 +43,7 @@ def tokenize(
     from clarion.model import open_file
 
     path, word = model_and_prompt(words, model_path, prompt, file)
-    check_names(words, path, word)
+    check_names(words, path, word, prompt, file)
     typed = prompt if word is None else word
     check_utf8("the text", typed or "")
     text = read_text(typed, file)
