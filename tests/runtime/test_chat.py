@@ -168,6 +168,20 @@ def test_tools_that_a_template_does_not_use_are_not_dropped_silently(make: Make)
         assert model.apply_chat_template(MESSAGES, tools=TOOLS).startswith("D")
 
 
+def test_a_warning_points_at_the_line_that_called(make: Make) -> None:
+    model = make(default="D{{ messages[0].content }}")
+    calls: dict[str, Callable[[], object]] = {
+        "apply": lambda: model.apply_chat_template(MESSAGES, tools=TOOLS),
+        "tokenize": lambda: model.tokenize_chat(MESSAGES, tools=TOOLS),
+        "chat": lambda: model.chat(MESSAGES, tools=TOOLS, max_tokens=1),
+        "stream": lambda: list(model.chat_stream(MESSAGES, tools=TOOLS, max_tokens=1)),
+    }
+    for call in calls.values():
+        with pytest.warns(UserWarning, match="does not use tools") as found:
+            call()
+        assert found[0].filename == __file__
+
+
 def test_a_file_without_a_default_template(make: Make) -> None:
     model = make(tool_use="T{{ tools | length }}")
     assert model.apply_chat_template(MESSAGES, tools=TOOLS) == "T1"

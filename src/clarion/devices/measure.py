@@ -90,7 +90,7 @@ def measure(isa: str | None = None, progress: Callable[[str], None] = lambda _: 
     began = Snapshot.now(processors)
     for turn in range(_ROUNDS):
         for threads in counts:
-            progress(f"round {turn + 1} of {_ROUNDS}, {threads} threads")
+            progress(f"round {turn + 1} of {_ROUNDS}, {threads} thread{'s' if threads > 1 else ''}")
             found = (
                 bandwidth(threads, module, _SECONDS),
                 multiply_peak(threads, module, _SECONDS),

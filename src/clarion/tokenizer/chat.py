@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -48,7 +49,8 @@ def apply(
     _check_tools(tools)
     source = choose(tokenizer.chat_templates, template, bool(tools))
     if tools and not re.search(r"\btools\b", source):
-        warnings.warn("the chat template does not use tools: the model is not told of them", stacklevel=3)
+        text = "the chat template does not use tools: the model is not told of them"
+        warnings.warn(text, stacklevel=_frames_of_clarion() + 1)
     tokens = {
         f"{name}_token": "" if token is None else tokenizer.decode([token])
         for name, token in (("bos", tokenizer.bos), ("eos", tokenizer.eos))
@@ -152,3 +154,11 @@ def _check_tools(tools: object) -> None:
 
 def _brief(value: object) -> str:
     return reprlib.repr(value)
+
+
+def _frames_of_clarion() -> int:
+    """How many calls of our own lie between here and whoever called: a warning points at their line."""
+    frame, n = sys._getframe(1), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "clarion":
+        frame, n = frame.f_back, n + 1
+    return n
