@@ -30,6 +30,8 @@ def words(*given: str) -> list[str]:
         (["-h"], ["-h"]),
         (["--version"], ["--version"]),
         (["-V"], ["--version"]),
+        (["-v"], ["--version"]),
+        (["-v", "-p", "x"], ["run", "-v", "-p", "x"]),
         (["version"], ["--version"]),
         (["help"], ["--help"]),
         (["help", "run"], ["run", "--help"]),

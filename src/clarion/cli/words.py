@@ -55,7 +55,7 @@ def command_line(words: Sequence[str], commands: Collection[str], options: Colle
     first = words[0]
     if first == "help":
         return _help(words[1:], commands)
-    if first in ("version", "-V"):
+    if first in ("version", "-V") or words == ["-v"]:
         return ["--version"]
     if first.lower() not in ELSEWHERE and (
         _names_a_model(first) or first.startswith("-") or re.search(r"\s", first.strip())
