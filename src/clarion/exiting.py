@@ -7,6 +7,7 @@ that they print, and nobody's fault: they wait for the end instead.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 def wait_for_the_end() -> None:
@@ -19,3 +20,27 @@ def main_thread_has_ended() -> bool:
     """Whether the interpreter waits for its last threads, or will in a moment."""
     threading.main_thread().join(0.1)
     return not threading.main_thread().is_alive()
+
+
+class Background(threading.Thread):
+    """A daemon thread that is waited for until it has ended, whatever interrupts those who wait.
+
+    An exception of a signal, as Ctrl-C, that comes in the middle of `Thread.join` makes Python 3.11 take the
+    thread for ended: whoever joins it next does not wait, and the interpreter exits while it computes, which
+    aborts the process.
+    """
+
+    def __init__(self, target: Callable[..., None], *arguments: object, name: str) -> None:
+        super().__init__(target=target, args=arguments, name=name, daemon=True)
+        self._has_ended = threading.Event()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self._has_ended.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        if self.ident is not None and not self._has_ended.wait(timeout):
+            return
+        super().join(timeout)

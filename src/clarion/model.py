@@ -791,4 +791,7 @@ def _exit() -> None:
     """Daemon threads may still use models while the interpreter exits."""
     for model in list(_open_models):
         model._engine.exit()
-        model.close()
+        # Called by name, for finalizers do nothing any more once their own function for the exit has run.
+        if (found := model._close.detach()) is not None:
+            _, close, arguments, _ = found
+            close(*arguments)

@@ -23,6 +23,7 @@ from typing import Protocol
 from clarion._native import files
 from clarion.devices.hierarchy import Node
 from clarion.devices.numa import stay_near
+from clarion.exiting import Background
 from clarion.residency.mapped import Mapped
 from clarion.residency.panels import Panels
 from clarion.residency.shares import shares
@@ -66,7 +67,7 @@ class Moving:
         self._nodes = nodes
         self._gate = files.Gate()
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: Background | None = None
 
     def data(self, name: str) -> object:
         """The bytes of a weight in the mapping, an array of uint8."""
@@ -78,9 +79,7 @@ class Moving:
 
     def start(self, program: Program) -> None:
         """Begins to move weights; once."""
-        self._thread = threading.Thread(
-            target=self._move, args=(program,), name="clarion-weights", daemon=True
-        )
+        self._thread = Background(self._move, program, name="clarion-weights")
         self._thread.start()
 
     def pause(self) -> None:

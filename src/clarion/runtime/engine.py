@@ -24,7 +24,7 @@ import numpy as np
 from clarion.devices.hierarchy import Node
 from clarion.devices.numa import stay_near
 from clarion.errors import ClosedError
-from clarion.exiting import wait_for_the_end
+from clarion.exiting import Background, wait_for_the_end
 from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
 from clarion.runtime.jobs import Job, Result
 from clarion.runtime.pages import PagePool
@@ -85,7 +85,7 @@ class Engine:
         self._exiting = False
 
         self._process = os.getpid()
-        self._thread = threading.Thread(target=self._loop, name="clarion-engine", daemon=True)
+        self._thread = Background(self._loop, name="clarion-engine")
         self._thread.start()
 
     # ---- from any thread ---------------------------------------------------------------------------------

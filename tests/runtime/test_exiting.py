@@ -1,0 +1,108 @@
+"""Threads that compute in the background, and interrupts of those who wait for them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from clarion.exiting import Background
+
+
+class Interrupt(BaseException):
+    pass
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    """A signal's handler raises in the main thread, as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        with pytest.raises(Interrupt):
+            yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_an_interrupted_join_does_not_end_a_thread() -> None:
+    go_on = threading.Event()
+    done: list[int] = []
+
+    def work(n: int) -> None:
+        go_on.wait(60)
+        done.append(n)
+
+    thread = Background(work, 5, name="work")
+    with pytest.raises(RuntimeError, match="before it is started"):
+        thread.join()
+    thread.start()
+    for _ in range(3):
+        with interrupted_after(0.05):
+            thread.join()
+        assert thread.is_alive()
+    thread.join(0.01)
+    assert thread.is_alive()
+    assert done == []
+    threading.Timer(0.1, go_on.set).start()
+    thread.join()
+    assert done == [5]
+    assert not thread.is_alive()
+    thread.join()
+
+
+def test_a_thread_that_fails_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+
+    def fail() -> None:
+        raise ValueError
+
+    thread = Background(fail, name="fail")
+    thread.start()
+    thread.join()
+    assert len(seen) == 1
+
+
+SCRIPT = """
+import atexit, os, signal, sys, threading, time
+
+
+def ended():
+    print([thread.name for thread in threading.enumerate() if thread.name.startswith("clarion")])
+
+
+atexit.register(ended)  # called last
+import clarion
+from clarion.residency import moving
+
+moving._yield_to_others = lambda: time.sleep(0.3)  # a model so large that it moves for long
+model = clarion.load(weights="moving")
+if sys.argv[1] == "interrupt":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    try:
+        model.settle()
+    except KeyboardInterrupt:
+        print("interrupted")
+else:
+    print(len(model.generate("Once", max_tokens=1).tokens))
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("interrupt", "interrupted"), ("end", "1")])
+def test_threads_have_ended_when_the_interpreter_exits_without_close(how: str, said: str) -> None:
+    """A thread that still copies weights then aborts the process."""
+    done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [said, "[]"]
