@@ -6,6 +6,10 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+from clarion.cli import main
+
 
 def test_what_was_started_to_ignore_interrupts_goes_on() -> None:
     """As the background jobs of a script are, whose terminal's Ctrl-C is not meant for them."""
@@ -19,3 +23,21 @@ def test_what_was_started_to_ignore_interrupts_goes_on() -> None:
         text += process.stdout.read()
     assert process.returncode == 0
     assert text == subprocess.check_output(command)
+
+
+def test_an_interrupt_that_became_another_error_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python 3.11 makes a RuntimeError of what is raised while the attributes of a class get their names."""
+
+    class Interrupts:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def invoke(_: object) -> int:
+        type("Made", (), {"attribute": Interrupts()})
+        return 0
+
+    monkeypatch.setattr(main, "_invoke", invoke)
+    assert main.execute(["run"]) == 130
+    assert capsys.readouterr() == ("", "")

@@ -130,11 +130,19 @@ def execute(arguments: Sequence[str]) -> int:
         _drop_output()
         return BROKEN_PIPE
     except Exception as error:
+        if _is_interrupt(error):
+            return INTERRUPTED
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"clarion: {_line(error)}", file=sys.stderr)
         _drop_output()
         return BAD_INPUT
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether Ctrl-C became another error on its way, as it does where Python makes a class."""
+    cause = error.__cause__
+    return isinstance(cause, KeyboardInterrupt) or (cause is not None and _is_interrupt(cause))
 
 
 def _invoke(arguments: Sequence[str]) -> int:
