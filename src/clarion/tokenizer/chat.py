@@ -7,6 +7,7 @@ import reprlib
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from clarion.errors import ParameterError, TemplateError
@@ -158,7 +159,8 @@ def _brief(value: object) -> str:
 
 def _frames_of_clarion() -> int:
     """How many calls of our own lie between here and whoever called: a warning points at their line."""
-    frame, n = sys._getframe(1), 0
+    frame: FrameType | None = sys._getframe(1)
+    n = 0
     while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "clarion":
         frame, n = frame.f_back, n + 1
     return n
