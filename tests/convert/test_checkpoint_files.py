@@ -52,7 +52,13 @@ FOLDER = "additional_chat_templates"
     [
         ({"chat_template": "A"}, {}, {"": "A"}),
         ({"chat_template": "A"}, {"chat_template.jinja": "B"}, {"": "B"}),
-        ({"chat_template": "A"}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "C"}),
+        ({"chat_template": "A"}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "A"}),
+        ({}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "C"}),
+        (
+            {"chat_template": {"default": "A", "rag": "R", "tool_use": "U"}},
+            {f"{FOLDER}/tool_use.jinja": "T"},
+            {"": "A", "rag": "R", "tool_use": "T"},
+        ),
         ({}, {"chat_template.jinja": "B", "chat_template.json": '{"chat_template": "C"}'}, {"": "B"}),
         ({}, {"chat_template.jinja": "B", f"{FOLDER}/tool_use.jinja": "T"}, {"": "B", "tool_use": "T"}),
         (
@@ -91,6 +97,25 @@ def test_what_is_no_template(tmp_path, found):
 def test_a_template_that_is_not_utf_8(tmp_path):
     with pytest.raises(FormatError, match=r"chat_template\.jinja: offset 1: not UTF-8"):
         converted(tmp_path, bytes_tokenizer(), files={"chat_template.jinja": b"A\xff"})
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", f"{FOLDER}/tool_use.jinja"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER, "is a Git LFS pointer: run git lfs pull"),
+        ("<!DOCTYPE html>\n<html></html>", "is an HTML page"),
+    ],
+)
+def test_templates_that_are_something_else(tmp_path, name, content, message):
+    with pytest.raises(FormatError, match=rf"{name} {message}"):
+        converted(tmp_path, bytes_tokenizer(), files={name: content})
+
+
+@pytest.mark.parametrize("text", ["<s>{{ a }}", '{"error": "{{ a }}"}', "A", "{{ a }}", "<!-- {{ a }} -->"])
+def test_texts_that_only_look_like_something_else(tmp_path, text):
+    path = converted(tmp_path, bytes_tokenizer(), files={"chat_template.jinja": text})
+    assert templates(path) == {"": text}
 
 
 # ---- text files ----------------------------------------------------------------------------------------
@@ -144,6 +169,23 @@ def test_windows(tmp_path, bom, newline):
 def test_files_that_are_something_else(tmp_path, name, content, message):
     with pytest.raises(FormatError, match=rf"{name}:? {message}"):
         converted(tmp_path, bytes_tokenizer(), files={name: content})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("tokenizer.json", "chat_template.jinja", f"{FOLDER}/tool_use.jinja", "model.safetensors"),
+    ],
+)
+def test_links_to_what_is_not_there(tmp_path, name):
+    """They are not taken for files that the checkpoint does not have."""
+    folder = write(tmp_path / "c", bytes_tokenizer())
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileError, match=rf"{name}: (is a link to .*nowhere, which is not there|cannot be)"):
+        convert(folder, tmp_path / "m.gguf")
 
 
 @pytest.mark.parametrize("content", [POINTER.encode(), b"<html><body>404</body></html>" * 2])
@@ -339,6 +381,19 @@ def test_whole_numbers_written_with_a_point(tmp_path):
 def test_numbers_that_are_not_whole(tmp_path, value):
     with pytest.raises(ModelError, match=r"config\.json: hidden_size is .*, expected a whole number from 1"):
         converted(tmp_path, bytes_tokenizer(), hidden_size=value)
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_theta"])
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e-300, 0, -1, float("nan"), True, "1", [1]])
+def test_numbers_that_float32_cannot_hold(tmp_path, key, value):
+    with pytest.raises(ModelError, match=rf"config\.json: {key} is .*, expected a number above zero"):
+        converted(tmp_path, bytes_tokenizer(), **{key: value})
+
+
+@pytest.mark.parametrize("value", [["llama"], {}, 5, None, True])
+def test_a_family_that_is_no_name(tmp_path, value):
+    with pytest.raises(UnsupportedError, match=r"config\.json: model_type is .*, supported: llama"):
+        converted(tmp_path, bytes_tokenizer(), model_type=value)
 
 
 def test_ids_of_vocab_json_written_with_a_point(tmp_path):

@@ -12,18 +12,22 @@ from clarion.errors import FormatError
 def convert(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The chat template, and others by their names.
 
-    Files of their own go before chat_template.json, that before tokenizer_config.json, as in transformers.
+    A default in a file of its own goes before tokenizer_config.json, as in transformers, and that before
+    chat_template.json, which only processors have. Of two with the same name, that in a file of its own is
+    taken.
 
     Raises:
         FormatError: what stands there is neither a text nor texts with names.
     """
     named = checkpoint.templates()
     if "default" not in named:
-        stored = (checkpoint.json("chat_template.json") or {}).get("chat_template")
-        name = "tokenizer_config.json" if stored is None else "chat_template.json"
-        found = _named(settings.get("chat_template") if stored is None else stored, checkpoint, name)
-        # Without a default, the files of their own would be all there is.
-        named = {"default": found["default"], **named} if named and "default" in found else named or found
+        stored, name = settings.get("chat_template"), "tokenizer_config.json"
+        if stored is None:
+            stored, name = (
+                (checkpoint.json("chat_template.json") or {}).get("chat_template"),
+                "chat_template.json",
+            )
+        named = _named(stored, checkpoint, name) | named
     metadata: dict[str, Any] = {
         "tokenizer.chat_template" if name == "default" else f"tokenizer.chat_template.{name}": template
         for name, template in named.items()
