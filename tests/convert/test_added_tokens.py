@@ -146,6 +146,21 @@ def test_a_padding_token_that_the_embedding_has_no_row_for(tmp_path):
     assert differences(path, tokenizer, ["a <pad>"]) == []
 
 
+@pytest.mark.parametrize("special", [True, False])
+def test_tokens_that_only_added_tokens_has(tmp_path, special):
+    """As transformers, which read the file where tokenizer_config.json lists no tokens, add them."""
+    tokenizer = bytes_tokenizer()
+    n_tokens = tokenizer.get_vocab_size()
+    added = {"<x>": n_tokens + 1, "<w>": n_tokens, "<|eot|>": tokenizer.token_to_id("<|eot|>")}
+    settings = {"additional_special_tokens": ["<x>"]} if special else {}
+    files = {"added_tokens.json": json.dumps(added)}
+    path = converted(tmp_path, tokenizer, settings, files=files)
+    tokenizer.add_tokens(["<w>", AddedToken("<x>", special=special, normalized=not special)])
+    assert differences(path, tokenizer, ["a<x>b <w>", "<|eot|> <x>"]) == []
+    ours = clarion.Tokenizer.from_gguf(path)
+    assert [ours.is_special(token) for token in (n_tokens, n_tokens + 1)] == [False, special]
+
+
 @pytest.mark.parametrize("files", ["vocab.json", "tokenizer.model"])
 def test_options_without_tokenizer_json(tmp_path, files):
     """The tokens in added_tokens_decoder are those of tokenizer.json, and so are the ids."""

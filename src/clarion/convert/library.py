@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from clarion.errors import FormatError, UnsupportedError
+from clarion.errors import FormatError, ModelError, UnsupportedError
 
 _STANDARD_ERROR = 2
 _OPTIONS = ("single_word", "lstrip", "rstrip", "normalized", "special")
@@ -135,14 +135,18 @@ def add(
         tokenizer.add_tokens(wanted)
 
 
-def around(tokenizer: Any, values: Mapping[str, Any], where: str) -> tuple[list[int], list[int]]:
+def around(
+    tokenizer: Any, values: Mapping[str, Any], n_vocab: int, where: str
+) -> tuple[list[int], list[int]]:
     """The ids that the post-processor puts before and after a text.
 
     Args:
         values: of the tokenizer.json.
+        n_vocab: rows of the embedding.
 
     Raises:
         UnsupportedError: a template that is anything but tokens around one text.
+        ModelError: a token that the embedding has no row for.
     """
     for part in parts(values.get("post_processor"), "processors"):
         if part.get("type") == "TemplateProcessing":
@@ -152,6 +156,11 @@ def around(tokenizer: Any, values: Mapping[str, Any], where: str) -> tuple[list[
                     f"{where}: the post_processor's template has the text {len(texts)} times, supported: once"
                 )
     encoding = tokenizer.encode("a", add_special_tokens=True)
+    if max(encoding.ids, default=0) >= n_vocab:
+        raise ModelError(
+            f"{where}: post_processor puts token {max(encoding.ids)} around a text, "
+            f"expected ids below the embedding's {n_vocab} rows"
+        )
     of_text = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
     if not of_text:
         return list(encoding.ids), []

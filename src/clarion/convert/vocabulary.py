@@ -106,13 +106,16 @@ def _like_library(
     values = texts.json(text.encode(), where)
     reference = library.parse(text, values, where)
     names = roles.named(checkpoint, settings)
+    special = [*names.values(), *roles.more(checkpoint, settings)]
     decoder = _decoder(settings, checkpoint)
-    library.add(reference, decoder, [*names.values(), *roles.more(checkpoint, settings)], n_vocab, where)
+    if "added_tokens_decoder" not in settings:
+        decoder = _beside_library(checkpoint, reference, special)
+    library.add(reference, decoder, special, n_vocab, where)
     added = {
         token: _Added(entry.content, entry.special, _flags(_options(entry)))
         for token, entry in reference.get_added_tokens_decoder().items()
     }
-    around = library.around(reference, values, where)
+    around = library.around(reference, values, n_vocab, where)
 
     def made(vocabulary: _Vocabulary) -> dict[str, Any]:
         metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, around)
@@ -422,6 +425,31 @@ def _decoder(settings: Mapping[str, Any], checkpoint: Checkpoint) -> dict[int, M
     return found
 
 
+def _added_tokens(checkpoint: Checkpoint) -> dict[int, str]:
+    """The texts in added_tokens.json, by their ids."""
+    where = f"{checkpoint.folder}/added_tokens.json"
+    found = {}
+    for text, value in (checkpoint.json("added_tokens.json") or {}).items():
+        number = whole(value)
+        if number is None or not 0 <= number < _MAX_ID:
+            raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
+        found[number] = text
+    return found
+
+
+def _beside_library(
+    checkpoint: Checkpoint, reference: Any, special: Iterable[Mapping[str, Any]]
+) -> dict[int, Mapping[str, Any]]:
+    """What added_tokens.json adds to a tokenizer.json, as transformers read it."""
+    contents = {entry["content"] for entry in special}
+    known = reference.get_added_tokens_decoder()
+    return {
+        token: {"content": text, "normalized": text not in contents, "special": text in contents}
+        for token, text in _added_tokens(checkpoint).items()
+        if token not in known
+    }
+
+
 def _added_without_library(
     checkpoint: Checkpoint,
     tokens: _Tokens,
@@ -434,12 +462,8 @@ def _added_without_library(
         for token, (text, kind) in enumerate(zip(tokens.texts, tokens.kinds, strict=True))
         if text is not None and kind in (UNKNOWN, CONTROL, USER_DEFINED)
     }
-    where = f"{checkpoint.folder}/added_tokens.json"
     special = {str(entry["content"]) for entry in names.values()}
-    for text, value in (checkpoint.json("added_tokens.json") or {}).items():
-        number = whole(value)
-        if number is None or not 0 <= number < _MAX_ID:
-            raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
+    for number, text in _added_tokens(checkpoint).items():
         added[number] = _Added(text, text in special, 0)
     for token, entry in _decoder(settings, checkpoint).items():
         added[token] = _Added(str(entry["content"]), bool(entry.get("special")), _flags(entry) & ~NORMALIZED)
