@@ -229,6 +229,20 @@ def test_a_tokenizer_model_alone(tmp_path):
     assert differences(path, around(tokenizer, "<s> $A"), ["the king", " a", "<s>b"]) == []
 
 
+@pytest.mark.parametrize("normalizer", [{2: b"charsmap"}, {4: 1}])
+def test_a_tokenizer_model_alone_that_changes_characters(tmp_path, normalizer):
+    tokenizer = text_tokenizer()
+    files = {"tokenizer.model": sentencepiece_model(tokenizer, normalizer), "tokenizer.json": None}
+    with pytest.raises(UnsupportedError, match=r"tokenizer\.model: normalizer_spec .*, supported: identity"):
+        converted(tmp_path, tokenizer, files=files)
+
+
+def test_a_tokenizer_model_that_is_some_text(tmp_path):
+    files = {"tokenizer.model": "hello\nworld\n", "tokenizer.json": None}
+    with pytest.raises(FormatError, match=r"tokenizer\.model: no sentencepiece model: offset 3: "):
+        converted(tmp_path, bytes_tokenizer(), files=files)
+
+
 @pytest.mark.parametrize(
     ("settings", "scheme"), [({"legacy": False}, "first"), ({"add_prefix_space": False}, "never")]
 )
@@ -352,6 +366,20 @@ def test_a_tied_output_that_no_shard_holds(tmp_path, place):
     values = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**values, "tie_word_embeddings": False}))
     with pytest.raises((ModelError, FileError), match=place):
+        convert(folder, tmp_path / "m.gguf", "f32")
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_shard_that_is_not_there(tmp_path, link):
+    tokenizer = bytes_tokenizer()
+    folder = write(tmp_path / "c", tokenizer)
+    tensors = weights(tokenizer.get_vocab_size() + 8)
+    shard(folder, tensors, dict.fromkeys(["model.norm.weight", "lm_head.weight"], "b.safetensors"))
+    if link:
+        (folder / "b.safetensors").symlink_to("nowhere")
+    with pytest.raises(
+        FileError, match=r"b\.safetensors: is not there, though model\.safetensors\.index\.json"
+    ):
         convert(folder, tmp_path / "m.gguf", "f32")
 
 

@@ -164,6 +164,10 @@ class Checkpoint(Mapping[str, Stored]):
         optional = {_TIED} if is_tied(self.config) else set()
         tensors: dict[str, Stored] = {}
         for file in shards(files, self.config, lambda file: os.path.lexists(self.folder / file)):
+            if not (self.folder / file).exists():
+                raise FileError(
+                    f"{self.folder / file}: is not there, though {index} names it: download it too"
+                )
             for name, tensor in WEIGHTS[index](self.folder / file).items():
                 if name not in files and name not in optional:
                     raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index}")

@@ -143,7 +143,12 @@ def _without_library(checkpoint: Checkpoint, settings: Mapping[str, Any], n_voca
     if model is not None and (what is None or vocab is None):
         if what is not None:
             raise FormatError(f"{path} {what}, expected a sentencepiece model, or tokenizer.json beside it")
-        vocabulary = _from_sentencepiece(sentencepiece.parse(model, path))
+        parsed = sentencepiece.parse(model, path)
+        if parsed.normalized:
+            raise UnsupportedError(
+                f"{path}: normalizer_spec replaces characters or removes spaces, supported: identity"
+            )
+        vocabulary = _from_sentencepiece(parsed)
         if settings.get("add_prefix_space") is False:
             vocabulary.metadata["tokenizer.ggml.add_space_prefix"] = False
         elif settings.get("legacy") is False and vocabulary.metadata["tokenizer.ggml.add_space_prefix"]:
