@@ -132,7 +132,7 @@ def test_special_tokens_that_only_special_tokens_map_names(tmp_path):
     assert differences(path, tokenizer, ["a king <tool>", "kings"]) == []
 
 
-@pytest.mark.parametrize("found", [5, [5], {"a": 5}, "<x>"])
+@pytest.mark.parametrize("found", [5, [5], {"a": 5}, "<x>", ["\ud800"]])
 def test_special_tokens_that_are_none(tmp_path, found):
     with pytest.raises(
         FormatError, match=r"tokenizer_config\.json: extra_special_tokens is .*, expected tokens"

@@ -88,7 +88,13 @@ def test_templates(tmp_path, settings, files, expected):
         assert sorted(names or []) == sorted(set(expected) - {""})
 
 
-@pytest.mark.parametrize("found", [1, ["A"], [{"name": "default"}], {"default": 1}, [{"template": "A"}]])
+@pytest.mark.parametrize(
+    "found",
+    [
+        *(1, ["A"], [{"name": "default"}], {"default": 1}, [{"template": "A"}], "\ud800"),
+        *([{"name": [], "template": "A"}], [{"name": {}, "template": "A"}], {"\ud800": "A"}),
+    ],
+)
 def test_what_is_no_template(tmp_path, found):
     with pytest.raises(FormatError, match=r"tokenizer_config\.json: chat_template is .*, expected a text or"):
         converted(tmp_path, bytes_tokenizer(), {"chat_template": found})
@@ -289,6 +295,18 @@ def test_a_panic_of_the_library_is_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "tokenizer.json: cannot be used: the tokenizers library panics: " in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("token", ["a\nb", "\x1b[2J", "x" * 100_000])
+def test_a_message_of_the_library_is_one_line(tmp_path, token):
+    values = json.loads(bytes_tokenizer().to_str())
+    values["model"]["merges"].append([token, "b"])
+    with pytest.raises(
+        FormatError, match=r"tokenizer\.json: cannot be read: .* out of vocabulary|x{100}"
+    ) as error:
+        converted(tmp_path, bytes_tokenizer(), files={"tokenizer.json": json.dumps(values)})
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
 
 
 def test_standard_error_is_as_before(tmp_path, capfd):

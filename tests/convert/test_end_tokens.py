@@ -133,7 +133,7 @@ def test_bos_in_a_template_that_has_none(tmp_path):
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
 @pytest.mark.parametrize("role", ["bos", "eos"])
-@pytest.mark.parametrize("found", [["<a>", "<b>"], 5, False, {"a": 1}, {"content": 5}])
+@pytest.mark.parametrize("found", [["<a>", "<b>"], 5, False, {"a": 1}, {"content": 5}, "\ud800"])
 def test_a_role_that_is_no_token_is_refused(tmp_path, file, role, found):
     settings, files = ({f"{role}_token": found}, {})
     if file == "special_tokens_map.json":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -154,10 +155,10 @@ def _tokens(values: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any
 
 
 def _token(value: Any) -> Mapping[str, Any] | None:
-    """A token, written as its text or as an object."""
-    if isinstance(value, str):
-        return {"content": value}
-    return value if isinstance(value, Mapping) and isinstance(value.get("content"), str) else None
+    """A token, written as its text or as an object; its text has no half of a surrogate pair."""
+    token = {"content": value} if isinstance(value, str) else value
+    content = token.get("content") if isinstance(token, Mapping) else None
+    return token if isinstance(content, str) and not re.search("[\ud800-\udfff]", content) else None
 
 
 def _is_id(value: Any, n_vocab: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,14 +40,18 @@ def convert(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, An
 def _named(found: Any, checkpoint: Checkpoint, name: str) -> dict[str, str]:
     if found is None:
         return {}
-    if isinstance(found, str):
+    if _is_text(found):
         return {"default": found}
-    named = found
+    pairs = list(found.items()) if isinstance(found, dict) else [found]
     if isinstance(found, list) and all(isinstance(entry, dict) for entry in found):
-        named = {entry.get("name"): entry.get("template") for entry in found}
-    texts = [text for pair in named.items() for text in pair] if isinstance(named, dict) else [None]
-    if not all(isinstance(text, str) for text in texts):
+        pairs = [(entry.get("name"), entry.get("template")) for entry in found]
+    if not all(isinstance(pair, tuple) and all(_is_text(text) for text in pair) for pair in pairs):
         raise FormatError(
             f"{checkpoint.folder}/{name}: chat_template is {found!r:.80}, expected a text or texts with names"
         )
-    return dict(named)
+    return dict(pairs)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a text that a file can hold: without half a surrogate pair."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
