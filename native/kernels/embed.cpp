@@ -6,6 +6,7 @@
 #include "kernels/format_table.h"
 #include "kernels/ops.h"
 #include "kernels/row_decoder.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -18,7 +19,7 @@ int64_t items(int64_t rows) { return (rows + rows_per_item - 1) / rows_per_item;
 
 class Embed final : public Op {
   public:
-    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(spec.number("scale", 1.0))) {
+    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(EmbedParameters(spec).scale)) {
         table_ = spec.weights.at(0);
         output_ = spec.outputs.at(0);
         format_ = table_ == nullptr ? nullptr : find_format(table_->format);

@@ -1,40 +1,8 @@
 #include "kernels/rows.h"
 
+#include "machine/names.h"
+
 namespace clarion {
-
-namespace {
-
-const char* name(Kind kind) {
-    switch (kind) {
-        case Kind::f32:
-            return "f32";
-        case Kind::fast:
-            return "fast";
-        case Kind::high:
-            return "high";
-        case Kind::bf16:
-            return "bf16";
-        case Kind::i32:
-            return "i32";
-    }
-    return "";
-}
-
-const char* name(Rows rows) {
-    switch (rows) {
-        case Rows::tokens:
-            return "tokens";
-        case Rows::outputs:
-            return "outputs";
-        case Rows::slots:
-            return "slots";
-        case Rows::batch:
-            return "batch";
-    }
-    return "";
-}
-
-}  // namespace
 
 void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind) {
     if (b.kind != kind) spec.fail({"buffer '", b.name, "' is ", name(b.kind), ", expected ", name(kind)});

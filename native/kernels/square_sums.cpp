@@ -6,6 +6,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -77,7 +78,7 @@ std::unique_ptr<Op> make_square_sums(const OpSpec& spec) {
             spec.fail({"buffer '", x.name, "' needs a row for each token, or for each of its ", ids->width,
                        " experts"});
     }
-    const int64_t experts = spec.integer("experts");
+    const int64_t experts = SquareSumsParameters(spec).experts;
     if (experts < 1 || (experts > 1 && !ids))
         spec.fail({"experts is ", experts, ids ? "" : " without their ids"});
     expect_width(spec, counts, experts);

@@ -128,10 +128,11 @@ struct OpSpec {
     const Buffer& output(size_t i) const;
     const Weight* weight(size_t i) const;  // null when absent
 
-    int64_t integer(const std::string& name) const;  // throws when absent
-    int64_t integer(const std::string& name, int64_t otherwise) const;
+    // A parameter by its name; throws where it is absent. Kernels read them all at once, with the structs of
+    // operation_parameters.h, which machine/parameters.py writes from the operation table.
+    int64_t integer(const std::string& name) const;
+    bool flag(const std::string& name) const;  // an integer, 0 or 1
     double number(const std::string& name) const;
-    double number(const std::string& name, double otherwise) const;
     const std::vector<double>& array(const std::string& name) const;
 
     [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation

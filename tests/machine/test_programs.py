@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from clarion.plan.operations import silu
 from tests.machine.build import Batch, Builder
-from tests.plan.reference import silu
 
 
 def small(native, n=4):
@@ -104,8 +104,21 @@ def test_operations_that_make_no_sense(native, op, ints, message):
     if op == "rope":
         b.op(op, [x, r], [x], [-1], ints, {"eps": 0.0})
     else:
-        b.op(op, [x], [y], [], ints, {"scale": 1.0})
+        b.op(op, [x], [y], [], {"window": 0} | ints, {"scale": 1.0})
     with pytest.raises(ValueError, match=message):
+        b.program()
+
+
+@pytest.mark.parametrize("name", ["n_head", "head_dim", "n_rot", "neox", "eps"])
+def test_no_parameter_may_be_absent(native, name):
+    b = Builder(native, 4)
+    x, r = b.buffer("x", 20), b.buffer("r", 4)
+    ints = {"n_head": 2, "head_dim": 10, "n_rot": 4, "neox": 0}
+    floats = {"eps": 0.0}
+    for parameters in (ints, floats):
+        parameters.pop(name, None)
+    b.op("rope", [x, r], [x], [-1], ints, floats)
+    with pytest.raises(ValueError, match=f"lacks the (integer|number) '{name}'"):
         b.program()
 
 
@@ -263,7 +276,8 @@ def test_many_callers(native):
         for _ in range(200):
             program.buffer("y")[:] = 0
             done = Batch(8).run(program)
-            if not done or np.abs(program.buffer("y") - (x + silu(x.astype(np.float64)))).max() > 1e-5:
+            wanted = x + silu.definition(np, x.astype(np.float64))
+            if not done or np.abs(program.buffer("y") - wanted).max() > 1e-5:
                 failures.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,13 +68,16 @@ def quantize(
             raise click.UsageError("--keep-split: a budget is that of one file")
         _to_budget(source, out, budget, text, formats, as_json, common)
         return
-    if text is not None or formats is not None or as_json:
-        raise click.UsageError("--text, --formats and --json go with --budget")
+    if text is not None or formats is not None:
+        raise click.UsageError("--text and --formats go with --budget")
     from clarion.quantize import quantize as write
 
     with bar("quantize") as progress:
         done = write(source, out, str(type_), keep_split=keep_split, progress=progress, **common)
-    _print(done)
+    if as_json:
+        print(json.dumps(done.report()))
+    else:
+        _print(done)
 
 
 def _to_budget(
@@ -104,7 +106,7 @@ def _to_budget(
             **common,
         )
     if as_json:
-        print(json.dumps({"path": out, "budget": n_bytes, **mixture.report()}))
+        print(json.dumps({"path": out, "budget": n_bytes, **done.report(), **mixture.report()}))
         return
     from clarion.cli.frontier import show
 
@@ -116,8 +118,7 @@ def _print(done: Quantized) -> None:
     for path in done.paths:
         print(path)
     before, after = done.bits_per_weight
-    counted = Counter(choice.format.name for choice in done.choices).most_common()
-    formats = ", ".join(f"{n} {format}" for format, n in counted)
+    formats = ", ".join(f"{n} {format}" for format, n in done.formats.items())
     print(f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {formats}")
     for note in done.notes:
         print(f"clarion: {note}", file=sys.stderr)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from clarion.errors import ModelError
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.ir import Node, Rows, Tensor, Value, Weight
+from clarion.plan.ir import Node, Rows, Value, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,6 @@ class Graph:
     def __init__(self, hyperparameters: Hyperparameters) -> None:
         self.hyperparameters = hyperparameters
         self.nodes: list[Node] = []
-        self.tensors: Mapping[str, Tensor] = {}
         self.kv_layers: list[tuple[int, int, int]] = []  # (n_head_kv, dim_k, dim_v)
         self.logits: Value | None = None
         self._names: set[str] = set()

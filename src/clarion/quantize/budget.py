@@ -14,6 +14,7 @@ from clarion.errors import ParameterError
 from clarion.evaluate.chunks import beginning
 from clarion.gguf import File, Writer
 from clarion.gguf.part import padded
+from clarion.gguf.writable import check_writable
 from clarion.quantize.collect import collect
 from clarion.quantize.frontier import Frontier, Offer
 from clarion.quantize.imatrix import Imatrix
@@ -141,6 +142,7 @@ def quantize_to_budget(
         ParameterError: the budget is less than the smallest mixture, the text is too short, or as `quantize`.
         FileError, FormatError, UnsupportedError, ModelError: as `quantize` and `clarion.load`.
     """
+    check_writable(path)
     path = Path(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
@@ -155,6 +157,8 @@ def quantize_to_budget(
             raise ParameterError(f"{file.path}: has no matrices to choose formats for")
         names = {tensor.name for tensor in tensors}
         check_source(file, path, [c for c in as_they_are if c.tensor.name in names], allow_requantize)
+        # The file is no larger than the source, whose own formats are among those to choose from.
+        check_writable(path, min(budget, sum(tensor.n_bytes for tensor in file.tensors.values())))
         tokenizer = Tokenizer.from_metadata(file.metadata)
         tokens = tokenizer.encode(text) if text is not None else own_text(file.path, OWN_TOKENS, threads)
         if importance is None:
