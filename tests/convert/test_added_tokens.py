@@ -161,6 +161,13 @@ def test_tokens_that_only_added_tokens_has(tmp_path, special):
     assert [ours.is_special(token) for token in (n_tokens, n_tokens + 1)] == [False, special]
 
 
+def test_tokens_of_added_tokens_that_the_embedding_has_no_row_for(tmp_path):
+    tokenizer = bytes_tokenizer()
+    files = {"added_tokens.json": json.dumps({"[PAD]": tokenizer.get_vocab_size()})}
+    path = converted(tmp_path, tokenizer, {"pad_token": "[PAD]"}, files=files, spare=0)
+    assert differences(path, tokenizer, ["a [PAD]"]) == []
+
+
 @pytest.mark.parametrize("files", ["vocab.json", "tokenizer.model"])
 def test_options_without_tokenizer_json(tmp_path, files):
     """The tokens in added_tokens_decoder are those of tokenizer.json, and so are the ids."""

@@ -109,7 +109,7 @@ def _like_library(
     special = [*names.values(), *roles.more(checkpoint, settings)]
     decoder = _decoder(settings, checkpoint)
     if "added_tokens_decoder" not in settings:
-        decoder = _beside_library(checkpoint, reference, special)
+        decoder = _beside_library(checkpoint, reference, special, n_vocab)
     library.add(reference, decoder, special, n_vocab, where)
     added = {
         token: _Added(entry.content, entry.special, _flags(_options(entry)))
@@ -443,15 +443,18 @@ def _added_tokens(checkpoint: Checkpoint) -> dict[int, str]:
 
 
 def _beside_library(
-    checkpoint: Checkpoint, reference: Any, special: Iterable[Mapping[str, Any]]
+    checkpoint: Checkpoint, reference: Any, special: Iterable[Mapping[str, Any]], n_vocab: int
 ) -> dict[int, Mapping[str, Any]]:
-    """What added_tokens.json adds to a tokenizer.json, as transformers read it."""
+    """What added_tokens.json adds to a tokenizer.json, as transformers read it.
+
+    Those that the embedding has no row for are left out: they are padding of a training, as a rule.
+    """
     contents = {entry["content"] for entry in special}
     known = reference.get_added_tokens_decoder()
     return {
         token: {"content": text, "normalized": text not in contents, "special": text in contents}
         for token, text in _added_tokens(checkpoint).items()
-        if token not in known
+        if token not in known and token < n_vocab
     }
 
 
