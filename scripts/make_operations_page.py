@@ -22,10 +22,14 @@ integers. `…` marks what there may be several of, `?` what may be absent.
 
 | rows | |
 |---|---|
-| `R` | any rows, the same for every operand that says R; each row of a result depends on these rows alone |
+| `R` | any rows, the same for every operand that says R |
 | `T`, `O` | one for each token, one for each wanted output |
-| `S` | k for each token: *slots*, one for each expert that the token uses |
+| `B` | either of these, the same for every operand that says B or S |
+| `S` | k for each of B: *slots*, one for each expert that is used |
 | `1` | one for the whole batch |
+
+Where all operands have rows R, B or S, each row of a result depends on these rows alone: the operation can
+be computed for some of them.
 
 A width is a product of numbers, parameters (an array counts as its length) and sizes. A size, as `n`, is
 whatever the first operand has that names it; one that ends in `_i` is counted anew for each of several

@@ -129,7 +129,7 @@ class BoundProgram {
             buffer.rows = rows_named(b.string("rows"), {b.where, ".rows"});
             buffer.width = b.integer("width");
             buffer.offset = b.integer("offset");
-            buffer.slots_per_token = buffer.rows == Rows::slots ? b.integer("slots_per_token") : 0;
+            buffer.slots_per_token = b.integer("slots_per_token");
         }
         for (const Entry& w : spec.list("weights")) {
             auto& weight = result.weights.emplace_back();

@@ -65,7 +65,8 @@ class Encode final : public Op {
   public:
     explicit Encode(const OpSpec& spec) : input_(spec.inputs.at(0)), output_(spec.outputs.at(0)) {
         if (input_ == nullptr || output_ == nullptr || input_->kind != Kind::f32 ||
-            input_->width != output_->width || input_->rows != output_->rows)
+            input_->width != output_->width || input_->rows != output_->rows ||
+            input_->slots_per_token != output_->slots_per_token)
             throw std::invalid_argument("encode: needs an f32 input and an output of the same shape");
     }
     int64_t begin(const Batch& batch) override { return items(batch.rows(*input_)); }

@@ -8,7 +8,7 @@ namespace {
 
 // In the order of the enumerations.
 constexpr std::array kinds{"f32", "fast", "high", "bf16", "i32"};
-constexpr std::array rows{"tokens", "outputs", "slots", "batch"};
+constexpr std::array rows{"tokens", "outputs", "batch"};
 
 template <size_t n>
 size_t find(const std::array<const char*, n>& words, const std::string& word, Message where) {

@@ -44,7 +44,9 @@ def small(native, n=4):
         (["buffers", 0, "offset"], 2**62, "buffer 'x'.* end beyond"),
         (["buffers", 0, "kind"], "f64", "kind: found 'f64'"),
         (["buffers", 0, "rows"], "columns", "rows: found 'columns'"),
-        (["buffers", 0, "rows"], "slots", "operation 'norm'"),
+        (["buffers", 0, "slots_per_token"], 0, "slots_per_token: found 0, expected 1"),
+        (["buffers", 0, "slots_per_token"], 2**40, "slots_per_token: found"),
+        (["buffers", 0, "rows"], "outputs", "operation 'norm'"),
         (["weights", 0, "format"], 999, "weight 'w0': unknown format 999"),
         (["weights", 0, "format"], 8, "multiple of 32, the block of Q8_0"),
         (["weights", 0, "rows"], 12, "weight 'w0': found 880 bytes, expected 960"),
@@ -137,7 +139,7 @@ def test_experts_and_routes_that_make_no_sense(native):
 
 def test_ids_out_of_range_stay_among_the_experts(native):
     b = Builder(native, 3)
-    x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2, rows="slots")
+    x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2)
     b.op("expert_linear", [x, ids], [y], [b.weight(np.arange(1, 4)[:, None, None] * np.ones((3, 2, 4)))])
     program = b.program()
     program.buffer("x")[:] = 1

@@ -101,7 +101,7 @@ class Reference:
     def _max_rows(self, buffer):
         tokens = self.spec["max_tokens"]
         most = {"tokens": tokens, "outputs": self.spec["max_outputs"], "batch": 1}
-        return most.get(buffer["rows"], tokens * buffer["slots_per_token"])
+        return most[buffer["rows"]] * buffer["slots_per_token"]
 
     def _write(self, i, result):
         start, end = self.extents[i]
@@ -112,8 +112,10 @@ class Reference:
         rows = {
             "tokens": len(self.tokens),
             "outputs": len(self.outputs),
-            "slots": len(self.tokens) * buffer["slots_per_token"],
             "batch": 1,
         }
-        assert result.shape == (rows[buffer["rows"]], buffer["width"]), (buffer["name"], result.shape)
+        assert result.shape == (rows[buffer["rows"]] * buffer["slots_per_token"], buffer["width"]), (
+            buffer["name"],
+            result.shape,
+        )
         self.values[i] = result

@@ -67,7 +67,7 @@ def falsified(operand, has_many) -> Iterator[tuple[str, object]]:
         for kinds in KINDS:
             if kinds != operand.kinds:
                 yield f"kinds {kinds}", replace(operand, kinds=kinds)
-        for rows in ("R", "T", "O", "S", "T|S", "1"):
+        for rows in ("R", "T", "O", "B", "S", "B|S", "1"):
             if rows != operand.rows:
                 yield f"rows {rows}", replace(operand, rows=rows)
         yield "width", replace(operand, width=f"{operand.width}·2")
@@ -142,7 +142,14 @@ def spoils(p, i):
     for b in {*op.inputs, *op.outputs}:
         for kind in ("f32", "fast", "high", "bf16", "i32"):
             yield buffer(p, b, kind=kind)
-        for rows, slots in (("tokens", 1), ("outputs", 1), ("slots", 2), ("slots", 3), ("batch", 1)):
+        for rows, slots in (
+            ("tokens", 1),
+            ("outputs", 1),
+            ("tokens", 2),
+            ("tokens", 3),
+            ("outputs", 2),
+            ("batch", 1),
+        ):
             yield buffer(p, b, rows=rows, slots_per_token=slots)
         yield buffer(p, b, width=p.buffers[b].width + 1)
     for b in op.inputs:

@@ -86,7 +86,7 @@ def compile(
 
     def max_rows(value: Value) -> int:
         most = {"tokens": max_tokens, "outputs": max_outputs, "batch": 1}
-        return most.get(value.rows, max_tokens * value.slots_per_token)
+        return most[value.rows] * value.slots_per_token
 
     weight_index = {weight: i for i, weight in enumerate(weights)}
     buffers, index, arena_bytes = memory(nodes, kept, max_rows, row_bytes)

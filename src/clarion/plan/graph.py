@@ -153,7 +153,7 @@ class Graph:
     def expert_linear(self, x: Array, ids: Array, parameters: Checkpoint, n_expert: int, n_out: int) -> Array:
         """x · Wₑᵀ for each expert e of the token: [S, n_out], from rows of tokens or of slots."""
         weight = parameters.experts(n_expert, n_out, x.value.width)
-        out = Value(self._name(parameters.prefix), n_out, "slots", slots_per_token=ids.value.width)
+        out = Value(self._name(parameters.prefix), n_out, slots_per_token=ids.value.width)
         return self._emit("expert_linear", (x, ids), out, [weight])
 
     def expert_sum(self, y: Array, weights: Array) -> Array:

@@ -7,11 +7,14 @@ structs of parameters that the native machine is compiled with.
 
 Rows are one of these letters:
 
-    R      any rows, the same for every operand that says R; each row of a result depends on these rows alone
+    R      any rows, the same for every operand that says R
     T, O   one for each token, one for each wanted output
-    S      k for each token: `slots`, one for each expert that the token uses
-    T|S    either
+    B      either of these, the same for every operand that says B or S
+    S      k for each of B: slots, one for each expert that is used
+    B|S    B or S
     1      one for the whole batch
+
+Where all operands have rows R, B or S, each row of a result depends on these rows alone.
 
 A width is a product, as `n_head·head_dim`, of numbers, parameters (an array counts as its length) and sizes.
 A size, as `n`, is whatever the first operand has that names it. One that ends in `_i` is counted anew for
@@ -33,7 +36,7 @@ I32: Final[tuple[Kind, ...]] = ("i32",)
 ENCODED: Final[tuple[Kind, ...]] = ("fast", "high", "bf16")
 ANY_FLOAT: Final[tuple[Kind, ...]] = (*F32, *ENCODED)
 
-_ROWS: Final[Mapping[str, Rows]] = {"T": "tokens", "O": "outputs", "S": "slots", "1": "batch"}
+_ROWS: Final[Mapping[str, Rows]] = {"T": "tokens", "O": "outputs", "1": "batch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class Operation:
     def row_wise(self) -> bool:
         """Whether it treats each row alone, whatever rows these are."""
         operands: list[Input | Output] = [*self.inputs, *self.outputs]
-        return all(operand.rows == "R" for operand in operands)
+        return all(operand.rows in ("R", "B", "S", "B|S") for operand in operands)
 
     @property
     def multiplied(self) -> int | None:
@@ -266,6 +269,7 @@ class Call:
             if not isinstance(value, float)
         }
         self._like: Shape | None = None  # what R stands for
+        self._base: Rows | None = None  # what B stands for
 
     def fail(self, what: str) -> NoReturn:
         raise PlanError(f"{self.where}: {what}")
@@ -276,7 +280,7 @@ class Call:
         for name in sorted(self.entry.flags):
             if self.parameters[name] not in (0, 1):
                 self.fail(f"{name} is {self.parameters[name]}, expected 0 or 1")
-        # S is k rows for each token, and the operand that names k comes first.
+        # S is k rows for each of B, and the operands that name B and k come first.
         inputs = sorted(
             zip(self.entry.inputs, self.inputs, strict=False), key=lambda pair: "S" in pair[0].rows
         )
@@ -323,10 +327,13 @@ class Call:
         if operand.rows == "R":
             self._like = like = self._like or shape
             rows = (like.rows, like.slots_per_token)
-        elif shape.rows == "slots" and "S" in operand.rows:
-            rows = ("slots", self.sizes["k"])
+        elif operand.rows in _ROWS:
+            rows = (_ROWS[operand.rows], 1)
         else:
-            rows = (_ROWS[operand.rows[0]], 1 if operand.rows != "S" else self.sizes["k"])
+            if self._base is None:
+                self._base = "outputs" if shape.rows == "outputs" else "tokens"
+            alone = operand.rows == "B" or (operand.rows == "B|S" and shape.slots_per_token == 1)
+            rows = (self._base, 1 if alone else self.sizes["k"])
         width = self._resolve(operand.width, shape.width, i)
         found = (shape.rows, shape.slots_per_token, shape.width)
         if shape.kind not in operand.kinds or found != (*rows, width):
@@ -411,4 +418,4 @@ def _indexed(size: str, i: int) -> str:
 
 
 def _text(rows: Rows, slots: int, width: int) -> str:
-    return f"[{rows}{f' × {slots}' if rows == 'slots' else ''}, {width}]"
+    return f"[{rows}{f' × {slots}' if slots > 1 else ''}, {width}]"

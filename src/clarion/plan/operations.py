@@ -246,8 +246,8 @@ def _chooses_some(call: Call) -> None:
 
 
 @operation(
-    inputs=[Input("scores", "experts", "T")],
-    outputs=[Output("ids", "k", "T", I32), Output("w", "k", "T")],
+    inputs=[Input("scores", "experts", "B")],
+    outputs=[Output("ids", "k", "B", I32), Output("w", "k", "B")],
     check=_chooses_some,
 )
 def route(xp: Any, scores: Array, *, k: int, normalize: bool) -> tuple[Array, Array]:
@@ -260,7 +260,7 @@ def route(xp: Any, scores: Array, *, k: int, normalize: bool) -> tuple[Array, Ar
 
 
 @operation(
-    inputs=[Input("a", "n", "T|S", ANY_FLOAT), Input("ids", "k", "T", I32)],
+    inputs=[Input("a", "n", "B|S", ANY_FLOAT), Input("ids", "k", "B", I32)],
     outputs=[Output("y", "m_i", "S", many=True)],
     weights=[Tensor("w", ("experts", "m_i", "n"), read="chosen", many=True)],
     multiplies="a",
@@ -278,8 +278,8 @@ def expert_linear(xp: Any, a: Array, ids: Array, w: list[Array]) -> list[Array]:
 
 
 @operation(
-    inputs=[Input("y", "n", "S"), Input("w", "k", "T"), Input("residual", "n", "T", optional=True)],
-    outputs=[Output("x", "n", "T")],
+    inputs=[Input("y", "n", "S"), Input("w", "k", "B"), Input("residual", "n", "B", optional=True)],
+    outputs=[Output("x", "n", "B")],
     adds="residual",
 )
 def expert_sum(xp: Any, y: Array, w: Array, residual: Array | None) -> Array:
@@ -292,11 +292,8 @@ def _of_experts(call: Call) -> None:
     x, n = call.inputs[0], call.sizes["experts"]
     if len(call.inputs) == 1 and n != 1:
         call.fail(f"experts is {n}, expected 1 without their ids")
-    if len(call.inputs) > 1 and (x.rows, x.slots_per_token) not in (
-        ("tokens", 1),
-        ("slots", call.sizes["k"]),
-    ):
-        call.fail(f"{x.name} has rows of {x.rows}, expected tokens, or slots of {call.sizes['k']}")
+    if len(call.inputs) > 1 and (x.rows != "tokens" or x.slots_per_token not in (1, call.sizes["k"])):
+        call.fail(f"{x.name} has {x.slots_per_token} rows for each of {x.rows}, expected tokens and 1 or k")
 
 
 @operation(
