@@ -184,10 +184,11 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
             from importlib import resources
 
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
-        elif not os.path.lexists(path := as_path(path)):
+        elif not os.path.lexists(as_path(path)):
             from clarion.names import missing
 
-            raise FileError(f"{path}: {missing(os.fspath(path))}")
+            name = os.fsdecode(path)  # as it was given: a path loses a slash of an address
+            raise FileError(f"{name}: {missing(name)}")
         yield stack.enter_context(File.open(path))
 
 

@@ -78,7 +78,6 @@ def complete(*words: str, shell: str = "bash") -> list[str]:
 def test_a_missing_argument_shows_what_the_command_takes(capsys: pytest.CaptureFixture[str]) -> None:
     for words, error in {
         "quantize": "Missing argument 'IN': clarion quantize [OPTIONS] IN OUT [TYPE]",
-        "quantize a b": "Missing argument 'TYPE', or --budget: clarion quantize [OPTIONS] IN OUT [TYPE]",
         "convert folder": "Missing argument 'OUT': clarion convert [OPTIONS] DIR_OR_REPO OUT",
         "imatrix -o x": "Missing argument 'MODEL': clarion imatrix [OPTIONS] MODEL TEXT",
         "imatrix -o x -m y": "Missing argument 'TEXT': clarion imatrix [OPTIONS] MODEL TEXT",

@@ -69,11 +69,8 @@ def quantize(
     With --budget in the place of TYPE, each matrix gets the format that serves the whole best: what each
     format does to the model's output is measured on a text, and the frontier is printed.
     """
-    if type_ is None and budget is None:
-        context = click.get_current_context()
-        raise click.MissingParameter(ctx=context, param_hint="'TYPE', or --budget", param_type="argument")
-    if type_ is not None and budget is not None:
-        raise click.UsageError("expected either TYPE or --budget")
+    if (type_ is None) == (budget is None):
+        raise click.UsageError("expected either TYPE or --budget; clarion quantize --help lists the types")
     pairs = [_override(text) for text in overrides]
     common: dict[str, Any] = {
         "imatrix": imatrix,
