@@ -157,7 +157,14 @@ class _Products:
             "max_tokens": n,
             "max_outputs": 0,
             "buffers": [
-                {"name": str(i), "kind": kind, "rows": "tokens", "width": _WIDTH, "offset": offsets[i]}
+                {
+                    "name": str(i),
+                    "kind": kind,
+                    "rows": "tokens",
+                    "slots_per_token": 1,
+                    "width": _WIDTH,
+                    "offset": offsets[i],
+                }
                 for i, (kind, _) in enumerate(widths)
             ],
             "weights": [
