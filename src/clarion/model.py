@@ -34,6 +34,7 @@ from clarion.errors import (
     TemplateError,
     UnsupportedError,
 )
+from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
@@ -129,7 +130,7 @@ def load(
     isa = choose(isa).name
     core = native(isa)
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
-    with ExitStack() as stack:
+    with loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         plan = make_plan(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
@@ -787,7 +788,11 @@ _open_models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 @atexit.register
 def _exit() -> None:
-    """Daemon threads may still use models while the interpreter exits."""
+    """Daemon threads may still use models, or load them, while the interpreter exits."""
+    loading.end()
     for model in list(_open_models):
         model._engine.exit()
-        model.close()
+        # `close` does nothing any more: finalizers have been switched off by now.
+        if (left := model._close.detach()) is not None:
+            _, close, arguments, _ = left
+            close(*arguments)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 import clarion
 from clarion.errors import ClosedError, PicklingError
+from clarion.exiting import Loading
 
 PROMPT = "Once upon a time"
 
@@ -125,6 +127,7 @@ def test_a_template_is_rendered_in_a_forked_process_too() -> None:
 
 
 WORKS = {
+    "load": "clarion.load(context=64, threads=1, weights='moving')",
     "generate": "model.generate(prompt, max_tokens=n, ignore_eos=True)",
     "several": "model.generate([prompt] * 3, max_tokens=n, ignore_eos=True)",
     "stream": "list(model.stream(prompt, max_tokens=n, ignore_eos=True))",
@@ -175,6 +178,41 @@ def test_after_the_exit_has_begun_a_model_is_closed() -> None:
         model = clarion.load(context=64, threads=1)
     """
     assert run(program) == (0, "the model is closed\n", "")
+
+
+def test_the_exit_ends_the_threads_of_a_model_that_is_open() -> None:
+    program = """
+        import atexit
+        def late():
+            print(model._mover._stopped.is_set(), model._mover._thread.is_alive(), model._engine._thread.is_alive())
+        atexit.register(late)
+        import clarion
+        model = clarion.load(context=64, threads=1, weights="moving")
+    """
+    assert run(program) == (0, "True False False\n", "")
+
+
+def test_who_loads_is_waited_for_and_after_the_exit_nobody_does() -> None:
+    inside, leave, left = threading.Event(), threading.Event(), list[str]()
+    loading = Loading()
+
+    def load() -> None:
+        with loading:
+            inside.set()
+            leave.wait()
+            left.append("load")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    inside.wait()
+    threading.Timer(0.05, leave.set).start()
+    with loading:  # the one that ends does not wait for itself
+        loading.end()
+    assert left == ["load"]
+    thread.join()
+    with pytest.raises(ClosedError, match="exits"), loading:
+        left.append("late")
+    assert left == ["load"]
 
 
 def run(program: str) -> tuple[int, str, str]:
