@@ -184,11 +184,23 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
             from importlib import resources
 
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
-        elif not os.path.lexists(path):
+        else:
+            path = _file_name(path)
+        if not os.path.lexists(path):
             from clarion.names import missing
 
             raise FileError(f"{os.fspath(path)}: {missing(os.fspath(path))}")
         yield stack.enter_context(File.open(path))
+
+
+def _file_name(path: str | os.PathLike[str]) -> str:
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise ParameterError(f"path: found {path!r:.40}, expected the name of a file") from None
+    if not name:
+        raise ParameterError("path: found '', expected the name of a file")
+    return name
 
 
 def make_plan(
@@ -296,9 +308,9 @@ class Model:
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
         # Also called when the model is forgotten without `close`.
-        self._close = weakref.finalize(self, _close, engine, resources)
-        self._close.atexit = False
-        _open_models.add(self)
+        self._resources = _Resources(engine, resources)
+        self._forgotten = weakref.finalize(self, self._resources.close)
+        self._forgotten.atexit = False
 
     # ---- text ---------------------------------------------------------------------------------------------
 
@@ -611,7 +623,8 @@ class Model:
 
     def close(self) -> None:
         """Ends whatever runs, with a ClosedError for its caller, and frees threads and memory."""
-        self._close()
+        self._resources.close()
+        self._forgotten.detach()
 
     def __enter__(self) -> Model:
         return self
@@ -622,7 +635,9 @@ class Model:
     def __repr__(self) -> str:
         h = self.plan.hyperparameters
         size = f"{h.n_parameters / 1e6:.0f} M parameters"
-        return f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._close.alive else ', closed'}>"
+        return (
+            f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._forgotten.alive else ', closed'}>"
+        )
 
     def __reduce_ex__(self, _: object) -> NoReturn:
         raise PicklingError(
@@ -778,21 +793,38 @@ def _hears(progress: object) -> bool:
     return progress is not None
 
 
-def _close(engine: Engine, resources: ExitStack) -> None:
-    engine.close()
-    resources.close()
+class _Resources:
+    """The threads and the memory of a model. They are known until they are closed, also when nobody knows
+    the model any more: at the interpreter's exit, finalizers are not called."""
+
+    def __init__(self, engine: Engine, others: ExitStack) -> None:
+        self._engine = engine
+        self._others = others
+        self._lock = threading.RLock()
+        _open.add(self)
+
+    def close(self) -> None:
+        """Once; whoever comes second waits. The engine's thread, which the first waits for, does not."""
+        if not self._lock.acquire(blocking=not self._engine.is_here()):
+            return
+        try:
+            self._engine.close()
+            self._others.close()
+            _open.discard(self)
+        finally:
+            self._lock.release()
+
+    def exit(self) -> None:
+        self._engine.exit()
+        self.close()
 
 
-_open_models: weakref.WeakSet[Model] = weakref.WeakSet()
+_open: set[_Resources] = set()
 
 
 @atexit.register
 def _exit() -> None:
     """Daemon threads may still use models, or load them, while the interpreter exits."""
     loading.end()
-    for model in list(_open_models):
-        model._engine.exit()
-        # `close` does nothing any more: finalizers have been switched off by now.
-        if (left := model._close.detach()) is not None:
-            _, close, arguments, _ = left
-            close(*arguments)
+    for resources in list(_open):
+        resources.exit()

@@ -49,6 +49,14 @@ def test_a_model_says_what_to_do_instead_of_being_pickled(
             way(stream)
 
 
+def test_a_tokenizer_is_shared_or_made_again(model: clarion.Model) -> None:
+    tokenizer = model.tokenizer
+    assert copy.copy(tokenizer) is copy.deepcopy(tokenizer) is tokenizer
+    with pytest.raises(PicklingError, match=r"Tokenizer\.from_gguf"):
+        pickle.dumps(tokenizer)
+    assert repr(tokenizer) == "<Tokenizer: 4096 tokens>"
+
+
 def test_a_model_cannot_be_sent_to_another_process(model: clarion.Model) -> None:
     process = multiprocessing.get_context("spawn").Process(target=print, args=(model,))
     with pytest.raises(PicklingError, match=r"clarion\.load"):
@@ -184,12 +192,13 @@ def test_the_exit_ends_the_threads_of_a_model_that_is_open() -> None:
     program = """
         import atexit
         def late():
-            print(model._mover._stopped.is_set(), model._mover._thread.is_alive(), model._engine._thread.is_alive())
+            print(model._mover._stopped.is_set())
+            print(model._mover._thread.is_alive(), model._engine._thread.is_alive())
         atexit.register(late)
         import clarion
         model = clarion.load(context=64, threads=1, weights="moving")
     """
-    assert run(program) == (0, "True False False\n", "")
+    assert run(program) == (0, "True\nFalse False\n", "")
 
 
 def test_who_loads_is_waited_for_and_after_the_exit_nobody_does() -> None:
