@@ -69,12 +69,16 @@ def quantize(
             raise click.UsageError("--keep-split: a budget is that of one file")
         _to_budget(source, out, budget, text, formats, as_json, common)
         return
-    if text is not None or formats is not None or as_json:
-        raise click.UsageError("--text, --formats and --json go with --budget")
+    if text is not None or formats is not None:
+        raise click.UsageError("--text and --formats go with --budget")
     from clarion.quantize import quantize as write
 
     with bar("quantize") as progress:
         done = write(source, out, str(type_), keep_split=keep_split, progress=progress, **common)
+    if as_json:
+        _print_notes(done)
+        print(json.dumps({"recipe": str(type_), **done.report()}))
+        return
     _print(done)
 
 
@@ -104,6 +108,7 @@ def _to_budget(
             **common,
         )
     if as_json:
+        _print_notes(done)
         print(json.dumps({"path": out, "budget": n_bytes, **mixture.report()}))
         return
     from clarion.cli.frontier import show
@@ -119,6 +124,10 @@ def _print(done: Quantized) -> None:
     counted = Counter(choice.format.name for choice in done.choices).most_common()
     formats = ", ".join(f"{n} {format}" for format, n in counted)
     print(f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {formats}")
+    _print_notes(done)
+
+
+def _print_notes(done: Quantized) -> None:
     for note in done.notes:
         print(f"clarion: {note}", file=sys.stderr)
 

@@ -50,6 +50,27 @@ class Quantized:
         after = sum(choice.format.n_bytes(choice.tensor.shape) for choice in self.choices)
         return 8 * before / max(n, 1), 8 * after / max(n, 1)
 
+    def report(self) -> dict[str, Any]:
+        """The same for programs: numbers, names and lists."""
+        before, after = self.bits_per_weight
+        return {
+            "paths": [str(path) for path in self.paths],
+            "bytes": sum(path.stat().st_size for path in self.paths),
+            "bits_per_weight": after,
+            "bits_per_weight_before": before,
+            "tensors": [
+                {
+                    "name": choice.tensor.name,
+                    "shape": list(choice.tensor.shape),
+                    "from": choice.tensor.format.name,
+                    "to": choice.format.name,
+                    "bytes": choice.format.n_bytes(choice.tensor.shape),
+                }
+                for choice in self.choices
+            ],
+            "notes": self.notes,
+        }
+
 
 def quantize(
     source: str | os.PathLike[str],
