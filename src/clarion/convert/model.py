@@ -55,7 +55,7 @@ def convert(
     """
     check_writable(path)
     folder = Path(source)
-    name = folder.resolve().name
+    name = os.path.basename(os.path.realpath(folder))
     if folder.exists() and not folder.is_dir():
         raise no_checkpoint(folder)
     if not folder.is_dir():
