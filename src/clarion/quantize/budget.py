@@ -14,6 +14,7 @@ from clarion.errors import ParameterError
 from clarion.evaluate.chunks import beginning
 from clarion.gguf import File, Writer
 from clarion.gguf.part import padded
+from clarion.gguf.writable import check_writable
 from clarion.quantize.collect import collect
 from clarion.quantize.frontier import Frontier, Offer
 from clarion.quantize.imatrix import Imatrix
@@ -142,6 +143,7 @@ def quantize_to_budget(
         FileError, FormatError, UnsupportedError, ModelError: as `quantize` and `clarion.load`.
     """
     path = Path(path)
+    check_writable(path, reads=(source,))
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
         as_they_are = choose_formats(file, recipe_named("F16"), overrides, imatrix=True)

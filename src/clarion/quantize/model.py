@@ -16,6 +16,7 @@ from clarion.devices import native
 from clarion.errors import ModelError, ParameterError
 from clarion.gguf import File, Tensor
 from clarion.gguf.texts import name_text
+from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import Choice, Recipe, choose_formats, is_quantizable, recipe_named
@@ -103,6 +104,7 @@ def quantize(
         ModelError: a weight is not finite or too large, a tensor is quantized already, or the importance
             matrix is of another model.
     """
+    check_writable(path)
     recipe = recipe_named(type)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
