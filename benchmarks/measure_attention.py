@@ -22,8 +22,9 @@ import numpy as np
 
 from clarion.devices import native
 from clarion.devices.measure import bandwidth
+from clarion.devices.numa import thread_nodes
 from clarion.model import make_plan, open_file
-from clarion.residency import Copied, Panels
+from clarion.residency import Copied, Mapped, Panels
 
 BATCH, PAGE, TOKENS = 256, 64, 12
 
@@ -37,7 +38,9 @@ def main(
     with open_file(path) as file:
         plan = make_plan(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
         names = [weight.name for weight in plan.weights]
-        spec = plan.native_spec(Copied(plan.residency, names, Panels(core, plan.weights), threads))
+        panels = Panels(core, plan.weights)
+        copied = Copied(Mapped(file.tensors), names, panels, plan.read_together, thread_nodes(threads))
+        spec = plan.native_spec(copied)
         program = core.Program(core.Machine(threads), spec)
         cache = core.KvCache(list(plan.kv_layers), n_pages, PAGE, plan.kv.keys, plan.kv.values)
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)

@@ -4,10 +4,10 @@
 
 LIBGGML is llama-cpp-python's `llama_cpp/lib/libggml-base.so`, of which `ggml_quantize_chunk` is called
 through ctypes. Both run on one thread, in turns, with importance; a format's speed is the best of its rounds,
-in MB of float32 input a second. Errors are relative: the root of sum(importance * (quantized - wanted)^2)
-over that of sum(importance * wanted^2), over all tensors, with importance and without. Tensors are random
-(normal, Laplace and Student's t with 4 degrees of freedom), importance is random (log-normal), and with
---model the model's own matrices come first.
+in MB of float32 input in a second of the processor. Errors are relative: the root of
+sum(importance * (quantized - wanted)^2) over that of sum(importance * wanted^2), over all tensors, with
+importance and without. Tensors are random (normal, Laplace and Student's t with 4 degrees of freedom),
+importance is random (log-normal), and with --model the model's own matrices come first.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def relative_error(
 
 
 def speed(write: Write, rows: Array, importance: Array | None, seconds: float) -> float:
-    """MB/s, of as many calls as fit."""
-    calls, begin = 0, time.perf_counter()
-    while (spent := time.perf_counter() - begin) < seconds or not calls:
+    """MB in a second of the processor, of as many calls as fit."""
+    calls, begin = 0, time.process_time()
+    while (spent := time.process_time() - begin) < seconds or not calls:
         write(rows, importance)
         calls += 1
     return rows.nbytes * calls / spent / 1e6

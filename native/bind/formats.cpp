@@ -8,6 +8,7 @@
 
 #include "bind/bind.h"
 #include "kernels/reference.h"
+#include "machine/names.h"
 
 namespace nb = nanobind;
 
@@ -18,15 +19,6 @@ namespace {
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Writable = nb::ndarray<uint8_t, nb::c_contig, nb::device::cpu>;
 using Rows2 = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-Kind kind_of(const std::string& name) {
-    if (name == "f32") return Kind::f32;
-    if (name == "fast") return Kind::fast;
-    if (name == "high") return Kind::high;
-    if (name == "bf16") return Kind::bf16;
-    if (name == "i32") return Kind::i32;
-    throw std::invalid_argument("kind '" + name + "' is unknown; known: f32, fast, high, bf16, i32");
-}
 
 auto owned(std::unique_ptr<float[]> data, std::vector<size_t> shape) {
     float* p = data.release();
@@ -51,7 +43,9 @@ void bind_formats(nb::module_& m) {
     m.attr("MULTIPLIES_BF16") = multiplies_bf16();  // BF16 weights with activations of that kind
     m.def(
         "encoded_row_bytes",
-        [](const std::string& kind, int64_t width) { return buffer_row_bytes(kind_of(kind), width); },
+        [](const std::string& kind, int64_t width) {
+            return buffer_row_bytes(kind_named(kind, {"kind"}), width);
+        },
         nb::arg("kind"), nb::arg("width"));
     m.def(
         "dequantize",
@@ -69,7 +63,7 @@ void bind_formats(nb::module_& m) {
             const auto n_tokens = static_cast<int64_t>(x.shape(0));
             auto y = std::make_unique<float[]>(static_cast<size_t>(n_tokens * rows));
             linear(type_id, data.data(), static_cast<int64_t>(data.size()), rows, cols, panels, x.data(),
-                   n_tokens, kind_of(kind), y.get());
+                   n_tokens, kind_named(kind, {"kind"}), y.get());
             return owned(std::move(y), {static_cast<size_t>(n_tokens), static_cast<size_t>(rows)});
         },
         nb::arg("type_id"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("x"), nb::arg("kind"),

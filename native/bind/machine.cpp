@@ -9,6 +9,7 @@
 #include "bind/bind.h"
 #include "machine/kv_cache.h"
 #include "machine/message.h"
+#include "machine/names.h"
 #include "machine/op.h"
 #include "machine/pool.h"
 #include "machine/program.h"
@@ -70,25 +71,6 @@ struct Entry {
     }
 };
 
-Kind kind_of(const Entry& buffer) {
-    const std::string name = buffer.string("kind");
-    if (name == "f32") return Kind::f32;
-    if (name == "fast") return Kind::fast;
-    if (name == "high") return Kind::high;
-    if (name == "bf16") return Kind::bf16;
-    if (name == "i32") return Kind::i32;
-    refuse({buffer.where, ".kind: found '", name, "', expected f32, fast, high or i32"});
-}
-
-Rows rows_of(const Entry& buffer) {
-    const std::string name = buffer.string("rows");
-    if (name == "tokens") return Rows::tokens;
-    if (name == "outputs") return Rows::outputs;
-    if (name == "slots") return Rows::slots;
-    if (name == "batch") return Rows::batch;
-    refuse({buffer.where, ".rows: found '", name, "', expected tokens, outputs, slots or batch"});
-}
-
 // A program and the arrays that it points into.
 class BoundProgram {
   public:
@@ -143,11 +125,11 @@ class BoundProgram {
         for (const Entry& b : spec.list("buffers")) {
             auto& buffer = result.buffers.emplace_back();
             buffer.name = b.string("name");
-            buffer.kind = kind_of(b);
-            buffer.rows = rows_of(b);
+            buffer.kind = kind_named(b.string("kind"), {b.where, ".kind"});
+            buffer.rows = rows_named(b.string("rows"), {b.where, ".rows"});
             buffer.width = b.integer("width");
             buffer.offset = b.integer("offset");
-            buffer.slots_per_token = buffer.rows == Rows::slots ? b.integer("slots_per_token") : 0;
+            buffer.slots_per_token = b.integer("slots_per_token");
         }
         for (const Entry& w : spec.list("weights")) {
             auto& weight = result.weights.emplace_back();

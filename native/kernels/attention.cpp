@@ -25,6 +25,7 @@
 #include "kernels/ops.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -93,16 +94,15 @@ void merge(float* state, float* part, int64_t floats) {
 
 class Attention final : public Op {
   public:
-    explicit Attention(const OpSpec& spec)
+    Attention(const OpSpec& spec, const AttentionParameters& p)
         : q_(spec.input(0)),
           o_(spec.output(0)),
-          group_(spec.integer("n_head") / spec.integer("n_head_kv")),
-          dim_k_(spec.integer("head_dim")),
-          dim_v_(o_.width / spec.integer("n_head")),
-          window_(spec.integer("window", 0)),
-          scale_(static_cast<float>(spec.number("scale"))),
-          use_{spec.op, spec.integer("layer"), spec.integer("n_head_kv"), q_.width / group_,
-               o_.width / group_},
+          group_(p.n_head / p.n_head_kv),
+          dim_k_(p.head_dim),
+          dim_v_(o_.width / p.n_head),
+          window_(p.window),
+          scale_(static_cast<float>(p.scale)),
+          use_{spec.op, p.layer, p.n_head_kv, q_.width / group_, o_.width / group_},
           threads_(spec.threads),
           tile_tokens_(std::max<int64_t>(1, tile_queries / group_)),
           state_floats_(output_at + padded(dim_v_)),
@@ -412,18 +412,18 @@ class Attention final : public Op {
 std::unique_ptr<Op> make_attention(const OpSpec& spec) {
     spec.expect(1, 1, 0);
     const Buffer &q = spec.input(0), &o = spec.output(0);
-    const int64_t n_head = spec.integer("n_head"), n_head_kv = spec.integer("n_head_kv");
+    const AttentionParameters p(spec);
+    const int64_t n_head = p.n_head, n_head_kv = p.n_head_kv;
     for (const Buffer* b : {&q, &o}) {
         expect_kind(spec, *b, Kind::f32);
         expect_rows(spec, *b, Rows::tokens);
     }
-    expect_heads(spec, q, n_head, spec.integer("head_dim"));
+    expect_heads(spec, q, n_head, p.head_dim);
     if (n_head_kv < 1 || n_head % n_head_kv != 0)
         spec.fail({"n_head_kv: found ", n_head_kv, ", expected a divisor of n_head, ", n_head});
     if (o.width % n_head != 0) expect_heads(spec, o, n_head, o.width / n_head);
-    if (spec.integer("window", 0) < 0 || spec.integer("layer") < 0)
-        spec.fail({"layer and window cannot be negative"});
-    return std::make_unique<Attention>(spec);
+    if (p.window < 0 || p.layer < 0) spec.fail({"layer and window cannot be negative"});
+    return std::make_unique<Attention>(spec, p);
 }
 
 }  // namespace clarion

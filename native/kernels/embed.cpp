@@ -6,6 +6,7 @@
 #include "kernels/format_table.h"
 #include "kernels/ops.h"
 #include "kernels/row_decoder.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -18,7 +19,7 @@ int64_t items(int64_t rows) { return (rows + rows_per_item - 1) / rows_per_item;
 
 class Embed final : public Op {
   public:
-    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(spec.number("scale", 1.0))) {
+    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(EmbedParameters(spec).scale)) {
         table_ = spec.weights.at(0);
         output_ = spec.outputs.at(0);
         format_ = table_ == nullptr ? nullptr : find_format(table_->format);
@@ -64,7 +65,8 @@ class Encode final : public Op {
   public:
     explicit Encode(const OpSpec& spec) : input_(spec.inputs.at(0)), output_(spec.outputs.at(0)) {
         if (input_ == nullptr || output_ == nullptr || input_->kind != Kind::f32 ||
-            input_->width != output_->width || input_->rows != output_->rows)
+            input_->width != output_->width || input_->rows != output_->rows ||
+            input_->slots_per_token != output_->slots_per_token)
             throw std::invalid_argument("encode: needs an f32 input and an output of the same shape");
     }
     int64_t begin(const Batch& batch) override { return items(batch.rows(*input_)); }

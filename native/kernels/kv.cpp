@@ -6,6 +6,7 @@
 #include "kernels/rope.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
+#include "operation_parameters.h"
 
 namespace clarion {
 
@@ -64,15 +65,15 @@ class KvWrite final : public RowOp {
 
 class RopeKv final : public RowOp {
   public:
-    RopeKv(const OpSpec& spec, CacheUse use, int64_t n_head)
+    RopeKv(const OpSpec& spec, const RopeKvParameters& p, CacheUse use)
         : RowOp(spec.input(0), spec.input(0).width + spec.input(1).width + spec.input(2).width),
           q_(spec.input(0)),
           k_(spec.input(1)),
           v_(spec.input(2)),
           table_(spec.input(3)),
-          n_head_(n_head),
-          q_head_(spec, table_, spec.weight(0)),
-          k_head_(spec, table_, spec.weight(1)),
+          n_head_(p.n_head),
+          q_head_(spec, table_, spec.weight(0), p.head_dim, p.n_rot, p.neox, p.eps),
+          k_head_(spec, table_, spec.weight(1), p.head_dim, p.n_rot, p.neox, p.eps),
           use_(std::move(use)) {}
 
     void validate(const Batch& batch) const override { use_.check(batch); }
@@ -100,10 +101,10 @@ class RopeKv final : public RowOp {
     CacheUse use_;
 };
 
-int64_t layer_of(const OpSpec& spec) {
-    const int64_t layer = spec.integer("layer");
+// The layer of the cache, which a batch's cache must have.
+CacheUse use_of(const OpSpec& spec, int64_t layer, int64_t n_head, const Buffer& k, const Buffer& v) {
     if (layer < 0) spec.fail({"layer: found ", layer});
-    return layer;
+    return {spec.op, layer, n_head, k.width, v.width};
 }
 
 void expect_tokens(const OpSpec& spec, const Buffer& b) {
@@ -118,21 +119,19 @@ std::unique_ptr<Op> make_kv_write(const OpSpec& spec) {
     const Buffer &k = spec.input(0), &v = spec.input(1);
     expect_tokens(spec, k);
     expect_tokens(spec, v);
-    return std::make_unique<KvWrite>(k, v, CacheUse{spec.op, layer_of(spec), 0, k.width, v.width});
+    return std::make_unique<KvWrite>(k, v, use_of(spec, KvWriteParameters(spec).layer, 0, k, v));
 }
 
 std::unique_ptr<Op> make_rope_kv(const OpSpec& spec) {
     spec.expect(4, {0, 1}, {0, 2});
     const Buffer &q = spec.input(0), &k = spec.input(1), &v = spec.input(2);
     for (const Buffer* b : {&q, &k, &v}) expect_tokens(spec, *b);
-    const int64_t n_head = spec.integer("n_head"), n_head_kv = spec.integer("n_head_kv");
-    const int64_t head_dim = spec.integer("head_dim");
-    expect_heads(spec, q, n_head, head_dim);
-    expect_heads(spec, k, n_head_kv, head_dim);
-    if (v.width % n_head_kv != 0) expect_heads(spec, v, n_head_kv, v.width / n_head_kv);
+    const RopeKvParameters p(spec);
+    expect_heads(spec, q, p.n_head, p.head_dim);
+    expect_heads(spec, k, p.n_head_kv, p.head_dim);
+    if (v.width % p.n_head_kv != 0) expect_heads(spec, v, p.n_head_kv, v.width / p.n_head_kv);
     expect_in_place(spec, 0, q);
-    return std::make_unique<RopeKv>(spec, CacheUse{spec.op, layer_of(spec), n_head_kv, k.width, v.width},
-                                    n_head);
+    return std::make_unique<RopeKv>(spec, p, use_of(spec, p.layer, p.n_head_kv, k, v));
 }
 
 }  // namespace clarion

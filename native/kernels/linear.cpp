@@ -15,6 +15,7 @@
 #include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/product.h"
+#include "kernels/rows.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -198,12 +199,13 @@ class ExpertLinear final : public Op {
                 throw std::invalid_argument(
                     "expert_linear: all weights must have the same number of experts");
             check_output(*weight, spec.outputs[i], "expert_linear");
-            if (spec.outputs[i]->rows != Rows::slots || spec.outputs[i]->slots_per_token != ids_->width)
-                throw std::invalid_argument(
-                    "expert_linear: an output needs a row for each token and expert used");
+            expect_rows(spec, *spec.outputs[i], ids_->rows, ids_->width);
             panels_.matrices.push_back(
                 {weight, &checked_format(*weight, *input_, "expert_linear"), nullptr, spec.outputs[i]});
         }
+        expect_some_tokens(spec, *ids_);
+        expect_rows(spec, *input_, ids_->rows, input_->slots_per_token == 1 ? 1 : ids_->width);
+        divisor_ = static_cast<int32_t>(ids_->width / input_->slots_per_token);
         n_experts_ = panels_.matrices[0].weight->experts;
         slots_.resize(static_cast<size_t>(spec.max_tokens * ids_->width));
         first_.resize(static_cast<size_t>(n_experts_ + 1));
@@ -213,7 +215,7 @@ class ExpertLinear final : public Op {
     size_t scratch_bytes() const override { return product_scratch_bytes(); }
 
     int64_t begin(const Batch& batch) override {
-        const int64_t k = ids_->width, n_slots = batch.n_tokens * k;
+        const int64_t n_slots = batch.rows(*ids_) * ids_->width;
         std::fill(first_.begin(), first_.end(), 0);
         for (int64_t s = 0; s < n_slots; ++s) ++first_[static_cast<size_t>(expert_of(s) + 1)];
         n_active_ = 0;
@@ -240,7 +242,6 @@ class ExpertLinear final : public Op {
         const int64_t end = a + 1 < n_active_
                                 ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
                                 : n_slots_;
-        const auto divisor = static_cast<int32_t>(input_->rows == Rows::slots ? 1 : ids_->width);
         float* sums = product_sums(scratch.data);
         panels_.each(
             item % items_per_expert_, items_per_expert_, [&](const Matrix& m, int64_t first, int64_t last) {
@@ -249,7 +250,7 @@ class ExpertLinear final : public Op {
                         const int64_t n = std::min(most_tokens, end - s);
                         const int32_t* slots = slots_.data() + s;
                         const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
-                                                  divisor};
+                                                  divisor_};
                         panel_product(tiling_, weight_rows(m, expert, p), 16 * p, rows, n, scratch.data,
                                       sums);
                         for (int64_t t = 0; t < n; ++t) {
@@ -271,6 +272,7 @@ class ExpertLinear final : public Op {
     const Buffer *input_, *ids_;
     Panels panels_;
     Tiling tiling_;
+    int32_t divisor_;  // slots of a row of the input
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
 };

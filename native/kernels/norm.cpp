@@ -7,6 +7,7 @@
 #include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -73,7 +74,7 @@ std::unique_ptr<Op> make_norm(const OpSpec& spec) {
         expect_like(spec, *out, x);
         outputs.push_back(out);
     }
-    RmsNorm norm(vector_weight(spec, *spec.weight(0), x.width), static_cast<float>(spec.number("eps")));
+    RmsNorm norm(vector_weight(spec, *spec.weight(0), x.width), static_cast<float>(NormParameters(spec).eps));
     return std::make_unique<Norm>(x, std::move(outputs), std::move(norm));
 }
 

@@ -6,17 +6,18 @@
 #include "kernels/lanes.h"
 #include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operation_parameters.h"
 
 namespace clarion {
 
-HeadTransform::HeadTransform(const OpSpec& spec, const Buffer& table, const Weight* gain)
-    : head_dim_(spec.integer("head_dim")), n_rot_(spec.integer("n_rot")), neox_(spec.integer("neox") != 0) {
+HeadTransform::HeadTransform(const OpSpec& spec, const Buffer& table, const Weight* gain, int64_t head_dim,
+                             int64_t n_rot, bool neox, double eps)
+    : head_dim_(head_dim), n_rot_(n_rot), neox_(neox) {
     expect_kind(spec, table, Kind::f32);
     expect_rows(spec, table, Rows::tokens);
     expect_width(spec, table, n_rot_);
     if (n_rot_ % 2 != 0 || n_rot_ > head_dim_)
         spec.fail({"n_rot: found ", n_rot_, ", expected an even number up to head_dim, ", head_dim_});
-    const double eps = gain ? spec.number("eps") : spec.number("eps", 0.0);
     if (gain) norm_.emplace(vector_weight(spec, *gain, head_dim_), static_cast<float>(eps));
 }
 
@@ -92,23 +93,23 @@ class Rope final : public RowOp {
 std::unique_ptr<Op> make_rope_table(const OpSpec& spec) {
     spec.expect(0, 1, 0);
     const Buffer& r = spec.output(0);
-    const std::vector<double>& inv_freq = spec.array("inv_freq");
+    const RopeTableParameters p(spec);
     expect_kind(spec, r, Kind::f32);
     expect_rows(spec, r, Rows::tokens);
-    expect_width(spec, r, 2 * static_cast<int64_t>(inv_freq.size()));
-    return std::make_unique<RopeTable>(r, inv_freq, spec.number("magnitude"));
+    expect_width(spec, r, 2 * static_cast<int64_t>(p.inv_freq.size()));
+    return std::make_unique<RopeTable>(r, p.inv_freq, p.magnitude);
 }
 
 std::unique_ptr<Op> make_rope(const OpSpec& spec) {
     spec.expect(2, {0, 1}, {0, 1});
     const Buffer &x = spec.input(0), &table = spec.input(1);
-    const int64_t n_head = spec.integer("n_head");
-    HeadTransform head(spec, table, spec.weight(0));
+    const RopeParameters p(spec);
+    HeadTransform head(spec, table, spec.weight(0), p.head_dim, p.n_rot, p.neox, p.eps);
     expect_kind(spec, x, Kind::f32);
     expect_rows(spec, x, Rows::tokens);
-    expect_heads(spec, x, n_head, head.head_dim());
+    expect_heads(spec, x, p.n_head, p.head_dim);
     expect_in_place(spec, 0, x);
-    return std::make_unique<Rope>(x, table, n_head, std::move(head));
+    return std::make_unique<Rope>(x, table, p.n_head, std::move(head));
 }
 
 }  // namespace clarion

@@ -14,8 +14,9 @@ namespace clarion {
 // (x[i], x[i + n_rot/2]) if `neox`. The other elements pass through.
 class HeadTransform {
   public:
-    // Reads head_dim, n_rot, neox and eps; throws std::invalid_argument. `gain` may be null.
-    HeadTransform(const OpSpec& spec, const Buffer& table, const Weight* gain);
+    // `gain` may be null: then there is no norm. Throws std::invalid_argument.
+    HeadTransform(const OpSpec& spec, const Buffer& table, const Weight* gain, int64_t head_dim,
+                  int64_t n_rot, bool neox, double eps);
 
     int64_t head_dim() const { return head_dim_; }
     // One head, x [head_dim] to y [head_dim]; y may be x. `table` is the token's row.

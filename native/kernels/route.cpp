@@ -5,6 +5,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -95,16 +96,16 @@ class ExpertSum final : public RowOp {
 std::unique_ptr<Op> make_route(const OpSpec& spec) {
     spec.expect(1, 2, 0);
     const Buffer &scores = spec.input(0), &ids = spec.output(0), &weights = spec.output(1);
-    const int64_t k = spec.integer("k"), normalize = spec.integer("normalize");
+    const auto [k, normalize] = RouteParameters(spec);
     expect_kind(spec, scores, Kind::f32);
     expect_kind(spec, ids, Kind::i32);
     expect_kind(spec, weights, Kind::f32);
-    for (const Buffer* b : {&scores, &ids, &weights}) expect_rows(spec, *b, Rows::tokens);
+    expect_some_tokens(spec, scores);
+    for (const Buffer* b : {&ids, &weights}) expect_rows(spec, *b, scores.rows);
     if (k < 1 || k > scores.width) spec.fail({"k: found ", k, ", expected 1 to ", scores.width});
-    if (normalize != 0 && normalize != 1) spec.fail({"normalize: found ", normalize, ", expected 0 or 1"});
     expect_width(spec, ids, k);
     expect_width(spec, weights, k);
-    return std::make_unique<Route>(scores, ids, weights, normalize == 1);
+    return std::make_unique<Route>(scores, ids, weights, normalize);
 }
 
 std::unique_ptr<Op> make_expert_sum(const OpSpec& spec) {
@@ -112,10 +113,9 @@ std::unique_ptr<Op> make_expert_sum(const OpSpec& spec) {
     const Buffer &y = spec.input(0), &weights = spec.input(1), &x = spec.output(0);
     const Buffer* residual = spec.inputs.size() > 2 ? spec.inputs[2] : nullptr;
     for (const Buffer* b : {&y, &weights, &x}) expect_kind(spec, *b, Kind::f32);
-    expect_rows(spec, y, Rows::slots);
-    expect_rows(spec, x, Rows::tokens);
-    expect_rows(spec, weights, Rows::tokens);
-    expect_width(spec, weights, y.slots_per_token);
+    expect_some_tokens(spec, x);
+    expect_rows(spec, weights, x.rows);
+    expect_rows(spec, y, x.rows, weights.width);
     expect_width(spec, y, x.width);
     if (residual) {
         expect_kind(spec, *residual, Kind::f32);

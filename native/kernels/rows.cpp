@@ -1,40 +1,8 @@
 #include "kernels/rows.h"
 
+#include "machine/names.h"
+
 namespace clarion {
-
-namespace {
-
-const char* name(Kind kind) {
-    switch (kind) {
-        case Kind::f32:
-            return "f32";
-        case Kind::fast:
-            return "fast";
-        case Kind::high:
-            return "high";
-        case Kind::bf16:
-            return "bf16";
-        case Kind::i32:
-            return "i32";
-    }
-    return "";
-}
-
-const char* name(Rows rows) {
-    switch (rows) {
-        case Rows::tokens:
-            return "tokens";
-        case Rows::outputs:
-            return "outputs";
-        case Rows::slots:
-            return "slots";
-        case Rows::batch:
-            return "batch";
-    }
-    return "";
-}
-
-}  // namespace
 
 void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind) {
     if (b.kind != kind) spec.fail({"buffer '", b.name, "' is ", name(b.kind), ", expected ", name(kind)});
@@ -44,17 +12,21 @@ void expect_width(const OpSpec& spec, const Buffer& b, int64_t width) {
     if (b.width != width) spec.fail({"buffer '", b.name, "' is ", b.width, " wide, expected ", width});
 }
 
-void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows) {
+void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows, int64_t slots_per_token) {
     if (b.rows != rows)
         spec.fail({"buffer '", b.name, "' has rows of ", name(b.rows), ", expected ", name(rows)});
+    if (b.slots_per_token != slots_per_token)
+        spec.fail({"buffer '", b.name, "' has ", b.slots_per_token, " slots for each token, expected ",
+                   slots_per_token});
+}
+
+void expect_some_tokens(const OpSpec& spec, const Buffer& b) {
+    expect_rows(spec, b, b.rows == Rows::outputs ? Rows::outputs : Rows::tokens);
 }
 
 void expect_like(const OpSpec& spec, const Buffer& b, const Buffer& like) {
     expect_width(spec, b, like.width);
-    expect_rows(spec, b, like.rows);
-    if (b.slots_per_token != like.slots_per_token)
-        spec.fail({"buffer '", b.name, "' has ", b.slots_per_token, " slots for each token, expected ",
-                   like.slots_per_token});
+    expect_rows(spec, b, like.rows, like.slots_per_token);
 }
 
 void expect_heads(const OpSpec& spec, const Buffer& b, int64_t n_head, int64_t head_dim) {

@@ -47,7 +47,9 @@ class RowOp : public Op {
 // Throw std::invalid_argument unless the buffer is as said.
 void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind);
 void expect_width(const OpSpec& spec, const Buffer& b, int64_t width);
-void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows);
+void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows, int64_t slots_per_token = 1);
+// One row for each token, or for each one that is wanted.
+void expect_some_tokens(const OpSpec& spec, const Buffer& b);
 // As many rows in every batch, each as wide.
 void expect_like(const OpSpec& spec, const Buffer& b, const Buffer& like);
 // A row holds n_head heads of head_dim elements.

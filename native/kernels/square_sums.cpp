@@ -6,6 +6,7 @@
 
 #include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operation_parameters.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -27,7 +28,7 @@ class SquareSums final : public Op {
 
     void run(const Batch&, int64_t item, const Scratch&) override {
         const int64_t first = item * item_columns, last = std::min(first + item_columns, x_.width);
-        const int64_t experts = counts_.width, per_row = ids_ && x_.rows == Rows::tokens ? ids_->width : 1;
+        const int64_t experts = counts_.width, per_row = ids_ ? ids_->width / x_.slots_per_token : 1;
         float *sums = f32_row(sums_, 0), *counts = f32_row(counts_, 0);
         for (int64_t e = 0; e < experts; ++e)
             std::fill(sums + e * x_.width + first, sums + e * x_.width + last, 0.0f);
@@ -73,11 +74,9 @@ std::unique_ptr<Op> make_square_sums(const OpSpec& spec) {
     if (ids) {
         expect_kind(spec, *ids, Kind::i32);
         expect_rows(spec, *ids, Rows::tokens);
-        if (x.rows != Rows::tokens && (x.rows != Rows::slots || x.slots_per_token != ids->width))
-            spec.fail({"buffer '", x.name, "' needs a row for each token, or for each of its ", ids->width,
-                       " experts"});
+        expect_rows(spec, x, Rows::tokens, x.slots_per_token == 1 ? 1 : ids->width);
     }
-    const int64_t experts = spec.integer("experts");
+    const int64_t experts = SquareSumsParameters(spec).experts;
     if (experts < 1 || (experts > 1 && !ids))
         spec.fail({"experts is ", experts, ids ? "" : " without their ids"});
     expect_width(spec, counts, experts);

@@ -29,12 +29,11 @@ enum class Kind {
     i32,
 };
 
-// How many rows a buffer has in a run.
+// What a buffer has rows for in a run: `slots_per_token` rows for each.
 enum class Rows {
-    tokens,   // one for each token of the batch
-    outputs,  // one for each token whose logits are wanted
-    slots,    // tokens x experts used
-    batch,    // one for all of it
+    tokens,   // each token of the batch
+    outputs,  // each token whose logits are wanted
+    batch,    // all of it together
 };
 
 struct Buffer {
@@ -44,7 +43,7 @@ struct Buffer {
     int64_t width;            // elements in a row
     int64_t row_bytes;        // kernels/activations.h: row_bytes(kind, width)
     std::byte* data;          // in the arena
-    int64_t slots_per_token;  // for Rows::slots
+    int64_t slots_per_token;  // 1, or as many as experts that a token uses
 };
 
 // A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such matrices. The first
@@ -86,11 +85,9 @@ struct Batch {
     int64_t rows(const Buffer& b) const {
         switch (b.rows) {
             case Rows::tokens:
-                return n_tokens;
-            case Rows::outputs:
-                return n_outputs;
-            case Rows::slots:
                 return n_tokens * b.slots_per_token;
+            case Rows::outputs:
+                return n_outputs * b.slots_per_token;
             case Rows::batch:
                 return 1;
         }
@@ -128,10 +125,11 @@ struct OpSpec {
     const Buffer& output(size_t i) const;
     const Weight* weight(size_t i) const;  // null when absent
 
-    int64_t integer(const std::string& name) const;  // throws when absent
-    int64_t integer(const std::string& name, int64_t otherwise) const;
+    // A parameter by its name; throws where it is absent. Kernels read them all at once, with the structs of
+    // operation_parameters.h, which machine/parameters.py writes from the operation table.
+    int64_t integer(const std::string& name) const;
+    bool flag(const std::string& name) const;  // an integer, 0 or 1
     double number(const std::string& name) const;
-    double number(const std::string& name, double otherwise) const;
     const std::vector<double>& array(const std::string& name) const;
 
     [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation

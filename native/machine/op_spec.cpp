@@ -47,20 +47,16 @@ int64_t OpSpec::integer(const std::string& name) const {
     return *value;
 }
 
-int64_t OpSpec::integer(const std::string& name, int64_t otherwise) const {
-    const int64_t* value = find(ints, name, read_);
-    return value ? *value : otherwise;
+bool OpSpec::flag(const std::string& name) const {
+    const int64_t value = integer(name);
+    if (value != 0 && value != 1) fail({name, ": found ", value, ", expected 0 or 1"});
+    return value == 1;
 }
 
 double OpSpec::number(const std::string& name) const {
     const double* value = find(floats, name, read_);
     if (!value) fail({"lacks the number '", name, "'"});
     return *value;
-}
-
-double OpSpec::number(const std::string& name, double otherwise) const {
-    const double* value = find(floats, name, read_);
-    return value ? *value : otherwise;
 }
 
 const std::vector<double>& OpSpec::array(const std::string& name) const {

@@ -45,15 +45,11 @@ Program::Program(Pool& pool, ProgramSpec spec)
 void Program::add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes) {
     const std::string where = text({"buffer '", spec.name, "'"});
     expect_range(spec.width, 1, most_elements, {where, ": width"});
-    const int64_t slots = spec.rows == Rows::slots ? spec.slots_per_token : 0;
-    if (spec.rows == Rows::slots) expect_range(slots, 1, most_elements, {where, ": slots_per_token"});
-    Buffer buffer{std::move(spec.name),
-                  spec.kind,
-                  spec.rows,
-                  spec.width,
-                  row_bytes(spec.kind, spec.width),
-                  nullptr,
-                  slots};
+    const int64_t most_slots = spec.rows == Rows::batch ? 1 : most_elements;
+    expect_range(spec.slots_per_token, 1, most_slots, {where, ": slots_per_token"});
+    Buffer buffer{
+        std::move(spec.name), spec.kind, spec.rows, spec.width, row_bytes(spec.kind, spec.width), nullptr,
+        spec.slots_per_token};
     const int64_t size = checked_product({max_rows(buffer), buffer.row_bytes}, {where});
     if (spec.offset < 0 || spec.offset % memory_alignment != 0)
         refuse({where, ": found offset ", spec.offset, ", expected a multiple of ", memory_alignment});

@@ -7,7 +7,7 @@ namespace clarion::quantize {
 
 // Each lane: the sum over the lanes of its block, which has `groups` of them, in a fixed order.
 template <int groups>
-F sum_of_blocks(F a) {
+[[gnu::noinline]] F sum_of_blocks(F a) {
     alignas(64) float v[lanes];
     store(v, a);
     for (int b = 0; b < lanes; b += groups) {

@@ -36,11 +36,11 @@ struct Iq3SBook : Codebook<&Codebooks::iq3_s, 4, 512, 16> {
     static constexpr float base = 1.0f, step = 2.0f;
 };
 
-// A block as the search leaves it.
+// What of a block is written beside d.
 struct Block {
     uint16_t entry[64];  // of each vector
     uint8_t sign[32];    // of each 8 weights, a bit for each negative one
-    int s[16];           // of each group
+    const int* s;        // of each group
 };
 
 // Seven signs, the eighth making their number even, of each 8 of 32 weights, and s.
@@ -166,6 +166,10 @@ struct Group {
         return true;
     }
     uint16_t entry(int v) const { return lists[found[v].cell].entry[found[v].lane]; }
+    float value(int j) const {
+        const Found& at = found[j / Book::dims];
+        return static_cast<float>(lists[at.cell].value(at.lane, j % Book::dims));
+    }
     // sum(w x entry) and sum(w entry^2) of what was kept.
     void sums(float& xc, float& cc) const {
         xc = cc = 0.0f;
@@ -183,19 +187,31 @@ struct Group {
 
 // Magnitudes, signs, and a search of what is left.
 template <typename Format>
+struct Signed : Fitted<Format, Group<Format>> {
+    alignas(64) float magnitude[256];
+    uint8_t sign[32];
+};
+
+template <typename Format>
 void quantize(const Run& run) {
-    each_block<Format>(run, [](const float* x, const float* w, uint8_t* out) {
-        constexpr int n = Format::n, vectors = Group<Format>::vectors;
-        alignas(64) float magnitude[256];
-        Block block;
-        for (int i = 0; i < 32; ++i)
-            block.sign[i] = take_signs<Format::even_signs>(x + 8 * i, w + 8 * i, magnitude + 8 * i);
-        Group<Format> group[256 / n];
-        put_u16(out, fit_block<Format>(magnitude, w, group, block.s).bits);
-        for (int v = 0; v < 256 / Format::Book::dims; ++v)
-            block.entry[v] = group[v / vectors].entry(v % vectors);
-        Format::pack(block, out);
-    });
+    constexpr int vectors = Group<Format>::vectors;
+    each_block<Format, Signed<Format>>(
+        run,
+        [](const float* x, const Weights<Format::n>& weights, Signed<Format>& to) {
+            for (int i = 0; i < 32; ++i)
+                to.sign[i] =
+                    take_signs<Format::even_signs>(x + 8 * i, weights.w + 8 * i, to.magnitude + 8 * i);
+            to.d = fit_block<Format>(to.magnitude, weights, to.group, to.s);
+        },
+        [](const Signed<Format>& from, uint8_t* out) {
+            Block block;
+            std::copy_n(from.sign, 32, block.sign);
+            block.s = from.s;
+            for (int v = 0; v < 256 / Format::Book::dims; ++v)
+                block.entry[v] = from.group[v / vectors].entry(v % vectors);
+            put_u16(out, from.d.bits);
+            Format::pack(block, out);
+        });
 }
 
 }  // namespace

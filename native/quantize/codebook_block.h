@@ -1,15 +1,36 @@
-// A block of 256 weights whose groups are entries of a codebook times d * factor * (s + 1/2): finds d, and s of each
-// group.
+// A block of 256 weights whose groups are entries of a codebook times d * factor * (s + 1/2): finds d, and s
+// of each group.
 //
-// A Format has: n (weights of a group), most (the largest s), factor, and the range of scales to begin with, as
-// multiples of a group's mean magnitude: `steps` of them, from `from` to `to`. A Group searches its entries for a
-// given scale, keeps the best that it has seen, and knows the sums from which the scale follows that suits them.
+// A Format has: n (weights of a group), most (the largest s), factor, and the range of scales to begin with,
+// as multiples of a group's mean magnitude: `steps` of them, from `from` to `to`. A Group searches its
+// entries for a given scale, keeps the best that it has seen, and knows the sums from which the scale follows
+// that suits them, and the value of each weight in multiples of the scale.
 #pragma once
 
 #include "quantize/common_scale.h"
 #include "quantize/shortlist.h"
 
 namespace clarion::quantize {
+
+// The importance of 256 weights, as in a Tile: weights within a group, and masses of groups.
+template <int n>
+struct Weights {
+    static constexpr int groups = 256 / n;
+    alignas(64) float w[256];
+    float mass[groups];
+    bool alike = false;
+
+    Weights() : alike(true) {
+        std::fill_n(w, 256, 1.0f);
+        std::fill_n(mass, groups, 1.0f);
+    }
+    explicit Weights(const float* importance) {
+        for (int g = 0; g < groups; ++g) {
+            const float most = mass[g] = *std::max_element(importance + n * g, importance + n * (g + 1));
+            for (int j = n * g; j < n * (g + 1); ++j) w[j] = most > 0 ? importance[j] / most : 1.0f;
+        }
+    }
+};
 
 template <typename Group>
 float own_scale(const Group& group, float& xc, float& cc) {
@@ -37,15 +58,18 @@ float fit_group(Group& group, float& cost) {
 
 // Leaves in each group the entries to write, in `s` the integers, and returns d.
 template <typename Format, typename Group>
-Half fit_block(const float* x, const float* w, Group* group, int* s) {
+[[gnu::noinline]] Half fit_block(const float* x, const Weights<Format::n>& weights, Group* group, int* s) {
     constexpr int groups = 256 / Format::n;
     float scale[groups], cost[groups];
     for (int g = 0; g < groups; ++g) {
         group[g].x = x + Format::n * g;
-        group[g].w = w + Format::n * g;
+        group[g].w = weights.w + Format::n * g;
+        group[g].error = 3e38f;
         scale[g] = fit_group<Format>(group[g], cost[g]);
+        cost[g] *= weights.mass[g];
     }
-    Half d = to_half(common_scale(scale, cost, groups, 0.0f, Format::most, 0.5f) / Format::factor);
+    Half d =
+        to_half(common_scale(scale, cost, groups, 0.0f, Format::most, 0.5f, !weights.alike) / Format::factor);
     for (int round = 0;; ++round) {
         const float unit = d.value * Format::factor;
         float above = 0.0f, below = 0.0f;
@@ -58,23 +82,62 @@ Half fit_block(const float* x, const float* w, Group* group, int* s) {
             float xc, cc;
             scale[g] = own_scale(group[g], xc, cc);
             const float r = static_cast<float>(s[g]) + 0.5f;
-            above += r * xc;
-            below += r * r * cc;
+            above += r * weights.mass[g] * xc;
+            below += r * r * weights.mass[g] * cc;
         }
         if (round == 1 || !(below > 0)) return d;
         d = to_half(std::max(above / below, 0.0f) / Format::factor);
     }
 }
 
-// body(x, w, out) for each block of 256 weights.
-template <typename Format, typename Body>
-void each_block(const Run& run, Body body) {
-    alignas(64) float w[256];
-    std::fill_n(w, 256, 1.0f);
+// A block as the search leaves it.
+template <typename Format, typename Group>
+struct Fitted {
+    static constexpr int groups = 256 / Format::n;
+    Group group[groups];
+    int s[groups];
+    Half d;
+
+    // sum(weight * (x - written)^2)
+    [[gnu::noinline]] float error(const Weights<Format::n>& weights) const {
+        float total = 0.0f;
+        for (int g = 0; g < groups; ++g) {
+            const float scale = d.value * Format::factor * (static_cast<float>(s[g]) + 0.5f);
+            float error = 0.0f;
+            for (int j = 0; j < Format::n; ++j) {
+                const float off = group[g].x[j] - scale * group[g].value(j);
+                error += weights.w[Format::n * g + j] * off * off;
+            }
+            total += weights.mass[g] * error;
+        }
+        return total;
+    }
+};
+
+// For each block of 256 weights write(fitted, out). fit(x, weights, fitted) searches. Where weights count
+// differently it does so twice, also as if all counted alike, and the better of both is written, or nothing
+// where that is better still.
+template <typename Format, typename Fitted, typename Fit, typename Write>
+void each_block(const Run& run, Fit fit, Write write) {
+    const Weights<Format::n> alike;
+    Fitted found[2];
     for (int64_t b = 0; b < run.n_blocks; ++b) {
-        if (run.importance != nullptr)
-            std::memcpy(w, run.importance + (run.column + 256 * b) % run.cols, sizeof w);
-        body(run.x + 256 * b, w, run.out + Format::bytes * b);
+        const float* x = run.x + 256 * b;
+        fit(x, alike, found[0]);
+        Fitted* best = &found[0];
+        if (run.importance != nullptr) {
+            const Weights<Format::n> weights(run.importance + (run.column + 256 * b) % run.cols);
+            fit(x, weights, found[1]);
+            float least = found[0].error(weights);
+            if (const float error = found[1].error(weights); error < least) {
+                best = &found[1];
+                least = error;
+            }
+            const Half d = best->d;
+            best->d = {0, 0.0f};
+            if (!(best->error(weights) < least)) best->d = d;
+        }
+        write(*best, run.out + Format::bytes * b);
     }
 }
 

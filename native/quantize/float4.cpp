@@ -31,29 +31,31 @@ struct E2m1 {
     }
 };
 
-float largest(const float* x, int n) {
-    float most = 0.0f;
-    for (int j = 0; j < n; ++j) most = std::max(most, std::fabs(x[j]));
-    return most;
-}
-
-// For each group the scale with the least error among value(first[l] + k), k = 0 .. count-1, and its number.
-template <int n, typename Value>
-void best_of(const Tile<n>& tile, const int (&first)[lanes], int count, Value value, float (&scale)[lanes],
+// For each group the scale with the least error among value(first + k), k = 0 .. count-1, and its number,
+// where first(end) is that of a scale for weights up to `end`: the largest weight of the group, and with
+// importance also the one that counts most.
+template <int n, typename First, typename Value>
+void best_of(const Tile<n>& tile, bool weighted, First first, int count, Value value, float (&scale)[lanes],
              int (&number)[lanes]) {
     F least = all(3e38f);
-    for (int k = 0; k < count; ++k) {
-        alignas(64) float trial[lanes], error[lanes], before[lanes];
-        for (int l = 0; l < lanes; ++l) trial[l] = value(first[l] + k);
-        const F found = scale_error<E2m1>(tile, load(trial));
-        store(error, found);
-        store(before, least);
-        for (int l = 0; l < lanes; ++l)
-            if (error[l] < before[l]) {
-                scale[l] = trial[l];
-                number[l] = first[l] + k;
-            }
-        least = min(found, least);
+    for (int round = 0; round < 1 + weighted; ++round) {
+        alignas(64) float end[lanes];
+        int start[lanes];
+        store(end, abs(round == 0 ? extreme(tile.x) : heaviest(tile)));
+        for (int l = 0; l < lanes; ++l) start[l] = first(end[l]);
+        for (int k = 0; k < count; ++k) {
+            alignas(64) float trial[lanes], error[lanes], before[lanes];
+            for (int l = 0; l < lanes; ++l) trial[l] = value(start[l] + k);
+            const F found = scale_error<E2m1>(tile, load(trial));
+            store(error, found);
+            store(before, least);
+            for (int l = 0; l < lanes; ++l)
+                if (error[l] < before[l]) {
+                    scale[l] = trial[l];
+                    number[l] = start[l] + k;
+                }
+            least = min(found, least);
+        }
     }
 }
 
@@ -67,12 +69,12 @@ void quantize_mxfp4(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes) {
         const int count = static_cast<int>(std::min<int64_t>(lanes, run.n_blocks - first));
         tile.load(run, 32 * first, count);
-        int start[lanes] = {}, e[lanes] = {};
+        int e[lanes] = {};
         alignas(64) float scale[lanes] = {};
-        for (int l = 0; l < count; ++l)  // 4 to 8 times the scale in the middle
-            start[l] =
-                static_cast<int>(std::bit_cast<uint32_t>(largest(run.x + 32 * (first + l), 32)) >> 23) - 3;
-        best_of(tile, start, 3, power_of_two, scale, e);
+        const auto first_of = [](float end) {  // 4 to 8 times the scale in the middle
+            return static_cast<int>(std::bit_cast<uint32_t>(end) >> 23) - 3;
+        };
+        best_of(tile, run.importance != nullptr, first_of, 3, power_of_two, scale, e);
         Codes<32> codes;
         const F to_level = inverse(load(scale));
         codes.fill([&](int j) { return E2m1::code(tile.x[j] * to_level); });
@@ -91,15 +93,14 @@ void quantize_nvfp4(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes / 4) {
         const int count = static_cast<int>(std::min<int64_t>(lanes / 4, run.n_blocks - first));
         tile.load(run, 64 * first, 4 * count);
-        int start[lanes] = {}, code[lanes] = {};
+        int code[lanes] = {};
         alignas(64) float scale[lanes] = {};
-        for (int l = 0; l < 4 * count; ++l) {
-            const float wanted = largest(run.x + 64 * first + 16 * l, 16) / 6;
+        const auto first_of = [](float end) {
             const float* at =
-                std::lower_bound(codebooks.half_e4m3, codebooks.half_e4m3 + last, 0.5f * wanted);
-            start[l] = static_cast<int>(at - codebooks.half_e4m3) - 2;
-        }
-        best_of(tile, start, 8, e4m3, scale, code);
+                std::lower_bound(codebooks.half_e4m3, codebooks.half_e4m3 + last, 0.5f * (end / 6));
+            return static_cast<int>(at - codebooks.half_e4m3) - 2;
+        };
+        best_of(tile, run.importance != nullptr, first_of, 8, e4m3, scale, code);
         Codes<16> codes;
         const F to_level = inverse(load(scale));
         codes.fill([&](int j) { return E2m1::code(tile.x[j] * to_level); });

@@ -132,6 +132,10 @@ CLARION_LANES I shifted_left(I a, int bits) {
     CLARION_EACH_PIECE a.v[i] = a.v[i] << bits;
     return a;
 }
+CLARION_LANES I shifted_right(I a, int bits) {  // the sign fills in
+    CLARION_EACH_PIECE a.v[i] = a.v[i] >> bits;
+    return a;
+}
 CLARION_LANES F abs(F a) {
     CLARION_EACH_PIECE a.v[i] = (FloatPiece)((IntPiece)a.v[i] & 0x7fffffff);
     return a;
@@ -139,6 +143,11 @@ CLARION_LANES F abs(F a) {
 CLARION_LANES I bits_of(F a) {
     I r;
     CLARION_EACH_PIECE r.v[i] = (IntPiece)a.v[i];
+    return r;
+}
+CLARION_LANES F of_bits(I a) {
+    F r;
+    CLARION_EACH_PIECE r.v[i] = (FloatPiece)a.v[i];
     return r;
 }
 // Towards zero; |a| < 2^31.

@@ -71,4 +71,42 @@ template <typename Levels, int n>
     return error;
 }
 
+// The weight of each group that counts most: with the largest w x^2.
+template <int n>
+[[gnu::noinline]] F heaviest(const Tile<n>& tile) {
+    F found = all(0.0f), most = all(0.0f);
+    for (int j = 0; j < n; ++j) {
+        const F wxx = tile.w[j] * square(tile.x[j]);
+        found = select(wxx > most, tile.x[j], found);
+        most = max(most, wxx);
+    }
+    return found;
+}
+
+// A scale in f16 for weights that count differently, judged by the error that it leaves: zero, `plain` (what
+// is written if all count alike), and as above, from the largest weight and from the one that counts most.
+template <typename Levels, int n>
+[[gnu::noinline]] F fit_weighted(const Tile<n>& tile, F plain, int steps, float from, float to) {
+    Best best(all(0.0f), [&](F d) { return scale_error<Levels>(tile, d); });
+    best.attempt(plain);
+    const auto attempt = [&](F inverse) __attribute__((noinline)) {
+        ScaleFit found;
+        try_inverse<Levels>(tile, inverse, found);
+        best.attempt(rounded_to_half(found.scale));
+    };
+    // Either end of the levels, which is the same where they are those of the other sign.
+    const auto range = [&](F end, int count) {
+        const F top = inverse(end);
+        for (int k = 0; k < count; ++k) {
+            const float t = from + (to - from) * static_cast<float>(k) / static_cast<float>(count - 1);
+            attempt(top * all(t * Levels::high));
+            if constexpr (Levels::low != -Levels::high) attempt(top * all(t * Levels::low));
+        }
+    };
+    range(extreme(tile.x), steps);
+    range(heaviest(tile), (steps + 2) / 2);
+    for (int k = 0; k < 2; ++k) attempt(inverse(best.way));
+    return best.way;
+}
+
 }  // namespace clarion::quantize

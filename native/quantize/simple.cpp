@@ -48,6 +48,26 @@ void pack(const uint8_t* code, int bits, uint8_t* out) {
         pack_fives(code, out);
 }
 
+// Scales and codes of weights that count differently; `plain` are those of weights that count alike. They are
+// functions of their own, for else the others need more registers.
+template <typename Levels>
+[[gnu::noinline]] F weighted_codes(const Tile<32>& tile, F plain, int steps, float from, float to,
+                                   Codes<32>& codes) {
+    const F d = fit_weighted<Levels>(tile, plain, steps, from, to), to_code = inverse(d);
+    codes.fill([&](int j) { return Levels::code(tile.x[j] * to_code); });
+    return d;
+}
+[[gnu::noinline]] Affine weighted_codes(const Tile<32>& tile, Affine plain, float most, Codes<32>& codes) {
+    const auto stored = [](F x) { return rounded_to_half(x); };
+    Best best(Affine{all(0.0f), all(0.0f)}, [&](const Affine& way) { return affine_error(tile, way, most); });
+    best.attempt({stored(plain.scale), stored(plain.low)});
+    fit_scales<32>(tile, most, stored, best);
+    fit_ranges<32, false>(tile, most, 16, stored, best);
+    const F to_code = inverse(best.way.scale);
+    codes.fill([&](int j) { return truncated(affine_code(tile.x[j], to_code, best.way.low, most)); });
+    return best.way;
+}
+
 // weight = d * (code - 2^(bits-1))
 template <int bits>
 void symmetric(const Run& run) {
@@ -55,18 +75,15 @@ void symmetric(const Run& run) {
     using Levels = Integers<-half, half - 1>;
     each_tile(run, [&](const Tile<32>& tile, int64_t first, int count) {
         Codes<32> codes;
-        F d;
+        F d = extreme(tile.x) / all(-static_cast<float>(half));
         if (run.importance == nullptr) {
-            d = extreme(tile.x) / all(-static_cast<float>(half));
             const F to_code = inverse(d);
             codes.fill([&](int j) {
                 const F code = to_float(truncated(tile.x[j] * to_code + all(half + 0.5f)));
                 return truncated(min(code, all(2.0f * half - 1)));
             });
         } else {
-            d = rounded_to_half(fit_scale<Levels>(tile, 12, 0.8f, 1.1f, 2).scale);
-            const F to_code = inverse(d);
-            codes.fill([&](int j) { return Levels::code(tile.x[j] * to_code); });
+            d = weighted_codes<Levels>(tile, rounded_to_half(d), 12, 0.8f, 1.1f, codes);
         }
         const Halves stored(d);
         for (int b = 0; b < count; ++b) {
@@ -84,28 +101,22 @@ void affine(const Run& run) {
     constexpr int bytes = 4 + 4 * bits;
     each_tile(run, [&](const Tile<32>& tile, int64_t first, int count) {
         Codes<32> codes;
-        F d, m;
+        F low = tile.x[0], high = tile.x[0];
+        for (int j = 1; j < 32; ++j) {
+            low = min(low, tile.x[j]);
+            high = max(high, tile.x[j]);
+        }
+        F d = (high - low) / all(most), m = low;
         if (run.importance == nullptr) {
-            F low = tile.x[0], high = tile.x[0];
-            for (int j = 1; j < 32; ++j) {
-                low = min(low, tile.x[j]);
-                high = max(high, tile.x[j]);
-            }
-            d = (high - low) / all(most);
-            m = low;
             const F to_code = inverse(d);
             codes.fill([&](int j) {
                 const F code = to_float(truncated((tile.x[j] - low) * to_code + all(0.5f)));
                 return truncated(min(code, all(most)));
             });
         } else {
-            const AffineFit fit = fit_affine<32, false>(tile, most, 16, 3);
-            d = rounded_to_half(fit.scale);
-            m = rounded_to_half(fit.low);
-            const F to_code = inverse(d);
-            codes.fill([&](int j) {
-                return truncated(rounded(clamp((tile.x[j] - m) * to_code, all(0.0f), all(most))));
-            });
+            const Affine found = weighted_codes(tile, {d, m}, most, codes);
+            d = found.scale;
+            m = found.low;
         }
         const Halves stored_d(d), stored_m(m);
         for (int b = 0; b < count; ++b) {
@@ -132,6 +143,27 @@ float bytes_of_block(const float* x, int8_t* q) {
     return d;
 }
 
+// 32 signed bytes at q(block), and body(block, d).
+template <typename Place, typename Body>
+void signed_bytes(const Run& run, Place q, Body body) {
+    if (run.importance == nullptr) {
+        for (int64_t b = 0; b < run.n_blocks; ++b) body(b, bytes_of_block(run.x + 32 * b, q(b)));
+        return;
+    }
+    using Levels = Integers<-127, 127>;
+    each_tile(run, [&](const Tile<32>& tile, int64_t first, int count) {
+        const F plain = rounded_to_half(abs(extreme(tile.x)) / all(127.0f));
+        Codes<32> codes;
+        const F d = weighted_codes<Levels>(tile, plain, 4, 0.97f, 1.01f, codes);
+        alignas(64) float d_of[lanes];
+        store(d_of, d);
+        for (int b = 0; b < count; ++b) {
+            for (int j = 0; j < 32; ++j) q(first + b)[j] = static_cast<int8_t>(codes.of[b][j] - 127);
+            body(first + b, d_of[b]);
+        }
+    });
+}
+
 }  // namespace
 
 void quantize_f16(const Run& run) {
@@ -153,22 +185,22 @@ void quantize_q4_1(const Run& run) { affine<4>(run); }
 void quantize_q5_1(const Run& run) { affine<5>(run); }
 
 void quantize_q8_0(const Run& run) {
-    for (int64_t b = 0; b < run.n_blocks; ++b) {
-        uint8_t* out = run.out + 34 * b;
-        put_u16(out, to_half(bytes_of_block(run.x + 32 * b, reinterpret_cast<int8_t*>(out + 2))).bits);
-    }
+    const auto block = [&](int64_t b) { return run.out + 34 * b; };
+    signed_bytes(
+        run, [&](int64_t b) { return reinterpret_cast<int8_t*>(block(b) + 2); },
+        [&](int64_t b, float d) { put_u16(block(b), to_half(d).bits); });
 }
 
 void quantize_q8_1(const Run& run) {
-    for (int64_t b = 0; b < run.n_blocks; ++b) {
-        uint8_t* out = run.out + 36 * b;
-        auto* q = reinterpret_cast<int8_t*>(out + 4);
-        const float d = bytes_of_block(run.x + 32 * b, q);
+    const auto block = [&](int64_t b) { return run.out + 36 * b; };
+    const auto codes = [&](int64_t b) { return reinterpret_cast<int8_t*>(block(b) + 4); };
+    signed_bytes(run, codes, [&](int64_t b, float d) {
+        const int8_t* q = codes(b);
         int sum = 0;
         for (int j = 0; j < 32; ++j) sum += q[j];
-        put_u16(out, to_half(d).bits);
-        put_u16(out + 2, to_half(d * static_cast<float>(sum)).bits);
-    }
+        put_u16(block(b), to_half(d).bits);
+        put_u16(block(b) + 2, to_half(d * static_cast<float>(sum)).bits);
+    });
 }
 
 // The scale is float32 and maps the weight of largest magnitude to -128 or 127, whichever sign it has.

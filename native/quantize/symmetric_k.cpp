@@ -73,9 +73,17 @@ struct IQ4XS {
     }
 };
 
+// Blocks' scales, in the lanes of their groups, and the groups' integers.
+struct Choice {
+    F d, s;
+};
+CLARION_LANES Choice select(I mask, const Choice& yes, const Choice& no) {
+    return {select(mask, yes.d, no.d), select(mask, yes.s, no.s)};
+}
+
 // Of the integers r - 1, r, r + 1 the one with the least error in each group, given its block's scale.
 template <typename Format>
-F best_integer(const Tile<Format::n>& tile, F d, F r) {
+[[gnu::noinline]] F best_integer(const Tile<Format::n>& tile, F d, F r) {
     F best = r, least = all(3e38f);
     for (const float step : {0.0f, -1.0f, 1.0f}) {
         const F s = clamp(r + all(step), all(Format::low), all(Format::high));
@@ -98,7 +106,64 @@ template <typename Format>
         cc = cc + wc * c;
     }
     constexpr int groups = 256 / Format::n;
-    return rounded_to_half(ratio(sum_of_blocks<groups>(xc * s), sum_of_blocks<groups>(cc * s * s)));
+    return rounded_to_half(
+        ratio(sum_of_blocks<groups>(tile.mass * xc * s), sum_of_blocks<groups>(tile.mass * cc * s * s)));
+}
+
+// The integers that come near the groups' own scales, then neighbours of them and the common scale, in turns.
+template <typename Format>
+[[gnu::noinline]] Choice settled(const Tile<Format::n>& tile, F scale, F d) {
+    F s = rounded(clamp(scale * inverse(d), all(Format::low), all(Format::high)));
+    for (int round = 0; round < 2; ++round) {
+        s = best_integer<Format>(tile, d, s);
+        d = refit<Format>(tile, d, s);
+    }
+    return {d, best_integer<Format>(tile, d, s)};
+}
+
+// Each block's common scale for its groups' own ones.
+template <typename Format>
+[[gnu::noinline]] F common(const Tile<Format::n>& tile, const ScaleFit& fit, bool weighted) {
+    constexpr int groups = 256 / Format::n;
+    alignas(64) float scale[lanes], cost[lanes], d[lanes];
+    store(scale, fit.scale);
+    store(cost, tile.mass * fit.cc);
+    for (int b = 0; b < lanes; b += groups)
+        std::fill_n(
+            d + b, groups,
+            common_half(common_scale(scale + b, cost + b, groups, Format::low, Format::high, 0.0f, weighted),
+                        weighted));
+    return load(d);
+}
+
+template <typename Format>
+[[gnu::noinline]] Choice search(const Tile<Format::n>& tile) {
+    const ScaleFit fit = fit_scale<typename Format::Levels>(tile, Format::steps, Format::from, Format::to, 2);
+    return settled<Format>(tile, fit.scale, common<Format>(tile, fit, false));
+}
+
+// Where weights count differently, by the error of the whole block: zeros, what is written if all count
+// alike, and the search from the largest weights or from those that count most, with several common scales.
+template <typename Format>
+[[gnu::noinline]] Choice search_weighted(const Tile<Format::n>& tile) {
+    using Levels = typename Format::Levels;
+    constexpr int groups = 256 / Format::n;
+    Best best(Choice{all(0.0f), all(0.0f)}, [&](const Choice& at) {
+        return sum_of_blocks<groups>(tile.mass * scale_error<Levels>(tile, at.d * at.s));
+    });
+    best.attempt(search<Format>(tile.alike()));
+    ScaleFit fit = fit_scale<Levels>(tile, Format::steps, Format::from, Format::to, 2);
+    const F top = inverse(heaviest(tile));
+    for (const float t : {1.0f, 0.8f, 0.6f})
+        for (const float end : {Levels::low, Levels::high})
+            try_inverse<Levels>(tile, top * all(t * end), fit);
+    const F d = common<Format>(tile, fit, true);
+    for (const float t : {1.0f, 0.83f, 1.21f, 1.5f})
+        best.attempt(settled<Format>(tile, fit.scale, rounded_to_half(d * all(t))));
+    // A group of which no integer keeps anything is nothing.
+    const F error = scale_error<Levels>(tile, best.way.d * best.way.s);
+    best.way.s = select(scale_error<Levels>(tile, all(0.0f)) < error, all(0.0f), best.way.s);
+    return best.way;
 }
 
 template <typename Format>
@@ -108,29 +173,13 @@ void quantize(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += blocks) {
         const int count = static_cast<int>(std::min<int64_t>(blocks, run.n_blocks - first));
         tile.load(run, 256 * first, groups * count);
-
-        const ScaleFit fit =
-            fit_scale<typename Format::Levels>(tile, Format::steps, Format::from, Format::to, 2);
-        alignas(64) float scale[lanes], cc[lanes], d_of[lanes];
-        store(scale, fit.scale);
-        store(cc, fit.cc);
-        for (int b = 0; b < blocks; ++b) {
-            const Half d = to_half(
-                common_scale(scale + groups * b, cc + groups * b, groups, Format::low, Format::high, 0.0f));
-            std::fill_n(d_of + groups * b, groups, d.value);
-        }
-        F d = load(d_of);
-        F s = rounded(clamp(fit.scale * inverse(d), all(Format::low), all(Format::high)));
-        for (int round = 0; round < 2; ++round) {
-            s = best_integer<Format>(tile, d, s);
-            d = refit<Format>(tile, d, s);
-        }
-        s = best_integer<Format>(tile, d, s);
+        const auto [d, s] = run.importance == nullptr ? search<Format>(tile) : search_weighted<Format>(tile);
 
         Codes<n> codes;
         const F to_level = inverse(d * s);
         codes.fill([&](int j) { return Format::Levels::code(tile.x[j] * to_level); });
         alignas(64) int32_t integers[lanes];
+        alignas(64) float d_of[lanes];
         store(integers, truncated(s));
         store(d_of, d);
         for (int b = 0; b < count; ++b)
@@ -150,8 +199,13 @@ void quantize_iq4_nl(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes) {
         const int count = static_cast<int>(std::min<int64_t>(lanes, run.n_blocks - first));
         tile.load(run, 32 * first, count);
-        const F d = rounded_to_half(fit_scale<Iq4Levels>(tile, 8, 0.8f, 1.1f, 2).scale),
-                to_level = inverse(d);
+        const auto fit = [](const Tile<32>& t) {
+            return rounded_to_half(fit_scale<Iq4Levels>(t, 8, 0.8f, 1.1f, 2).scale);
+        };
+        const F d = run.importance == nullptr
+                        ? fit(tile)
+                        : fit_weighted<Iq4Levels>(tile, fit(tile.alike()), 8, 0.8f, 1.1f);
+        const F to_level = inverse(d);
         Codes<32> codes;
         codes.fill([&](int j) { return Iq4Levels::code(tile.x[j] * to_level); });
         alignas(64) float d_of[lanes];

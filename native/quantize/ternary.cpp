@@ -24,9 +24,9 @@ template <int n>
 struct Magnitudes {
     F x[n / lanes], w[n / lanes];
 
-    Magnitudes(const Run& run, int64_t at) {
+    Magnitudes(const Run& run, int64_t at, bool alike = false) {
         const float* importance =
-            run.importance == nullptr ? nullptr : run.importance + (run.column + at) % run.cols;
+            run.importance == nullptr || alike ? nullptr : run.importance + (run.column + at) % run.cols;
         for (int i = 0; i < n / lanes; ++i) {
             x[i] = abs(load(run.x + at + lanes * i));
             w[i] = importance == nullptr ? all(1.0f) : load(importance + lanes * i);
@@ -42,12 +42,18 @@ struct Magnitudes {
         wx = sum_of_lanes(sum);
         weight = sum_of_lanes(sum_w);
     }
+    // What a scale of -1, 0 and 1 leaves.
+    float error(float scale) const {
+        F sum = all(0.0f);
+        for (int i = 0; i < n / lanes; ++i)
+            sum = sum + w[i] * square(x[i] - select(x[i] > all(0.5f * scale), all(scale), all(0.0f)));
+        return sum_of_lanes(sum);
+    }
 };
 
 // The scale of -1, 0 and 1 with the least error: weights above half of it count. Thresholds around the mean
 // magnitude, then the one that the best of them implies.
-float ternary_scale(const Run& run, int64_t at) {
-    const Magnitudes<256> block(run, at);
+float ternary_scale(const Magnitudes<256>& block) {
     float wx, weight, best = 0.0f, best_gain = 0.0f;
     const auto attempt = [&](float threshold) {
         block.above(threshold, wx, weight);
@@ -67,7 +73,17 @@ float ternary_scale(const Run& run, int64_t at) {
 
 // 256 ternary digits 0, 1, 2, and the scale.
 Half ternary_digits(const Run& run, int64_t block, uint8_t* digit) {
-    const Half d = to_half(ternary_scale(run, 256 * block));
+    const Magnitudes<256> magnitudes(run, 256 * block);
+    Half d = to_half(ternary_scale(magnitudes));
+    if (run.importance != nullptr) {
+        float least = magnitudes.error(d.value);
+        const float scale = ternary_scale(Magnitudes<256>(run, 256 * block, true));
+        for (const Half other : {to_half(scale), to_half(0.0f)})
+            if (const float error = magnitudes.error(other.value); error < least) {
+                least = error;
+                d = other;
+            }
+    }
     const float* x = run.x + 256 * block;
     const float half = 0.5f * d.value;
     for (int j = 0; j < 256; ++j) digit[j] = static_cast<uint8_t>(1 + (x[j] > half) - (x[j] < -half));
@@ -127,7 +143,12 @@ void quantize_q2_0(const Run& run) {
     for (int64_t first = 0; first < run.n_blocks; first += lanes) {
         const int count = static_cast<int>(std::min<int64_t>(lanes, run.n_blocks - first));
         tile.load(run, 64 * first, count);
-        const F d = rounded_to_half(fit_scale<Levels>(tile, 3, 0.65f, 1.1f, 2).scale), to_level = inverse(d);
+        const auto fit = [](const Tile<64>& t) {
+            return rounded_to_half(fit_scale<Levels>(t, 3, 0.65f, 1.1f, 2).scale);
+        };
+        const F d = run.importance == nullptr ? fit(tile)
+                                              : fit_weighted<Levels>(tile, fit(tile.alike()), 3, 0.65f, 1.1f);
+        const F to_level = inverse(d);
         Codes<64> codes;
         codes.fill([&](int j) { return Levels::code(tile.x[j] * to_level); });
         alignas(64) float d_of[lanes];

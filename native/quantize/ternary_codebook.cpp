@@ -64,25 +64,39 @@ struct Group {
         return true;
     }
     uint16_t entry(int v) const { return lists[found[v].cell].entry[found[v].lane]; }
-    // sum(w x c) and sum(w c^2) of what was kept, c being an entry with its shift.
+    // An entry with its shift.
+    float value(int j) const {
+        const Found& at = found[j / 8];
+        return static_cast<float>(lists[at.cell].value(at.lane, j % 8)) + shift[j / 8];
+    }
+    // sum(w x c) and sum(w c^2) of the values that were kept.
     void sums(float& xc, float& cc) const {
         xc = cc = 0.0f;
         for (int j = 0; j < n; ++j) {
-            const Found& at = found[j / 8];
-            const float c = static_cast<float>(lists[at.cell].value(at.lane, j % 8)) + shift[j / 8];
+            const float c = value(j);
             xc += w[j] * x[j] * c;
             cc += w[j] * c * c;
         }
     }
 };
 
+template <typename Format, typename Write>
+void quantize(const Run& run, Write write) {
+    using Found = Fitted<Format, Group<Format>>;
+    each_block<Format, Found>(
+        run,
+        [](const float* x, const Weights<Format::n>& weights, Found& to) {
+            to.d = fit_block<Format>(x, weights, to.group, to.s);
+        },
+        write);
+}
+
 }  // namespace
 
 void quantize_iq1_s(const Run& run) {
-    each_block<IQ1S>(run, [](const float* x, const float* w, uint8_t* out) {
-        Group<IQ1S> group[8];
-        int s[8];
-        put_u16(out, fit_block<IQ1S>(x, w, group, s).bits);
+    quantize<IQ1S>(run, [](const Fitted<IQ1S, Group<IQ1S>>& from, uint8_t* out) {
+        const auto& [group, s, d] = from;
+        put_u16(out, d.bits);
         for (int g = 0; g < 8; ++g) {
             uint32_t h = static_cast<uint32_t>(s[g]) << 12 | (group[g].shift[0] < 0 ? 1u << 15 : 0u);
             for (int v = 0; v < 4; ++v) {
@@ -96,10 +110,9 @@ void quantize_iq1_s(const Run& run) {
 }
 
 void quantize_iq1_m(const Run& run) {
-    each_block<IQ1M>(run, [](const float* x, const float* w, uint8_t* out) {
-        Group<IQ1M> group[16];
-        int s[16];
-        const uint32_t d = fit_block<IQ1M>(x, w, group, s).bits;
+    quantize<IQ1M>(run, [](const Fitted<IQ1M, Group<IQ1M>>& from, uint8_t* out) {
+        const auto& [group, s, half] = from;
+        const uint32_t d = half.bits;
         for (int g = 0; g < 16; ++g) {
             uint32_t h = 0;
             for (int v = 0; v < 2; ++v) {

@@ -36,9 +36,14 @@ CLARION_LANES void transpose(const float* const (&group)[lanes], F (&out)[n]) {
 }
 
 // Element j of every group. Lanes without a group hold zeros of weight 1.
+//
+// A group's weights are its importances divided by the largest of them, which is its mass: so much does the
+// group count in its block. Where none counts, the weights are 1 and the mass is 0: the group is fitted as if
+// all counted alike, and asks nothing of the scales that it shares.
 template <int n>
 struct Tile {
     F x[n], w[n];
+    F mass = all(1.0f);
 
     // `count` groups of n weights, the first one `at` weights after the run's begin.
     [[gnu::noinline]] void load(const Run& run, int64_t at, int count) {
@@ -53,6 +58,18 @@ struct Tile {
         std::fill_n(none, n, 1.0f);
         for (int l = 0; l < count; ++l) group[l] = run.importance + (run.column + at + l * n) % run.cols;
         transpose(group, w);
+        mass = w[0];
+        for (int j = 1; j < n; ++j) mass = max(mass, w[j]);
+        const I counts = mass > all(0.0f);
+        const F divisor = select(counts, mass, all(1.0f));
+        for (F& weights : w) weights = select(counts, weights / divisor, all(1.0f));
+    }
+    // The same groups, all of whose weights count alike.
+    [[gnu::noinline]] Tile alike() const {
+        Tile same = *this;
+        for (F& weights : same.w) weights = all(1.0f);
+        same.mass = all(1.0f);
+        return same;
     }
 };
 
@@ -66,12 +83,14 @@ inline Half to_half(float x) {
     return {bits, simd::f16_to_f32(bits)};
 }
 
-// Each lane as its scale in the file would read.
-inline F rounded_to_half(F x) {
-    alignas(64) float v[lanes];
-    store(v, x);
-    for (float& e : v) e = to_half(e).value;
-    return load(v);
+// Each lane as its scale in the file would read: the value of to_half().
+[[gnu::noinline]] inline F rounded_to_half(F x) {
+    const F size = min(abs(x), all(65504.0f));
+    const I bits = bits_of(size), odd = shifted_right(bits, 13) & all(1);
+    const F normal = of_bits((bits + all(0xfff) + odd) & all(~0x1fff));
+    // Beside 1/2 a float's last bit is that of a half below 2^-14.
+    const F small = (size + all(0.5f)) - all(0.5f);
+    return of_bits(bits_of(select(size < all(0x1p-14f), small, normal)) | (bits_of(x) & all(INT32_MIN)));
 }
 
 inline void put_u16(uint8_t* out, uint32_t v) {
@@ -84,6 +103,23 @@ CLARION_LANES F inverse(F x) {
     const I usable = abs(x) > all(1e-37f);
     return select(usable, all(1.0f) / select(usable, x, all(1.0f)), all(0.0f));
 }
+
+// Of several ways to write the same groups the one with the least error, each lane by itself: error(way) is
+// that of what is written, its scales rounded as in the file. The first of equals stays.
+template <typename Way, typename Error>
+struct Best {
+    Error error;
+    Way way;
+    F least;
+    Best(const Way& first, Error judge) : error(judge), way(first), least(error(first)) {}
+
+    [[gnu::noinline]] void attempt(const Way& other) {
+        const F found = error(other);
+        const I better = found < least;
+        way = select(better, other, way);
+        least = select(better, found, least);
+    }
+};
 
 // n bytes of two codes each: the low nibbles columns 0 .. n-1, the high ones n .. 2n-1.
 inline void pack_nibbles(const uint8_t* code, int n, uint8_t* out) {

@@ -75,7 +75,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     const int64_t oe = b.buffer(q_width, kind), scores = b.buffer(s.n_expert);
     const int64_t ids = b.buffer(s.n_used, Kind::i32), w = b.buffer(s.n_used);
     const auto slots = [&](int64_t width, Kind slot_kind) {
-        return b.buffer(width, slot_kind, Rows::slots, s.n_used);
+        return b.buffer(width, slot_kind, Rows::tokens, s.n_used);
     };
     const int64_t gate = slots(s.n_ff, Kind::f32), up = slots(s.n_ff, Kind::f32), both = slots(s.n_ff, kind);
     const int64_t down = slots(s.n_embd, Kind::f32), silu = b.buffer(s.n_embd), product = b.buffer(s.n_embd);

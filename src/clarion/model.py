@@ -39,7 +39,7 @@ from clarion.gguf import File
 from clarion.models import build
 from clarion.plan import Plan, compile
 from clarion.plan.observe import Observer
-from clarion.residency import Copied, Moving, Panels, Residency
+from clarion.residency import Copied, Mapped, Moving, Panels, Residency
 from clarion.residency.panels import Core
 from clarion.residency.space import best_place
 from clarion.runtime.completion import Completion
@@ -142,7 +142,7 @@ def load(
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
         nodes, free = thread_nodes(n_threads), free_because(n_threads)
         machine = core.Machine(n_threads, **hierarchy().cache_bytes, processors=b"" if free else masks(nodes))
-        residency = _residency(plan, weights, core, nodes)
+        residency = _residency(plan, Mapped(file.tensors), weights, core, nodes)
         file.check()
         program = core.Program(machine, plan.native_spec(residency))
         mover = residency if isinstance(residency, Moving) else None
@@ -235,7 +235,7 @@ def make_plan(
     )
 
 
-def _residency(plan: Plan, weights: str, core: Core, nodes: Sequence[Node]) -> Residency:
+def _residency(plan: Plan, mapped: Mapped, weights: str, core: Core, nodes: Sequence[Node]) -> Residency:
     if weights not in WEIGHTS:
         raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
     n_bytes = sum(weight.n_bytes for weight in plan.weights)
@@ -245,14 +245,14 @@ def _residency(plan: Plan, weights: str, core: Core, nodes: Sequence[Node]) -> R
     panels = Panels(core, plan.weights)
     try:
         if weights == "copied":
-            return Copied(plan.residency, names, panels, plan.read_together, nodes)
+            return Copied(mapped, names, panels, plan.read_together, nodes)
         if weights == "moving":
             matrices = [weight.rows > 1 for weight in plan.weights]
-            return Moving(plan.residency, names, matrices, panels, plan.read_together, nodes)
+            return Moving(mapped, names, matrices, panels, plan.read_together, nodes)
     except MemoryError:
         gigabytes = n_bytes / 1e9
         raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None
-    return plan.residency
+    return mapped
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:

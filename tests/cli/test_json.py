@@ -85,28 +85,6 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["module"] == "generic"
 
 
-def test_quantize(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "q.gguf"
-    assert execute(["quantize", str(BUILT_IN), str(out), "Q4_0", "--allow-requantize", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert (report["recipe"], report["paths"], report["bytes"]) == ("Q4_0", [str(out)], out.stat().st_size)
-    assert report["bits_per_weight"] < report["bits_per_weight_before"]
-    with File.open(out) as file:
-        assert [
-            (t["name"], tuple(t["shape"]), t["from"], t["to"], t["bytes"]) for t in report["tensors"]
-        ] == [
-            (t.name, t.shape, _format(t.name), t.format.name, t.n_bytes)
-            for name in (t["name"] for t in report["tensors"])
-            for t in [file.tensors[name]]
-        ]
-    assert report["notes"] == []
-
-
-def _format(name: str) -> str:
-    with File.open(BUILT_IN) as file:
-        return file.tensors[name].format.name
-
-
 def test_bench_names_the_model(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["bench", str(BUILT_IN), "-p", "8", "-n", "2", "-t", "1", "-r", "1"]
     assert execute(arguments) == 0

@@ -145,8 +145,12 @@ def _field(number, value):
     return _varint(number << 3 | 2) + _varint(len(value)) + value
 
 
-def sentencepiece_model(tokenizer):
-    """A tokenizer of text as sentencepiece's file: scores are minus the ranks of merges."""
+def sentencepiece_model(tokenizer, normalizer=None):
+    """A tokenizer of text as sentencepiece's file: scores are minus the ranks of merges.
+
+    Args:
+        normalizer: further fields of its normalizer_spec by their numbers.
+    """
     model = json.loads(tokenizer.to_str())["model"]
     merges = ["".join(merge) for merge in model["merges"]]
     raw = b""
@@ -155,4 +159,5 @@ def sentencepiece_model(tokenizer):
         score = -float(merges.index(text)) if text in merges else 0.0
         packed = b"\x15" + struct.pack("<f", score)  # field 2, four bytes
         raw += _field(1, _field(1, text.encode()) + packed + _field(3, kind))
-    return raw + _field(2, _field(3, 2)) + _field(3, _field(3, 1) + _field(4, 0))
+    fields = {3: 1, 4: 0} | (normalizer or {})
+    return raw + _field(2, _field(3, 2)) + _field(3, b"".join(_field(*field) for field in fields.items()))

@@ -132,7 +132,7 @@ def test_special_tokens_that_only_special_tokens_map_names(tmp_path):
     assert differences(path, tokenizer, ["a king <tool>", "kings"]) == []
 
 
-@pytest.mark.parametrize("found", [5, [5], {"a": 5}, "<x>"])
+@pytest.mark.parametrize("found", [5, [5], {"a": 5}, "<x>", ["\ud800"]])
 def test_special_tokens_that_are_none(tmp_path, found):
     with pytest.raises(
         FormatError, match=r"tokenizer_config\.json: extra_special_tokens is .*, expected tokens"
@@ -144,6 +144,28 @@ def test_a_padding_token_that_the_embedding_has_no_row_for(tmp_path):
     tokenizer = bytes_tokenizer()
     path = converted(tmp_path, tokenizer, {"pad_token": "<pad>"}, spare=0)
     assert differences(path, tokenizer, ["a <pad>"]) == []
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_tokens_that_only_added_tokens_has(tmp_path, special):
+    """As transformers, which read the file where tokenizer_config.json lists no tokens, add them."""
+    tokenizer = bytes_tokenizer()
+    n_tokens = tokenizer.get_vocab_size()
+    added = {"<x>": n_tokens + 1, "<w>": n_tokens, "<|eot|>": tokenizer.token_to_id("<|eot|>")}
+    settings = {"additional_special_tokens": ["<x>"]} if special else {}
+    files = {"added_tokens.json": json.dumps(added)}
+    path = converted(tmp_path, tokenizer, settings, files=files)
+    tokenizer.add_tokens(["<w>", AddedToken("<x>", special=special, normalized=not special)])
+    assert differences(path, tokenizer, ["a<x>b <w>", "<|eot|> <x>"]) == []
+    ours = clarion.Tokenizer.from_gguf(path)
+    assert [ours.is_special(token) for token in (n_tokens, n_tokens + 1)] == [False, special]
+
+
+def test_tokens_of_added_tokens_that_the_embedding_has_no_row_for(tmp_path):
+    tokenizer = bytes_tokenizer()
+    files = {"added_tokens.json": json.dumps({"[PAD]": tokenizer.get_vocab_size()})}
+    path = converted(tmp_path, tokenizer, {"pad_token": "[PAD]"}, files=files, spare=0)
+    assert differences(path, tokenizer, ["a [PAD]"]) == []
 
 
 @pytest.mark.parametrize("files", ["vocab.json", "tokenizer.model"])

@@ -263,3 +263,12 @@ def test_parts_and_the_command_line_keep_the_keys(tmp_path):
     assert execute(["quantize", str(tmp_path / "m.gguf"), str(tmp_path / "q.gguf"), "F16"]) == 0
     for name in ("m.gguf", "q.gguf"):
         assert differences(tmp_path / name, tokenizer, ["a <x> b", " a"]) == []
+
+
+def test_a_token_around_a_text_that_the_embedding_has_no_row_for(tmp_path):
+    tokenizer = bytes_tokenizer()
+    values = json.loads(around(tokenizer, "<|begin|> $A").to_str())
+    values["post_processor"]["special_tokens"]["<|begin|>"]["ids"] = [5000]
+    message = r"tokenizer\.json: post_processor puts token 5000 around a text, expected ids below .* 341 rows"
+    with pytest.raises(ModelError, match=message):
+        converted(tmp_path, tokenizer, files={"tokenizer.json": json.dumps(values)})

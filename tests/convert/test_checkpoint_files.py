@@ -52,7 +52,13 @@ FOLDER = "additional_chat_templates"
     [
         ({"chat_template": "A"}, {}, {"": "A"}),
         ({"chat_template": "A"}, {"chat_template.jinja": "B"}, {"": "B"}),
-        ({"chat_template": "A"}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "C"}),
+        ({"chat_template": "A"}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "A"}),
+        ({}, {"chat_template.json": '{"chat_template": "C"}'}, {"": "C"}),
+        (
+            {"chat_template": {"default": "A", "rag": "R", "tool_use": "U"}},
+            {f"{FOLDER}/tool_use.jinja": "T"},
+            {"": "A", "rag": "R", "tool_use": "T"},
+        ),
         ({}, {"chat_template.jinja": "B", "chat_template.json": '{"chat_template": "C"}'}, {"": "B"}),
         ({}, {"chat_template.jinja": "B", f"{FOLDER}/tool_use.jinja": "T"}, {"": "B", "tool_use": "T"}),
         (
@@ -82,7 +88,13 @@ def test_templates(tmp_path, settings, files, expected):
         assert sorted(names or []) == sorted(set(expected) - {""})
 
 
-@pytest.mark.parametrize("found", [1, ["A"], [{"name": "default"}], {"default": 1}, [{"template": "A"}]])
+@pytest.mark.parametrize(
+    "found",
+    [
+        *(1, ["A"], [{"name": "default"}], {"default": 1}, [{"template": "A"}], "\ud800"),
+        *([{"name": [], "template": "A"}], [{"name": {}, "template": "A"}], {"\ud800": "A"}),
+    ],
+)
 def test_what_is_no_template(tmp_path, found):
     with pytest.raises(FormatError, match=r"tokenizer_config\.json: chat_template is .*, expected a text or"):
         converted(tmp_path, bytes_tokenizer(), {"chat_template": found})
@@ -91,6 +103,25 @@ def test_what_is_no_template(tmp_path, found):
 def test_a_template_that_is_not_utf_8(tmp_path):
     with pytest.raises(FormatError, match=r"chat_template\.jinja: offset 1: not UTF-8"):
         converted(tmp_path, bytes_tokenizer(), files={"chat_template.jinja": b"A\xff"})
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", f"{FOLDER}/tool_use.jinja"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (POINTER, "is a Git LFS pointer: run git lfs pull"),
+        ("<!DOCTYPE html>\n<html></html>", "is an HTML page"),
+    ],
+)
+def test_templates_that_are_something_else(tmp_path, name, content, message):
+    with pytest.raises(FormatError, match=rf"{name} {message}"):
+        converted(tmp_path, bytes_tokenizer(), files={name: content})
+
+
+@pytest.mark.parametrize("text", ["<s>{{ a }}", '{"error": "{{ a }}"}', "A", "{{ a }}", "<!-- {{ a }} -->"])
+def test_texts_that_only_look_like_something_else(tmp_path, text):
+    path = converted(tmp_path, bytes_tokenizer(), files={"chat_template.jinja": text})
+    assert templates(path) == {"": text}
 
 
 # ---- text files ----------------------------------------------------------------------------------------
@@ -146,6 +177,23 @@ def test_files_that_are_something_else(tmp_path, name, content, message):
         converted(tmp_path, bytes_tokenizer(), files={name: content})
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
+        *("tokenizer.json", "chat_template.jinja", f"{FOLDER}/tool_use.jinja", "model.safetensors"),
+    ],
+)
+def test_links_to_what_is_not_there(tmp_path, name):
+    """They are not taken for files that the checkpoint does not have."""
+    folder = write(tmp_path / "c", bytes_tokenizer())
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileError, match=rf"{name}: (is a link to .*nowhere, which is not there|cannot be)"):
+        convert(folder, tmp_path / "m.gguf")
+
+
 @pytest.mark.parametrize("content", [POINTER.encode(), b"<html><body>404</body></html>" * 2])
 def test_weights_that_are_something_else(tmp_path, content):
     folder = write(tmp_path / "c", bytes_tokenizer())
@@ -185,6 +233,20 @@ def test_a_tokenizer_model_alone(tmp_path):
     files = {"tokenizer.model": sentencepiece_model(tokenizer), "tokenizer.json": None}
     path = converted(tmp_path, tokenizer, files=files)
     assert differences(path, around(tokenizer, "<s> $A"), ["the king", " a", "<s>b"]) == []
+
+
+@pytest.mark.parametrize("normalizer", [{2: b"charsmap"}, {4: 1}])
+def test_a_tokenizer_model_alone_that_changes_characters(tmp_path, normalizer):
+    tokenizer = text_tokenizer()
+    files = {"tokenizer.model": sentencepiece_model(tokenizer, normalizer), "tokenizer.json": None}
+    with pytest.raises(UnsupportedError, match=r"tokenizer\.model: normalizer_spec .*, supported: identity"):
+        converted(tmp_path, tokenizer, files=files)
+
+
+def test_a_tokenizer_model_that_is_some_text(tmp_path):
+    files = {"tokenizer.model": "hello\nworld\n", "tokenizer.json": None}
+    with pytest.raises(FormatError, match=r"tokenizer\.model: no sentencepiece model: offset 3: "):
+        converted(tmp_path, bytes_tokenizer(), files=files)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +295,18 @@ def test_a_panic_of_the_library_is_one_line(tmp_path):
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "tokenizer.json: cannot be used: the tokenizers library panics: " in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize("token", ["a\nb", "\x1b[2J", "x" * 100_000])
+def test_a_message_of_the_library_is_one_line(tmp_path, token):
+    values = json.loads(bytes_tokenizer().to_str())
+    values["model"]["merges"].append([token, "b"])
+    with pytest.raises(
+        FormatError, match=r"tokenizer\.json: cannot be read: .* out of vocabulary|x{100}"
+    ) as error:
+        converted(tmp_path, bytes_tokenizer(), files={"tokenizer.json": json.dumps(values)})
+    assert str(error.value).isprintable()
+    assert len(str(error.value)) < 1000
 
 
 def test_standard_error_is_as_before(tmp_path, capfd):
@@ -313,6 +387,20 @@ def test_a_tied_output_that_no_shard_holds(tmp_path, place):
         convert(folder, tmp_path / "m.gguf", "f32")
 
 
+@pytest.mark.parametrize("link", [True, False])
+def test_a_shard_that_is_not_there(tmp_path, link):
+    tokenizer = bytes_tokenizer()
+    folder = write(tmp_path / "c", tokenizer)
+    tensors = weights(tokenizer.get_vocab_size() + 8)
+    shard(folder, tensors, dict.fromkeys(["model.norm.weight", "lm_head.weight"], "b.safetensors"))
+    if link:
+        (folder / "b.safetensors").symlink_to("nowhere")
+    with pytest.raises(
+        FileError, match=r"b\.safetensors: is not there, though model\.safetensors\.index\.json"
+    ):
+        convert(folder, tmp_path / "m.gguf", "f32")
+
+
 def test_a_tied_output_that_the_index_does_not_name(tmp_path):
     tokenizer = bytes_tokenizer()
     folder = write(tmp_path / "c", tokenizer, tie_word_embeddings=True)
@@ -339,6 +427,19 @@ def test_whole_numbers_written_with_a_point(tmp_path):
 def test_numbers_that_are_not_whole(tmp_path, value):
     with pytest.raises(ModelError, match=r"config\.json: hidden_size is .*, expected a whole number from 1"):
         converted(tmp_path, bytes_tokenizer(), hidden_size=value)
+
+
+@pytest.mark.parametrize("key", ["rms_norm_eps", "rope_theta"])
+@pytest.mark.parametrize("value", [10**400, 1e300, 1e-300, 0, -1, float("nan"), True, "1", [1]])
+def test_numbers_that_float32_cannot_hold(tmp_path, key, value):
+    with pytest.raises(ModelError, match=rf"config\.json: {key} is .*, expected a number above zero"):
+        converted(tmp_path, bytes_tokenizer(), **{key: value})
+
+
+@pytest.mark.parametrize("value", [["llama"], {}, 5, None, True])
+def test_a_family_that_is_no_name(tmp_path, value):
+    with pytest.raises(UnsupportedError, match=r"config\.json: model_type is .*, supported: llama"):
+        converted(tmp_path, bytes_tokenizer(), model_type=value)
 
 
 def test_ids_of_vocab_json_written_with_a_point(tmp_path):

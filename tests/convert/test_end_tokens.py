@@ -1,9 +1,11 @@
 """Every token that a checkpoint ends a generation with ends one."""
 
+import json
+
 import pytest
 
 import clarion
-from clarion.errors import ModelError
+from clarion.errors import FormatError, ModelError
 from clarion.gguf import File
 from tests.convert.checkpoints import bytes_tokenizer, converted, text_tokenizer
 
@@ -43,6 +45,12 @@ def ends(path):
         # Ordinary tokens, if the checkpoint says so; but what transformers write where nobody set it is none.
         ({"eos_token": "<a>"}, {"eos_token_id": [10, 11, 12, 13]}, None, A, {A, 10, 11, 12, 13}),
         ({"eos_token": "<a>"}, None, 2, A, {A}),
+        ({"eos_token": "<a>"}, None, 2.0, A, {A}),
+        ({"eos_token": "<a>"}, None, -1, A, {A}),
+        ({"eos_token": "<a>"}, None, 20, A, {A, 20}),
+        ({"eos_token": "<a>"}, None, [2], A, {A, 2}),
+        ({"eos_token": "<a>"}, {"eos_token_id": 2}, None, A, {A, 2}),
+        ({"eos_token": "<a>"}, {"eos_token_id": [B]}, 20, A, {A, B}),
         ({}, {"eos_token_id": B}, 100_000, B, {B}),
         ({}, None, 2, 2, {2}),
     ],
@@ -121,3 +129,14 @@ def test_bos_in_a_template_that_has_none(tmp_path):
     path = converted(tmp_path, bytes_tokenizer(), {"eos_token": "<|end|>"} | template)
     with clarion.load(path, threads=1) as model:
         assert model.apply_chat_template([{"role": "user", "content": "x"}]) == "[]x"
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("role", ["bos", "eos"])
+@pytest.mark.parametrize("found", [["<a>", "<b>"], 5, False, {"a": 1}, {"content": 5}, "\ud800"])
+def test_a_role_that_is_no_token_is_refused(tmp_path, file, role, found):
+    settings, files = ({f"{role}_token": found}, {})
+    if file == "special_tokens_map.json":
+        settings, files = {}, {file: json.dumps(settings)}
+    with pytest.raises(FormatError, match=rf"{file}: {role}_token is .*, expected a token"):
+        converted(tmp_path, TOKENIZER, settings, files=files)

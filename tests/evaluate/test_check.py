@@ -23,6 +23,7 @@ from clarion.evaluate.summary import Summary, parameters_text
 from clarion.gguf import File, Writer
 from tests.convert.files import unpack
 from tests.end_to_end.files import BUILT_IN
+from tests.real_models import smollm2
 
 NAMES = ["file", "model", "tokenizer", "template", "logits", "fast", "high", "answer"]
 CHATML = (
@@ -355,18 +356,14 @@ def test_types(tmp_path: Path) -> None:
 
 # ---- really trained -----------------------------------------------------------------------------------
 
-REAL = os.environ.get("CLARION_REAL_MODEL", "")
 
-
-@pytest.mark.skipif(not REAL, reason="CLARION_REAL_MODEL names no file of a trained model")
 def test_a_trained_model() -> None:
-    found = findings(Path(REAL), tokens=64)
+    found = findings(smollm2(), tokens=64)
     assert "failed" not in states(found).values()
 
 
-@pytest.mark.skipif(not REAL, reason="CLARION_REAL_MODEL names no file of a trained model")
 def test_a_trained_model_in_llama_cpp() -> None:
     pytest.importorskip("llama_cpp")
-    found = findings(Path(REAL), tokens=64, engine="llama-cpp")
+    found = findings(smollm2(), tokens=64, engine="llama-cpp")
     assert found["llama-cpp"].state == "ok"
     assert found["llama-cpp"].figures["mean_divergence"] > 1e-7  # it rounds where exact arithmetic does not

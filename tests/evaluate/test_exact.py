@@ -7,6 +7,7 @@ import clarion
 from clarion.evaluate.exact import Exact
 from clarion.gguf import File
 from clarion.model import open_file
+from clarion.plan.observe import SquareSums
 from tests.models.files import NAMES, expected, nmse, unpack
 
 BOUND = 1e-12  # transformers keeps norms, softmax and rotations in float32
@@ -30,3 +31,18 @@ def test_the_engine_comes_near():
     for activations, bound in (("exact", 1e-11), ("high", 1e-7), ("fast", 1e-3)):
         with clarion.load(activations=activations, threads=1) as model:
             assert 0 < nmse(model.logits(ids), wanted) < bound
+
+
+def test_sums_of_squares_are_those_of_the_input(tmp_path):
+    """Of the first matrix, whose input is the norm of an embedding."""
+    ids, _ = expected("llama-mha")
+    squares = SquareSums(lambda name: name == "blk.0.attn_q.weight")
+    with File.open(unpack("llama-mha", tmp_path)) as file:
+        found = Exact(file, len(ids), observe=squares).run(ids)
+        table, gain = (file.tensors[f"{name}.weight"] for name in ("token_embd", "blk.0.attn_norm"))
+        x = np.asarray(table.data).view(np.float32).reshape(table.shape)[ids].astype(np.float64)
+        eps = file.metadata["llama.attention.layer_norm_rms_epsilon"]
+        x = x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * np.asarray(gain.data).view(np.float32)
+    where = squares.found["blk.0.attn_q.weight"]
+    np.testing.assert_allclose(found[where.sums], (x * x).sum(0)[None], rtol=1e-12)
+    assert found[where.counts].tolist() == [[len(ids)]]

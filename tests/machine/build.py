@@ -34,8 +34,8 @@ class Builder:
                 "slots_per_token": slots,
             }
         )
-        most = {"outputs": self.spec["max_outputs"], "batch": 1}
-        n = most.get(rows, self.spec["max_tokens"] * slots)
+        most = {"tokens": self.spec["max_tokens"], "outputs": self.spec["max_outputs"], "batch": 1}
+        n = most[rows] * slots
         self.spec["arena_bytes"] += n * self.native.encoded_row_bytes(kind, width)
         return len(buffers) - 1
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from tests.models.files import expected, golden
+from tests.models.files import expected, golden, mapped
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_same_logits(native, name, activations):
         (2, 1, large),
         (3, 7, {}),
     ):
-        program = native.Program(native.Machine(threads, **caches), compiled.native_spec())
+        program = native.Program(native.Machine(threads, **caches), compiled.native_spec(mapped(name)))
         cache, logits = native.KvCache(list(compiled.kv_layers), 4, 64, kv), []
         for start in range(0, n, batch):
             positions = np.arange(start, min(n, start + batch), dtype=np.int32)

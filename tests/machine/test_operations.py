@@ -182,7 +182,7 @@ def test_route_gives_distinct_experts_for_any_scores(native):
 def test_expert_sum(native, seed, n, width, k, residual):
     rng, b = np.random.default_rng(seed), Builder(native, 40)
     given = {"y": rows(rng, n * k, width), "w": rows(rng, n, k)}
-    inputs = [b.buffer("y", width, rows="slots", slots=k), b.buffer("w", k)]
+    inputs = [b.buffer("y", width, slots=k), b.buffer("w", k)]
     if residual:
         given["x"] = rows(rng, n, width)
         inputs.append(b.buffer("x", width))
@@ -202,7 +202,7 @@ def test_expert_sum(native, seed, n, width, k, residual):
 def test_square_sums(native, seed, n, width, k, experts, of):
     rng, b = np.random.default_rng(seed), Builder(native, 40)
     slots = of == "slots of experts"
-    inputs = [b.buffer("x", width, rows="slots" if slots else "tokens", slots=k)]
+    inputs = [b.buffer("x", width, slots=k if slots else 1)]
     given = {"x": rows(rng, n * (k if slots else 1), width)}
     if of == "rows":
         experts = 1

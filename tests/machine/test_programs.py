@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from clarion.plan.operations import silu
 from tests.machine.build import Batch, Builder
-from tests.plan.reference import silu
 
 
 def small(native, n=4):
@@ -44,7 +44,9 @@ def small(native, n=4):
         (["buffers", 0, "offset"], 2**62, "buffer 'x'.* end beyond"),
         (["buffers", 0, "kind"], "f64", "kind: found 'f64'"),
         (["buffers", 0, "rows"], "columns", "rows: found 'columns'"),
-        (["buffers", 0, "rows"], "slots", "operation 'norm'"),
+        (["buffers", 0, "slots_per_token"], 0, "slots_per_token: found 0, expected 1"),
+        (["buffers", 0, "slots_per_token"], 2**40, "slots_per_token: found"),
+        (["buffers", 0, "rows"], "outputs", "operation 'norm'"),
         (["weights", 0, "format"], 999, "weight 'w0': unknown format 999"),
         (["weights", 0, "format"], 8, "multiple of 32, the block of Q8_0"),
         (["weights", 0, "rows"], 12, "weight 'w0': found 880 bytes, expected 960"),
@@ -104,8 +106,21 @@ def test_operations_that_make_no_sense(native, op, ints, message):
     if op == "rope":
         b.op(op, [x, r], [x], [-1], ints, {"eps": 0.0})
     else:
-        b.op(op, [x], [y], [], ints, {"scale": 1.0})
+        b.op(op, [x], [y], [], {"window": 0} | ints, {"scale": 1.0})
     with pytest.raises(ValueError, match=message):
+        b.program()
+
+
+@pytest.mark.parametrize("name", ["n_head", "head_dim", "n_rot", "neox", "eps"])
+def test_no_parameter_may_be_absent(native, name):
+    b = Builder(native, 4)
+    x, r = b.buffer("x", 20), b.buffer("r", 4)
+    ints = {"n_head": 2, "head_dim": 10, "n_rot": 4, "neox": 0}
+    floats = {"eps": 0.0}
+    for parameters in (ints, floats):
+        parameters.pop(name, None)
+    b.op("rope", [x, r], [x], [-1], ints, floats)
+    with pytest.raises(ValueError, match=f"lacks the (integer|number) '{name}'"):
         b.program()
 
 
@@ -124,7 +139,7 @@ def test_experts_and_routes_that_make_no_sense(native):
 
 def test_ids_out_of_range_stay_among_the_experts(native):
     b = Builder(native, 3)
-    x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2, rows="slots")
+    x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2)
     b.op("expert_linear", [x, ids], [y], [b.weight(np.arange(1, 4)[:, None, None] * np.ones((3, 2, 4)))])
     program = b.program()
     program.buffer("x")[:] = 1
@@ -263,7 +278,8 @@ def test_many_callers(native):
         for _ in range(200):
             program.buffer("y")[:] = 0
             done = Batch(8).run(program)
-            if not done or np.abs(program.buffer("y") - (x + silu(x.astype(np.float64)))).max() > 1e-5:
+            wanted = x + silu.definition(np, x.astype(np.float64))
+            if not done or np.abs(program.buffer("y") - wanted).max() > 1e-5:
                 failures.append(seed)
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]

@@ -10,6 +10,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from clarion.residency import Mapped
+
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 
@@ -77,6 +79,11 @@ def golden(name):
     """Metadata and tensors of a golden; the mappings may be changed."""
     metadata, tensors = _golden(name)
     return dict(metadata), dict(tensors)
+
+
+def mapped(name):
+    """The golden's weights, as a plan takes their bytes."""
+    return Mapped(_golden(name)[1])
 
 
 def nmse(found, wanted):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from tests.models.files import NAMES, expected, golden, nmse
+from tests.models.files import NAMES, expected, golden, mapped, nmse
 from tests.plan.reference import PAGE, Cache, Reference, row_bytes
 
 T_MAX = 32
@@ -19,9 +19,9 @@ def compiled(metadata, tensors, **options):
     return plan.compile(graph, row_bytes=row_bytes, **options)
 
 
-def run(p, ids, chunk=T_MAX, outputs=None):
+def run(p, name, ids, chunk=T_MAX, outputs=None):
     """Logits of one sequence, its tokens given to the plan in chunks."""
-    program, cache = Reference(p.native_spec()), Cache(p.kv_layers, pages=4)
+    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.kv_layers, pages=4)
     pages = np.array([[2, 0]])  # not in the order of positions
     logits = []
     for start in range(0, len(ids), chunk):
@@ -40,7 +40,7 @@ def run(p, ids, chunk=T_MAX, outputs=None):
 def test_logits_of_a_prompt(name, activations, fuse):
     ids, logits = expected(name)
     p = compiled(*golden(name), activations=activations, fuse=fuse)
-    assert nmse(run(p, ids), logits) < LIMIT
+    assert nmse(run(p, name, ids), logits) < LIMIT
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,21 +48,21 @@ def test_logits_step_by_step(name):
     ids, logits = expected(name)
     p = compiled(*golden(name))
     for chunk in (1, 5):
-        assert nmse(run(p, ids, chunk), logits) < LIMIT
+        assert nmse(run(p, name, ids, chunk), logits) < LIMIT
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_wanted_logits(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_outputs=3)
-    assert nmse(run(p, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
+    assert nmse(run(p, name, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
 
 
 @pytest.mark.parametrize("name", ["llama-gqa-tied", "mistral-window", "qwen3moe"])
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
-    program, cache = Reference(p.native_spec()), Cache(p.kv_layers, pages=3)
+    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.kv_layers, pages=3)
     sequences = np.array([1, 0] * 20)
     positions = np.arange(40) // 2
     program.run(cache, ids[positions], positions, sequences, [[2], [1]], range(32))
@@ -91,7 +91,7 @@ def test_each_feature_matters(name, change):
     ids, logits = expected(name)
     metadata, tensors = golden(name)
     assert change.keys() <= metadata.keys() | {"qwen3moe.expert_weights_norm"}
-    assert nmse(run(compiled(metadata | change, tensors), ids), logits) > 1e-8
+    assert nmse(run(compiled(metadata | change, tensors), name, ids), logits) > 1e-8
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_each_optional_tensor_matters(name, part):
     metadata, tensors = golden(name)
     rest = {key: tensor for key, tensor in tensors.items() if part not in key}
     assert len(rest) < len(tensors)
-    assert nmse(run(compiled(metadata, rest), ids), logits) > 1e-8
+    assert nmse(run(compiled(metadata, rest), name, ids), logits) > 1e-8
 
 
 def test_rotating_halves_where_neighbours_belong_together_is_wrong():
     ids, logits = expected("llama-mha")
     p = compiled(*golden("llama-mha"))
-    spec = p.native_spec()
+    spec = p.native_spec(mapped("llama-mha"))
     for op in spec["ops"]:
         if "neox" in op["ints"]:
             op["ints"]["neox"] = 1

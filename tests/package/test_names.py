@@ -115,3 +115,9 @@ def test_a_closed_model_shows_that_it_is() -> None:
     assert re.fullmatch(r"<Model tale-q8_0\.gguf: llama, 7 M parameters>", repr(model))
     model.close()
     assert repr(model).endswith("7 M parameters, closed>")
+
+
+def test_only_what_reads_a_tokenizer_json_imports_tokenizers() -> None:
+    """The library is large; evaluating and quantizing do not need it."""
+    code = "import sys; sys.modules['tokenizers'] = None; import clarion.convert, clarion.evaluate.evaluation"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -8,7 +8,7 @@ import pytest
 from clarion import models, plan
 from clarion.devices import native
 from clarion.plan.operations import OPERATIONS
-from tests.models.files import NAMES, expected, golden, nmse
+from tests.models.files import NAMES, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
 
@@ -27,7 +27,7 @@ def logits(machine, name, ids, chunk=32, **options):
         "bf16": native().MULTIPLIES_BF16,
     } | options
     p = plan.compile(models.build(*golden(name)), **options)
-    program = native().Program(machine, p.native_spec())
+    program = native().Program(machine, p.native_spec(mapped(name)))
     cache = native().KvCache(
         layers=list(p.kv_layers), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
     )
@@ -61,7 +61,7 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
     """The last layer runs on the wanted rows alone; a row does not depend on the others."""
     ids, _ = expected(name)
     p = plan.compile(models.build(*golden(name)), max_tokens=32, max_outputs=1, context=64)
-    program = native().Program(machine, p.native_spec())
+    program = native().Program(machine, p.native_spec(mapped(name)))
     cache = native().KvCache(
         layers=list(p.kv_layers), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
     )

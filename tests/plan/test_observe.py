@@ -7,7 +7,7 @@ from clarion import models, plan
 from clarion.devices import native
 from clarion.plan.observe import Layers, SquareSums
 from clarion.runtime.solo import Solo
-from tests.models.files import NAMES, expected, golden
+from tests.models.files import NAMES, expected, golden, mapped
 from tests.plan.reference import Cache, Reference, row_bytes
 
 N = 24
@@ -20,14 +20,14 @@ def compiled(name, observe=None, fuse=True, activations="high"):
     return plan.compile(graph, **options, observe=observe, row_bytes=native().encoded_row_bytes)
 
 
-def kept(p, ids):
-    solo = Solo(p, threads=2)
+def kept(p, name, ids):
+    solo = Solo(p, mapped(name), threads=2)
     assert list(solo.run(ids)) == [slice(0, len(ids))]
     return {name: np.array(solo.buffer(name)) for name in p.kept}
 
 
-def reference(p, ids):
-    spec = p.native_spec()
+def reference(p, name, ids):
+    spec = p.native_spec(mapped(name))
     machine = Reference(spec)
     machine.extents = [(b.offset, b.offset + b.n_bytes) for b in p.buffers]
     here = np.arange(len(ids))
@@ -39,10 +39,10 @@ def reference(p, ids):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_logits_keep_their_bits(name, activations):
     ids = expected(name)[0][:N]
-    wanted = kept(compiled(name, activations=activations), ids)["logits"]
+    wanted = kept(compiled(name, activations=activations), name, ids)["logits"]
     for observe in (SquareSums(lambda name: True), Layers()):
         for fuse in (True, False):
-            found = kept(compiled(name, observe, fuse, activations), ids)["logits"]
+            found = kept(compiled(name, observe, fuse, activations), name, ids)["logits"]
             np.testing.assert_array_equal(found, wanted)
 
 
@@ -51,7 +51,7 @@ def test_what_is_seen_is_what_the_definition_computes(name):
     ids = expected(name)[0][:N]
     for observe in (SquareSums(lambda name: True), Layers()):
         p = compiled(name, observe, activations="exact")
-        found, wanted = kept(p, ids), reference(p, ids)
+        found, wanted = kept(p, name, ids), reference(p, name, ids)
         for buffer in p.kept[1:]:
             scale = np.abs(wanted[buffer]).max()
             np.testing.assert_allclose(found[buffer], wanted[buffer], rtol=0, atol=SUM * scale)

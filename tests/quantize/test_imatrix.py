@@ -1,6 +1,7 @@
 """Importance matrices: what is collected, against the float64 interpreter; the file, by its layout."""
 
 import json
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -12,6 +13,7 @@ from clarion.cli.main import execute
 from clarion.errors import FormatError, ModelError, ParameterError
 from clarion.evaluate.exact import Exact
 from clarion.gguf import File, Writer
+from clarion.plan.operations import OPERATIONS
 from clarion.quantize.collect import collect
 from clarion.quantize.imatrix import Imatrix, Statistics
 from tests.end_to_end.files import BUILT_IN
@@ -26,33 +28,28 @@ def tokens_for(n=3 * CHUNK + 5, n_vocab=80):
 
 def expected(path, tokens, bos):
     """Sums and counts from the interpreter's own values, chunk by chunk."""
-    from clarion.evaluate import exact
-
     sums, counts = {}, {}
 
-    def look(op, inputs, plan):
-        x, *others = inputs
-        for index in op.weights[: len(op.outputs)]:
-            weight = plan.weights[index]
-            ids = others[0] if op.op == "expert_linear" else np.zeros((len(x), 1), int)
-            rows = x if len(x) == ids.size else np.repeat(x, ids.shape[1], axis=0)
-            total = sums.setdefault(weight.name, np.zeros((weight.experts, weight.cols)))
-            count = counts.setdefault(weight.name, np.zeros(weight.experts))
-            for row, e in zip(rows, ids.ravel(), strict=True):
-                total[e] += row * row
-                count[e] += 1
+    def looks(name):
+        """The operation's entry, with a definition that looks at its operands first."""
+        entry = OPERATIONS[name]
 
-    class Step(exact._Step):
-        def linear(self, op, inputs):
-            look(op, inputs, self._model.plan)
-            return super().linear(op, inputs)
+        def definition(xp, *, a, w, ids=None, **others):
+            slots = np.zeros((len(a), 1), int) if ids is None else ids
+            rows = a if len(a) == slots.size else np.repeat(a, slots.shape[1], axis=0)
+            for weight in (matrix.weight for matrix in w):
+                total = sums.setdefault(weight.name, np.zeros((weight.experts, weight.cols)))
+                count = counts.setdefault(weight.name, np.zeros(weight.experts))
+                for row, e in zip(rows, slots.ravel(), strict=True):
+                    total[e] += row * row
+                    count[e] += 1
+            return entry.definition(xp, a=a, w=w, **others | ({} if ids is None else {"ids": ids}))
 
-        def expert_linear(self, op, inputs):
-            look(op, inputs, self._model.plan)
-            return super().expert_linear(op, inputs)
+        return replace(entry, definition=definition)
 
     with File.open(path) as file, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "_Step", Step)
+        for name in ("linear", "expert_linear"):
+            patch.setitem(OPERATIONS, name, looks(name))
         model = Exact(file, CHUNK)
         for begin in range(0, len(tokens) - CHUNK + 1, CHUNK):
             chunk = tokens[begin : begin + CHUNK]

@@ -18,6 +18,7 @@ from clarion.convert import split
 from clarion.errors import FileError, ModelError, ParameterError
 from clarion.gguf import File, Writer
 from clarion.quantize import RECIPES, dequantize_tensor, quantize, quantize_tensor
+from clarion.quantize.budget import quantize_to_budget
 from clarion.quantize.imatrix import Imatrix, Statistics
 from tests.quantize.files import GOLDENS, MODELS, write_model
 
@@ -102,6 +103,22 @@ def test_notes_name_fallbacks_and_what_lacks_importance(tmp_path):
     )
     (note,) = quantize(llama, tmp_path / "out.gguf", "IQ3_XXS", imatrix=tmp_path / "i.gguf").notes
     assert "no importance for 111 of 112 matrices, first blk.0.attn_k.weight" in note
+
+
+def test_a_recipe_for_experts_says_what_it_wrote_where_there_are_none(tmp_path, source, capsys):
+    dense = write_model("llama-one-kv-head-each", tmp_path / "dense.gguf")
+    (note,) = quantize(dense, tmp_path / "out.gguf", "MXFP4_MOE").notes
+    assert note == (
+        "MXFP4_MOE writes no matrix of this model as MXFP4, but Q8_0, for it is a recipe for experts and "
+        "there are none; MXFP4 is for all matrices"
+    )
+    assert execute(["quantize", str(dense), str(tmp_path / "out.gguf"), "mxfp4_moe"]) == 0
+    assert note in capsys.readouterr().err
+    assert quantize(source, tmp_path / "out.gguf", "MXFP4_MOE").notes == []
+    done = quantize(dense, tmp_path / "out.gguf", "MXFP4")
+    assert done.notes == []
+    assert done.formats["MXFP4"] == 16 * 7 + 1
+    assert tensors(tmp_path / "out.gguf")["blk.3.ffn_up.weight"][0] == "MXFP4"
 
 
 def test_quantizing_again_needs_to_be_asked_for(tmp_path):
@@ -240,6 +257,63 @@ def test_the_command(source, tmp_path, capsys):
     assert execute(["quantize", str(source), out, "Q4_0", "--tensor", "ffn_down"]) == 2
     assert "PATTERN=TYPE" in capsys.readouterr().err
     assert execute(["quantize", str(tmp_path / "none.gguf"), out, "Q4_0"]) == 2
+
+
+def test_the_command_s_figures_as_json(source, tmp_path, capsys):
+    out = tmp_path / "out.gguf"
+    assert execute(["quantize", str(source), str(out), "IQ2_S", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    found = json.loads(printed.out)
+    done = quantize(source, out, "IQ2_S")
+    assert found == done.report()
+    assert found["files"] == [{"path": str(out), "bytes": out.stat().st_size}]
+    assert found["bytes"] == out.stat().st_size
+    assert sum(found["formats"].values()) == len(tensors(out))
+    assert found["bits_per_weight"] < found["bits_per_weight_before"]
+    assert any("without an importance matrix" in note for note in found["notes"])
+    parts = split(source, tmp_path / "parts.gguf", 40_000)
+    assert execute(["quantize", str(parts[0]), str(tmp_path / "o"), "Q8_0", "--keep-split", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [file["path"] for file in found["files"]] == sorted(map(str, tmp_path.glob("o-0*.gguf")))
+    assert sum(file["bytes"] for file in found["files"]) == found["bytes"]
+
+
+def write_some(budget, source, path):
+    if budget:
+        quantize_to_budget(BUILT_IN, path, 10**8, allow_requantize=True)
+    else:
+        quantize(source, path, "Q8_0")
+
+
+@pytest.mark.parametrize("place", ["no/such/out.gguf", "folder", "source.gguf/out.gguf"])
+@pytest.mark.parametrize("budget", [False, True])
+def test_what_cannot_be_written_is_found_before_the_work(source, tmp_path, monkeypatch, place, budget):
+    def work(*_, **__):
+        raise AssertionError("the work began")
+
+    monkeypatch.setattr("clarion.quantize.model.encode_rows", work)
+    monkeypatch.setattr("clarion.quantize.budget.own_text", work)
+    monkeypatch.setattr("clarion.quantize.budget.collect", work)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(FileError, match="cannot be written: "):
+        write_some(budget, source, tmp_path / place)
+    with pytest.raises(FileError, match="the output's name is empty"):
+        write_some(budget, source, "")
+
+
+@pytest.mark.parametrize("budget", [False, True])
+def test_a_disk_without_room_is_found_before_the_work(source, tmp_path, monkeypatch, budget):
+    monkeypatch.setattr("clarion.gguf.writable._free_bytes", lambda folder: 50_000)
+    with pytest.raises(FileError, match=r"No space left on device: it takes .*, the disk has 50\.0 kB"):
+        write_some(budget, source, tmp_path / "out.gguf")
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_parts_do_not_need_the_name_that_their_numbers_are_put_into(source, tmp_path):
+    parts = split(source, tmp_path / "parts.gguf", 40_000)
+    (tmp_path / "again").mkdir()
+    assert len(quantize(parts[0], tmp_path / "again", "Q8_0", keep_split=True).paths) == len(parts)
 
 
 LOGITS = json.loads((GOLDENS / "logits.json").read_text())

@@ -13,6 +13,7 @@ from tests.quantize.files import GOLDENS, MODELS, write_model
 RECORDED = json.loads((GOLDENS / "recipes.json").read_text())
 # llama.cpp refuses rows that are no whole blocks of these.
 REFUSED = {"Q1_0"}
+OURS = {"NVFP4", "MXFP4"}  # which it has no recipe for, or one for experts alone
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -30,7 +31,7 @@ def test_formats_are_those_of_the_recipe(model, recipe, imatrix):
     recorded = RECORDED[name].get(recipe, {}).get("with" if imatrix else "without")
     if recorded is None:
         # Without an importance matrix llama.cpp refuses what would lose too much.
-        assert recipe in ("NVFP4", "Q2_K_S", *REFUSED) or recipe.startswith("IQ")
+        assert recipe in ("Q2_K_S", *OURS, *REFUSED) or recipe.startswith("IQ")
         return
     kinds = {}
     for choice in choose_formats(file, recipe_named(recipe), imatrix=imatrix):
@@ -45,7 +46,7 @@ def test_formats_are_those_of_the_recipe(model, recipe, imatrix):
 
 def test_the_goldens_hold_every_recipe():
     for name in ("llama", "mixtral", "qwen2-tied"):
-        assert set(RECORDED[name]) == set(RECIPES) - {"NVFP4"}
+        assert set(RECORDED[name]) == set(RECIPES) - OURS
 
 
 def test_names():
@@ -53,6 +54,17 @@ def test_names():
     assert recipe_named("Q3_K").name == "Q3_K_M"
     with pytest.raises(ParameterError, match="'Q9_K', expected one of F32"):
         recipe_named("Q9_K")
+
+
+@pytest.mark.parametrize("name", ["llama", "mixtral", "qwen2-tied"])
+@pytest.mark.parametrize("recipe", ["MXFP4", "NVFP4"])
+def test_a_four_bit_float_is_for_all_matrices(tmp_path, name, recipe):
+    with File.open(write_model(name, tmp_path / "model.gguf")) as file:
+        found = {c.tensor.name: c.format.name for c in choose_formats(file, recipe_named(recipe.lower()))}
+        plain = {c.tensor.name: c.format.name for c in choose_formats(file, recipe_named("Q4_0"))}
+    # As with Q4_0: what makes the logits, and the values of eight experts, have more bits.
+    assert found == {tensor: recipe if format == "Q4_0" else format for tensor, format in plain.items()}
+    assert found["blk.1.attn_q.weight"] == recipe
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from clarion._native import sampling
 from clarion.errors import ClosedError, FileError, ModelError
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import Floats
+from clarion.runtime.engine import Engine
 from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.sampling import Options, Parameters
 from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
@@ -155,6 +156,33 @@ def test_prefixes_of_finished_texts_are_not_computed_again(machine: FakeMachine)
     assert list(third.tokens) == greedy(branch, 5)
     again = generate(machine, longer, 5)
     assert list(again.tokens) == greedy(longer, 5)
+
+
+def test_a_waiting_prompt_that_does_not_fit_forgets_nothing_and_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Three pages: one is a finished text, one runs, and the first in line needs three."""
+    machine = FakeMachine(context=192, n_pages=3, max_tokens=64)
+    searches = []
+    prefix = Engine._prefix
+    monkeypatch.setattr(Engine, "_prefix", lambda self, job: (searches.append(job), prefix(self, job))[1])
+    known = list(range(30)) * 2
+    generate(machine, known[:50], 5)
+    machine.program.gate = threading.Semaphore(0)
+    running = TextStream(machine.engine, generation([9] * 40, 20, streams=True))
+    machine.program.gate.release()
+    next(running)
+    searches.clear()
+    large = TextStream(machine.engine, generation([7] * 150, 1, streams=True))
+    for _ in range(8):
+        machine.program.gate.release()
+        next(running)
+    assert len(searches) == 1  # while it waits
+    large.close()
+    machine.program.gate.release(1000)
+    assert "".join(running)
+    assert generate(machine, known[:50], 5).timings.reused_tokens == 49
+    machine.engine.close()
 
 
 def test_short_prefixes_are_computed_again(machine: FakeMachine) -> None:

@@ -185,6 +185,7 @@ def test_a_template_that_does_not_end_is_stopped_and_the_next_one_works(source):
     ("source", "expected"),
     [
         ("{{ ('\\t' * 1000).expandtabs(1000) | length }}", "1000000"),
+        ("{{ ('\\t' * 100000).expandtabs(10) | length }}", "1000000"),
         ("{{ ('a' * 99999).translate({97: 'b' * 10}) | length }}", "999990"),
         ("{{ 'x'.center(10 ** 6) | length }}", "1000000"),
         ("{{ 'a,a'.split(',', 10 ** 12) | length }}{{ 'aa'.replace('a', 'b', 10 ** 12) }}", "2bb"),

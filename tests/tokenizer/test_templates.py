@@ -183,6 +183,7 @@ FEATURES = {
     "{{ '%s-%d' | format('a', 2) }}{{ '{}{x}'.format(1, x=2) }}": "a-212",
     "{{ 'ab' * 2 }}{{ 2 ** 10 }}{{ 2 ** 0.5 < 2 }}{{ 1.5 * 2 }}": "abab1024True3.0",
     "{{ answer }}{{ tools is none }}{{ add_generation_prompt }}": "42TrueTrue",
+    "{{ documents is none }}{{ documents is defined }}{{ nothing is none }}": "TrueTrueFalse",
     "{{ cycler('a', 'b').next() }}{{ dict(a=1) | tojson }}": 'a{"a": 1}',
     "{{ strftime_now('%Y') | int > 2000 }}": "True",
     "{% for x in [1, 2] %}{{ loop.index }}{{ loop.last }}{{ loop.previtem }}{% endfor %}": "1False2True1",
@@ -192,6 +193,10 @@ FEATURES = {
 @pytest.mark.parametrize(("source", "expected"), FEATURES.items())
 def test_features(source, expected):
     assert render(source, [USER, ASSISTANT], answer=42) == expected
+
+
+def test_documents():
+    assert render("{{ documents[0].text }}", [USER], documents=[{"text": "d"}]) == "d"
 
 
 def test_messages_may_hold_any_text():

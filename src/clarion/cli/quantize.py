@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,10 +75,9 @@ def quantize(
     with bar("quantize") as progress:
         done = write(source, out, str(type_), keep_split=keep_split, progress=progress, **common)
     if as_json:
-        _print_notes(done)
-        print(json.dumps({"recipe": str(type_), **done.report()}))
-        return
-    _print(done)
+        print(json.dumps(done.report()))
+    else:
+        _print(done)
 
 
 def _to_budget(
@@ -108,8 +106,7 @@ def _to_budget(
             **common,
         )
     if as_json:
-        _print_notes(done)
-        print(json.dumps({"path": out, "budget": n_bytes, **mixture.report()}))
+        print(json.dumps({"path": out, "budget": n_bytes, **done.report(), **mixture.report()}))
         return
     from clarion.cli.frontier import show
 
@@ -121,13 +118,8 @@ def _print(done: Quantized) -> None:
     for path in done.paths:
         print(path)
     before, after = done.bits_per_weight
-    counted = Counter(choice.format.name for choice in done.choices).most_common()
-    formats = ", ".join(f"{n} {format}" for format, n in counted)
+    formats = ", ".join(f"{n} {format}" for format, n in done.formats.items())
     print(f"{after:.2f} bits per weight, before: {before:.2f}; tensors: {formats}")
-    _print_notes(done)
-
-
-def _print_notes(done: Quantized) -> None:
     for note in done.notes:
         print(f"clarion: {note}", file=sys.stderr)
 

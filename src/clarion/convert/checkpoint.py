@@ -138,6 +138,8 @@ class Checkpoint(Mapping[str, Stored]):
         try:
             return path.read_bytes()
         except FileNotFoundError:
+            if path.is_symlink():
+                raise FileError(f"{path}: is a link to {os.readlink(path)}, which is not there") from None
             return None
         except OSError as error:
             raise FileError(f"{path}: cannot be read: {error.strerror}") from error
@@ -152,14 +154,20 @@ class Checkpoint(Mapping[str, Stored]):
         return len(self._tensors)
 
     def _read(self) -> dict[str, Stored]:
-        name = weights_among([name for name in WEIGHTS if (self.folder / name).exists()], str(self.folder))
+        name = weights_among(
+            [name for name in WEIGHTS if os.path.lexists(self.folder / name)], str(self.folder)
+        )
         return self._read_shards(name) if is_index(name) else WEIGHTS[name](self.folder / name)
 
     def _read_shards(self, index: str) -> dict[str, Stored]:
         files = places(self.json(index) or {}, str(self.folder / index))
         optional = {_TIED} if is_tied(self.config) else set()
         tensors: dict[str, Stored] = {}
-        for file in shards(files, self.config, lambda file: (self.folder / file).exists()):
+        for file in shards(files, self.config, lambda file: os.path.lexists(self.folder / file)):
+            if not (self.folder / file).exists():
+                raise FileError(
+                    f"{self.folder / file}: is not there, though {index} names it: download it too"
+                )
             for name, tensor in WEIGHTS[index](self.folder / file).items():
                 if name not in files and name not in optional:
                     raise ModelError(f"{self.folder / file}: tensor {name!r} is missing from {index}")

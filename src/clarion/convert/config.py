@@ -11,6 +11,8 @@ import numpy as np
 from clarion.convert.stored import Floats
 from clarion.errors import ModelError, UnsupportedError
 
+_LEAST, _MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
 
 def whole(value: Any) -> int | None:
     """The integer that a number of a JSON file is, written as 256 or as 256.0; None for anything else."""
@@ -40,11 +42,11 @@ class Config:
         return number
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number above zero."""
+        """A number above zero that is one in float32 too, which is how files hold it."""
         value: Any = self.get(key)
         value = default if value is None else value
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            raise self.error(key, value, "a finite number above zero")
+        if type(value) not in (int, float) or not _LEAST <= value <= _MOST:
+            raise self.error(key, value, f"a number above zero, {_LEAST:.2g} to {_MOST:.2g}")
         return float(value)
 
     def flag(self, key: str, default: bool) -> bool:

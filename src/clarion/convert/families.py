@@ -123,7 +123,7 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     kind, named = config.get("model_type"), config.get("architectures")
     if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
         kind = _BY_ARCHITECTURE.get(named[0], kind)
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         raise UnsupportedError(
             f"{folder}/config.json: model_type is {kind!r:.80} (architectures: {named!r:.80}), "
             f"supported: {', '.join(FAMILIES)}"

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from clarion.errors import FormatError, UnsupportedError
+from clarion.errors import FormatError, ModelError, UnsupportedError
 
 _STANDARD_ERROR = 2
+_MOST_SAID = 400  # characters of the library's own message in one of ours
 _OPTIONS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 _redirected = threading.Lock()
 
@@ -38,7 +39,7 @@ def guarded(where: str) -> Iterator[None]:
             if panic is None:
                 _replay(file.fileno())
     if panic is not None:
-        raise FormatError(f"{where}: cannot be used: the tokenizers library panics: {panic}") from None
+        raise FormatError(f"{where}: cannot be used: the tokenizers library panics: {_said(panic)}") from None
 
 
 def _redirect(file: int) -> int | None:
@@ -66,6 +67,12 @@ def _replay(file: int) -> None:
             os.write(_STANDARD_ERROR, os.read(file, size))
 
 
+def _said(error: BaseException) -> str:
+    """The library's message in one line: it quotes tokens, and these may be any text."""
+    shown = (c if c.isprintable() else repr(c)[1:-1] for c in str(error)[:_MOST_SAID])
+    return "".join(shown)
+
+
 def parse(text: str, values: Mapping[str, Any], where: str) -> Any:
     """The library's tokenizer of a tokenizer.json, that neither pads nor truncates.
 
@@ -83,7 +90,7 @@ def parse(text: str, values: Mapping[str, Any], where: str) -> Any:
     try:
         return Tokenizer.from_str(text)
     except Exception as error:  # the library's own, which has no class
-        raise FormatError(f"{where}: cannot be read: {error}") from error
+        raise FormatError(f"{where}: cannot be read: {_said(error)}") from error
 
 
 def add(
@@ -111,7 +118,7 @@ def add(
         try:
             return AddedToken(entry["content"], **options)
         except Exception as error:  # of the library, with no class
-            raise FormatError(f"{where}: added token {dict(entry)!r:.160}: {error}") from error
+            raise FormatError(f"{where}: added token {dict(entry)!r:.160}: {_said(error)}") from error
 
     known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
     wanted = [made(entry) for _, entry in sorted(decoder.items())]
@@ -135,14 +142,18 @@ def add(
         tokenizer.add_tokens(wanted)
 
 
-def around(tokenizer: Any, values: Mapping[str, Any], where: str) -> tuple[list[int], list[int]]:
+def around(
+    tokenizer: Any, values: Mapping[str, Any], n_vocab: int, where: str
+) -> tuple[list[int], list[int]]:
     """The ids that the post-processor puts before and after a text.
 
     Args:
         values: of the tokenizer.json.
+        n_vocab: rows of the embedding.
 
     Raises:
         UnsupportedError: a template that is anything but tokens around one text.
+        ModelError: a token that the embedding has no row for.
     """
     for part in parts(values.get("post_processor"), "processors"):
         if part.get("type") == "TemplateProcessing":
@@ -152,6 +163,11 @@ def around(tokenizer: Any, values: Mapping[str, Any], where: str) -> tuple[list[
                     f"{where}: the post_processor's template has the text {len(texts)} times, supported: once"
                 )
     encoding = tokenizer.encode("a", add_special_tokens=True)
+    if max(encoding.ids, default=0) >= n_vocab:
+        raise ModelError(
+            f"{where}: post_processor puts token {max(encoding.ids)} around a text, "
+            f"expected ids below the embedding's {n_vocab} rows"
+        )
     of_text = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
     if not of_text:
         return list(encoding.ids), []

@@ -35,6 +35,12 @@ class Entry:
         return self.format.n_bytes(self.shape)
 
 
+def part_names(path: Path, count: int) -> list[str]:
+    """The names of a model's parts, of the name that their numbers are put into."""
+    stem = path.name.removesuffix(".gguf")
+    return [f"{stem}-{i + 1:05d}-of-{count:05d}.gguf" for i in range(count)]
+
+
 def write(
     path: Path,
     metadata: Mapping[str, Any],
@@ -64,8 +70,7 @@ def write(
         return [path]
     if len(parts) > MAX_PARTS:
         raise ParameterError(f"{max_bytes} bytes a part make {len(parts)} parts, allowed: {MAX_PARTS}")
-    stem = path.name.removesuffix(".gguf")
-    names = [f"{stem}-{i + 1:05d}-of-{len(parts):05d}.gguf" for i in range(len(parts))]
+    names = part_names(path, len(parts))
     folder = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         folder.mkdir()

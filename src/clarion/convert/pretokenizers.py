@@ -7,11 +7,13 @@ are those of the library on a text in which the known ones differ.
 from __future__ import annotations
 
 from itertools import takewhile
-
-from tokenizers import Tokenizer
+from typing import TYPE_CHECKING
 
 from clarion.errors import UnsupportedError
 from clarion.tokenizer import pretokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 COMMON = (
     "Hello world, it's HE'S we'Ll They've i'm I'D don't 'til\n\n\n  x  =  1234567890 + 12 345,678;\t\tend  \n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,21 @@ _KEYS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 # Where no token is named, a file's reader takes the one with the usual number.
 _HAVE_DEFAULTS = {"llama": ("bos", "eos", "unknown"), "gpt2": ("bos", "eos")}
 
+_END_OF_NOBODY = 2  # `eos_token_id` of config.json where nobody set it
+
 
 def named(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Tokens by role, as objects with `content`: in tokenizer_config.json, else special_tokens_map.json.
 
     transformers read the second only where the first does not list the added tokens, and there it wins.
+
+    Raises:
+        FormatError: what stands for a role is no token.
     """
-    beside = _tokens(checkpoint.json("special_tokens_map.json") or {})
-    own = _tokens(settings)
+    beside = _tokens(
+        checkpoint.json("special_tokens_map.json") or {}, f"{checkpoint.folder}/special_tokens_map.json"
+    )
+    own = _tokens(settings, f"{checkpoint.folder}/tokenizer_config.json")
     if "added_tokens_decoder" in settings:
         return {role: token for role, token in beside.items() if f"{role}_token" not in settings} | own
     return own | beside
@@ -91,8 +99,11 @@ def special_ids(
             found[role] = token
     ends = numbers("eos", files[1])
     single = checkpoint.config.get("eos_token_id")
-    # One number beside other ends may be what transformers write where nobody set it: a token like others.
-    if isinstance(single, list) or not (ends or "eos" in found) or whole(single) in (None, *added):
+    # transformers read config.json only where generation_config.json gives no ends, and write a number there
+    # where nobody set it. So one number that is a token like others counts only where nothing says better.
+    ordinary = whole(single) not in (None, *added)
+    unset = "eos" in found and (whole(single) == _END_OF_NOBODY or not _is_id(single, n_vocab))
+    if not (ordinary and (ends or unset)):
         ends += numbers("eos", files[0])
     if "eos" not in found and ends:
         found["eos"] = ends[0]
@@ -130,21 +141,29 @@ def added_around(metadata: Mapping[str, Any], before: Sequence[int], after: Sequ
     return found
 
 
-def _tokens(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _tokens(values: Mapping[str, Any], where: str) -> dict[str, Mapping[str, Any]]:
     """All keys like `bos_token`, by what stands before `_token`."""
     found = {}
     for key, value in values.items():
-        token = _token(value) if key.endswith("_token") else None
+        role = key.removesuffix("_token")
+        token = _token(value) if role != key else None
         if token is not None:
-            found[key.removesuffix("_token")] = token
+            found[role] = token
+        elif role != key and role in _KEYS and value is not None:
+            raise FormatError(f"{where}: {key} is {value!r:.80}, expected a token")
     return found
 
 
 def _token(value: Any) -> Mapping[str, Any] | None:
-    """A token, written as its text or as an object."""
-    if isinstance(value, str):
-        return {"content": value}
-    return value if isinstance(value, Mapping) and isinstance(value.get("content"), str) else None
+    """A token, written as its text or as an object; its text has no half of a surrogate pair."""
+    token = {"content": value} if isinstance(value, str) else value
+    content = token.get("content") if isinstance(token, Mapping) else None
+    return token if isinstance(content, str) and not re.search("[\ud800-\udfff]", content) else None
+
+
+def _is_id(value: Any, n_vocab: int) -> bool:
+    token = whole(value)
+    return token is not None and 0 <= token < n_vocab
 
 
 def _numbers(where: str, key: str, values: Mapping[str, Any], n_vocab: int) -> list[int]:
@@ -154,7 +173,7 @@ def _numbers(where: str, key: str, values: Mapping[str, Any], n_vocab: int) -> l
     found = []
     for item in value if isinstance(value, list) else () if value is None else (value,):
         token = whole(item)
-        if token is not None and 0 <= token < n_vocab:
+        if token is not None and _is_id(token, n_vocab):
             found.append(token)
         elif required:  # others are often numbers of tokens that nobody ever added
             raise ModelError(

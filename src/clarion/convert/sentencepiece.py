@@ -33,7 +33,7 @@ class Model:
     eos: int
     pad: int
     add_space_prefix: bool
-    remove_extra_spaces: bool
+    normalized: bool  # by more than how spaces are written: characters are replaced, or spaces removed
 
 
 def parse(raw: bytes, where: str) -> Model:
@@ -46,13 +46,14 @@ def parse(raw: bytes, where: str) -> Model:
     pieces: list[Piece] = []
     trainer: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
-    for number, value in _fields(raw, where):
+    damaged = f"{where}: no sentencepiece model"
+    for number, value in _fields(raw, damaged):
         if number == 1:
-            pieces.append(_piece(_message(value, where), where))
+            pieces.append(_piece(_message(value, damaged), damaged))
         elif number == 2:
-            trainer = _message(value, where)
+            trainer = _message(value, damaged)
         elif number == 3:
-            normalizer = _message(value, where)
+            normalizer = _message(value, damaged)
     if not pieces:
         raise FormatError(f"{where}: no pieces, expected a sentencepiece model")
     kind = trainer.get(3, 1)
@@ -74,7 +75,7 @@ def parse(raw: bytes, where: str) -> Model:
         eos=token(42, 2),
         pad=token(43, -1),
         add_space_prefix=bool(normalizer.get(3, 1)),
-        remove_extra_spaces=bool(normalizer.get(4, 1)),
+        normalized=bool(normalizer.get(2) or normalizer.get(4)),
     )
 
 

@@ -13,8 +13,11 @@ def text(raw: bytes, where: str) -> str:
     """The text, without a byte order mark, every line ended with a newline alone.
 
     Raises:
-        FormatError: not UTF-8.
+        FormatError: not UTF-8, or a pointer or a page in the place of the text.
     """
+    what = described(raw, any_text=True)
+    if what is not None:
+        raise FormatError(f"{where} {what}, expected its own text")
     try:
         found = raw.removeprefix(BOM).decode()
     except UnicodeDecodeError as error:

@@ -106,13 +106,16 @@ def _like_library(
     values = texts.json(text.encode(), where)
     reference = library.parse(text, values, where)
     names = roles.named(checkpoint, settings)
+    special = [*names.values(), *roles.more(checkpoint, settings)]
     decoder = _decoder(settings, checkpoint)
-    library.add(reference, decoder, [*names.values(), *roles.more(checkpoint, settings)], n_vocab, where)
+    if "added_tokens_decoder" not in settings:
+        decoder = _beside_library(checkpoint, reference, special, n_vocab)
+    library.add(reference, decoder, special, n_vocab, where)
     added = {
         token: _Added(entry.content, entry.special, _flags(_options(entry)))
         for token, entry in reference.get_added_tokens_decoder().items()
     }
-    around = library.around(reference, values, where)
+    around = library.around(reference, values, n_vocab, where)
 
     def made(vocabulary: _Vocabulary) -> dict[str, Any]:
         metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, around)
@@ -140,7 +143,12 @@ def _without_library(checkpoint: Checkpoint, settings: Mapping[str, Any], n_voca
     if model is not None and (what is None or vocab is None):
         if what is not None:
             raise FormatError(f"{path} {what}, expected a sentencepiece model, or tokenizer.json beside it")
-        vocabulary = _from_sentencepiece(sentencepiece.parse(model, path))
+        parsed = sentencepiece.parse(model, path)
+        if parsed.normalized:
+            raise UnsupportedError(
+                f"{path}: normalizer_spec replaces characters or removes spaces, supported: identity"
+            )
+        vocabulary = _from_sentencepiece(parsed)
         if settings.get("add_prefix_space") is False:
             vocabulary.metadata["tokenizer.ggml.add_space_prefix"] = False
         elif settings.get("legacy") is False and vocabulary.metadata["tokenizer.ggml.add_space_prefix"]:
@@ -422,6 +430,34 @@ def _decoder(settings: Mapping[str, Any], checkpoint: Checkpoint) -> dict[int, M
     return found
 
 
+def _added_tokens(checkpoint: Checkpoint) -> dict[int, str]:
+    """The texts in added_tokens.json, by their ids."""
+    where = f"{checkpoint.folder}/added_tokens.json"
+    found = {}
+    for text, value in (checkpoint.json("added_tokens.json") or {}).items():
+        number = whole(value)
+        if number is None or not 0 <= number < _MAX_ID:
+            raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
+        found[number] = text
+    return found
+
+
+def _beside_library(
+    checkpoint: Checkpoint, reference: Any, special: Iterable[Mapping[str, Any]], n_vocab: int
+) -> dict[int, Mapping[str, Any]]:
+    """What added_tokens.json adds to a tokenizer.json, as transformers read it.
+
+    Those that the embedding has no row for are left out: they are padding of a training, as a rule.
+    """
+    contents = {entry["content"] for entry in special}
+    known = reference.get_added_tokens_decoder()
+    return {
+        token: {"content": text, "normalized": text not in contents, "special": text in contents}
+        for token, text in _added_tokens(checkpoint).items()
+        if token not in known and token < n_vocab
+    }
+
+
 def _added_without_library(
     checkpoint: Checkpoint,
     tokens: _Tokens,
@@ -434,12 +470,8 @@ def _added_without_library(
         for token, (text, kind) in enumerate(zip(tokens.texts, tokens.kinds, strict=True))
         if text is not None and kind in (UNKNOWN, CONTROL, USER_DEFINED)
     }
-    where = f"{checkpoint.folder}/added_tokens.json"
     special = {str(entry["content"]) for entry in names.values()}
-    for text, value in (checkpoint.json("added_tokens.json") or {}).items():
-        number = whole(value)
-        if number is None or not 0 <= number < _MAX_ID:
-            raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
+    for number, text in _added_tokens(checkpoint).items():
         added[number] = _Added(text, text in special, 0)
     for token, entry in _decoder(settings, checkpoint).items():
         added[token] = _Added(str(entry["content"]), bool(entry.get("special")), _flags(entry) & ~NORMALIZED)

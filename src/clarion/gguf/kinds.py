@@ -21,6 +21,7 @@ _HEAD_BYTES = 65_536
 _TAIL_BYTES = 65_536  # where a zip archive, and so a llamafile, lists what is in it
 _SHOWN_CHARACTERS = 60
 AGAIN = "download it again"
+PAGE, POINTER = "an HTML page", "a Git LFS pointer"
 _QUANTIZE = "clarion quantize changes its formats"
 # What programs call a file while they download it.
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".incomplete", ".tmp", ".!ut")
@@ -243,7 +244,7 @@ def _page(look: _Look) -> Kind | None:
     while text.startswith(b"<!--") and b"-->" in text:
         text = text.partition(b"-->")[2].lstrip()
     if re.match(rb"<(!doctype\s+html|html|head|body|title|script|meta)\b", text, re.IGNORECASE):
-        return Kind("an HTML page", "download the file itself", stands_in=True)
+        return Kind(PAGE, "download the file itself", stands_in=True)
     if re.match(rb"<\?xml|<[a-z]+>", text, re.IGNORECASE):
         said = re.search(rb"<message>(.{1,200}?)</message>", text, re.IGNORECASE | re.DOTALL)
         advice = f"the server says {_quoted(said[1])}" if said else ""
@@ -251,7 +252,7 @@ def _page(look: _Look) -> Kind | None:
     if text.startswith((b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/")):
         size = re.search(rb"^size (\d{1,18})\s*$", text, re.MULTILINE)
         has = f" (the file has {size_text(int(size[1]))})" if size else ""
-        return Kind("a Git LFS pointer", f"run git lfs pull{has}", stands_in=True)
+        return Kind(POINTER, f"run git lfs pull{has}", stands_in=True)
     return None
 
 

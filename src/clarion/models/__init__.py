@@ -75,7 +75,6 @@ def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Grap
     graph = FAMILIES[name](keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()
-    graph.tensors = checkpoint.used
     return graph
 
 

@@ -93,11 +93,6 @@ class Checkpoint:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
             raise ModelError(f"unexpected tensors: {', '.join(map(repr, unused[:_SHOWN]))}{more}")
 
-    @property
-    def used(self) -> dict[str, Tensor]:
-        """The tensors asked for so far, in the file's order."""
-        return {name: tensor for name, tensor in self._tensors.items() if name in self._used}
-
     def _take(self, leaf: str, shape: tuple[int, ...]) -> Weight:
         name = f"{self.prefix}.{leaf}"
         tensor = self._tensors.get(name)

@@ -14,7 +14,8 @@ from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
 from clarion.plan.observe import Observer
-from clarion.plan.placement import placement
+from clarion.plan.operation import Reads
+from clarion.plan.operations import OPERATIONS
 from clarion.plan.plan import Op, Plan
 from clarion.plan.precision import precision
 from clarion.plan.verify import verify
@@ -78,11 +79,12 @@ def compile(
     nodes = precision(nodes, activations, bf16=bf16)
     if fuse:
         nodes = fuse_nodes(nodes)
-    weights, residency = placement(nodes, graph.tensors)
+    read = (weight for node in nodes for weight in node.weights if weight is not None)
+    weights = tuple({weight.name: weight for weight in read}.values())
 
     def max_rows(value: Value) -> int:
         most = {"tokens": max_tokens, "outputs": max_outputs, "batch": 1}
-        return most.get(value.rows, max_tokens * value.slots_per_token)
+        return most[value.rows] * value.slots_per_token
 
     weight_index = {weight: i for i, weight in enumerate(weights)}
     buffers, index, arena_bytes = memory(nodes, kept, max_rows, row_bytes)
@@ -101,7 +103,6 @@ def compile(
         weights=weights,
         ops=tuple(_op(node, index, weight_index, context) for node in nodes),
         kept=tuple(value.name for value in kept),
-        residency=residency,
     )
     verify(plan)
     return plan
@@ -109,7 +110,7 @@ def compile(
 
 def _op(node: Node, buffers: dict[Value, int], weights: dict[Weight, int], context: int) -> Op:
     # The cache keeps all positions, also those that a window has left behind.
-    spare = node.op == "attention" and 0 < node.ints["window"] < context
+    spare = isinstance(OPERATIONS[node.op].state, Reads) and 0 < node.ints["window"] < context
     return Op(
         node.op,
         tuple(buffers[value] for value in node.inputs),

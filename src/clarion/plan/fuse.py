@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Node, Value, producers, users
-from clarion.plan.precision import PRODUCTS
+from clarion.plan.operations import OPERATIONS
 
 
 def fuse(nodes: Sequence[Node]) -> list[Node]:
@@ -46,9 +46,9 @@ def _residual(nodes: Sequence[Node]) -> list[Node]:
             continue
         for x, y in (node.inputs, node.inputs[::-1]):
             product = made_by[y]
-            room = {"linear": 1, "expert_sum": 2}.get(product.op) == len(product.inputs)
             if (
-                room
+                OPERATIONS[product.op].adds
+                and len(product.inputs) == OPERATIONS[product.op].n_inputs
                 and product not in changed
                 and used_by[y] == [node]
                 and x is not y
@@ -70,7 +70,8 @@ def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
     groups: dict[tuple[str, tuple[Value, ...]], list[Node]] = {}
     encodings: dict[tuple[str, Value], set[Value]] = {}
     for node in nodes:
-        if node.op in PRODUCTS and len(node.inputs) == (1 if node.op == "linear" else 2):
+        entry = OPERATIONS[node.op]
+        if entry.has_many and len(node.inputs) == entry.n_inputs:
             x = node.inputs[0]
             source = made_by[x].inputs[0] if made_by[x].op == "encode" else x
             groups.setdefault((node.op, node.inputs), []).append(node)
@@ -81,9 +82,7 @@ def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
     for (op, inputs), group in groups.items():
         source = made_by[inputs[0]].inputs[0] if made_by[inputs[0]].op == "encode" else inputs[0]
         fallback = group[0].fallback or ("split-linear" if split[op, source] else "")
-        weights = tuple(node.weights[0] for node in group)
-        if op == "linear":
-            weights += tuple(node.weights[1] for node in group)
+        weights = tuple(node.weights[i] for i in range(len(group[0].weights)) for node in group)
         outputs = tuple(value for node in group for value in node.outputs)
         changed |= dict.fromkeys(group)
         changed[group[0]] = replace(group[0], outputs=outputs, weights=weights, fallback=fallback)
@@ -102,7 +101,8 @@ def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
         source, alone = made_by[x], used_by[x] == [node]
         if source in changed:  # it writes another encoding already
             continue
-        if source.op == "norm" or (source.op == "gate" and alone):
+        entry = OPERATIONS[source.op]
+        if entry.keeps_plain or (entry.writes_encoded and alone):
             changed[source] = replace(source, outputs=node.outputs if alone else (x, *node.outputs))
             changed[node] = None
     return _apply(nodes, changed)

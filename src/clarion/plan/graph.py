@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from clarion.errors import ModelError
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.ir import Node, Rows, Tensor, Value, Weight
+from clarion.plan.ir import Node, Rows, Value, Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,6 @@ class Graph:
     def __init__(self, hyperparameters: Hyperparameters) -> None:
         self.hyperparameters = hyperparameters
         self.nodes: list[Node] = []
-        self.tensors: Mapping[str, Tensor] = {}
         self.kv_layers: list[tuple[int, int, int]] = []  # (n_head_kv, dim_k, dim_v)
         self.logits: Value | None = None
         self._names: set[str] = set()
@@ -154,7 +153,7 @@ class Graph:
     def expert_linear(self, x: Array, ids: Array, parameters: Checkpoint, n_expert: int, n_out: int) -> Array:
         """x · Wₑᵀ for each expert e of the token: [S, n_out], from rows of tokens or of slots."""
         weight = parameters.experts(n_expert, n_out, x.value.width)
-        out = Value(self._name(parameters.prefix), n_out, "slots", slots_per_token=ids.value.width)
+        out = Value(self._name(parameters.prefix), n_out, slots_per_token=ids.value.width)
         return self._emit("expert_linear", (x, ids), out, [weight])
 
     def expert_sum(self, y: Array, weights: Array) -> Array:

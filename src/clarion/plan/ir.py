@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 Kind = Literal["f32", "fast", "high", "bf16", "i32"]
-Rows = Literal["tokens", "outputs", "slots", "batch"]
+Rows = Literal["tokens", "outputs", "batch"]
 Activations = Literal["fast", "high", "exact"]
 CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
@@ -74,8 +74,8 @@ class Weight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """Rows of `width` elements: one row for each token, each wanted output, each slot (token × expert
-    used), or one for the whole batch."""
+    """Rows of `width` elements: for each token, each wanted output, or the whole batch, one row, or
+    `slots_per_token` where experts have rows of their own."""
 
     name: str
     width: int

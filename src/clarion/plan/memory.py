@@ -85,18 +85,17 @@ def _blocks(
     last_use |= dict.fromkeys(kept, len(nodes))
     blocks: dict[Value, _Block] = {}
     for i, node in enumerate(nodes):
-        table = OPERATIONS[node.op]
+        entry = OPERATIONS[node.op]
         for o, value in enumerate(node.outputs):
             last = last_use.get(value, i)
-            source: Value | None
-            if o in table.in_place:
-                source = node.inputs[table.in_place[o]]
-                if (reader := last_use[source]) > i:
+            source: Value | None = None
+            if (alias := entry.alias(o)) is not None:
+                at, must = alias
+                source = node.inputs[at] if must else _dying(node, at, i, last_use)
+                if source is not None and (reader := last_use[source]) > i:
                     raise PlanError(
                         f"{node.op} overwrites {source.name}, which operation {reader} reads later"
                     )
-            else:
-                source = _dying(node, table.may_alias.get(o, -1), i, last_use)
             if source is not None:
                 blocks[value] = blocks[source]
                 blocks[value].values.append(value)
@@ -109,7 +108,7 @@ def _blocks(
 
 def _dying(node: Node, i: int, position: int, last_use: dict[Value, int]) -> Value | None:
     """Input i, if there is one and nobody reads it after this node, nor this node twice."""
-    if not 0 <= i < len(node.inputs):
+    if i >= len(node.inputs):
         return None
     value = node.inputs[i]
     return value if last_use[value] == position and node.inputs.count(value) == 1 else None

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Node, Value, users
-
-_ROW_WISE = frozenset({"norm", "linear", "silu", "mul", "add"})
+from clarion.plan.operations import OPERATIONS
 
 
 def narrow(nodes: Sequence[Node]) -> list[Node]:
@@ -22,13 +21,15 @@ def narrow(nodes: Sequence[Node]) -> list[Node]:
     for node in reversed(nodes):
         readers = [reader for value in node.outputs for reader in used_by.get(value, [])]
         if (
-            node.op in _ROW_WISE
+            OPERATIONS[node.op].row_wise
             and readers
             and all(value.rows == "tokens" for value in node.outputs)
             and all(reader.op == "select" or reader in narrowed for reader in readers)
         ):
             narrowed.add(node)
-    if not any(node.op == "linear" for node in narrowed):  # sums alone are not worth the selections
+    if not any(
+        OPERATIONS[node.op].multiplies for node in narrowed
+    ):  # sums alone are not worth the selections
         return list(nodes)
 
     few = {value: _few(value) for node in narrowed for value in (*node.inputs, *node.outputs)}

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clarion.plan.ir import Node, Value
-from clarion.plan.precision import PRODUCTS
+from clarion.plan.operation import Writes
+from clarion.plan.operations import OPERATIONS
 
 Observer = Callable[[Sequence[Node]], tuple[list[Node], list[Value]]]
 
@@ -38,7 +39,7 @@ class SquareSums:
         kept: list[Value] = []
         shared: dict[tuple[Value, ...], Squares] = {}
         for node in nodes:
-            weight = node.weights[0] if node.op in PRODUCTS else None
+            weight = node.weights[0] if OPERATIONS[node.op].multiplies else None
             if weight is not None and self.wanted(weight.name):
                 if node.inputs not in shared:
                     x = node.inputs[0]
@@ -80,7 +81,7 @@ class Layers:
 
 def _layer_ends(nodes: Sequence[Node]) -> Mapping[Node, int]:
     """The last sum before the next layer writes its cache, with the number of the layer that it ends."""
-    starts = [i for i, node in enumerate(nodes) if node.op == "kv_write"]
+    starts = [i for i, node in enumerate(nodes) if isinstance(OPERATIONS[node.op].state, Writes)]
     ends = [*starts[1:], len(nodes)]
     return {
         next(node for node in reversed(nodes[start:end]) if node.op == "add"): layer

@@ -1,317 +1,331 @@
-"""The operation table: for each operation its parameters, which buffers may be one, and the rule for its
-shapes.
+"""The operation table: every operation that a plan may hold, and what it means.
 
-The rules repeat what docs/architecture.md says in words, and what the machine relies on. Memory layout asks
-the table what may be done in place; the verifier holds every operation of a plan against its rule.
+Each entry is a declaration (clarion/plan/operation.py explains its words) and a definition in a few lines of
+an array module: with numpy in float64 it is what every machine is tested against, and the engine `exact`.
+Operands are arrays [rows, width]; weights are arrays of their own shape; T, O and S are the batch's tokens,
+wanted outputs and slots.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, Protocol
 
-from clarion.errors import PlanError
-from clarion.plan.ir import Kind, Rows, Weight
+from clarion.plan.operation import (
+    ANY_FLOAT,
+    ENCODED,
+    I32,
+    Call,
+    Input,
+    Operation,
+    Output,
+    Reads,
+    Tensor,
+    Writes,
+    operation,
+)
 
-ENCODED: tuple[Kind, ...] = ("fast", "high", "bf16")
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a rule sees of a buffer."""
-
-    name: str
-    kind: Kind
-    rows: Rows
-    width: int
-    slots_per_token: int
-
-
-def _text(rows: Rows, slots: int, width: int) -> str:
-    return f"[{rows}{f' × {slots}' if rows == 'slots' else ''}, {width}]"
+Array = Any
+Floats = tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operation of a plan, its buffers and weights looked up. Every check that fails is a PlanError."""
+class Batch(Protocol):
+    """The tokens that a run computes, and the state that it continues.
 
-    where: str
-    inputs: Sequence[Shape]
-    outputs: Sequence[Shape]
-    weights: Sequence[Weight | None]
-    ints: Mapping[str, int]
-    floats: Mapping[str, float]
-    arrays: Mapping[str, Sequence[float]]
-
-    def fail(self, what: str) -> NoReturn:
-        raise PlanError(f"{self.where}: {what}")
-
-    def counts(self, inputs: Sequence[int], outputs: Sequence[int], weights: Sequence[int] = (0,)) -> None:
-        """How many inputs, outputs and weights there may be."""
-        for kind, found, allowed in (
-            ("inputs", self.inputs, inputs),
-            ("outputs", self.outputs, outputs),
-            ("weights", self.weights, weights),
-        ):
-            if len(found) not in allowed:
-                self.fail(f"{len(found)} {kind}, expected {' or '.join(map(str, allowed))}")
-
-    def shape(self, buffer: Shape, kinds: Kind | Sequence[Kind], rows: Rows | Shape, width: int) -> None:
-        """A buffer's kind, rows (by name, or those of another buffer) and width."""
-        kinds = (kinds,) if isinstance(kinds, str) else kinds
-        like = rows if isinstance(rows, Shape) else Shape("", "f32", rows, width, 1)
-        expected = (like.rows, like.slots_per_token, width)
-        found = (buffer.rows, buffer.slots_per_token, buffer.width)
-        if buffer.kind not in kinds or found != expected:
-            self.fail(
-                f"{buffer.name} is {buffer.kind} {_text(*found)}, "
-                f"expected {' or '.join(kinds)} {_text(*expected)}"
-            )
-
-    def matrix(self, i: int, rows: int | None, cols: int, *, experts: bool = False) -> Weight:
-        """Weight i, a matrix of rows × cols; several of them where `experts`."""
-        weight = self.weights[i]
-        if weight is None:
-            self.fail(f"weight {i} is absent")
-        if weight.cols != cols or rows not in (None, weight.rows) or (weight.experts > 1 and not experts):
-            self.fail(f"{weight.name} is {list(weight.shape)}, expected [{rows or '·'}, {cols}]")
-        return weight
-
-    def vector(self, i: int, n: int, *, optional: bool = False) -> None:
-        """Weight i, n float32 values."""
-        weight = self.weights[i]
-        if weight is None:
-            if not optional:
-                self.fail(f"weight {i} is absent")
-        elif weight.format != "F32" or (weight.experts, weight.rows, weight.cols) != (1, 1, n):
-            self.fail(f"{weight.name} is {weight.format} {list(weight.shape)}, expected F32 [{n}]")
-
-    def product_input(self, x: Shape, weights: Sequence[Weight]) -> None:
-        """Weights in BF16 read f32 or bf16, other floats f32; quantised ones f32 or integers."""
-        for weight in weights:
-            floats = ("f32", "bf16") if weight.format == "BF16" else ("f32",)
-            if x.kind not in (floats if weight.is_float else ("f32", "fast", "high")):
-                self.fail(f"{weight.name} in {weight.format} cannot multiply {x.name}, which is {x.kind}")
-
-    def heads(self, x: Shape, n_head: str) -> None:
-        """x holds that many heads."""
-        self.shape(x, "f32", "tokens", self.ints[n_head] * self.ints["head_dim"])
-
-    def rotation(self, table: Shape) -> None:
-        """The table is as wide as what it rotates, which is part of a head."""
-        n_rot = self.ints["n_rot"]
-        self.shape(table, "f32", "tokens", n_rot)
-        if n_rot % 2 or not 0 < n_rot <= self.ints["head_dim"]:
-            self.fail(f"n_rot is {n_rot}, expected an even number up to head_dim, {self.ints['head_dim']}")
-        self.flag("neox")
-
-    def flag(self, name: str) -> None:
-        """Zero or one."""
-        if self.ints[name] not in (0, 1):
-            self.fail(f"{name} is {self.ints[name]}, expected 0 or 1")
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """An entry of the table.
-
-    `in_place`: output → the input whose buffer it must be. `may_alias`: output → the input whose buffer it
-    may take.
+    Attributes:
+        tokens, positions: [T], ids and positions in their sequences.
+        outputs: [O], the tokens whose rows are wanted.
     """
 
-    rule: Callable[[Call], None]
-    ints: frozenset[str]
-    floats: frozenset[str]
-    arrays: frozenset[str]
-    in_place: Mapping[int, int]
-    may_alias: Mapping[int, int]
+    @property
+    def tokens(self) -> Array: ...
+    @property
+    def positions(self) -> Array: ...
+    @property
+    def outputs(self) -> Array: ...
+
+    def write(self, layer: int, k: Array, v: Array) -> None:
+        """Puts keys and values [T, n_head·head_dim] at the tokens' positions of a layer's state."""
+
+    def read(self, layer: int) -> tuple[Array, Array, Array]:
+        """Keys [P, n_head, head_dim] and values [P, n_head, head_dim] of P positions of a layer's state, and
+        [T, P] by how many positions each lies before a token of its sequence: below zero where it lies after
+        the token, or in another sequence."""
 
 
-OPERATIONS: dict[str, Operation] = {}
-Rule = Callable[[Call], None]
+# ---- entries ----------------------------------------------------------------------------------------------
 
 
-def operation(
-    name: str,
+@operation(outputs=[Output("x", "n", "T")], weights=[Tensor("table", ("vocabulary", "n"), read="row")])
+def embed(xp: Any, table: Array, *, batch: Batch, scale: float) -> Array:
+    """The rows of the tokens' ids, times `scale`."""
+    return table[batch.tokens] * scale
+
+
+@operation(outputs=[Output("r", "2·inv_freq", "T")])
+def rope_table(xp: Any, *, batch: Batch, inv_freq: Floats, magnitude: float) -> Array:
+    """Cosines, then sines, of position · inv_freq, times `magnitude`."""
+    angles = batch.positions[:, None] * xp.asarray(inv_freq)
+    return xp.concatenate((xp.cos(angles), xp.sin(angles)), -1) * magnitude
+
+
+@operation(
+    inputs=[Input("x", "n")],
+    outputs=[Output("y", "n", kinds=ANY_FLOAT), Output("encoded", "n", kinds=ENCODED, copy_of="y")],
+    weights=[Tensor("gain", ("n",))],
+)
+def norm(xp: Any, x: Array, gain: Array, *, eps: float) -> Array:
+    """x / sqrt(mean(x²) + eps) · gain, over rows. [Zhang & Sennrich, 2019, RMSNorm]"""
+    return rms_norm(xp, x, eps) * xp.asarray(gain)
+
+
+@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n", kinds=ENCODED)])
+def encode(xp: Any, x: Array) -> Array:
+    """x, ready to be multiplied: an encoding stands for the values that it was made of."""
+    return x
+
+
+@operation(
+    inputs=[Input("a", "n", kinds=ANY_FLOAT), Input("residual", "m_i", optional=True)],
+    outputs=[Output("y", "m_i", many=True, may_alias="residual")],
+    weights=[Tensor("w", ("m_i", "n"), many=True), Tensor("b", ("m_i",), many=True, optional=True)],
+    multiplies="a",
+    adds="residual",
+)
+def linear(xp: Any, a: Array, residual: Array | None, w: list[Array], b: list[Array | None]) -> list[Array]:
+    """a · wᵀ + b for each w; the residual is added last."""
+    results = [a @ xp.asarray(matrix).T for matrix in w]
+    results = [y if bias is None else y + xp.asarray(bias) for y, bias in zip(results, b, strict=True)]
+    return results if residual is None else [results[0] + residual]
+
+
+def _rotates_pairs(call: Call) -> None:
+    n_rot, head_dim = call.sizes["n_rot"], call.sizes["head_dim"]
+    if n_rot % 2 or not 0 < n_rot <= head_dim:
+        call.fail(f"n_rot is {n_rot}, expected an even number up to head_dim, {head_dim}")
+
+
+@operation(
+    inputs=[Input("x", "n_head·head_dim", "T"), Input("r", "n_rot", "T")],
+    outputs=[Output("y", "n_head·head_dim", "T", in_place="x")],
+    weights=[Tensor("gain", ("head_dim",), optional=True)],
+    check=_rotates_pairs,
+)
+def rope(
+    xp: Any,
+    x: Array,
+    r: Array,
+    gain: Array | None,
     *,
-    ints: str = "",
-    floats: str = "",
-    arrays: str = "",
-    in_place: Mapping[int, int] | None = None,
-    may_alias: Mapping[int, int] | None = None,
-) -> Callable[[Rule], Rule]:
-    """Enters a rule into the table."""
-
-    def enter(rule: Rule) -> Rule:
-        names = (frozenset(ints.split()), frozenset(floats.split()), frozenset(arrays.split()))
-        OPERATIONS[name] = Operation(rule, *names, in_place or {}, may_alias or {})
-        return rule
-
-    return enter
-
-
-@operation("embed", floats="scale")
-def _embed(c: Call) -> None:
-    c.counts((0,), (1,), (1,))
-    c.shape(c.outputs[0], "f32", "tokens", c.outputs[0].width)
-    c.matrix(0, None, c.outputs[0].width)
-
-
-@operation("rope_table", floats="magnitude", arrays="inv_freq")
-def _rope_table(c: Call) -> None:
-    c.counts((0,), (1,))
-    c.shape(c.outputs[0], "f32", "tokens", 2 * len(c.arrays["inv_freq"]))
+    n_head: int,
+    head_dim: int,
+    n_rot: int,
+    neox: bool,
+    eps: float,
+) -> Array:
+    """The first n_rot elements of each head rotated, after a norm of the head where there is a gain: pairs
+    (i, i + n_rot/2) where `neox`, else (2i, 2i + 1). [Su et al., 2021, RoFormer]"""
+    heads = x.reshape(len(x), n_head, head_dim)
+    if gain is not None:
+        heads = rms_norm(xp, heads, eps) * xp.asarray(gain)
+    cos, sin = r[:, None, : n_rot // 2], r[:, None, n_rot // 2 :]
+    turned, rest = heads[..., :n_rot], heads[..., n_rot:]
+    if neox:
+        a, b = turned[..., : n_rot // 2], turned[..., n_rot // 2 :]
+        turned = xp.concatenate((a * cos - b * sin, a * sin + b * cos), -1)
+    else:
+        a, b = turned[..., ::2], turned[..., 1::2]
+        turned = xp.stack((a * cos - b * sin, a * sin + b * cos), -1).reshape(turned.shape)
+    return xp.concatenate((turned, rest), -1).reshape(x.shape)
 
 
-@operation("norm", floats="eps")
-def _norm(c: Call) -> None:
-    c.counts((1,), (1, 2), (1,))
-    x = c.inputs[0]
-    c.shape(x, "f32", x, x.width)
-    for y in c.outputs:
-        c.shape(y, ("f32", *ENCODED), x, x.width)
-    if len(c.outputs) == 2 and [y.kind == "f32" for y in c.outputs] != [True, False]:
-        c.fail("two outputs must be f32 and an encoding, in this order")
-    c.vector(0, x.width)
+@operation(
+    inputs=[Input("k", "k_width", "T"), Input("v", "v_width", "T")], state=Writes("k_width", "v_width")
+)
+def kv_write(xp: Any, k: Array, v: Array, *, batch: Batch, layer: int) -> None:
+    """Puts k and v at the tokens' positions of the layer's cache."""
+    batch.write(layer, k, v)
 
 
-@operation("encode")
-def _encode(c: Call) -> None:
-    c.counts((1,), (1,))
-    x = c.inputs[0]
-    c.shape(x, "f32", x, x.width)
-    c.shape(c.outputs[0], ENCODED, x, x.width)
+@operation(
+    inputs=[
+        Input("q", "n_head·head_dim", "T"),
+        Input("k", "n_head_kv·head_dim", "T"),
+        Input("v", "n_head_kv·head_dim", "T"),
+        Input("r", "n_rot", "T"),
+    ],
+    outputs=[Output("y", "n_head·head_dim", "T", in_place="q")],
+    weights=[Tensor("q_gain", ("head_dim",), optional=True), Tensor("k_gain", ("head_dim",), optional=True)],
+    state=Writes("n_head_kv·head_dim", "n_head_kv·head_dim"),
+    check=_rotates_pairs,
+)
+def rope_kv(
+    xp: Any, q: Array, k: Array, v: Array, r: Array, q_gain: Array | None, k_gain: Array | None, *,
+    batch: Batch, layer: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int, neox: bool, eps: float,
+) -> Array:  # fmt: skip
+    """`rope` of q and of k; k and v go to the layer's cache."""
+    rotate = rope.definition
+    rotation = {"head_dim": head_dim, "n_rot": n_rot, "neox": neox, "eps": eps}
+    batch.write(layer, rotate(xp, k, r, k_gain, n_head=n_head_kv, **rotation), v)
+    return rotate(xp, q, r, q_gain, n_head=n_head, **rotation)
 
 
-@operation("linear", may_alias={0: 1})
-def _linear(c: Call) -> None:
-    n = max(len(c.outputs), 1)
-    c.counts((1, 2) if n == 1 else (1,), (n,), (2 * n,))
-    a = c.inputs[0]
-    weights = [c.matrix(i, y.width, a.width) for i, y in enumerate(c.outputs)]
-    c.product_input(a, weights)
-    for i, y in enumerate(c.outputs):
-        c.shape(y, "f32", a, y.width)
-        c.vector(n + i, y.width, optional=True)
-    for residual in c.inputs[1:]:
-        c.shape(residual, "f32", a, c.outputs[0].width)
+def _groups_heads(call: Call) -> None:
+    sizes = call.sizes
+    if (
+        min(sizes["n_head"], sizes["n_head_kv"]) < 1
+        or sizes["n_head"] % sizes["n_head_kv"]
+        or sizes["window"] < 0
+    ):
+        call.fail(f"n_head, n_head_kv or window out of range: {dict(call.parameters)}")
 
 
-@operation("rope", ints="n_head head_dim n_rot neox", floats="eps", in_place={0: 0})
-def _rope(c: Call) -> None:
-    c.counts((2,), (1,), (1,))
-    c.heads(c.inputs[0], "n_head")
-    c.rotation(c.inputs[1])
-    c.vector(0, c.ints["head_dim"], optional=True)
+@operation(
+    inputs=[Input("q", "n_head·head_dim", "T")],
+    outputs=[Output("o", "n_head·head_dim", "T")],
+    state=Reads(heads="n_head_kv", k="head_dim", v="head_dim"),
+    check=_groups_heads,
+)
+def attention(
+    xp: Any,
+    q: Array,
+    *,
+    batch: Batch,
+    layer: int,
+    n_head: int,
+    n_head_kv: int,
+    head_dim: int,
+    window: int,
+    scale: float,
+) -> Array:
+    """softmax(scale · q kᵀ) v over the positions max(0, p - window + 1) .. p of the token's own sequence, all
+    before it where window is 0. Each group of n_head / n_head_kv heads shares a head of k and v."""
+    k, v, distance = batch.read(layer)  # [P, n_head_kv, head_dim] twice, [T, P]
+    hidden = (distance < 0) | (distance >= window) if window else distance < 0
+    heads = []
+    for h in range(n_head):
+        g = h // (n_head // n_head_kv)
+        scores = q[:, h * head_dim : (h + 1) * head_dim] @ k[:, g].T * scale
+        heads.append(softmax(xp, xp.where(hidden, -xp.inf, scores)) @ v[:, g])
+    return xp.concatenate(heads, -1)
 
 
-@operation("kv_write", ints="layer")
-def _kv_write(c: Call) -> None:
-    c.counts((2,), (0,))
-    for x in c.inputs:
-        c.shape(x, "f32", "tokens", x.width)
+@operation(inputs=[Input("x", "n")], outputs=[Output("y", "n")])
+def silu(xp: Any, x: Array) -> Array:
+    """x · sigmoid(x)."""
+    return x * sigmoid(xp, x)
 
 
-@operation("rope_kv", ints="n_head n_head_kv head_dim n_rot neox layer", floats="eps", in_place={0: 0})
-def _rope_kv(c: Call) -> None:
-    c.counts((4,), (1,), (2,))
-    q, k, v, table = c.inputs
-    c.heads(q, "n_head")
-    c.heads(k, "n_head_kv")
-    c.heads(v, "n_head_kv")
-    c.rotation(table)
-    c.vector(0, c.ints["head_dim"], optional=True)
-    c.vector(1, c.ints["head_dim"], optional=True)
+@operation(inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")])
+def mul(xp: Any, x: Array, y: Array) -> Array:
+    """x · y."""
+    return x * y
 
 
-@operation("attention", ints="layer n_head n_head_kv head_dim window", floats="scale")
-def _attention(c: Call) -> None:
-    c.counts((1,), (1,))
-    c.heads(c.inputs[0], "n_head")
-    c.heads(c.outputs[0], "n_head")
-    if c.ints["n_head"] % c.ints["n_head_kv"] or c.ints["window"] < 0:
-        c.fail(f"n_head, n_head_kv or window out of range: {dict(c.ints)}")
+@operation(inputs=[Input("x", "n"), Input("y", "n")], outputs=[Output("z", "n", may_alias="x")])
+def add(xp: Any, x: Array, y: Array) -> Array:
+    """x + y."""
+    return x + y
 
 
-@operation("silu")
-def _silu(c: Call) -> None:
-    c.counts((1,), (1,))
-    for x in (c.inputs[0], c.outputs[0]):
-        c.shape(x, "f32", c.inputs[0], c.inputs[0].width)
+@operation(inputs=[Input("g", "n"), Input("u", "n")], outputs=[Output("y", "n", kinds=ANY_FLOAT)])
+def gate(xp: Any, g: Array, u: Array) -> Array:
+    """silu(g) · u."""
+    return g * sigmoid(xp, g) * u
 
 
-@operation("mul", may_alias={0: 0})
-@operation("add", may_alias={0: 0})
-def _binary(c: Call) -> None:
-    c.counts((2,), (1,))
-    for x in (*c.inputs, c.outputs[0]):
-        c.shape(x, "f32", c.inputs[0], c.inputs[0].width)
+@operation(inputs=[Input("x", "n", "T")], outputs=[Output("y", "n", "O")])
+def select(xp: Any, x: Array, *, batch: Batch) -> Array:
+    """The rows of the tokens whose outputs are wanted."""
+    return x[batch.outputs]
 
 
-@operation("gate")
-def _gate(c: Call) -> None:
-    c.counts((2,), (1,))
-    for x in c.inputs:
-        c.shape(x, "f32", c.inputs[0], c.inputs[0].width)
-    c.shape(c.outputs[0], ("f32", *ENCODED), c.inputs[0], c.inputs[0].width)
+def _chooses_some(call: Call) -> None:
+    k, n = call.sizes["k"], call.sizes["experts"]
+    if not 0 < k <= n:
+        call.fail(f"k is {k}, expected 1 to {n}, the number of experts")
 
 
-@operation("select")
-def _select(c: Call) -> None:
-    c.counts((1,), (1,))
-    c.shape(c.inputs[0], "f32", "tokens", c.inputs[0].width)
-    c.shape(c.outputs[0], "f32", "outputs", c.inputs[0].width)
+@operation(
+    inputs=[Input("scores", "experts", "B")],
+    outputs=[Output("ids", "k", "B", I32), Output("w", "k", "B")],
+    check=_chooses_some,
+)
+def route(xp: Any, scores: Array, *, k: int, normalize: bool) -> tuple[Array, Array]:
+    """The k experts of the highest softmax(scores), of equal ones the first, and these probabilities, which
+    sum to 1 where `normalize`."""
+    p = softmax(xp, scores)
+    ids = xp.argsort(-p, axis=-1, stable=True)[:, :k]
+    w = p[xp.arange(len(p))[:, None], ids]
+    return ids, w / w.sum(-1, keepdims=True) if normalize else w
 
 
-@operation("route", ints="k normalize")
-def _route(c: Call) -> None:
-    c.counts((1,), (2,))
-    c.shape(c.inputs[0], "f32", "tokens", c.inputs[0].width)
-    c.shape(c.outputs[0], "i32", "tokens", c.ints["k"])
-    c.shape(c.outputs[1], "f32", "tokens", c.ints["k"])
-    c.flag("normalize")
-    if not 0 < c.ints["k"] <= c.inputs[0].width:
-        c.fail(f"k is {c.ints['k']}, expected 1 to {c.inputs[0].width}, the number of experts")
+@operation(
+    inputs=[Input("a", "n", "B|S", ANY_FLOAT), Input("ids", "k", "B", I32)],
+    outputs=[Output("y", "m_i", "S", many=True)],
+    weights=[Tensor("w", ("experts", "m_i", "n"), read="chosen", many=True)],
+    multiplies="a",
+)
+def expert_linear(xp: Any, a: Array, ids: Array, w: list[Array]) -> list[Array]:
+    """a · w[e]ᵀ for each w and each expert e of the token; a has a row for the token, or for each slot."""
+    slots = ids.reshape(-1)  # [S]
+    a = a if len(a) == len(slots) else a[xp.arange(len(slots)) // ids.shape[1]]
+    results = [xp.zeros((len(slots), matrices.shape[1]), dtype=a.dtype) for matrices in w]
+    for expert in xp.unique(slots).tolist():
+        chosen = slots == expert
+        for y, matrices in zip(results, w, strict=True):
+            y[chosen] = a[chosen] @ xp.asarray(matrices[expert]).T
+    return results
 
 
-@operation("expert_linear")
-def _expert_linear(c: Call) -> None:
-    n = max(len(c.outputs), 1)
-    c.counts((2,), (n,), (n,))
-    a, ids = c.inputs
-    _routed(c, a, ids)
-    weights = [c.matrix(i, y.width, a.width, experts=True) for i, y in enumerate(c.outputs)]
-    c.product_input(a, weights)
-    for y in c.outputs:
-        c.shape(y, "f32", Shape("", "f32", "slots", 0, ids.width), y.width)
+@operation(
+    inputs=[Input("y", "n", "S"), Input("w", "k", "B"), Input("residual", "n", "B", optional=True)],
+    outputs=[Output("x", "n", "B")],
+    adds="residual",
+)
+def expert_sum(xp: Any, y: Array, w: Array, residual: Array | None) -> Array:
+    """The sum of each token's slots, weighted; the residual is added last."""
+    x = (y.reshape(*w.shape, -1) * w[:, :, None]).sum(1)
+    return x if residual is None else x + residual
 
 
-@operation("expert_sum")
-def _expert_sum(c: Call) -> None:
-    c.counts((2, 3), (1,))
-    y, w = c.inputs[:2]
-    c.shape(w, "f32", "tokens", w.width)
-    c.shape(y, "f32", Shape("", "f32", "slots", 0, w.width), y.width)
-    for x in (*c.inputs[2:], c.outputs[0]):
-        c.shape(x, "f32", "tokens", y.width)
+def _of_experts(call: Call) -> None:
+    x, n = call.inputs[0], call.sizes["experts"]
+    if len(call.inputs) == 1 and n != 1:
+        call.fail(f"experts is {n}, expected 1 without their ids")
+    if len(call.inputs) > 1 and (x.rows != "tokens" or x.slots_per_token not in (1, call.sizes["k"])):
+        call.fail(f"{x.name} has {x.slots_per_token} rows for each of {x.rows}, expected tokens and 1 or k")
 
 
-@operation("square_sums", ints="experts")
-def _square_sums(c: Call) -> None:
-    c.counts((1, 2), (2,))
-    x, n = c.inputs[0], c.ints["experts"]
-    c.shape(x, "f32", x, x.width)
-    if len(c.inputs) > 1:
-        _routed(c, x, c.inputs[1])
-    elif n != 1:
-        c.fail(f"experts is {n}, expected 1 without their ids")
-    c.shape(c.outputs[0], "f32", "batch", n * x.width)
-    c.shape(c.outputs[1], "f32", "batch", n)
+@operation(
+    inputs=[Input("x", "n"), Input("ids", "k", "T", I32, optional=True)],
+    outputs=[Output("sums", "experts·n", "1"), Output("counts", "experts", "1")],
+    check=_of_experts,
+)
+def square_sums(xp: Any, x: Array, ids: Array | None, *, experts: int) -> tuple[Array, Array]:
+    """Sums of squares of columns over rows, and the number of rows: of all, or for each expert apart."""
+    slots = xp.zeros((len(x), 1), dtype=int) if ids is None else ids
+    chosen = (slots.reshape(-1, 1) == xp.arange(experts)).astype(x.dtype)  # [S, experts]
+    x = x if len(x) == len(chosen) else x[xp.arange(len(chosen)) // slots.shape[1]]
+    return (chosen.T @ (x * x)).reshape(1, -1), chosen.sum(0)[None]
 
 
-def _routed(c: Call, x: Shape, ids: Shape) -> None:
-    """x has a row for each token, or for each of its experts."""
-    c.shape(ids, "i32", "tokens", ids.width)
-    if x.rows != "tokens":
-        c.shape(x, x.kind, Shape("", "f32", "slots", 0, ids.width), x.width)
+# ---- functions that definitions share ---------------------------------------------------------------------
+
+
+def rms_norm(xp: Any, x: Array, eps: float) -> Array:
+    """x / sqrt(mean(x²) + eps), over the last axis."""
+    return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
+
+
+def softmax(xp: Any, x: Array) -> Array:
+    """exp(x) / sum(exp(x)), over the last axis."""
+    e = xp.exp(x - xp.amax(x, axis=-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def sigmoid(xp: Any, x: Array) -> Array:
+    """1 / (1 + exp(-x)), without a number beyond the range."""
+    return xp.exp(xp.clip(x, None, 0)) / (1 + xp.exp(-xp.abs(x)))
+
+
+OPERATIONS = {entry.name: entry for entry in list(globals().values()) if isinstance(entry, Operation)}

@@ -1,19 +1,22 @@
 """The plan: a flat list of operations over named buffers. Whoever understands it understands the system.
 
-It is frozen data. It names the weights' bytes and does not hold them: it can be printed, compared and written
-as JSON without the model's file.
+It is frozen data. It names weights and holds no bytes of them: it can be printed, compared, pickled, written
+as JSON and read again without the model's file.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import Any, Protocol, Self
 
+from clarion.errors import PlanError
 from clarion.plan.cache import CacheFormats
 from clarion.plan.graph import Hyperparameters
 from clarion.plan.ir import Activations, Kind, Rows, Weight
-from clarion.residency import Mapped, Residency
+from clarion.plan.operations import OPERATIONS
 
 OUTPUT = "logits"
 
@@ -45,6 +48,23 @@ class Op:
     arrays: Mapping[str, tuple[float, ...]]
     fallback: str  # the name of what stands in for the better way, "" where this is it
 
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Self:
+        """The operation of what JSON makes of one, in which tuples are lists."""
+        tuples = {name: tuple(plain[name]) for name in ("inputs", "outputs", "weights")}
+        arrays = {name: tuple(values) for name, values in plain["arrays"].items()}
+        return cls(**plain | tuples | {"arrays": arrays})
+
+
+class Source(Protocol):
+    """What has the weights' bytes."""
+
+    def data(self, name: str) -> object:
+        """The bytes of a weight, an array of uint8."""
+
+    def is_panels(self, name: str) -> bool:
+        """Whether they are panels instead of rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -64,7 +84,6 @@ class Plan:
     weights: tuple[Weight, ...]
     ops: tuple[Op, ...]
     kept: tuple[str, ...]  # buffers that are read after a run; OUTPUT is the first
-    residency: Mapped = field(repr=False, compare=False)
 
     @property
     def n_ops(self) -> int:
@@ -85,22 +104,29 @@ class Plan:
         return [
             tuple(self.weights[i].name for i in op.weights[: len(op.outputs)])
             for op in self.ops
-            if op.op == "linear"
+            if OPERATIONS[op.op].multiplies and OPERATIONS[op.op].weights[0].read == "all"
         ]
 
     def weight_bytes(self, op: Op) -> int:
         """Bytes of weights that an operation reads for one token alone."""
-        weights = [self.weights[i] for i in op.weights if i >= 0]
-        if op.op == "embed":
-            return sum(weight.n_bytes // weight.rows for weight in weights)
-        if op.op == "expert_linear":
-            k = self.buffers[op.outputs[0]].slots_per_token
-            return sum(weight.n_bytes // weight.experts * k for weight in weights)
-        return sum(weight.n_bytes for weight in weights)
+        return sum(int(weight.n_bytes * share) for weight, share in self.weights_read(op))
 
-    def native_spec(self, residency: Residency | None = None) -> dict[str, object]:
-        """The plan as the native `Program` takes it, the weights' bytes from `residency` or the mapping."""
-        source = residency or self.residency
+    def weights_read(self, op: Op) -> Iterator[tuple[Weight, Fraction]]:
+        """The weights that an operation reads for one token alone, and how much of each."""
+        for (tensor, _), i in zip(OPERATIONS[op.op].each_weight(len(op.outputs)), op.weights, strict=True):
+            if i < 0:
+                continue
+            weight = self.weights[i]
+            match tensor.read:
+                case "all":
+                    yield weight, Fraction(1)
+                case "row":
+                    yield weight, Fraction(1, weight.rows)
+                case "chosen":
+                    yield weight, Fraction(self.buffers[op.outputs[0]].slots_per_token, weight.experts)
+
+    def native_spec(self, source: Source) -> dict[str, object]:
+        """The plan as the native `Program` takes it, with the weights' bytes."""
         return {
             "arena_bytes": self.arena_bytes,
             "max_tokens": self.max_tokens,
@@ -143,13 +169,30 @@ class Plan:
         }
 
     def to_json(self) -> str:
-        """The whole plan but the weights' bytes."""
-        plain = {name: getattr(self, name) for name in self.__slots__ if name != "residency"}
-        for name in ("buffers", "weights", "ops"):
-            plain[name] = [asdict(item) for item in plain[name]]
-        plain["hyperparameters"] = asdict(self.hyperparameters)
+        """The whole plan, which `from_json` reads."""
+        plain = asdict(self)
         plain["kv"] = str(self.kv)
         return json.dumps(plain, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The plan that `to_json` wrote. It is not verified: `clarion.plan.verify` does that.
+
+        Raises:
+            PlanError: the text is no plan.
+        """
+        try:
+            plain = json.loads(text)
+            plain["hyperparameters"] = Hyperparameters(**plain["hyperparameters"])
+            plain["kv"] = CacheFormats.parse(plain["kv"])
+            plain["kv_layers"] = tuple(map(tuple, plain["kv_layers"]))
+            plain["kept"] = tuple(plain["kept"])
+            plain["buffers"] = tuple(Buffer(**buffer) for buffer in plain["buffers"])
+            plain["weights"] = tuple(Weight(**weight) for weight in plain["weights"])
+            plain["ops"] = tuple(Op.from_plain(op) for op in plain["ops"])
+            return cls(**plain)
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise PlanError(f"the text is no plan: {error}") from error
 
     def __str__(self) -> str:
         from clarion.plan.show import show

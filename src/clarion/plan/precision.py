@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Activations, Kind, Node, Value, Weight
-
-PRODUCTS = frozenset({"linear", "expert_linear"})
+from clarion.plan.operations import OPERATIONS
 
 
 def input_kind(weight: Weight, activations: Activations, bf16: bool) -> Kind:
@@ -33,11 +32,12 @@ def precision(nodes: Sequence[Node], activations: Activations, *, bf16: bool = F
     encoded: dict[tuple[Value, Kind], Value] = {}
     result = []
     for node in nodes:
-        weight = node.weights[0] if node.op in PRODUCTS else None
-        if weight is None:
+        at = OPERATIONS[node.op].multiplied
+        weight = node.weights[0] if at is not None else None
+        if at is None or weight is None:
             result.append(node)
             continue
-        x = node.inputs[0]
+        x = node.inputs[at]
         kind = input_kind(weight, activations, bf16)
         if kind == "f32":
             result.append(node if weight.is_float else replace(node, fallback="float-product"))
@@ -45,5 +45,5 @@ def precision(nodes: Sequence[Node], activations: Activations, *, bf16: bool = F
         if (x, kind) not in encoded:
             encoded[x, kind] = replace(x, name=f"{x.name}.{kind}", kind=kind)
             result.append(Node("encode", (x,), (encoded[x, kind],)))
-        result.append(replace(node, inputs=(encoded[x, kind], *node.inputs[1:])))
+        result.append(replace(node, inputs=(*node.inputs[:at], encoded[x, kind], *node.inputs[at + 1 :])))
     return result

@@ -6,15 +6,15 @@ import re
 
 from clarion.plan.plan import Buffer, Op, Plan
 
-_ROWS = {"tokens": "T", "outputs": "O", "slots": "S", "batch": "1"}
+_ROWS = {"tokens": "T", "outputs": "O", "batch": "1"}
 _HEAD = ("#", "operation", "in", "out", "weights", "format", "MB/token", "fallback")
 
 
 def show(plan: Plan) -> str:
     """A header, one line for each operation, and totals.
 
-    Shapes stand as [T, width] for tokens, [O, ·] for wanted outputs, [S, ·] for slots (token × expert),
-    [1, ·] for the whole batch;
+    Shapes stand as [T, width] for tokens, [O, ·] for wanted outputs, [2T, ·] and [2O, ·] where two experts
+    have rows of their own, [1, ·] for the whole batch;
     MB/token are the weights that one token alone makes the machine read.
     """
     moved = [plan.weight_bytes(op) for op in plan.ops]
@@ -63,7 +63,8 @@ def _line(plan: Plan, i: int, op: Op, moved: int) -> tuple[str, ...]:
 
 def _shape(buffer: Buffer) -> str:
     kind = "" if buffer.kind == "f32" else f"{buffer.kind} "
-    return f"{kind}[{_ROWS[buffer.rows]}, {buffer.width}]"
+    slots = buffer.slots_per_token if buffer.slots_per_token > 1 else ""
+    return f"{kind}[{slots}{_ROWS[buffer.rows]}, {buffer.width}]"
 
 
 def _names(names: list[str]) -> str:

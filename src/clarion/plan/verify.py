@@ -6,9 +6,12 @@ written and is still there; the order of writing and reading the cache.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from clarion.errors import PlanError
 from clarion.plan.memory import ALIGNMENT
-from clarion.plan.operations import OPERATIONS, Call, Operation, Shape
+from clarion.plan.operation import Call, Operation, Reads, Shape, Writes
+from clarion.plan.operations import OPERATIONS
 from clarion.plan.plan import OUTPUT, Buffer, Op, Plan
 
 
@@ -23,7 +26,7 @@ def verify(plan: Plan) -> None:
         if entry is None:
             raise PlanError(f"{where} is unknown; known: {', '.join(OPERATIONS)}")
         call = _call(plan, op, where, entry)
-        entry.rule(call)
+        call.verify()
         _aliasing(plan, op, call, entry)
         valid.run(op, where)
         cache.run(op, call)
@@ -79,12 +82,11 @@ def _call(plan: Plan, op: Op, where: str, entry: Operation) -> Call:
             raise PlanError(f"{where} names weight {i} of {len(plan.weights)}")
     return Call(
         where,
+        entry,
         [_shape(plan.buffers[i]) for i in op.inputs],
         [_shape(plan.buffers[i]) for i in op.outputs],
         [plan.weights[i] if i >= 0 else None for i in op.weights],
-        op.ints,
-        op.floats,
-        op.arrays,
+        {**op.ints, **op.floats, **op.arrays},
     )
 
 
@@ -99,10 +101,11 @@ def _overlap(a: Buffer, b: Buffer) -> bool:
 def _aliasing(plan: Plan, op: Op, call: Call, entry: Operation) -> None:
     """What is written shares no memory with anything else of the operation, but where the table says so."""
     for o, written in enumerate(op.outputs):
-        if o in entry.in_place and op.inputs[entry.in_place[o]] != written:
-            call.fail(f"output {o} must be the buffer of input {entry.in_place[o]}")
+        at, must = entry.alias(o) or (-1, False)
+        if must and op.inputs[at] != written:
+            call.fail(f"output {o} must be the buffer of input {at}")
         for i, read in enumerate(op.inputs):
-            same = written == read and i in (entry.in_place.get(o), entry.may_alias.get(o))
+            same = written == read and i == at
             if not same and _overlap(plan.buffers[written], plan.buffers[read]):
                 call.fail(f"output {plan.buffers[written].name} shares memory with {plan.buffers[read].name}")
         for other in op.outputs[:o]:
@@ -141,23 +144,28 @@ class _Cache:
         self._written: set[int] = set()
 
     def run(self, op: Op, call: Call) -> None:
-        if op.op not in ("kv_write", "rope_kv", "attention"):
+        state = call.entry.state
+        if state is None:
             return
         layer = op.ints["layer"]
         if not 0 <= layer < len(self._layers):
             call.fail(f"layer is {layer} of {len(self._layers)}")
         n_head, dim_k, dim_v = self._layers[layer]
-        if op.op == "attention":
-            if layer not in self._written:
-                call.fail(f"reads layer {layer} of the cache, which nothing wrote")
-            if (op.ints["n_head_kv"], op.ints["head_dim"], op.ints["head_dim"]) != (n_head, dim_k, dim_v):
-                call.fail(f"the cache's layer {layer} is {self._layers[layer]}, found {dict(op.ints)}")
-            return
-        if layer in self._written:
-            call.fail(f"layer {layer} of the cache is written twice")
-        self._written.add(layer)
-        k, v = call.inputs[:2] if op.op == "kv_write" else call.inputs[1:3]
-        if (k.width, v.width) != (n_head * dim_k, n_head * dim_v):
-            call.fail(
-                f"the cache's layer {layer} is {self._layers[layer]}, found k {k.width} and v {v.width} wide"
-            )
+        match state:
+            case Reads():
+                if layer not in self._written:
+                    call.fail(f"reads layer {layer} of the cache, which nothing wrote")
+                found = tuple(call.size(name) for name in (state.heads, state.k, state.v))
+                if found != (n_head, dim_k, dim_v):
+                    call.fail(f"the cache's layer {layer} is {self._layers[layer]}, found {found}")
+            case Writes():
+                if layer in self._written:
+                    call.fail(f"layer {layer} of the cache is written twice")
+                self._written.add(layer)
+                k, v = call.size(state.k), call.size(state.v)
+                if (k, v) != (n_head * dim_k, n_head * dim_v):
+                    call.fail(
+                        f"the cache's layer {layer} is {self._layers[layer]}, found k {k} and v {v} wide"
+                    )
+            case _:
+                assert_never(state)

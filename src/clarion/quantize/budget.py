@@ -142,8 +142,8 @@ def quantize_to_budget(
         ParameterError: the budget is less than the smallest mixture, the text is too short, or as `quantize`.
         FileError, FormatError, UnsupportedError, ModelError: as `quantize` and `clarion.load`.
     """
+    check_writable(path)
     path = Path(path)
-    check_writable(path, reads=(source,))
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
         as_they_are = choose_formats(file, recipe_named("F16"), overrides, imatrix=True)
@@ -157,6 +157,8 @@ def quantize_to_budget(
             raise ParameterError(f"{file.path}: has no matrices to choose formats for")
         names = {tensor.name for tensor in tensors}
         check_source(file, path, [c for c in as_they_are if c.tensor.name in names], allow_requantize)
+        # The file is no larger than the source, whose own formats are among those to choose from.
+        check_writable(path, min(budget, sum(tensor.n_bytes for tensor in file.tensors.values())))
         tokenizer = Tokenizer.from_metadata(file.metadata)
         tokens = tokenizer.encode(text) if text is not None else own_text(file.path, OWN_TOKENS, threads)
         if importance is None:

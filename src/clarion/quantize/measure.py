@@ -29,7 +29,7 @@ from clarion.quantize.frontier import Offer
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
-from clarion.residency import Replaced
+from clarion.residency import Mapped, Replaced
 from clarion.runtime.sampling import Options
 from clarion.runtime.solo import Solo
 
@@ -150,10 +150,10 @@ class _Probe:
         context = min(PROBE_CONTEXT, len(tokens))
         self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
         plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._others = plan.residency
+        self._others = Mapped(file.tensors)
         self._threads = threads
         self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, threads=threads)
+        self._solo = Solo(plan, self._others, threads=threads)
         self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clarion.convert.output import Entry, write
+from clarion.convert.output import Entry, part_names, write
 from clarion.devices import native
 from clarion.errors import ModelError, ParameterError
 from clarion.gguf import File, Tensor
@@ -51,24 +52,21 @@ class Quantized:
         after = sum(choice.format.n_bytes(choice.tensor.shape) for choice in self.choices)
         return 8 * before / max(n, 1), 8 * after / max(n, 1)
 
+    @property
+    def formats(self) -> dict[str, int]:
+        """How many tensors have each format, most first."""
+        return dict(Counter(choice.format.name for choice in self.choices).most_common())
+
     def report(self) -> dict[str, Any]:
-        """The same for programs: numbers, names and lists."""
+        """All figures as plain values."""
+        files = [{"path": os.fspath(path), "bytes": path.stat().st_size} for path in self.paths]
         before, after = self.bits_per_weight
         return {
-            "paths": [str(path) for path in self.paths],
+            "files": files,
             "bytes": sum(path.stat().st_size for path in self.paths),
+            "formats": self.formats,
             "bits_per_weight": after,
             "bits_per_weight_before": before,
-            "tensors": [
-                {
-                    "name": choice.tensor.name,
-                    "shape": list(choice.tensor.shape),
-                    "from": choice.tensor.format.name,
-                    "to": choice.format.name,
-                    "bytes": choice.format.n_bytes(choice.tensor.shape),
-                }
-                for choice in self.choices
-            ],
             "notes": self.notes,
         }
 
@@ -99,13 +97,15 @@ def quantize(
         progress: hears of the source's bytes that are done, and of all.
 
     Raises:
-        FileError, FormatError: a file cannot be read or written. Nothing is left then.
+        FileError, FormatError: a file cannot be read or written, if possible found before the work.
+            Nothing is left then.
         ParameterError: an unknown recipe, a pattern that finds nothing, or the source as the file to write.
         ModelError: a weight is not finite or too large, a tensor is quantized already, or the importance
             matrix is of another model.
     """
-    check_writable(path)
     recipe = recipe_named(type)
+    if not keep_split or not os.fspath(path):  # parts have other names
+        check_writable(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
     with File.open(source) as file:
         choices = choose_formats(file, recipe, overrides, imatrix=importance is not None)
@@ -122,7 +122,7 @@ def quantize(
             threads=threads,
             progress=progress,
         )
-        return Quantized(paths, choices, notes(choices, importance))
+        return Quantized(paths, choices, notes(choices, importance, recipe))
 
 
 def write_quantized(
@@ -141,6 +141,9 @@ def write_quantized(
     """Writes a model with a format chosen for each tensor, see `quantize`; `recipe` only names the file's
     type."""
     check_source(file, path, choices, allow_requantize)
+    in_parts = keep_split and len(file.parts) > 1
+    first = path.with_name(part_names(path, len(file.parts))[0]) if in_parts else path
+    check_writable(first, sum(choice.format.n_bytes(choice.tensor.shape) for choice in choices))
     kept = written_metadata(file, recipe, metadata or {})
     total = sum(choice.tensor.n_bytes for choice in choices)
     done = 0
@@ -158,7 +161,7 @@ def write_quantized(
         for c in choices
     ]
     parts = None
-    if keep_split and len(file.parts) > 1:
+    if in_parts:
         parts = [
             [entry for entry, choice in zip(entries, choices, strict=True) if choice.tensor.part == part]
             for part in range(len(file.parts))
@@ -238,8 +241,9 @@ def _check_floats(file: File, choices: Iterable[Choice]) -> None:
             )
 
 
-def notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
-    """What a person should know: fallbacks, and matrices without importance."""
+def notes(choices: Sequence[Choice], imatrix: Imatrix | None, recipe: Recipe | None = None) -> list[str]:
+    """What a person should know: fallbacks, a recipe whose own format nothing has, and matrices without
+    importance."""
     found = []
     for choice in choices:
         if choice.format != choice.wanted:
@@ -247,9 +251,14 @@ def notes(choices: Iterable[Choice], imatrix: Imatrix | None) -> list[str]:
                 f"fallback: {choice.tensor.name}: {choice.tensor.shape[-1]} columns are no whole blocks of "
                 f"{choice.wanted.block_size}: {choice.wanted.name} → {choice.format.name}"
             )
-    inner = [
-        c for c in choices if not c.copied and c.tensor.name.startswith("blk.") and is_quantizable(c.tensor)
-    ]
+    matrices = [c for c in choices if is_quantizable(c.tensor)]
+    if recipe is not None and matrices and all(c.wanted.name != recipe.format for c in matrices):
+        formats = ", ".join(Counter(c.format.name for c in matrices))
+        hint = ""
+        if recipe.name.endswith("_MOE"):
+            hint = f", for it is a recipe for experts and there are none; {recipe.format} is for all matrices"
+        found.append(f"{recipe.name} writes no matrix of this model as {recipe.format}, but {formats}{hint}")
+    inner = [c for c in matrices if not c.copied and c.tensor.name.startswith("blk.")]
     if imatrix is not None:
         missing = [c.tensor.name for c in inner if c.tensor.name not in imatrix.statistics]
         if missing:

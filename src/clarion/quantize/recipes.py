@@ -1,7 +1,8 @@
 """Which tensor gets which format: the recipes that people know by name.
 
 The table gives what llama.cpp's own tool gives (src/llama-quant.cpp, as of llama-cpp-python 0.3.36), without
-its exceptions for Falcon, GLM 5 and BailingMoE 3.
+its exceptions for Falcon, GLM 5 and BailingMoE 3. MXFP4, which it has for experts alone, is also a recipe of
+the kind that Q4_0 is.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ Q4_K_S 14 Q4_K      Q4_K_M 15 Q4_K      Q5_K_S 16 Q5_K      Q5_K_M 17 Q5_K      
 IQ1_S 24 IQ1_S      IQ1_M 31 IQ1_M      IQ2_XXS 19 IQ2_XXS  IQ2_XS 20 IQ2_XS    IQ2_S 28 IQ2_XS
 IQ2_M 29 IQ2_S      IQ3_XXS 23 IQ3_XXS  IQ3_XS 22 IQ3_S     IQ3_S 26 IQ3_S      IQ3_M 27 IQ3_S
 IQ4_NL 25 IQ4_NL    IQ4_XS 30 IQ4_XS    TQ1_0 36 TQ1_0      TQ2_0 37 TQ2_0      Q1_0 40 Q1_0
-Q2_0 41 Q2_0
+Q2_0 41 Q2_0        MXFP4 38 MXFP4
 """
 _WORDS = _RECIPES.split()
 RECIPES = {
     name: Recipe(name, int(file_type), format)
     for name, file_type, format in zip(_WORDS[::3], _WORDS[1::3], _WORDS[2::3], strict=True)
 }
-ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "MXFP4": "MXFP4_MOE"}
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 
 # The first line that fits a tensor decides: recipes, kind of tensor, conditions (all must hold), format.
 # `low` are the recipes below IQ3, `*` all.

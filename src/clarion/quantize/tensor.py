@@ -21,6 +21,8 @@ Rows = npt.NDArray[Any]
 
 _CHUNK_ELEMENTS = 1 << 22
 MAX_THREADS = 1024
+# Of the largest importance in a block: products with squares of weights stay within float32.
+_LEAST_SHARE = 2.0**-80
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ def encode_rows(
         if format.type_id not in limits:
             names = ", ".join(f.name for f in writable())
             raise UnsupportedError(f"weight format {format.name} cannot be written, supported: {names}")
-        weights = None if importance is None else _normalized(importance, rows.shape[1])
+        weights = None if importance is None else _normalized(importance, rows.shape[1], format.block_size)
         data, bad = quantizer().quantize(format.type_id, rows, weights, threads or default_threads())
         limit = limits[format.type_id]
     if bad >= 0:
@@ -144,12 +146,18 @@ def _widened(rows: Rows) -> Floats:
     return np.ascontiguousarray(rows, np.float32)
 
 
-def _normalized(importance: npt.NDArray[Any], cols: int) -> Floats | None:
-    """Mean 1, and nothing below a millionth: columns that never mattered must still be near their weights."""
+def _normalized(importance: npt.NDArray[Any], cols: int, block: int) -> Floats | None:
+    """At most 1 in each block: a block's bytes depend on how its own columns compare, and float32 need not
+    hold how those of different blocks do. Where no column of a block counts, all do alike."""
     values = np.asarray(importance, np.float64)
     if values.shape != (cols,) or not np.isfinite(values).all() or (values < 0).any():
         raise ParameterError(
             f"importance has shape {list(values.shape)}, expected [{cols}], finite and not negative"
         )
-    mean = values.mean() if cols else 0.0
-    return np.maximum(values / mean, 1e-6).astype(np.float32) if mean else None
+    blocks = values.reshape(-1, block)
+    most = blocks.max(1, keepdims=True, initial=0.0)
+    if block == 1 or not most.any():
+        return None
+    share = np.where(most > 0, blocks, 1.0) / np.where(most > 0, most, 1.0)
+    counted: Floats = np.where(share > 0, np.maximum(share, _LEAST_SHARE), 0.0).astype(np.float32)
+    return counted.reshape(-1)

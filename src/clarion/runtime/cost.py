@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clarion.plan import Plan
+from clarion.plan.operations import OPERATIONS
 
 # Products of bytes that one product takes: 16-bit activations are two bytes wide. What multiplies in float
 # has no byte products.
@@ -18,11 +19,11 @@ def byte_products_per_token(plan: Plan) -> int:
     """Products of bytes that a prompt's token takes, its logits left out."""
     total = 0
     for op in plan.ops:
-        if op.op not in ("linear", "expert_linear") or plan.buffers[op.outputs[0]].rows == "outputs":
+        multiplied = OPERATIONS[op.op].multiplied
+        if multiplied is None or plan.buffers[op.outputs[0]].rows == "outputs":
             continue
-        times = BYTE_PRODUCTS.get(plan.buffers[op.inputs[0]].kind, 0)
-        if op.op == "expert_linear":
-            times *= plan.buffers[op.outputs[0]].slots_per_token
-        weights = [plan.weights[i] for i in op.weights if i >= 0]
-        total += times * sum(weight.rows * weight.cols for weight in weights if weight.rows > 1)
+        times = BYTE_PRODUCTS.get(plan.buffers[op.inputs[multiplied]].kind, 0)
+        for weight, share in plan.weights_read(op):
+            if weight.rows > 1:
+                total += times * int(weight.experts * weight.rows * weight.cols * share)
     return total

@@ -72,6 +72,9 @@ class Engine:
         self._waiting: deque[Job] = deque()  # in the order in which they came
         self._running: list[Job] = []  # likewise
         self._retained: list[Sequence] = []  # finished, for their prefixes; the latest last
+        self._refused: Job | None = (
+            None  # the first in line, where nothing was given back since it found no room
+        )
 
         # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
         self._lock = threading.RLock()
@@ -172,16 +175,23 @@ class Engine:
             self._finish(job, job.cancel())
 
     def _admit(self) -> None:
-        """Takes jobs from the line, first come first served, while pages for all of their tokens are free."""
+        """Takes jobs from the line, first come first served, while there are pages for all of their tokens.
+
+        What others may continue is only forgotten for a job that fits then.
+        """
         while self._waiting and len(self._running) < self._max_outputs:
             job = self._waiting[0]
+            if job is self._refused:
+                return
             sequence = self._prefix(job)
             reused = len(sequence.tokens)
             needed = sequence.missing(len(job.todo) - reused)
-            self._forget(needed)
-            if needed > self._pool.n_free and self._running:
+            room = self._pool.n_free + self._pool.n_freed_by(old.pages for old in self._retained)
+            if needed > room and self._running:
                 sequence.truncate(0)
+                self._refused = job
                 return
+            self._forget(needed)
             self._running.append(self._waiting.popleft())
             job.start(sequence)
 
@@ -265,6 +275,7 @@ class Engine:
                 self._forget(job.sequence.missing(n))
                 continue
             victim = self._running.pop()
+            self._refused = None
             chosen.pop(victim, None)
             victim.restart()
             self._waiting.appendleft(victim)
@@ -279,6 +290,7 @@ class Engine:
 
     def _finish(self, job: Job, result: Result | Exception) -> None:
         """The job leaves; what it computed may serve as somebody's prefix."""
+        self._refused = None
         if job in self._running:
             self._running.remove(job)
             sequence = job.sequence

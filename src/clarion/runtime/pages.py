@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 
 class PagePool:
     """Hands out pages and counts who holds them. Not thread-safe: the engine's thread owns it."""
@@ -33,6 +36,11 @@ class PagePool:
         self._holders[page] -= 1
         if self._holders[page] == 0:
             self._free.append(page)
+
+    def n_freed_by(self, holders: Iterable[Iterable[int]]) -> int:
+        """How many pages would become free if these holders, each with its pages, released theirs."""
+        held = Counter(page for pages in holders for page in pages)
+        return sum(1 for page, n in held.items() if n == self._holders[page])
 
     def is_shared(self, page: int) -> bool:
         return self._holders[page] > 1

@@ -21,12 +21,12 @@ class Solo:
     def __init__(
         self,
         plan: Plan,
+        residency: Residency,
         *,
-        residency: Residency | None = None,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """`residency`: where the weights' bytes are; None: in the file's mapping.
+        """`residency` has the weights' bytes.
 
         Raises:
             ParameterError: the plan computes logits for fewer rows than it takes tokens.
@@ -45,7 +45,7 @@ class Solo:
         )
         self.use(residency)
 
-    def use(self, residency: Residency | None) -> None:
+    def use(self, residency: Residency) -> None:
         """From now on the weights' bytes are those of `residency`."""
         self._program = self._core.Program(self._machine, self.plan.native_spec(residency))
 

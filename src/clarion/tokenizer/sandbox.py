@@ -192,7 +192,7 @@ def attribute(environment: Sandbox, obj: Any, name: object) -> Any:
 def expand_tabs(text: str, tabsize: int = 8) -> str:
     """`str.expandtabs`, if neither argument nor result is too long."""
     check_size("expandtabs", len(text))
-    check_size("expandtabs", len(text) + text.count("\t") * max(tabsize, 0))
+    check_size("expandtabs", len(text) + text.count("\t") * (max(tabsize, 0) - 1))
     return text.expandtabs(tabsize)
 
 

@@ -55,6 +55,7 @@ def render(
         raise TemplateError(
             f"the chat template has {len(template)} characters, at most {MAX_TEMPLATE_CHARACTERS} are allowed"
         )
+    variables = {"documents": None} | variables  # templates ask whether there are any, as `tools`
     variables |= {
         "messages": messages,
         "add_generation_prompt": add_generation_prompt,

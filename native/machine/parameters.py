@@ -1,0 +1,54 @@
+"""Writes a header with the parameters of every operation, as the operation table declares them.
+
+    python parameters.py <file>
+
+For an operation `rope` there is a struct `RopeParameters`, made of a specification: it reads every parameter
+by its name, and refuses an absent one. Kernels take their parameters from it.
+"""
+
+import inspect
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "src"))
+
+from clarion.plan.operations import OPERATIONS
+
+# Annotation in the table → type in the struct, and the way to read it.
+TYPES = {
+    "int": ("int64_t", "integer"),
+    "bool": ("bool", "flag"),
+    "float": ("double", "number"),
+    "Floats": ("const std::vector<double>&", "array"),
+}
+
+
+def struct(name: str, parameters: dict[str, str]) -> str:
+    title = "".join(word.capitalize() for word in name.split("_")) + "Parameters"
+    members = "".join(f"    {TYPES[kind][0]} {key};\n" for key, kind in parameters.items())
+    reads = ", ".join(f'{key}(spec.{TYPES[kind][1]}("{key}"))' for key, kind in parameters.items())
+    return f"struct {title} {{\n{members}    explicit {title}(const OpSpec& spec) : {reads} {{}}\n}};\n"
+
+
+def header() -> str:
+    structs = [
+        struct(name, parameters)
+        for name, entry in OPERATIONS.items()
+        if (
+            parameters := {
+                parameter.name: parameter.annotation
+                for parameter in inspect.signature(entry.definition).parameters.values()
+                if parameter.kind is parameter.KEYWORD_ONLY and parameter.annotation in TYPES
+            }
+        )
+    ]
+    return (
+        "// Written by parameters.py from the operation table.\n#pragma once\n\n"
+        '#include <cstdint>\n#include <vector>\n\n#include "machine/op.h"\n\nnamespace clarion {\n\n'
+        + "\n".join(structs)
+        + "\n}  // namespace clarion\n"
+    )
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(header(), encoding="utf-8")

@@ -1,0 +1,242 @@
+"""What an entry declares is held by tests: whatever is changed in it, a plan or a refusal changes.
+
+Each declaration of each entry is falsified, one at a time. Then the passes must make other plans of the
+goldens, or the verifier must judge one of them, or one of its spoiled copies, in another way.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from clarion import models, plan
+from clarion.errors import PlanError
+from clarion.plan import verify as verify_module
+from clarion.plan.observe import SquareSums
+from clarion.plan.operation import ANY_FLOAT, ENCODED, F32, I32, Operation, Reads, Writes
+from clarion.plan.operations import OPERATIONS
+from clarion.runtime.cost import byte_products_per_token, bytes_per_token
+from tests.models.files import golden
+from tests.plan.reference import row_bytes
+
+MODELS = ("llama-bias", "qwen3", "mixtral-q8_0", "llama-split")
+OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64, "row_bytes": row_bytes}
+KINDS = (F32, I32, ENCODED, ANY_FLOAT)
+
+
+def flips(entry: Operation) -> Iterator[tuple[str, Operation]]:
+    """Each declaration falsified: what was changed, and the entry."""
+    for part in ("inputs", "outputs", "weights"):
+        for i, operand in enumerate(getattr(entry, part)):
+            for what, changed in falsified(operand, entry.has_many):
+                operands = getattr(entry, part)
+                yield (
+                    f"{part}[{i}] {what}",
+                    replace(entry, **{part: (*operands[:i], changed, *operands[i + 1 :])}),
+                )
+    if entry.multiplies:
+        yield "multiplies", replace(entry, multiplies="")
+    if entry.adds:
+        yield "adds", replace(entry, adds="")
+    if entry.check:
+        yield "check", replace(entry, check=None)
+    match entry.state:
+        case Reads(heads, k, v):
+            yield "state", replace(entry, state=None)
+            yield "state's heads", replace(entry, state=Reads("n_head·2", k, v))
+            yield "state's k", replace(entry, state=Reads(heads, f"{k}·2", v))
+            yield "state's v", replace(entry, state=Reads(heads, k, f"{v}·2"))
+        case Writes(k, v):
+            yield "state", replace(entry, state=None)
+            yield "state's k", replace(entry, state=Writes(f"{k}·2", v))
+            yield "state's v", replace(entry, state=Writes(k, f"{v}·2"))
+        case None:
+            pass
+    for flag in entry.flags:
+        yield f"flag {flag}", replace(entry, flags=entry.flags - {flag})
+    for names in ("ints", "floats", "arrays"):
+        for name in getattr(entry, names):
+            yield f"parameter {name}", replace(entry, **{names: getattr(entry, names) - {name}})
+
+
+def falsified(operand, has_many) -> Iterator[tuple[str, object]]:
+    if hasattr(operand, "kinds"):
+        for kinds in KINDS:
+            if kinds != operand.kinds:
+                yield f"kinds {kinds}", replace(operand, kinds=kinds)
+        for rows in ("R", "T", "O", "B", "S", "B|S", "1"):
+            if rows != operand.rows:
+                yield f"rows {rows}", replace(operand, rows=rows)
+        yield "width", replace(operand, width=f"{operand.width}·2")
+    else:
+        for i, size in enumerate(operand.shape):
+            shape = (*operand.shape[:i], f"{size}·2", *operand.shape[i + 1 :])
+            yield f"shape[{i}]", replace(operand, shape=shape)
+        for read in ("all", "row", "chosen"):
+            if read != operand.read and len(operand.shape) > 1:
+                yield f"read {read}", replace(operand, read=read)
+    for flag in ("optional", "many"):
+        # Of one output, as many weights as outputs are one.
+        if hasattr(operand, flag) and (flag != "many" or has_many or not hasattr(operand, "shape")):
+            yield flag, replace(operand, **{flag: not getattr(operand, flag)})
+    for name in ("in_place", "may_alias", "copy_of"):
+        if getattr(operand, name, ""):
+            yield name, replace(operand, **{name: ""})
+
+
+@functools.cache
+def plans():
+    """Plans in which every operation stands."""
+    observed = compiled("mixtral-q8_0", observe=SquareSums(lambda name: True))
+    return (*map(compiled, MODELS), compiled("mixtral-q8_0", fuse=False), observed)
+
+
+def compiled(name, **options):
+    return plan.compile(models.build(*golden(name)), **(OPTIONS | options))
+
+
+def made():
+    """All that the passes make of the goldens, and what it costs; or why they refuse."""
+    texts = []
+    for name in MODELS:
+        for options in (
+            {},
+            {"fuse": False},
+            {"activations": "exact"},
+            {"observe": SquareSums(lambda name: True)},
+        ):
+            try:
+                p = compiled(name, **options)
+            except Exception as error:  # whatever a wrong table leads to
+                texts.append(type(error).__name__)
+            else:
+                texts.append(
+                    f"{p.to_json()} {bytes_per_token(p)} {byte_products_per_token(p)} {p.read_together}"
+                )
+    return texts
+
+
+@functools.cache
+def spoiled(name):
+    """Plans and the number of an operation of this name in them, spoiled there in one way each."""
+    cases = []
+    for p in plans():
+        places = [i for i, op in enumerate(p.ops) if op.op == name]
+        of_sorts = {(len(p.ops[i].inputs), len(p.ops[i].outputs)): i for i in places}
+        for i in {*places[:1], *of_sorts.values()}:
+            cases += [(p, i), *((q, i) for q in spoils(apart(p, i), i))]
+            if "layer" in p.ops[i].ints:
+                cases.append((changed(p, i, ints={**p.ops[i].ints, "layer": 77}), i))
+    return cases
+
+
+def spoils(p, i):
+    op = p.ops[i]
+    for part in ("inputs", "outputs", "weights"):
+        found = getattr(op, part)
+        yield changed(p, i, **{part: found[:-1]})
+        yield changed(p, i, **{part: (*found, *found[-1:])})
+    for b in {*op.inputs, *op.outputs}:
+        for kind in ("f32", "fast", "high", "bf16", "i32"):
+            yield buffer(p, b, kind=kind)
+        for rows, slots in (
+            ("tokens", 1),
+            ("outputs", 1),
+            ("tokens", 2),
+            ("tokens", 3),
+            ("outputs", 2),
+            ("batch", 1),
+        ):
+            yield buffer(p, b, rows=rows, slots_per_token=slots)
+        yield buffer(p, b, width=p.buffers[b].width + 1)
+    for b in op.inputs:
+        for o in range(len(op.outputs)):
+            yield changed(p, i, outputs=(*op.outputs[:o], b, *op.outputs[o + 1 :]))
+    for at, w in enumerate(op.weights):
+        if w >= 0:
+            yield changed(p, i, weights=(*op.weights[:at], -1, *op.weights[at + 1 :]))
+            for parts in ({"rows": 3}, {"cols": 3}, {"experts": 3}, {"format": "F16"}, {"format": "Q8_0"}):
+                weights = (*p.weights[:w], replace(p.weights[w], **parts), *p.weights[w + 1 :])
+                yield replace(p, weights=weights)
+    for name, value in op.ints.items():
+        for other in (-1, 0, 1, 3, 5, 77):
+            if other != value:
+                q = changed(p, i, ints={**op.ints, name: other})
+                yield q
+                yield fitted(q, i)
+
+
+def apart(p, i):
+    """With results in buffers of their own."""
+    first = len(p.buffers)
+    for n, b in enumerate(p.ops[i].outputs):
+        own = replace(p.buffers[b], name=f"own{n}", offset=p.arena_bytes)
+        p = replace(p, buffers=(*p.buffers, own), arena_bytes=p.arena_bytes + own.n_bytes)
+    return changed(p, i, outputs=tuple(range(first, len(p.buffers))))
+
+
+def fitted(p, i):
+    """With buffers as wide as the operation's parameters say."""
+    entry, op = OPERATIONS[p.ops[i].op], p.ops[i]
+    call = verify_module._call(p, op, "", entry)
+    operands = [*zip(entry.inputs, op.inputs, strict=False), *zip(entry.outputs, op.outputs, strict=False)]
+    for operand, b in operands:
+        if (width := call.size(operand.width)) is not None:
+            p = buffer(p, b, width=width)
+        elif "·" not in operand.width:
+            call.sizes[operand.width] = p.buffers[b].width
+    return p
+
+
+def changed(p, i, **parts):
+    return replace(p, ops=(*p.ops[:i], replace(p.ops[i], **parts), *p.ops[i + 1 :]))
+
+
+def buffer(p, b, **parts):
+    return replace(p, buffers=(*p.buffers[:b], replace(p.buffers[b], **parts), *p.buffers[b + 1 :]))
+
+
+def judged(name):
+    """For each case whether the verifier accepts the operation's shapes, its memory, and the whole plan."""
+    return [verdicts(p, i) for p, i in spoiled(name)]
+
+
+def verdicts(p, i):
+    op = p.ops[i]
+    entry = OPERATIONS[op.op]
+    found = [accepts(lambda: verify_module._call(p, op, "", entry).verify())]
+    if found == [True]:
+        found.append(
+            accepts(lambda: verify_module._aliasing(p, op, verify_module._call(p, op, "", entry), entry))
+        )
+    if "layer" in op.ints and found == [True, True]:
+        found.append(accepts(lambda: verify_module.verify(p)))
+    return found
+
+
+def accepts(check):
+    try:
+        check()
+    except PlanError:
+        return False
+    except Exception as error:  # whatever a wrong table leads to
+        return type(error).__name__
+    return True
+
+
+@pytest.mark.sample(5)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_nothing_that_an_entry_declares_can_change_unseen(name, monkeypatch):
+    entry = OPERATIONS[name]
+    wanted, verdicts = made(), judged(name)
+    assert verdicts[0][0] is True
+    assert sum(verdict[0] is False for verdict in verdicts) >= 10
+    for what, other in flips(entry):
+        with monkeypatch.context() as patch:
+            patch.setitem(OPERATIONS, name, other)
+            assert judged(name) != verdicts or made() != wanted, (
+                f"{name}: {what} can be changed and nothing fails"
+            )
