@@ -6,14 +6,58 @@ that they print, and nobody's fault: they wait for the end instead.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
+
+from clarion.errors import ClosedError
 
 
 def wait_for_the_end() -> None:
     """Never returns in a daemon thread. Other threads may hear of what is closed."""
     if threading.current_thread().daemon:
         threading.Event().wait()
+
+
+class Loading:
+    """Entered by whoever starts threads of our own, and left when they are known to whoever ends them.
+
+    Threads that nobody ends abort the process when they come back to an interpreter that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._ended = False
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody is inside; in a process after a fork, where they stayed behind."""
+        self._changed = threading.Condition()
+        self._inside: list[threading.Thread] = []
+
+    def __enter__(self) -> None:
+        with self._changed:
+            if not self._ended:
+                self._inside.append(threading.current_thread())
+                return
+        wait_for_the_end()
+        raise ClosedError("the interpreter exits")
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._inside.remove(threading.current_thread())
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Lets nobody in any more, and waits for the other threads that are inside."""
+        me = threading.current_thread()
+        with self._changed:
+            self._ended = True
+            self._changed.wait_for(lambda: all(thread is me for thread in self._inside))
+
+
+loading = Loading()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=loading.forget)
 
 
 def main_thread_has_ended() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import operator
 import os
 import threading
@@ -34,6 +33,7 @@ from clarion.errors import (
     TemplateError,
     UnsupportedError,
 )
+from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.models import build
@@ -48,6 +48,7 @@ from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
     GREATEST_COUNT,
     ChatOptions,
@@ -130,7 +131,7 @@ def load(
     isa = choose(isa).name
     core = native(isa)
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
-    with ExitStack() as stack:
+    with loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         plan = make_plan(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
@@ -297,9 +298,9 @@ class Model:
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
         # Also called when the model is forgotten without `close`.
-        self._close = weakref.finalize(self, _close, engine, resources)
-        self._close.atexit = False
-        _open_models.add(self)
+        self._resources = Resources(engine, resources)
+        self._forgotten = weakref.finalize(self, self._resources.close)
+        self._forgotten.atexit = False
 
     # ---- text ---------------------------------------------------------------------------------------------
 
@@ -612,7 +613,8 @@ class Model:
 
     def close(self) -> None:
         """Ends whatever runs, with a ClosedError for its caller, and frees threads and memory."""
-        self._close()
+        self._resources.close()
+        self._forgotten.detach()
 
     def __enter__(self) -> Model:
         return self
@@ -623,7 +625,9 @@ class Model:
     def __repr__(self) -> str:
         h = self.plan.hyperparameters
         size = f"{h.n_parameters / 1e6:.0f} M parameters"
-        return f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._close.alive else ', closed'}>"
+        return (
+            f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._forgotten.alive else ', closed'}>"
+        )
 
     def __reduce_ex__(self, _: object) -> NoReturn:
         raise PicklingError(
@@ -777,22 +781,3 @@ def _hears(progress: object) -> bool:
     if progress is not None and not callable(progress):
         raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
     return progress is not None
-
-
-def _close(engine: Engine, resources: ExitStack) -> None:
-    engine.close()
-    resources.close()
-
-
-_open_models: weakref.WeakSet[Model] = weakref.WeakSet()
-
-
-@atexit.register
-def _exit() -> None:
-    """Daemon threads may still use models while the interpreter exits."""
-    for model in list(_open_models):
-        model._engine.exit()
-        # Called by name, for finalizers do nothing any more once their own function for the exit has run.
-        if (found := model._close.detach()) is not None:
-            _, close, arguments, _ = found
-            close(*arguments)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 # Of files that hold models or what belongs to them.
 _ENDINGS = (".gguf", ".ggml", ".bin", ".safetensors", ".pt", ".pth", ".onnx", ".tflite", ".json", ".txt")
+STANDARD_INPUT = "-"
 _ADDRESS = re.compile(
     r"[a-z][a-z0-9+.-]+:/|(www\.|hf\.co/|huggingface\.co/|ollama\.com/|modelscope\.cn/)", re.I
 )
+_WINDOWS_PATH = re.compile(r"([A-Za-z]:|\.{1,2})\\\S*")
 _NAME = re.compile(r"[\w./:@~-]+", re.ASCII)
 _HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<rest>[:@][\w./-]+)?")
 _TAG = re.compile(r"[A-Za-z0-9][\w.-]*:[A-Za-z0-9][\w.-]*")
@@ -38,7 +40,7 @@ def looks_like_a_model(word: str) -> bool:
     A text rarely is one word with a digit, a slash, or a dot or colon inside; "Hello", "Title:", "Wait..."
     and "2+2=" are texts, and so is whatever has a space.
     """
-    if _ADDRESS.match(word):
+    if _ADDRESS.match(word) or _WINDOWS_PATH.fullmatch(word):
         return True
     if not _NAME.fullmatch(word):
         return False
@@ -52,7 +54,7 @@ def looks_like_a_model(word: str) -> bool:
 
 def missing(name: str) -> str:
     """Why there is no model of this name, and what to do: for a path that does not exist."""
-    if name == "-":
+    if name == STANDARD_INPUT:
         return "a model cannot be read from standard input"
     if _ADDRESS.match(name):
         return advice(name)

@@ -163,6 +163,21 @@ def converted(capsys: pytest.CaptureFixture[str], source: Path) -> str:
     return line
 
 
+def test_links_to_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dangling, loop = tmp_path / "d.gguf", tmp_path / "l.gguf"
+    dangling.symlink_to(tmp_path / "nowhere")
+    loop.symlink_to(loop)
+    for command, path, said in (
+        ("inspect", dangling, f"d.gguf: it is a link to {tmp_path / 'nowhere'}, which does not exist"),
+        ("inspect", loop, "Too many levels of symbolic links"),
+        ("convert", loop, "l.gguf: it is a link to"),
+    ):
+        assert execute([command, str(path), *([str(tmp_path / "out")] if command == "convert" else [])]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert "internal error" not in line
+
+
 def test_convert_takes_no_gguf_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = folder / "model.gguf"
     shutil.copy(BUILT_IN, path)

@@ -225,7 +225,7 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "x", "--min-p", "nan"], "min_p: found nan"),
         (["run", "x", "--repeat-penalty", "0"], "repeat_penalty: found 0.0, expected a number above 0"),
         (["run", "x", "-n", "9" * 30], "max_tokens: found 9999"),
-        (["run", "x", "-n", "-2"], "max_tokens: found -2, expected 0 (none), -1 (no limit) or"),
+        (["run", "x", "-n", "-2"], "max_tokens: found -2, expected 0 or more, or -1"),
         (["run", "x", "-c", "9" * 30], "context: found 9999"),
         (["run", "x", "-t", "1000000"], "threads: found 1000000, expected an integer from 1 to 1024"),
         (["run", "x", "--weights", "somewhere"], "weights: found 'somewhere'"),
@@ -236,6 +236,10 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "-p", "\u00e9\udcff"], "the prompt: found byte 0xff at offset 2, expected UTF-8"),
         (["run", "x", "--stop", "a\udc80"], "--stop: found byte 0x80 at offset 1, expected UTF-8"),
         (["run", "x", "--system", "\udcff"], "--system: found byte 0xff at offset 0, expected UTF-8"),
+        (["run", "x", "--dry-breaker", "\udcff"], "--dry-breaker: found byte 0xff at offset 0"),
+        (["run", "x", "--kv", "\udcff"], "--kv: found byte 0xff at offset 0, expected UTF-8"),
+        (["split", "x", "y", "--max-size", "\udcff"], "--max-size: found byte 0xff"),
+        (["caf\udce9"], "No such command 'caf\\xe9'"),
         (["run", "-m", "a\udcff.gguf", "x"], "a\\xff.gguf: no such file"),
         (["tokenize", "-p", "x\udcff"], "the text: found byte 0xff at offset 1, expected UTF-8"),
         (["sing"], "No such command 'sing'"),
@@ -330,8 +334,17 @@ def test_a_full_disk_is_an_error() -> None:
     with open("/dev/full", "w") as full:
         result = run("run", PROMPT, "-n", "5", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 2
-    assert "No space left" in result.stderr
+    assert "standard output: No space left" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_notes_that_nobody_can_read_do_not_end_the_work(expected: clarion.Completion) -> None:
+    with open("/dev/full", "w") as full:
+        heard = {"capture_output": False, "stdout": subprocess.PIPE, "stderr": full}
+        result = run("run", PROMPT, "-n", "20", "--greedy", "--stats", "--mlock", **heard)
+        assert (result.returncode, result.stdout) == (0, expected.text + "\n")
+        result = run("sing", **heard)
+        assert (result.returncode, result.stdout) == (2, "")
 
 
 def test_closed_streams() -> None:

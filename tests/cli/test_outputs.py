@@ -17,6 +17,8 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
     "imatrix": lambda folder, out: ["imatrix", str(BUILT_IN), f"{folder}/text.txt", "-o", out],
     "convert": lambda folder, out: ["convert", "owner/name", out],
     "convert parts": lambda folder, out: ["convert", "owner/name", out, "--split-max-size", "2G"],
+    "quantize": lambda folder, out: ["quantize", str(BUILT_IN), out, "Q4_0", "--allow-requantize"],
+    "budget": lambda folder, out: ["quantize", str(BUILT_IN), out, "--budget", "5MB", "--allow-requantize"],
     "split": lambda folder, out: ["split", str(BUILT_IN), out],
     "merge": lambda folder, out: ["merge", str(BUILT_IN), out],
 }

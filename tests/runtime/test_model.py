@@ -247,6 +247,13 @@ def test_bad_arguments() -> None:
         clarion.load(activations="rough")
     with pytest.raises(ParameterError, match="kv"):
         clarion.load(kv="f8")
+    with pytest.raises(ParameterError, match="kv is 5"):
+        clarion.load(kv=5)  # type: ignore[arg-type]
+    for path in (5, [], ""):
+        with pytest.raises(ParameterError, match=r"path: found .*, expected the name of a file"):
+            clarion.load(path)  # type: ignore[arg-type]
+    with pytest.raises(FileError, match="nowhere: no such file"):
+        clarion.load(b"nowhere")  # type: ignore[arg-type]
     with pytest.raises(DeviceError, match="unknown"):
         clarion.load(isa="z80")
     with pytest.raises(FileError):

@@ -67,6 +67,8 @@ def test_numpy_numbers_and_single_stops_are_welcome() -> None:
         ("seed", 2**64, "integer from 0"),
         ("stop", "", "not empty"),
         ("stop", [b"x"], "integer from 0"),
+        ("stop", b"x", "strings and token ids"),
+        ("stop", {"x": 1}, "strings and token ids"),
         ("stop", 1.5, "strings and token ids"),
         ("logprobs", 1001, "integer from 0 to 1000"),
         ("logit_bias", [1], "mapping"),

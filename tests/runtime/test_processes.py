@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 import clarion
 from clarion.errors import ClosedError, PicklingError
+from clarion.exiting import Loading
 
 PROMPT = "Once upon a time"
 
@@ -45,6 +47,14 @@ def test_a_model_says_what_to_do_instead_of_being_pickled(
     for stream in (model.stream(PROMPT, max_tokens=2), model.astream(PROMPT, max_tokens=2)):
         with pytest.raises(PicklingError, match="a stream stays in its process"):
             way(stream)
+
+
+def test_a_tokenizer_is_shared_or_made_again(model: clarion.Model) -> None:
+    tokenizer = model.tokenizer
+    assert copy.copy(tokenizer) is copy.deepcopy(tokenizer) is tokenizer
+    with pytest.raises(PicklingError, match=r"Tokenizer\.from_gguf"):
+        pickle.dumps(tokenizer)
+    assert repr(tokenizer) == "<Tokenizer: 4096 tokens>"
 
 
 def test_a_model_cannot_be_sent_to_another_process(model: clarion.Model) -> None:
@@ -125,6 +135,7 @@ def test_a_template_is_rendered_in_a_forked_process_too() -> None:
 
 
 WORKS = {
+    "load": "clarion.load(context=64, threads=1, weights='moving')",
     "generate": "model.generate(prompt, max_tokens=n, ignore_eos=True)",
     "several": "model.generate([prompt] * 3, max_tokens=n, ignore_eos=True)",
     "stream": "list(model.stream(prompt, max_tokens=n, ignore_eos=True))",
@@ -175,6 +186,42 @@ def test_after_the_exit_has_begun_a_model_is_closed() -> None:
         model = clarion.load(context=64, threads=1)
     """
     assert run(program) == (0, "the model is closed\n", "")
+
+
+def test_the_exit_ends_the_threads_of_a_model_that_is_open() -> None:
+    program = """
+        import atexit
+        def late():
+            print(model._mover._stopped.is_set())
+            print(model._mover._thread.is_alive(), model._engine._thread.is_alive())
+        atexit.register(late)
+        import clarion
+        model = clarion.load(context=64, threads=1, weights="moving")
+    """
+    assert run(program) == (0, "True\nFalse False\n", "")
+
+
+def test_who_loads_is_waited_for_and_after_the_exit_nobody_does() -> None:
+    inside, leave, left = threading.Event(), threading.Event(), list[str]()
+    loading = Loading()
+
+    def load() -> None:
+        with loading:
+            inside.set()
+            leave.wait()
+            left.append("load")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    inside.wait()
+    threading.Timer(0.05, leave.set).start()
+    with loading:  # the one that ends does not wait for itself
+        loading.end()
+    assert left == ["load"]
+    thread.join()
+    with pytest.raises(ClosedError, match="exits"), loading:
+        left.append("late")
+    assert left == ["load"]
 
 
 def run(program: str) -> tuple[int, str, str]:

@@ -14,9 +14,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from clarion.cli.prompt import check_utf8
+from clarion.cli.sections import FILE
+
 if TYPE_CHECKING:
     from clarion.cli.foreign import Flag
 
+_NUMBERED = re.compile(r"(-[A-Za-z]+)([+-]?[0-9][0-9.,]*)")  # -ngl99
 _ATTACHED = re.compile(r"(-[A-Za-z])([+-]?[0-9][0-9.,]*)")  # -n20
 
 
@@ -43,6 +47,12 @@ def translate(
             translated.append(word)
             continue
         name, given = _split(word)
+        if given is None and name not in own and (glued := _NUMBERED.fullmatch(word)):  # -ngl99
+            from clarion.cli.foreign import flags
+
+            flag = flags(command.name or "").get(glued[1])
+            if glued[1] in own or (flag is not None and flag.n_values == 1):
+                name, given = glued[1], glued[2]
         if (option := own.get(name)) is None:
             theirs, note = _foreign(word, name, given, left, own, context)
             translated += theirs
@@ -53,6 +63,14 @@ def translate(
             translated.append(name)
         else:
             values = [given] if given is not None else _take(name, option.nargs, left, context)
+            # Names of files need not be UTF-8; of the prompt, which may stand elsewhere, the command says so.
+            if (
+                option.name != "prompt"
+                and option.type is not FILE
+                and not re.search("FILE|MODEL", option.metavar or "")
+            ):
+                for value in values:
+                    check_utf8(name, value)
             translated += [name, *values]
     return translated, notes
 
@@ -75,6 +93,11 @@ def _foreign(
     values = _values(name, flag, given, left, context)
     if given is None and any(value in own or value in known for value in values):
         raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", context)
+    if flag.numbers is not None and not all(_is_number(v) or v in flag.numbers.split() for v in values):
+        others = "".join(f" or {word!r}" for word in flag.numbers.split())
+        raise click.BadOptionUsage(
+            name, f"Option {name!r} requires a number{others}, found {values[0]!r}.", context
+        )
     off = flag.is_off(values)
     if flag.refusal and not off:
         raise click.UsageError(f"{name}: {flag.refusal}", context)
@@ -103,6 +126,10 @@ def _values(name: str, flag: Flag, given: str | None, left: deque[str], context:
     return _take(name, flag.n_values, left, context)
 
 
+def _is_number(value: str) -> bool:
+    return re.fullmatch(r"[+-]?[0-9.]+([,/][0-9.]+)*", value) is not None
+
+
 def _take(name: str, n: int, left: deque[str], context: click.Context) -> list[str]:
     if len(left) < n:
         raise click.BadOptionUsage(name, f"Option {name!r} requires an argument.", context)
@@ -120,6 +147,6 @@ def _unknown(
 
     if " " in word:
         return f"{word[:40]!r} is no option: a text that begins with a dash stands after -p, or after --"
-    meant = nearest(name, [*own, "--version", *(other for other, flag in known.items() if flag.own)])
+    meant = nearest(name, [*own, "--version", *known])
     hint = f"; did you mean {meant}?" if meant else ";"
     return f"No such option: {word}{hint} {context.command_path} --help lists them"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -27,6 +27,7 @@ class Flag(NamedTuple):
     note: str = ""
     refusal: str = ""
     off: tuple[str, ...] = ()
+    numbers: str | None = None  # its values are numbers, or one of these words
 
     def is_off(self, values: Sequence[str]) -> bool:
         """Whether these values ask for nothing."""
@@ -43,14 +44,14 @@ class Flag(NamedTuple):
         return [word.format(*values) if "{" in word else word for word in self.own]
 
 
-def _flag(names: str, n_values: int = 0, choices: str = "", own: object = "", **more: str) -> Flag:
+def _flag(names: str, n_values: int = 0, choices: str = "", own: object = "", **more: Any) -> Flag:
     if isinstance(own, dict):
         words: tuple[str, ...] | dict[str, tuple[str, ...]] = {
             value: tuple(text.split()) for value, text in own.items()
         }
     else:
         words = tuple(str(own).split())
-    off = tuple(more.pop("off", "").split())
+    off = tuple(str(more.pop("off", "")).split())
     return Flag(tuple(names.split()), n_values, tuple(choices.split()), words, off=off, **more)
 
 
@@ -85,7 +86,12 @@ _HUBS = (
 _MODEL = (
     _flag("--ctx-size", 1, own="--context {}"),
     _flag("--batch-size -ub --ubatch-size", 1, own="--batch {}"),
-    _flag("-tb --threads-batch", 1, note="-t is the number of threads of prompt and generation alike"),
+    _flag(
+        "-tb --threads-batch",
+        1,
+        note="-t is the number of threads of prompt and generation alike",
+        numbers="",
+    ),
     _flag("-fa --flash-attn", choices=_ON_OFF),  # attention never stores its scores
     _flag("--mmap", own="--weights mapped"),
     _flag("--no-mmap", own="--weights copied"),
@@ -97,17 +103,17 @@ _MODEL = (
     ),
     _flag("-dio --direct-io -ndio --no-direct-io", note="files are mapped; --weights copied reads them once"),
     _flag("--repack -nr --no-repack", note="--weights says whether copies are made: copied, or mapped"),
-    _flag("-ngl --gpu-layers --n-gpu-layers", 1, note=_ONE_PROCESSOR, off="0"),
+    _flag("-ngl --gpu-layers --n-gpu-layers", 1, note=_ONE_PROCESSOR, off="0", numbers="auto all"),
     _flag("-dev --device", 1, note=_ONE_PROCESSOR, off="none cpu"),
     _flag("-sm --split-mode", 1, note=_ONE_PROCESSOR, off="none"),
-    _flag("-ts --tensor-split -mg --main-gpu", 1, note=_ONE_PROCESSOR),
+    _flag("-ts --tensor-split -mg --main-gpu", 1, note=_ONE_PROCESSOR, numbers=""),
     _flag("-ot --override-tensor", 1, note=_ONE_PROCESSOR),
     _flag("-cmoe --cpu-moe"),
-    _flag("-ncmoe --n-cpu-moe", 1),
+    _flag("-ncmoe --n-cpu-moe", 1, numbers=""),
     _flag("-kvo --kv-offload --op-offload", note=_ONE_PROCESSOR),
     _flag("-nkvo --no-kv-offload --no-op-offload --no-host"),
     _flag("-fit --fit", choices=_ON_OFF, note=_ONE_PROCESSOR, off="off 0 false"),
-    _flag("-fitt --fit-target -fitc --fit-ctx", 1, note=_ONE_PROCESSOR),
+    _flag("-fitt --fit-target -fitc --fit-ctx", 1, note=_ONE_PROCESSOR, numbers=""),
     _flag("--list-devices", refusal="clarion doctor says what was found on this machine"),
     _flag("--rpc", 1, refusal="several machines are not implemented yet"),
     _flag(
@@ -115,15 +121,15 @@ _MODEL = (
         1,
         note="threads and weights are spread over NUMA nodes without it; clarion doctor shows how",
     ),
-    _flag("--prio --prio-batch", 1, note="priorities are given with the system's nice", off="0"),
-    _flag("--poll --poll-batch", 1, note="threads wait as they always do"),
+    _flag("--prio --prio-batch", 1, note="priorities are given with the system's nice", off="0", numbers=""),
+    _flag("--poll --poll-batch", 1, note="threads wait as they always do", numbers=""),
     _flag("-C --cpu-mask -Cr --cpu-range -Cb --cpu-mask-batch -Crb --cpu-range-batch", 1, refusal=_TASKSET),
     _flag("--cpu-strict --cpu-strict-batch", 1, refusal=_TASKSET, off="0"),
     *_HUBS,
     _flag("-cl --cache-list", refusal="there is no store of models: a model is a file, named by its path"),
     _flag("--offline"),
     _flag("--swa-full"),
-    _flag("-dt --defrag-thold", 1),
+    _flag("-dt --defrag-thold", 1, numbers=""),
     _flag("--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale", 1, refusal=_FILE_DECIDES),
     _flag(
         "--yarn-orig-ctx --yarn-ext-factor --yarn-attn-factor --yarn-beta-slow --yarn-beta-fast",
@@ -202,8 +208,8 @@ _RUN = (
     _flag("--no-perf --no-show-timings"),
     _flag("--no-context-shift"),
     _flag("--context-shift", note=_NO_SHIFT),
-    _flag("--keep", 1, note=_NO_SHIFT, off="0"),
-    _flag("-np --parallel", 1, note="run writes one text", off="1"),
+    _flag("--keep", 1, note=_NO_SHIFT, off="0", numbers=""),
+    _flag("-np --parallel", 1, note="run writes one text", off="1", numbers=""),
     _flag("-cb --cont-batching -nocb --no-cont-batching"),
     _flag("--in-prefix --in-suffix", 1, refusal="use --chat-template, or write the whole text and use --raw"),
     _flag("--in-prefix-bos", refusal="use --chat-template, or write the whole text and use --raw"),
@@ -256,7 +262,7 @@ _BENCH = (
     _flag("-mmp --mmap", 1, note="the weights lie where they are by default"),
     _flag("-embd --embeddings", 1, refusal="embeddings are not implemented yet", off="0"),
     _flag("-nkvo --no-kv-offload -nopo --no-op-offload --no-host", 1),
-    _flag("--delay", 1, note="rounds follow one another at once", off="0"),
+    _flag("--delay", 1, note="rounds follow one another at once", off="0", numbers=""),
     _flag("-v --verbose --progress"),
 )
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -71,8 +73,10 @@ class _Commands(click.Group):
         from clarion.cli.arguments import translate
 
         words, notes = translate(command, click.Context(command, context, name), words)
+        from clarion.cli.options import warn
+
         for note in notes:
-            click.echo(f"clarion: {note}", err=True)
+            warn(note)
         return name, command, words
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
@@ -134,15 +138,19 @@ def execute(arguments: Sequence[str]) -> int:
             return INTERRUPTED
         if "--debug" in arguments:
             traceback.print_exc()
-        print(f"clarion: {_line(error)}", file=sys.stderr)
+        with suppress(OSError):  # the exit code says it too
+            print(f"clarion: {_line(error)}", file=sys.stderr)
         _drop_output()
         return BAD_INPUT
 
 
 def _is_interrupt(error: BaseException) -> bool:
     """Whether Ctrl-C became another error on its way, as it does where Python makes a class."""
-    cause = error.__cause__
-    return isinstance(cause, KeyboardInterrupt) or (cause is not None and _is_interrupt(cause))
+    seen: list[BaseException] = []  # a cause may be its own
+    while error.__cause__ is not None and error not in seen:
+        seen.append(error)
+        error = error.__cause__
+    return isinstance(error, KeyboardInterrupt)
 
 
 def _invoke(arguments: Sequence[str]) -> int:
@@ -170,14 +178,16 @@ def _line(error: Exception) -> str:
         if isinstance(error, click.MissingParameter | click.exceptions.BadOptionUsage) and error.ctx:
             text += f" {error.ctx.command_path} --help says more"
     elif isinstance(error, OSError) and error.strerror:
-        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        # Files that we write are named in errors of our own.
+        text = f"{'standard output' if error.filename is None else error.filename}: {error.strerror}"
     elif isinstance(error, ClarionError | OSError):
         text = str(error)
     else:
         text = f"internal error: {type(error).__name__}: {error} (--debug shows where)"
     # A byte of a file's name that is no UTF-8 is a character from U+DC80 on.
     shown = {c: f"\\x{ord(c) - (0xDC00 if 0xDC80 <= ord(c) <= 0xDCFF else 0):02x}" for c in set(text)}
-    return "".join(c if c.isprintable() else shown[c] for c in " ".join(text.split()))
+    text = "".join(c if c.isprintable() else shown[c] for c in " ".join(text.split()))
+    return re.sub(r"(?<!\\)\\udc([89a-f][0-9a-f])", r"\\x\1", text)  # as repr shows them
 
 
 def _drop_output() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -35,7 +36,13 @@ def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
 
 def warn(text: str) -> None:
     """One line on standard error."""
-    click.echo(f"clarion: {text}", err=True)
+    say(f"clarion: {text}")
+
+
+def say(line: str) -> None:
+    """The same, as it is. Where nobody can be told, what was asked for is done all the same."""
+    with suppress(OSError):
+        click.echo(line, err=True)
 
 
 def cache(function: F) -> F:

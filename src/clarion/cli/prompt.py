@@ -37,6 +37,8 @@ def model_and_prompt(
     given = [other for other in others if other is not None]
     if model is None and words and (len(words) == 2 or given or _names_a_model(words[0])):
         model = words.pop(0)
+    if model is not None and given and words and _names_a_model(words[0]):
+        raise click.UsageError(f"the model is given more than once: {model} and {words[0]}")
     if len(words) + len(given) > 1:
         raise click.UsageError(
             "the prompt is given more than once; one of several words stands in quotes, as in "

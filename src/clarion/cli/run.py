@@ -118,12 +118,7 @@ def run(
     path, word = model_and_prompt(words, model_path, prompt, file, ids_file)
     check_names(words, path, word, prompt, file, ids_file)
     typed = prompt if word is None else word
-    for source, text in (
-        ("the prompt", typed),
-        ("--system", system),
-        *(("--stop", s) for s in given_sampling["stop"]),
-    ):
-        check_utf8(source, text or "")
+    check_utf8("the prompt", typed or "")
     if escape:
         typed, system = (text and unescape(text) for text in (typed, system))
         given_sampling["stop"] = tuple(map(unescape, given_sampling["stop"]))
@@ -137,6 +132,8 @@ def run(
     given = read_ids(ids_file) if ids_file is not None else read_text(typed, file)
     if not given:
         raise ParameterError(f"{_source(typed, file, ids_file)}: the prompt is empty")
+    if isinstance(given, str) and not given.strip():
+        options.warn(f"{_source(typed, file, ids_file)}: the prompt is only white space")
     with load(
         path,
         threads=threads,
@@ -148,12 +145,12 @@ def run(
         weights=weights,
     ) as model:
         options.check_context(context, model.plan.hyperparameters.context_length)
-        ids, chat = (given, False) if isinstance(given, list) else wishes.tokens(model, given)
-        completion, interrupted = _follow(model, ids, chosen, quiet=as_json)
+        ids, chat = (given, None) if isinstance(given, list) else wishes.tokens(model, given)
+        completion, interrupted = _follow(model, ids, chosen, chat, quiet=as_json)
     if as_json:
-        print(json.dumps(statistics.report(model, completion, chat)))
+        print(json.dumps(statistics.report(model, completion, chat is not None)))
     elif stats or sys.stderr.isatty():
-        print(statistics.line(model, completion), file=sys.stderr)
+        options.say(statistics.line(model, completion))
     return INTERRUPTED if interrupted else 0
 
 
@@ -165,8 +162,12 @@ def _source(typed: str | None, file: str | None, ids_file: str | None) -> str:
     return source if typed is None else "the command line"
 
 
-def _follow(model: Model, ids: list[int], chosen: Options, *, quiet: bool) -> tuple[Completion, bool]:
+def _follow(
+    model: Model, ids: list[int], chosen: Options, note: str | None, *, quiet: bool
+) -> tuple[Completion, bool]:
     """Prints the text as it comes. Returns the completion, and whether Ctrl-C ended it.
+
+    The note comes first, if nothing is wrong with the prompt.
 
     A prompt of several steps shows how far it is, until the first piece. With `max_tokens` 0 it is computed,
     and the one token that comes of it is dropped.
@@ -180,6 +181,8 @@ def _follow(model: Model, ids: list[int], chosen: Options, *, quiet: bool) -> tu
         with model.stream(
             ids, progress=progress, **(chosen | {"max_tokens": 1} if only_prompt else chosen)
         ) as stream:
+            if note is not None:
+                options.warn(note)
             try:
                 for piece in stream:
                     shown.close()

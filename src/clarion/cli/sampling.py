@@ -88,11 +88,14 @@ sampling = together(
 
 
 def chosen(given: dict[str, Any]) -> Options:
-    """The options that were given. As elsewhere, -n -1 and --seed -1 mean the same as leaving them out."""
-    if (most := given.get("max_tokens")) is not None and most < -1:
-        raise ParameterError(
-            f"max_tokens: found {most}, expected 0 (none), -1 (no limit) or a number of tokens (-n)"
-        )
+    """The options that were given. As elsewhere, -n -1 and --seed -1 mean the same as leaving them out; with
+    -n 0 the prompt alone is computed.
+
+    Raises:
+        ParameterError: an option is of the wrong kind or out of range.
+    """
+    from clarion.runtime.sampling import Parameters
+
     unset: dict[str, tuple[object, ...]] = {"max_tokens": (None, -1), "seed": (None, -1)}
     options: Any = {
         name: value
@@ -103,6 +106,10 @@ def chosen(given: dict[str, Any]) -> Options:
         options["logit_bias"] = dict(map(_bias, options["logit_bias"]))
     if options.get("dry_breakers") == ("none",):
         options["dry_breakers"] = ()
+    n = options.get("max_tokens", 1)
+    if n < 0:
+        raise ParameterError(f"max_tokens: found {n}, expected 0 or more, or -1 for no limit")
+    Parameters.parse(options | {"max_tokens": n or 1})
     return options  # type: ignore[no-any-return]
 
 

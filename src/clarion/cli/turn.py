@@ -50,8 +50,8 @@ class Wishes:
             raise click.UsageError(f"{wanted} is for a turn of chat, which {other} is not")
         _variables(self.variables)
 
-    def tokens(self, model: Model, text: str) -> tuple[list[int], bool]:
-        """The ids of a text, and whether they are a turn of chat, which one line says."""
+    def tokens(self, model: Model, text: str) -> tuple[list[int], str | None]:
+        """The ids of a text and, where they are a turn of chat, the line that says so."""
         if self.raw or (model.tokenizer.chat_template is None and self.template is None):
             for name, value in (("--system", self.system), ("--chat-template-kwargs", self.variables)):
                 if value is not None:
@@ -61,7 +61,7 @@ class Wishes:
                     )
             if not self.parse_special:
                 warn_of_names(model.tokenizer, text)
-            return model.tokenize(text, parse_special=self.parse_special), False
+            return model.tokenize(text, parse_special=self.parse_special), None
         if not self.parse_special and (names := _listed(model.tokenizer, text)):
             warn(
                 f"the prompt holds {names}, read as control tokens in a turn of chat; "
@@ -73,8 +73,7 @@ class Wishes:
         template = None if self.template is None else find_template(self.template)
         ids = model.tokenize_chat(messages, template=template, **_variables(self.variables))
         whose = "the model's" if self.template is None else "the given"
-        warn(f"answering one turn of chat, in {whose} chat template; --raw continues the text instead")
-        return ids, True
+        return ids, f"answering one turn of chat, in {whose} chat template; --raw continues the text instead"
 
 
 def find_template(wanted: str) -> str:

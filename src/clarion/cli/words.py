@@ -65,7 +65,7 @@ def command_line(words: Sequence[str], commands: Collection[str], options: Colle
 
 
 def _help(words: Sequence[str], commands: Collection[str]) -> list[str]:
-    if not words:
+    if not words or words[0] in ("help", "version", "--help", "-h", "--version"):
         return ["--help"]
     if words[0] in commands:
         return [words[0], "--help"]
@@ -85,6 +85,10 @@ def _unknown(word: str, commands: Collection[str]) -> str:
         hint = ELSEWHERE[word.lower()]
     elif (meant := nearest(word, [*commands, "help", "version"])) is not None and word:
         hint = f"did you mean {meant}?"
+    elif os.path.isdir(word):
+        from clarion.gguf.kinds import instead
+
+        hint = instead(word, "a model") or "this is a folder, not a model"
     elif looks_like_a_model(word):
         hint = f"as a model: {missing(word)}"
     elif word.strip():

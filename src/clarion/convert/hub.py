@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,10 @@ class Repository:
         """
         match = _NAME.fullmatch(text)
         if match is None:
+            if text == "-":
+                raise FileError(f"{text}: a checkpoint cannot be read from standard input")
+            if os.path.islink(text):
+                raise FileError(f"{text}: it is a link to {os.readlink(text)}, which cannot be followed")
             raise FileError(
                 f"{text}: no such folder; expected one, or a repository as owner/name or owner/name@revision"
             )

@@ -57,7 +57,7 @@ def convert(
     if type is not None:
         _check_type(type)
     folder = Path(source)
-    name = folder.resolve().name
+    name = os.path.basename(os.path.realpath(folder))
     if folder.exists() and not folder.is_dir():
         raise no_checkpoint(folder)
     if not folder.is_dir():

@@ -95,8 +95,13 @@ def sentence(kind: Kind, wanted: str) -> str:
 
 def missing(path: Path) -> FileError:
     """The error for a model that is not there."""
-    from clarion.names import advice
+    from clarion.names import STANDARD_INPUT, advice
+    from clarion.names import missing as why
 
+    if os.fspath(path) == STANDARD_INPUT:
+        return FileError(f"{path}: {why(STANDARD_INPUT)}")
+    if os.path.islink(path):
+        return FileError(f"{path}: it is a link to {os.path.realpath(path)}, which does not exist")
     what = f"; {advice(os.fspath(path))}" if advice(os.fspath(path)) else meant(path)
     return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{what}")
 

@@ -107,7 +107,8 @@ def read_part(path: Path, wanted: str = "a model") -> Part:
     except (FormatError, UnsupportedError) as error:
         if mapping.damaged:
             raise FileError(f"{path}: changed while it was read") from None
-        raise _explained(cursor, error, wanted) from error
+        explained = _explained(cursor, error, wanted)
+        raise explained from (None if explained is error else error)
     part.check()
     # Room for all of a file can be made before it is downloaded: then only this tells.
     if os.path.exists(f"{path}.aria2"):

@@ -31,7 +31,7 @@ class CacheFormats:
         Raises:
             ParameterError: an unknown format, or not one or two of them.
         """
-        names = kv.split(":") if isinstance(kv, str) else list(kv)
+        names = kv.split(":") if isinstance(kv, str) else list(kv) if isinstance(kv, Sequence) else []
         if not 1 <= len(names) <= 2 or any(name not in FORMATS for name in names):
             raise ParameterError(f"kv is {kv!r}, expected one of {', '.join(FORMATS)}, or two as KEYS:VALUES")
         return cls(cast(CacheFormat, names[0]), cast(CacheFormat, names[-1]))

@@ -130,8 +130,12 @@ class Engine:
                 self._closing = True
                 self._program.cancel()
                 self._wake.notify()
-        if threading.current_thread() is not self._thread:
+        if not self.is_here():
             self._thread.join()
+
+    def is_here(self) -> bool:
+        """Whether the engine's thread asks."""
+        return threading.current_thread() is self._thread
 
     def exit(self) -> None:
         """`close`, when the interpreter exits. Who still waits is a daemon thread, which ends with the

@@ -247,7 +247,7 @@ def number(name: str, value: object, low: float, high: float) -> float:
 def _stops(value: Any) -> tuple[str | int, ...]:
     if isinstance(value, (str, numbers.Integral)):
         value = (value,)
-    elif not isinstance(value, Iterable):
+    elif not isinstance(value, Iterable) or isinstance(value, bytes | bytearray | Mapping):
         raise ParameterError(f"stop: found {value!r}, expected strings and token ids")
     stops: list[str | int] = []
     for stop in value:

@@ -6,9 +6,9 @@ import codecs
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from clarion.errors import ParameterError, TokenizerError
+from clarion.errors import ParameterError, PicklingError, TokenizerError
 from clarion.tokenizer.encoder import Encoder
 from clarion.tokenizer.pieces import Pieces
 from clarion.tokenizer.settings import Fields, Settings
@@ -58,6 +58,21 @@ class Tokenizer:
             UnsupportedError: the kind of tokenizer, or its pre-tokenizer, is unknown.
         """
         return cls(Settings.read(Fields(metadata)))
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer: {self.vocab_size} tokens>"
+
+    def __copy__(self) -> Tokenizer:
+        return self
+
+    def __deepcopy__(self, _: object) -> Tokenizer:
+        """Nothing in it changes."""
+        return self
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise PicklingError(
+            "a tokenizer cannot be pickled: pass on the path of its file, and use Tokenizer.from_gguf there"
+        )
 
     def encode(self, text: str, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of a text.

@@ -1,0 +1,47 @@
+"""What a loaded model holds, and its end: by `close`, by the collector, or when the interpreter exits."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from contextlib import ExitStack
+
+from clarion.exiting import loading
+from clarion.runtime.engine import Engine
+
+
+class Resources:
+    """The threads and the memory of a model. They are known until they are closed, also when nobody knows
+    the model any more: at the interpreter's exit, finalizers are not called."""
+
+    def __init__(self, engine: Engine, others: ExitStack) -> None:
+        self._engine = engine
+        self._others = others
+        self._lock = threading.RLock()
+        _open.add(self)
+
+    def close(self) -> None:
+        """Once; whoever comes second waits. The engine's thread, which the first waits for, does not."""
+        if not self._lock.acquire(blocking=not self._engine.is_here()):
+            return
+        try:
+            self._engine.close()
+            self._others.close()
+            _open.discard(self)
+        finally:
+            self._lock.release()
+
+    def exit(self) -> None:
+        self._engine.exit()
+        self.close()
+
+
+_open: set[Resources] = set()
+
+
+@atexit.register
+def _exit() -> None:
+    """Daemon threads may still use models, or load them, while the interpreter exits."""
+    loading.end()
+    for resources in list(_open):
+        resources.exit()
