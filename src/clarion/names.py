@@ -5,10 +5,15 @@ Nothing is looked up: a name is told by its letters, and by what lies in the fol
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
+from clarion.errors import FileError
+
+# Of files that a download has not finished.
+UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".incomplete", ".tmp", ".!ut")
 # Of files that hold models or what belongs to them.
 _ENDINGS = (".gguf", ".ggml", ".bin", ".safetensors", ".pt", ".pth", ".onnx", ".tflite", ".json", ".txt")
 STANDARD_INPUT = "-"
@@ -58,9 +63,17 @@ def missing(name: str) -> str:
         return "a model cannot be read from standard input"
     if _ADDRESS.match(name):
         return advice(name)
-    from clarion.gguf.kinds import meant
+    return f"no such file; {advice(name)}" if advice(name) else f"no such file{_meant(Path(name))}"
 
-    return f"no such file; {advice(name)}" if advice(name) else f"no such file{meant(Path(name))}"
+
+def not_there(path: Path) -> FileError:
+    """The error for a model that is not there."""
+    if os.fspath(path) == STANDARD_INPUT:
+        return FileError(f"{path}: {missing(STANDARD_INPUT)}")
+    if os.path.islink(path):
+        return FileError(f"{path}: it is a link to {os.path.realpath(path)}, which does not exist")
+    what = f"; {advice(os.fspath(path))}" if advice(os.fspath(path)) else _meant(path)
+    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{what}")
 
 
 def advice(name: str) -> str:
@@ -98,3 +111,27 @@ def _means_a_file(name: str) -> bool:
     """Whether a name can only be that of a file: by its ending, or since its folder is there."""
     folder = os.path.dirname(name)
     return name.lower().endswith(_ENDINGS) or (folder != "" and os.path.isdir(folder))
+
+
+def _meant(path: Path) -> str:
+    """What may be meant by the name of a file that is not there."""
+    text = os.fspath(path)
+    for suffix in (*UNFINISHED, ".aria2"):
+        if os.path.exists(text + suffix):
+            return f": there is {text + suffix}, an unfinished download"
+    try:
+        names = [name for name in os.listdir(path.parent) if name.lower().endswith(".gguf")]
+    except (OSError, ValueError):
+        return ""
+    if not names:
+        return ""
+    stem = path.name.removesuffix(".gguf")
+    parts = sorted(name for name in names if re.fullmatch(re.escape(stem) + r"-00001-of-\d{5}\.gguf", name))
+    if parts:
+        return f": it is in parts, of which any opens all: {os.fspath(path.with_name(parts[0]))}"
+    from difflib import get_close_matches
+
+    # Without the ending, which makes all short names alike.
+    stems = {name[: -len(".gguf")]: name for name in names}
+    near = get_close_matches(stem, stems, 1, 0.75)
+    return f": is it {os.fspath(path.with_name(stems[near[0]]))}?" if near else ""

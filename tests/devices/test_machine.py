@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.devices import choices, choose, isa, processor_family
+from clarion.devices import choices, choose, isa, measure, native, processor_family
 from clarion.devices.memory import memory
 from clarion.devices.threads import cpu_quota, default_threads, most_threads
 from clarion.errors import DeviceError
@@ -84,3 +84,14 @@ def test_modules_of_other_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processor_family() == "IBM Z"
     monkeypatch.setattr("platform.machine", lambda: "alpha")
     assert processor_family() == "any"
+
+
+def test_the_measurement_runs_on_every_module(monkeypatch):
+    """As short as it can be: what it gives is no measurement, but it must be a rate."""
+    monkeypatch.setattr(measure, "_SECONDS", 0.0)
+    monkeypatch.setattr(measure, "_PROMPT", 2)
+    for choice in choices():
+        if choice.installed and not choice.missing_features:
+            products = measure._Products(native(choice.name))
+            products._weights = products._weights[:2]
+            assert all(rate > 0 for rate in products.rates(1))

@@ -6,7 +6,6 @@ is read without this.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shlex
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from clarion.errors import FileError, FormatError
 from clarion.gguf.texts import size_text
+from clarion.names import UNFINISHED
 
 _HEAD_BYTES = 65_536
 _TAIL_BYTES = 65_536  # where a zip archive, and so a llamafile, lists what is in it
@@ -24,7 +24,6 @@ AGAIN = "download it again"
 PAGE, POINTER = "an HTML page", "a Git LFS pointer"
 _QUANTIZE = "clarion quantize changes its formats"
 # What programs call a file while they download it.
-_UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".incomplete", ".tmp", ".!ut")
 # Of a file that was cut by bytes, which is not what GGUF's own parts are.
 _PIECE = re.compile(r"(.+\.gguf)[.-](?:part[._-]?\d+(?:of\d+)?|split[._-][a-z0-9]{1,3}|\d{3})", re.IGNORECASE)
 
@@ -91,19 +90,6 @@ def instead(path: str | os.PathLike[str], wanted: str, *, any_kind: bool = True)
 def sentence(kind: Kind, wanted: str) -> str:
     """This is such a thing, not what is wanted: and what to do."""
     return f"this is {kind.name}, not {wanted}" + (f": {kind.advice}" if kind.advice else "")
-
-
-def missing(path: Path) -> FileError:
-    """The error for a model that is not there."""
-    from clarion.names import STANDARD_INPUT, advice
-    from clarion.names import missing as why
-
-    if os.fspath(path) == STANDARD_INPUT:
-        return FileError(f"{path}: {why(STANDARD_INPUT)}")
-    if os.path.islink(path):
-        return FileError(f"{path}: it is a link to {os.path.realpath(path)}, which does not exist")
-    what = f"; {advice(os.fspath(path))}" if advice(os.fspath(path)) else meant(path)
-    return FileError(f"{path}: cannot be opened: {os.strerror(errno.ENOENT)}{what}")
 
 
 def incomplete(path: Path, what: str, detail: str) -> FormatError:
@@ -401,7 +387,7 @@ def no_checkpoint(path: Path) -> FileError:
 
 def _unfinished(path: Path) -> str | None:
     """What says that a file's download has not ended, if anything does."""
-    if path.suffix.lower() in _UNFINISHED:
+    if path.suffix.lower() in UNFINISHED:
         return f"its name ends in {path.suffix}, which downloads have until they end: let it finish"
     if (notes := control_file(path)) is not None:
         return f"its download is not finished, {notes.name} lies beside it: start aria2c again"
@@ -412,30 +398,6 @@ def _whole_of(path: Path) -> str | None:
     """The name of the file that this one is a piece of, by its own name."""
     match = _PIECE.fullmatch(path.name)
     return None if match is None else shlex.quote(match[1])
-
-
-def meant(path: Path) -> str:
-    """What may be meant by the name of a file that is not there."""
-    text = os.fspath(path)
-    for suffix in (*_UNFINISHED, ".aria2"):
-        if os.path.exists(text + suffix):
-            return f": there is {text + suffix}, an unfinished download"
-    try:
-        names = [name for name in os.listdir(path.parent) if name.lower().endswith(".gguf")]
-    except (OSError, ValueError):
-        return ""
-    if not names:
-        return ""
-    stem = path.name.removesuffix(".gguf")
-    parts = sorted(name for name in names if re.fullmatch(re.escape(stem) + r"-00001-of-\d{5}\.gguf", name))
-    if parts:
-        return f": it is in parts, of which any opens all: {os.fspath(path.with_name(parts[0]))}"
-    from difflib import get_close_matches
-
-    # Without the ending, which makes all short names alike.
-    stems = {name[: -len(".gguf")]: name for name in names}
-    near = get_close_matches(stem, stems, 1, 0.75)
-    return f": is it {os.fspath(path.with_name(stems[near[0]]))}?" if near else ""
 
 
 def _shell(path: Path) -> str:

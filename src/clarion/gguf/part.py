@@ -122,9 +122,9 @@ def _map(path: Path) -> Any:
     try:
         return files.Mapping(path)
     except FileNotFoundError:
-        from clarion.gguf.kinds import missing
+        from clarion.names import not_there
 
-        raise missing(path) from None
+        raise not_there(path) from None
     except OSError as error:
         raise FileError(f"{path}: cannot be opened: {os.strerror(error.errno or 0)}") from error
     except ValueError as error:
