@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 import click
 
+from clarion.cli.words import names_a_model
 from clarion.errors import FileError, ParameterError
 
 # More than any context takes and any text to measure with has. What is larger is a mistake, or never ends.
@@ -35,9 +36,9 @@ def model_and_prompt(
     """
     words = list(words)
     given = [other for other in others if other is not None]
-    if model is None and words and (len(words) == 2 or given or _names_a_model(words[0])):
+    if model is None and words and (len(words) == 2 or given or names_a_model(words[0])):
         model = words.pop(0)
-    if model is not None and given and words and _names_a_model(words[0]):
+    if model is not None and given and words and names_a_model(words[0]):
         raise click.UsageError(f"the model is given more than once: {model} and {words[0]}")
     if len(words) + len(given) > 1:
         raise click.UsageError(
@@ -147,10 +148,6 @@ def unescape(text: str) -> str:
         raise ParameterError(
             f"the escaped bytes of {text[:40]!r}: found 0x{data[error.start]:02x}, expected UTF-8"
         ) from None
-
-
-def _names_a_model(word: str) -> bool:
-    return word.lower().endswith(".gguf") or os.path.isfile(word)
 
 
 def _integers(data: bytes, source: str) -> list[int]:

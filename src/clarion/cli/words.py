@@ -58,7 +58,7 @@ def command_line(words: Sequence[str], commands: Collection[str], options: Colle
     if first in ("version", "-V") or words == ["-v"]:
         return ["--version"]
     if first.lower() not in ELSEWHERE and (
-        _names_a_model(first) or first.startswith("-") or re.search(r"\s", first.strip())
+        names_a_model(first) or first.startswith("-") or re.search(r"\s", first.strip())
     ):
         return ["run", *words]
     raise click.UsageError(_unknown(first, commands))
@@ -72,7 +72,8 @@ def _help(words: Sequence[str], commands: Collection[str]) -> list[str]:
     raise click.UsageError(_unknown(words[0], commands))
 
 
-def _names_a_model(word: str) -> bool:
+def names_a_model(word: str) -> bool:
+    """Whether a word is that of a model's file, there or not."""
     return word.lower().endswith(".gguf") or os.path.isfile(word)
 
 

@@ -127,6 +127,7 @@ class Operation:
             that reads the batch, or a state, takes it as `batch`.
         ints, flags, floats, arrays: the names of its parameters, by type; a flag is stored as the integer 0
             or 1.
+        takes_batch: whether the definition reads the batch.
         multiplies: the input that every matrix multiplies, and that may therefore be encoded; "" where there
             is none.
         adds: the optional input that is added to the only output last.
@@ -143,15 +144,11 @@ class Operation:
     flags: frozenset[str]
     floats: frozenset[str]
     arrays: frozenset[str]
+    takes_batch: bool
     multiplies: str
     adds: str
     state: Reads | Writes | None
     check: Callable[[Call], None] | None
-
-    @property
-    def takes_batch(self) -> bool:
-        """Whether the definition reads the batch."""
-        return "batch" in inspect.signature(self.definition).parameters
 
     @property
     def has_many(self) -> bool:
@@ -391,7 +388,8 @@ def operation(
 
     def make(definition: Callable[..., Any]) -> Operation:
         types: dict[str, set[str]] = {"int": set(), "bool": set(), "float": set(), "Floats": set()}
-        for parameter in inspect.signature(definition).parameters.values():
+        parameters = inspect.signature(definition).parameters
+        for parameter in parameters.values():
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.name != "batch":
                 types[parameter.annotation].add(parameter.name)
         return Operation(
@@ -404,6 +402,7 @@ def operation(
             flags=frozenset(types["bool"]),
             floats=frozenset(types["float"]),
             arrays=frozenset(types["Floats"]),
+            takes_batch="batch" in parameters,
             multiplies=multiplies,
             adds=adds,
             state=state,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from typing import Any, Protocol, Self
 
 from clarion.errors import PlanError
@@ -109,21 +108,21 @@ class Plan:
 
     def weight_bytes(self, op: Op) -> int:
         """Bytes of weights that an operation reads for one token alone."""
-        return sum(int(weight.n_bytes * share) for weight, share in self.weights_read(op))
+        return sum(weight.n_bytes // of * n for weight, n, of in self.weights_read(op))
 
-    def weights_read(self, op: Op) -> Iterator[tuple[Weight, Fraction]]:
-        """The weights that an operation reads for one token alone, and how much of each."""
+    def weights_read(self, op: Op) -> Iterator[tuple[Weight, int, int]]:
+        """The weights that an operation reads for one token alone, and how many of how many equal parts."""
         for (tensor, _), i in zip(OPERATIONS[op.op].each_weight(len(op.outputs)), op.weights, strict=True):
             if i < 0:
                 continue
             weight = self.weights[i]
             match tensor.read:
                 case "all":
-                    yield weight, Fraction(1)
+                    yield weight, 1, 1
                 case "row":
-                    yield weight, Fraction(1, weight.rows)
+                    yield weight, 1, weight.rows
                 case "chosen":
-                    yield weight, Fraction(self.buffers[op.outputs[0]].slots_per_token, weight.experts)
+                    yield weight, self.buffers[op.outputs[0]].slots_per_token, weight.experts
 
     def native_spec(self, source: Source) -> dict[str, object]:
         """The plan as the native `Program` takes it, with the weights' bytes."""

@@ -23,7 +23,7 @@ def byte_products_per_token(plan: Plan) -> int:
         if multiplied is None or plan.buffers[op.outputs[0]].rows == "outputs":
             continue
         times = BYTE_PRODUCTS.get(plan.buffers[op.inputs[multiplied]].kind, 0)
-        for weight, share in plan.weights_read(op):
+        for weight, n, of in plan.weights_read(op):
             if weight.rows > 1:
-                total += times * int(weight.experts * weight.rows * weight.cols * share)
+                total += times * (weight.experts * weight.rows * weight.cols // of * n)
     return total
