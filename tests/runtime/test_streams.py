@@ -94,8 +94,10 @@ def test_an_error_in_progress_ends_the_generation(machine: FakeMachine) -> None:
     def refuse(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
+    machine.program.gate = threading.Semaphore(1)  # a step each, or the text may end before the interrupt
     with pytest.raises(KeyboardInterrupt):
         wait(machine.engine, reporting([1] * 200, 50), refuse)
+    machine.program.gate.release()
     stream = TextStream(machine.engine, reporting([2] * 200, 50, streams=True), refuse)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
