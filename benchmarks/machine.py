@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from clarion.devices import native
+from clarion.host import native
 
 Buffers = dict[str, int]  # name → width
 Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float]]

@@ -20,9 +20,9 @@ from statistics import median
 
 import numpy as np
 
-from clarion.devices import native
-from clarion.devices.measure import bandwidth
-from clarion.devices.numa import thread_nodes
+from clarion.host import native
+from clarion.host.measure import bandwidth
+from clarion.host.numa import thread_nodes
 from clarion.model import make_plan, open_file
 from clarion.residency import Copied, Mapped, Panels
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from clarion.devices import choose, processor_name
 from clarion.gguf import File, Format
+from clarion.host import choose, processor_name
 from clarion.quantize import quantize_tensor, tensor_error, writable
 from clarion.quantize.model import read_rows
 from clarion.quantize.recipes import is_quantizable

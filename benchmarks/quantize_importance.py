@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from quantize import SKIPPED, Ggml
 
-from clarion.devices import choose, processor_name
 from clarion.gguf import Format
+from clarion.host import choose, processor_name
 from clarion.quantize import quantize_tensor, writable
 from clarion.quantize.tensor import dequantize_tensor
 

@@ -40,7 +40,7 @@ def errors(native: Any, name: str, kind: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    from clarion.devices import native
+    from clarion.host import native
 
     lines = []
     for name, (_, block, _) in FORMATS.items():

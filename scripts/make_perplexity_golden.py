@@ -18,8 +18,8 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from clarion.devices import native
 from clarion.gguf import File, Writer
+from clarion.host import native
 from clarion.model import BUILT_IN
 
 ROOT = Path(__file__).parents[1]

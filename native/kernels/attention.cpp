@@ -22,10 +22,9 @@
 #include "kernels/kv.h"
 #include "kernels/kv_products.h"
 #include "kernels/lanes.h"
-#include "kernels/ops.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
-#include "operation_parameters.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {

@@ -2,8 +2,8 @@
 //
 // Rows are padded to whole vectors (row_bytes), so loops run over vectors and may compute what nobody reads.
 #include "kernels/activations.h"
-#include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -40,9 +40,10 @@ class Binary final : public RowOp {
     const Buffer &x_, &y_, &z_;
 };
 
-class Gate final : public RowOp {
+class Swiglu final : public RowOp {
   public:
-    Gate(const Buffer& g, const Buffer& u, const Buffer& out) : RowOp(g, g.width), g_(g), u_(u), out_(out) {}
+    Swiglu(const Buffer& g, const Buffer& u, const Buffer& out)
+        : RowOp(g, g.width), g_(g), u_(u), out_(out) {}
 
     size_t scratch_bytes() const override { return static_cast<size_t>(row_bytes(Kind::f32, g_.width)); }
 
@@ -86,10 +87,10 @@ std::unique_ptr<Op> make_silu(const OpSpec& spec) {
 std::unique_ptr<Op> make_mul(const OpSpec& spec) { return make_binary<simd::mul>(spec); }
 std::unique_ptr<Op> make_add(const OpSpec& spec) { return make_binary<simd::add>(spec); }
 
-std::unique_ptr<Op> make_gate(const OpSpec& spec) {
+std::unique_ptr<Op> make_swiglu(const OpSpec& spec) {
     expect_binary(spec);
     if (spec.output(0).kind == Kind::i32) spec.fail({"buffer '", spec.output(0).name, "' is i32"});
-    return std::make_unique<Gate>(spec.input(0), spec.input(1), spec.output(0));
+    return std::make_unique<Swiglu>(spec.input(0), spec.input(1), spec.output(0));
 }
 
 }  // namespace clarion

@@ -4,9 +4,8 @@
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
-#include "kernels/ops.h"
 #include "kernels/row_decoder.h"
-#include "operation_parameters.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {

@@ -2,11 +2,10 @@
 #include "kernels/kv.h"
 
 #include "kernels/kv_store.h"
-#include "kernels/ops.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
 #include "machine/kv_cache.h"
-#include "operation_parameters.h"
+#include "operations.h"
 
 namespace clarion {
 

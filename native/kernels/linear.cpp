@@ -13,9 +13,9 @@
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
 #include "kernels/lanes.h"
-#include "kernels/ops.h"
 #include "kernels/product.h"
 #include "kernels/rows.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {

@@ -4,9 +4,8 @@
 #include <cstring>
 
 #include "kernels/lanes.h"
-#include "kernels/ops.h"
 #include "kernels/rows.h"
-#include "operation_parameters.h"
+#include "operations.h"
 
 namespace clarion {
 

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "kernels/norm.h"
+#include "kernels/rms_norm.h"
 #include "machine/op.h"
 
 namespace clarion {

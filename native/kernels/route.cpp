@@ -3,9 +3,8 @@
 #include <limits>
 #include <numeric>
 
-#include "kernels/ops.h"
 #include "kernels/rows.h"
-#include "operation_parameters.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {

@@ -1,8 +1,8 @@
 // The rows of the tokens whose logits are wanted.
 #include <cstring>
 
-#include "kernels/ops.h"
 #include "kernels/rows.h"
+#include "operations.h"
 
 namespace clarion {
 

@@ -4,9 +4,8 @@
 // An item is some columns of all rows: a sum runs down the rows in their order, whoever computes it.
 #include <algorithm>
 
-#include "kernels/ops.h"
 #include "kernels/rows.h"
-#include "operation_parameters.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {

@@ -126,7 +126,7 @@ struct OpSpec {
     const Weight* weight(size_t i) const;  // null when absent
 
     // A parameter by its name; throws where it is absent. Kernels read them all at once, with the structs of
-    // operation_parameters.h, which machine/parameters.py writes from the operation table.
+    // operations.h, which machine/operations.py writes from the operation table.
     int64_t integer(const std::string& name) const;
     bool flag(const std::string& name) const;  // an integer, 0 or 1
     double number(const std::string& name) const;

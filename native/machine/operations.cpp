@@ -1,6 +1,5 @@
-// The operation table: one line for each name that a plan may use.
-#include "kernels/ops.h"
-#include "machine/op.h"
+// Finds the factory of an operation by its name.
+#include "operations.h"
 
 namespace clarion {
 
@@ -11,26 +10,9 @@ struct Entry {
     OpFactory make;
 };
 
-constexpr Entry table[] = {
-    {"embed", make_embed},
-    {"encode", make_encode},
-    {"linear", make_linear},
-    {"expert_linear", make_expert_linear},
-    {"rope_table", make_rope_table},
-    {"norm", make_norm},
-    {"rope", make_rope},
-    {"kv_write", make_kv_write},
-    {"rope_kv", make_rope_kv},
-    {"attention", make_attention},
-    {"silu", make_silu},
-    {"mul", make_mul},
-    {"add", make_add},
-    {"gate", make_gate},
-    {"select", make_select},
-    {"route", make_route},
-    {"expert_sum", make_expert_sum},
-    {"square_sums", make_square_sums},
-};
+#define CLARION_ENTRY(name) {#name, make_##name},
+constexpr Entry table[] = {CLARION_OPERATIONS(CLARION_ENTRY)};
+#undef CLARION_ENTRY
 
 }  // namespace
 

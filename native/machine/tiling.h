@@ -8,7 +8,7 @@
 
 namespace clarion {
 
-// Bytes of data caches that one core has to itself. clarion.devices.hierarchy detects them; these are the smallest that
+// Bytes of data caches that one core has to itself. clarion.host.hierarchy detects them; these are the smallest that
 // processors with wide vectors are built with.
 struct Caches {
     int64_t l1 = 32 << 10;

@@ -86,7 +86,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     std::vector<double> inv_freq;
     for (int64_t i = 0; i < s.n_rot / 2; ++i) inv_freq.push_back(std::pow(100.0, -double(i)));
     b.op("rope_table", {}, {r}, {}, {}, {{"magnitude", 1.0}}, {{"inv_freq", inv_freq}});
-    b.op("norm", {x}, {normed, a}, {b.weight(1, s.n_embd)}, {}, {{"eps", 1e-5}});
+    b.op("rms_norm", {x}, {normed, a}, {b.weight(1, s.n_embd)}, {}, {{"eps", 1e-5}});
     b.op("linear", {a}, {q, k, v},
          {b.weight(q_width, s.n_embd, format), b.weight(kv_width, s.n_embd, format),
           b.weight(kv_width, s.n_embd, format), b.weight(1, q_width), b.weight(1, kv_width), -1});
@@ -112,7 +112,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     b.op("route", {scores}, {ids, w}, {}, {{"k", s.n_used}, {"normalize", s.neox}});
     b.op("expert_linear", {a, ids}, {gate, up},
          {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert)});
-    b.op("gate", {gate, up}, {both});
+    b.op("swiglu", {gate, up}, {both});
     b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert)});
     b.op("expert_sum", {down, w, x}, {x});
     b.op("silu", {x}, {silu});

@@ -17,11 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 import numpy as np
 
 from clarion._native import sampling
-from clarion.devices import choose, native
-from clarion.devices.hierarchy import Node, hierarchy
-from clarion.devices.memory import memory
-from clarion.devices.numa import free_because, masks, thread_nodes
-from clarion.devices.record import best_threads
 from clarion.errors import (
     ClarionError,
     ContextError,
@@ -36,6 +31,11 @@ from clarion.errors import (
 from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
+from clarion.host import choose, native
+from clarion.host.hierarchy import Node, hierarchy
+from clarion.host.memory import memory
+from clarion.host.numa import free_because, masks, thread_nodes
+from clarion.host.record import best_threads
 from clarion.models import build
 from clarion.plan import Plan, compile
 from clarion.plan.observe import Observer

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from clarion.cli.main import execute
-from clarion.devices import choices, choose
 from clarion.gguf import File, Writer
+from clarion.host import choices, choose
 from clarion.plan import Plan
 from tests.end_to_end.files import BUILT_IN
 

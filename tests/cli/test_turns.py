@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import clarion
-from clarion.devices.threads import most_threads
 from clarion.gguf import File, Writer
+from clarion.host.threads import most_threads
 from tests.end_to_end.files import BUILT_IN
 
 TEMPLATE = (
@@ -251,7 +251,7 @@ def test_no_bandwidth_is_measured(tmp_path: Path) -> None:
         code = (
             "import sys; from clarion.cli.main import execute\n"
             f"execute(['run', 'Once', '-n', '3', *{more}])\n"
-            "print('clarion.devices.measure' in sys.modules)"
+            "print('clarion.host.measure' in sys.modules)"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60

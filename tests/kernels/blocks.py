@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf import quants as theirs
 
-from clarion.devices import native
+from clarion.host import native
 
 FORMATS = {
     name: (type_id, block, size)  # weights and bytes of a block

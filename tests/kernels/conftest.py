@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from clarion.devices import choices
+from clarion.host import choices
 
 USABLE = [choice.name for choice in choices() if choice.usable]
 

@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from clarion.devices import choices
+from clarion.host import choices
 
 
 @pytest.fixture(scope="session", params=[choice.name for choice in choices() if choice.usable])

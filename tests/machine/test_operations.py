@@ -31,7 +31,7 @@ def rows(rng, n, width):
     seed=seeds,
     n=tokens,
     width=widths,
-    op=st.sampled_from(["silu", "mul", "add", "gate"]),
+    op=st.sampled_from(["silu", "mul", "add", "swiglu"]),
     in_place=st.booleans(),
 )
 def test_elementwise(native, seed, n, width, op, in_place):
@@ -67,15 +67,15 @@ def test_norm(native, seed, n, width, kinds):
     rng, b = np.random.default_rng(seed), Builder(native, 40)
     x = b.buffer("x", width)
     outputs = [b.buffer(kind, width, kind) for kind in kinds]
-    b.op("norm", [x], outputs, [b.weight(rows(rng, 1, width)[0])], floats={"eps": 1e-5})
+    b.op("rms_norm", [x], outputs, [b.weight(rows(rng, 1, width)[0])], floats={"eps": 1e-5})
     names = [name for name in kinds if name == "f32"]
     check(b, Batch(n), {"x": rows(rng, n, width) * 30}, names, FEW)
 
 
 @pytest.mark.parametrize("kind", ["fast", "high"])
-@pytest.mark.parametrize("op", ["norm", "gate"])
+@pytest.mark.parametrize("op", ["rms_norm", "swiglu"])
 def test_encoded_output_is_that_of_encode(native, op, kind):
-    """norm and gate encode their result just as an `encode` after them would."""
+    """rms_norm and swiglu encode their result just as an `encode` after them would."""
     rng, width, n = np.random.default_rng(1), 160, 9
     x, u = rows(rng, n, width), rows(rng, n, width)
     # Q8_0 blocks: a scale and 32 integers. The scale, 1.0, is 0x3c00.
@@ -84,9 +84,9 @@ def test_encoded_output_is_that_of_encode(native, op, kind):
     results = []
     for fused in (True, False):
         b = Builder(native, n)
-        inputs = [b.buffer("x", width), b.buffer("u", width)][: 1 if op == "norm" else 2]
+        inputs = [b.buffer("x", width), b.buffer("u", width)][: 1 if op == "rms_norm" else 2]
         plain, encoded, y = b.buffer("plain", width), b.buffer("encoded", width, kind), b.buffer("y", 7)
-        weights, floats = ([b.weight(np.ones(width))], {"eps": 1e-6}) if op == "norm" else ((), {})
+        weights, floats = ([b.weight(np.ones(width))], {"eps": 1e-6}) if op == "rms_norm" else ((), {})
         b.op(op, inputs, [encoded if fused else plain], weights, floats=floats)
         if not fused:
             b.op("encode", [plain], [encoded])

@@ -19,7 +19,7 @@ def small(native, n=4):
     b = Builder(native, n)
     x, y, t = b.buffer("x", 20), b.buffer("y", 20), b.buffer("t", 20)
     b.op("embed", [], [t], [b.weight(np.ones((11, 20)))], floats={"scale": 1.0})
-    b.op("norm", [x], [y], [b.weight(np.ones(20))], floats={"eps": 1e-5})
+    b.op("rms_norm", [x], [y], [b.weight(np.ones(20))], floats={"eps": 1e-5})
     b.op("silu", [y], [y])
     return b
 
@@ -46,24 +46,24 @@ def small(native, n=4):
         (["buffers", 0, "rows"], "columns", "rows: found 'columns'"),
         (["buffers", 0, "slots_per_token"], 0, "slots_per_token: found 0, expected 1"),
         (["buffers", 0, "slots_per_token"], 2**40, "slots_per_token: found"),
-        (["buffers", 0, "rows"], "outputs", "operation 'norm'"),
+        (["buffers", 0, "rows"], "outputs", "operation 'rms_norm'"),
         (["weights", 0, "format"], 999, "weight 'w0': unknown format 999"),
         (["weights", 0, "format"], 8, "multiple of 32, the block of Q8_0"),
         (["weights", 0, "rows"], 12, "weight 'w0': found 880 bytes, expected 960"),
         (["weights", 0, "rows"], 2**31, "weight 'w0': found 880 bytes"),
         (["weights", 0, "experts"], 0, "weight 'w0': experts: found 0"),
         (["weights", 0, "data"], b"1234", "weight 'w0': found 4 bytes"),
-        (["weights", 1, "cols"], 19, "operation 'norm'.*19 elements, expected 20"),
-        (["ops", 1, "op"], "nrom", "operation 'nrom': unknown; expected one of embed, .*norm"),
-        (["ops", 1, "inputs"], [3], "operation 'norm': input 3, of 3"),
-        (["ops", 1, "inputs"], [-2], "operation 'norm': input -2"),
-        (["ops", 1, "inputs"], [-1], "operation 'norm': found 1 inputs, some perhaps absent"),
-        (["ops", 1, "inputs"], [0, 0], "operation 'norm': found 2 inputs"),
-        (["ops", 1, "outputs"], [], "operation 'norm': found 0 outputs"),
-        (["ops", 1, "weights"], [-1], "operation 'norm': found 1 weights"),
-        (["ops", 1, "floats"], {}, "operation 'norm': lacks the number 'eps'"),
-        (["ops", 1, "floats"], {"eps": 0.1, "bias": 1.0}, "'norm': does not know the parameter 'bias'"),
-        (["ops", 1, "ints"], {"axis": 1}, "'norm': does not know the parameter 'axis'"),
+        (["weights", 1, "cols"], 19, "operation 'rms_norm'.*19 elements, expected 20"),
+        (["ops", 1, "op"], "rms_nrom", "operation 'rms_nrom': unknown; expected one of embed, .*rms_norm"),
+        (["ops", 1, "inputs"], [3], "operation 'rms_norm': input 3, of 3"),
+        (["ops", 1, "inputs"], [-2], "operation 'rms_norm': input -2"),
+        (["ops", 1, "inputs"], [-1], "operation 'rms_norm': found 1 inputs, some perhaps absent"),
+        (["ops", 1, "inputs"], [0, 0], "operation 'rms_norm': found 2 inputs"),
+        (["ops", 1, "outputs"], [], "operation 'rms_norm': found 0 outputs"),
+        (["ops", 1, "weights"], [-1], "operation 'rms_norm': found 1 weights"),
+        (["ops", 1, "floats"], {}, "operation 'rms_norm': lacks the number 'eps'"),
+        (["ops", 1, "floats"], {"eps": 0.1, "bias": 1.0}, "'rms_norm': does not know the parameter 'bias'"),
+        (["ops", 1, "ints"], {"axis": 1}, "'rms_norm': does not know the parameter 'axis'"),
         (["ops", 1, "ints"], {"axis": "one"}, r"spec.ops\[1\].ints: found 'one'"),
         (["ops", 2, "outputs"], [2], None),  # harmless: as wide
     ],

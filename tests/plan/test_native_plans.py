@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from clarion.devices import native
+from clarion.host import native
 from clarion.plan.operations import OPERATIONS
 from tests.models.files import NAMES, expected, golden, mapped, nmse
 

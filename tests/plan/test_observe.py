@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from clarion.devices import native
+from clarion.host import native
 from clarion.plan.observe import Layers, SquareSums
 from clarion.runtime.solo import Solo
 from tests.models.files import NAMES, expected, golden, mapped
@@ -70,7 +70,7 @@ def test_each_matrix_and_each_layer_is_found(name):
     assert list(p.kept[1:]) == layers.found
     assert len(layers.found) == p.hyperparameters.n_layer
     # What leaves the last layer is what the output's norm reads.
-    last = next(op for op in reversed(p.ops) if op.op == "norm")
+    last = next(op for op in reversed(p.ops) if op.op == "rms_norm")
     source = {op.outputs[0]: op.inputs[0] for op in p.ops if op.op == "select"}
     kept_last = next(i for i, buffer in enumerate(p.buffers) if buffer.name == layers.found[-1])
     assert source[last.inputs[0]] == source[kept_last]

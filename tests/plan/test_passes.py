@@ -37,15 +37,15 @@ def test_a_dense_layer_is_ten_operations():
     """norm, qkv, rope and cache, attention, encode, output, norm, gate and up, gate, down."""
     p = compiled("llama-q8_0")
     assert [op.op for op in p.ops[2:12]] == [
-        "norm",
+        "rms_norm",
         "linear",
         "rope_kv",
         "attention",
         "encode",
         "linear",
-        "norm",
+        "rms_norm",
         "linear",
-        "gate",
+        "swiglu",
         "linear",
     ]
     assert {op.op for op in p.ops} & {"rope", "kv_write", "silu", "mul", "add"} == set()
@@ -68,11 +68,11 @@ def test_fusion_removes_at_least_30_percent(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_unfused_plan_leaves_everything_apart(name):
     p = compiled(name, fuse=False)
-    assert {"gate", "rope_kv"}.isdisjoint(counts(p))
+    assert {"swiglu", "rope_kv"}.isdisjoint(counts(p))
     for op in p.ops:
         assert len(op.outputs) <= (2 if op.op == "route" else 1)
         assert op.op != "linear" or len(op.inputs) == 1
-        assert op.op != "norm" or p.buffers[op.outputs[0]].kind == "f32"
+        assert op.op != "rms_norm" or p.buffers[op.outputs[0]].kind == "f32"
 
 
 def test_float_weights_read_float_and_quantised_weights_encoded_activations():
@@ -87,7 +87,7 @@ def test_float_weights_read_float_and_quantised_weights_encoded_activations():
 
 def test_an_input_of_two_kinds_of_weights_exists_twice_and_is_named():
     p = compiled("llama-split")
-    norms = [op for op in p.ops if op.op == "norm"]
+    norms = [op for op in p.ops if op.op == "rms_norm"]
     assert [p.buffers[i].kind for i in norms[0].outputs] == ["f32", "high"]
     split = [op for op in p.ops if op.fallback == "split-linear"]
     assert len(split) == 2 * 2 * 2  # layers, inputs, parts
@@ -97,7 +97,7 @@ def test_an_input_of_two_kinds_of_weights_exists_twice_and_is_named():
 def test_a_router_in_float_beside_quantised_experts_is_no_fallback():
     p = compiled("mixtral-q8_0")
     assert [op.fallback for op in p.ops if op.fallback] == []
-    norm = next(op for op in p.ops if op.op == "norm" and "ffn" in p.weights[op.weights[0]].name)
+    norm = next(op for op in p.ops if op.op == "rms_norm" and "ffn" in p.weights[op.weights[0]].name)
     assert [p.buffers[i].kind for i in norm.outputs] == ["f32", "high"]
 
 
@@ -126,7 +126,7 @@ def test_an_input_of_bf16_and_quantised_weights_has_two_encodings():
     assert {node.inputs[0].kind for node in nodes if node.op == "linear"} == {"bf16", "fast"}
     made = [value.name for node in nodes for value in node.outputs]
     assert all(value.name in made for node in nodes for value in node.inputs)
-    assert any(node.op == "norm" and len(node.outputs) == 2 for node in nodes)
+    assert any(node.op == "rms_norm" and len(node.outputs) == 2 for node in nodes)
 
 
 def test_exact_is_float_everywhere_and_says_what_it_costs():

@@ -68,7 +68,7 @@ def test_parameters():
         refused(changed(p, i, ints={k: v for k, v in ints.items() if k != name}), name)
     refused(changed(p, i, ints=ints | {"more": 1}), "more")
     refused(changed(p, i, op="rope_vk"), "rope_vk", "known")
-    i = find(p, "norm")
+    i = find(p, "rms_norm")
     refused(changed(p, i, floats={}), "eps")
     i = find(p, "rope_table")
     refused(changed(p, i, arrays={"inv_freq": (1.0, 0.5)}), "rope")
@@ -108,7 +108,7 @@ def test_shapes_kinds_and_rows():
 
 def test_float_weights_cannot_multiply_encoded_activations():
     p = compiled("llama-split")
-    norm = p.ops[find(p, "norm")]
+    norm = p.ops[find(p, "rms_norm")]
     f32, encoded = norm.outputs
     i = next(i for i, op in enumerate(p.ops) if op.op == "linear" and op.inputs[0] == f32)
     refused(changed(p, i, inputs=(encoded,)), f"operation {i} (linear)", "F16", "high")
@@ -116,7 +116,7 @@ def test_float_weights_cannot_multiply_encoded_activations():
 
 def test_vectors_are_float32():
     p = compiled("llama-mha")
-    i = find(p, "norm")
+    i = find(p, "rms_norm")
     w = p.ops[i].weights[0]
     weights = list(p.weights)
     weights[w] = replace(weights[w], format="F16")
@@ -150,7 +150,7 @@ def test_reading_what_was_not_written_or_is_gone():
     refused(replace(p, ops=swapped), "operation 2 (linear)", "nothing wrote it")
     table = p.ops[find(p, "rope_table")].outputs[0]
     wide = replace(p, arena_bytes=10 * p.arena_bytes)
-    down = max(i for i, op in enumerate(p.ops[:12]) if op.op == "gate")
+    down = max(i for i, op in enumerate(p.ops[:12]) if op.op == "swiglu")
     over = p.buffers[p.ops[down].outputs[0]].offset
     refused(moved(wide, table, offset=over), "rope", "overwrote it")
 
@@ -204,7 +204,7 @@ def test_what_is_kept_lives_to_the_end():
     assert len(p.kept) == 1 + 2 * 4  # logits; sums and counts of four inputs
     refused(replace(p, kept=p.kept[1:]), "logits", "first")
     refused(replace(p, kept=(*p.kept, "nowhere")), "nowhere")
-    lost = find(p, "norm")
+    lost = find(p, "rms_norm")
     name = p.buffers[p.ops[lost].outputs[0]].name
     refused(replace(p, kept=(*p.kept, name)), "the end", name, "overwrote")
 

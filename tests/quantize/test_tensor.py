@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from clarion.devices import choices, quantizer
 from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.gguf import format_named
+from clarion.host import choices, quantizer
 from clarion.quantize import quantize_tensor, tensor_error, writable
 from tests.kernels.blocks import dequantize
 from tests.quantize.files import GOLDENS, awkward_rows

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import clarion
-from clarion.devices import choices
 from clarion.errors import (
     ClosedError,
     ContextError,
@@ -24,6 +23,7 @@ from clarion.errors import (
     ParameterError,
     TokenizerError,
 )
+from clarion.host import choices
 
 PROMPT = "Once upon a time"
 

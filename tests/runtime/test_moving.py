@@ -17,9 +17,9 @@ import pytest
 
 import clarion
 from clarion._native import files
-from clarion.devices import native
-from clarion.devices.numa import thread_nodes
 from clarion.errors import FileError, ParameterError
+from clarion.host import native
+from clarion.host.numa import thread_nodes
 from clarion.residency import Copied, Mapped, Moving, Panels
 from clarion.residency.space import AT_ONCE_BYTES, best_place
 

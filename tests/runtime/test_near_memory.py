@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clarion
-from clarion.devices import native, numa
-from clarion.devices.hierarchy import Node, hierarchy
+from clarion.host import native, numa
+from clarion.host.hierarchy import Node, hierarchy
 from clarion.residency import Copied, Mapped, Moving, Panels, copied, moving
 from clarion.residency.shares import shares
 

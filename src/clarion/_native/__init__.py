@@ -1,2 +1,2 @@
-"""The native core: one module for each instruction set, of which `clarion.devices.native` picks one, a
+"""The native core: one module for each instruction set, of which `clarion.host.native` picks one, a
 quantizer beside each, `files` and `sampling`."""

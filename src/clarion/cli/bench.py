@@ -62,9 +62,9 @@ def bench(
     else, as `clarion doctor --measure` recorded them, else measured after the rounds.
     """
     from clarion import load
-    from clarion.devices import choose
-    from clarion.devices.record import best_threads
     from clarion.evaluate.summary import Summary
+    from clarion.host import choose
+    from clarion.host.record import best_threads
     from clarion.model import open_file
 
     for name, value in (("-p", prompt_tokens), ("-n", max_tokens), ("-r", rounds)):
@@ -132,7 +132,7 @@ def _rates(model: Model, turn: int, n_prompt: int, n_generated: int) -> tuple[fl
 
 
 def _result(model: Model, rates: list[tuple[float, float]]) -> dict[str, Any]:
-    from clarion.devices.measure import peaks
+    from clarion.host.measure import peaks
 
     prompt, generation = map(list, zip(*rates, strict=True))
     read, multiply = peaks(model.threads, model.isa)

@@ -12,10 +12,10 @@ import click
 from clarion.cli import options
 
 if TYPE_CHECKING:
-    from clarion.devices.caches import Cache
-    from clarion.devices.hierarchy import Hierarchy
-    from clarion.devices.measure import Measurement
-    from clarion.devices.record import Record
+    from clarion.host.caches import Cache
+    from clarion.host.hierarchy import Hierarchy
+    from clarion.host.measure import Measurement
+    from clarion.host.record import Record
 
 
 @click.command()
@@ -35,16 +35,16 @@ def doctor(measures: bool, even_if_busy: bool, isa: str | None, as_json: bool) -
     import platform
 
     from clarion import __version__
-    from clarion.devices import choose, processor_name
-    from clarion.devices.hierarchy import hierarchy
-    from clarion.devices.record import stored
+    from clarion.host import choose, processor_name
+    from clarion.host.hierarchy import hierarchy
+    from clarion.host.record import stored
 
     if even_if_busy and not measures:
         raise click.UsageError("--even-if-busy goes with --measure")
     used = choose(isa).name
     done = _measure(used, even_if_busy) if measures else None
     if as_json:
-        from clarion.devices.describe import describe
+        from clarion.host.describe import describe
 
         report = describe(isa)
         print(json.dumps(report if done is None else report | {"measurement": done.report()}))
@@ -91,9 +91,9 @@ class _Done:
 
 
 def _measure(module: str, even_if_busy: bool) -> _Done:
-    from clarion.devices import record
-    from clarion.devices.measure import measure
     from clarion.gguf.writable import check_writable
+    from clarion.host import record
+    from clarion.host.measure import measure
 
     place = record.path(record.this_machine(module))
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ def _measure(module: str, even_if_busy: bool) -> _Done:
 
 def _others(used: str) -> list[str]:
     """The other modules for processors like this one."""
-    from clarion.devices import choices, processor_family
+    from clarion.host import choices, processor_family
 
     lines = []
     for choice in choices():
@@ -138,8 +138,8 @@ def _others(used: str) -> list[str]:
 def _cores(found: Hierarchy) -> str:
     import os
 
-    from clarion.devices.numa import free_because
-    from clarion.devices.threads import cpu_quota, default_threads
+    from clarion.host.numa import free_because
+    from clarion.host.threads import cpu_quota, default_threads
 
     quota = cpu_quota()
     granted = "none" if quota is None else f"{quota:.2f} processors"
@@ -167,7 +167,7 @@ def _cache(cache: Cache) -> str:
 
 
 def _memory(found: Hierarchy) -> str:
-    from clarion.devices.memory import memory
+    from clarion.host.memory import memory
 
     uses = {"always": "always", "madvise": "where asked for", "never": "never"}
     pages = found.huge_pages
@@ -177,7 +177,7 @@ def _memory(found: Hierarchy) -> str:
 
 
 def _threads(record: Record | None) -> str:
-    from clarion.devices.threads import default_threads
+    from clarion.host.threads import default_threads
 
     if record is None:
         return f"{default_threads()}: one for each core that may be used"

@@ -84,7 +84,7 @@ def cache(function: F) -> F:
 def _check_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """Warns of more threads than processors: they take turns, and all wait for the last."""
     if threads is not None and not context.resilient_parsing:
-        from clarion.devices.threads import most_threads
+        from clarion.host.threads import most_threads
 
         if (most := most_threads()) < threads <= MAX_THREADS:
             processors = f"{most} processor{'s' if most > 1 else ''}"
@@ -93,7 +93,7 @@ def _check_threads(context: click.Context, parameter: click.Parameter, threads: 
 
 
 def _isa_names() -> list[str]:
-    from clarion.devices import choices
+    from clarion.host import choices
 
     return [choice.name for choice in choices() if choice.usable]
 

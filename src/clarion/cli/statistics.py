@@ -13,7 +13,7 @@ def _figures(model: Model, completion: Completion) -> dict[str, float | None]:
 
     Measuring it takes seconds and memory: `clarion doctor --measure` does so, nobody else.
     """
-    from clarion.devices.record import stored
+    from clarion.host.record import stored
 
     record, _ = stored(model.isa)
     rates = record.of(model.threads) if record is not None else None

@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clarion.devices.threads import default_threads
 from clarion.errors import ClarionError, ParameterError
 from clarion.evaluate.chunks import Chunk, beginning
 from clarion.evaluate.engines import LlamaCppEngine, require_llama_cpp
 from clarion.evaluate.figures import Rows, score
 from clarion.evaluate.summary import Summary
 from clarion.gguf import File
+from clarion.host.threads import default_threads
 from clarion.model import Model, load, make_plan, open_file
 from clarion.tokenizer import Tokenizer
 

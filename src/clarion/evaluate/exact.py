@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clarion.devices import native
 from clarion.gguf import File
+from clarion.host import native
 from clarion.model import make_plan
 from clarion.plan.ir import Weight
 from clarion.plan.observe import Observer

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from clarion.devices.threads import default_threads
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk, beginning, halves, windows
 from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
@@ -17,6 +16,7 @@ from clarion.evaluate.evaluation import Details, Evaluation, Track, evaluate
 from clarion.evaluate.layers import MOST_TOKENS, engine_layers, exact_layers, layer_errors
 from clarion.evaluate.weights import compare
 from clarion.gguf import File
+from clarion.host.threads import default_threads
 from clarion.model import open_file
 from clarion.plan.cache import CacheFormats
 from clarion.quantize.collect import collect

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clarion.devices import native
 from clarion.errors import ModelError
 from clarion.gguf import File, Tensor
+from clarion.host import native
 from clarion.quantize.imatrix import Imatrix
 
 _CHUNK_ELEMENTS = 1 << 22

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from clarion.devices import native
 from clarion.errors import UnsupportedError
+from clarion.host import native
 
 # Every type id that GGUF has ever assigned, from 0 on (ggml.h, enum ggml_type).
 _NAMES = """

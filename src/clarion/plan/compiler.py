@@ -67,7 +67,7 @@ def compile(
     if graph.logits is None:
         raise PlanError("the graph has no output")
     if row_bytes is None:
-        from clarion.devices import native
+        from clarion.host import native
 
         row_bytes = native().encoded_row_bytes
 

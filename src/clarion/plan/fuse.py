@@ -21,7 +21,7 @@ def fuse(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _gate(nodes: Sequence[Node]) -> list[Node]:
-    """silu(g) * u → gate(g, u)"""
+    """silu(g) * u → swiglu(g, u)"""
     made_by, used_by = producers(nodes), users(nodes)
     changed: dict[Node, Node | None] = {}
     for node in nodes:
@@ -31,7 +31,7 @@ def _gate(nodes: Sequence[Node]) -> list[Node]:
             silu = made_by[activated]
             if silu.op == "silu" and used_by[activated] == [node] and other is not activated:
                 changed[silu] = None
-                changed[node] = Node("gate", (silu.inputs[0], other), node.outputs)
+                changed[node] = Node("swiglu", (silu.inputs[0], other), node.outputs)
                 break
     return _apply(nodes, changed)
 
@@ -90,8 +90,8 @@ def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
 
 
 def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
-    """encode(norm(x)) → a norm that writes the encoding, beside the f32 where that is needed too;
-    encode(gate) likewise, instead of the f32."""
+    """encode(rms_norm(x)) → an rms_norm that writes the encoding, beside the f32 where that is needed too;
+    encode(swiglu) likewise, instead of the f32."""
     made_by, used_by = producers(nodes), users(nodes)
     changed: dict[Node, Node | None] = {}
     for node in nodes:

@@ -80,7 +80,7 @@ class Graph:
     def rms_norm(self, x: Array, gain: Checkpoint, eps: float) -> Array:
         """x / sqrt(mean(x²) + eps) · gain, over rows."""
         out = self._like(x, gain.prefix)
-        return self._emit("norm", (x,), out, [gain.vector("weight", x.value.width)], floats={"eps": eps})
+        return self._emit("rms_norm", (x,), out, [gain.vector("weight", x.value.width)], floats={"eps": eps})
 
     def linear(self, x: Array, parameters: Checkpoint, n_out: int) -> Array:
         """x · Wᵀ, plus the bias where the file has one: [T, n_out]."""

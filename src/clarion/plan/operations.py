@@ -73,9 +73,9 @@ def rope_table(xp: Any, *, batch: Batch, inv_freq: Floats, magnitude: float) -> 
     outputs=[Output("y", "n", kinds=ANY_FLOAT), Output("encoded", "n", kinds=ENCODED, copy_of="y")],
     weights=[Tensor("gain", ("n",))],
 )
-def norm(xp: Any, x: Array, gain: Array, *, eps: float) -> Array:
+def rms_norm(xp: Any, x: Array, gain: Array, *, eps: float) -> Array:
     """x / sqrt(mean(x²) + eps) · gain, over rows. [Zhang & Sennrich, 2019, RMSNorm]"""
-    return rms_norm(xp, x, eps) * xp.asarray(gain)
+    return normalized(xp, x, eps) * xp.asarray(gain)
 
 
 @operation(inputs=[Input("x", "n")], outputs=[Output("y", "n", kinds=ENCODED)])
@@ -126,7 +126,7 @@ def rope(
     (i, i + n_rot/2) where `neox`, else (2i, 2i + 1). [Su et al., 2021, RoFormer]"""
     heads = x.reshape(len(x), n_head, head_dim)
     if gain is not None:
-        heads = rms_norm(xp, heads, eps) * xp.asarray(gain)
+        heads = normalized(xp, heads, eps) * xp.asarray(gain)
     cos, sin = r[:, None, : n_rot // 2], r[:, None, n_rot // 2 :]
     turned, rest = heads[..., :n_rot], heads[..., n_rot:]
     if neox:
@@ -228,8 +228,8 @@ def add(xp: Any, x: Array, y: Array) -> Array:
 
 
 @operation(inputs=[Input("g", "n"), Input("u", "n")], outputs=[Output("y", "n", kinds=ANY_FLOAT)])
-def gate(xp: Any, g: Array, u: Array) -> Array:
-    """silu(g) · u."""
+def swiglu(xp: Any, g: Array, u: Array) -> Array:
+    """silu(g) · u. [Shazeer, 2020, GLU Variants]"""
     return silu.definition(xp, g) * u
 
 
@@ -312,7 +312,7 @@ def square_sums(xp: Any, x: Array, ids: Array | None, *, experts: int) -> tuple[
 # ---- functions that definitions share ---------------------------------------------------------------------
 
 
-def rms_norm(xp: Any, x: Array, eps: float) -> Array:
+def normalized(xp: Any, x: Array, eps: float) -> Array:
     """x / sqrt(mean(x²) + eps), over the last axis."""
     return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
 

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from clarion.devices.threads import default_threads
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.figures import score
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
+from clarion.host.threads import default_threads
 from clarion.model import load, make_plan
 from clarion.quantize.frontier import Offer
 from clarion.quantize.imatrix import Imatrix

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from clarion.convert.output import Entry, part_names, write
-from clarion.devices import native
 from clarion.errors import ModelError, ParameterError
 from clarion.gguf import File, Format, Tensor
 from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
+from clarion.host import native
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import Choice, Recipe, choose_formats, is_quantizable, recipe_named
 from clarion.quantize.tensor import Rows, encode_rows

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clarion.devices import native, quantizer
-from clarion.devices.threads import default_threads
 from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.gguf import Format, format_named, format_of
+from clarion.host import native, quantizer
+from clarion.host.threads import default_threads
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from clarion._native import files
-from clarion.devices.hierarchy import Node
-from clarion.devices.numa import stay_near
+from clarion.host.hierarchy import Node
+from clarion.host.numa import stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.panels import Panels
 from clarion.residency.shares import shares

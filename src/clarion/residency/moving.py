@@ -21,9 +21,9 @@ from itertools import groupby
 from typing import Protocol
 
 from clarion._native import files
-from clarion.devices.hierarchy import Node
-from clarion.devices.numa import stay_near
 from clarion.exiting import Background
+from clarion.host.hierarchy import Node
+from clarion.host.numa import stay_near
 from clarion.residency.mapped import Mapped
 from clarion.residency.panels import Panels
 from clarion.residency.shares import shares

@@ -21,10 +21,10 @@ from itertools import chain
 
 import numpy as np
 
-from clarion.devices.hierarchy import Node
-from clarion.devices.numa import stay_near
 from clarion.errors import ClosedError
 from clarion.exiting import Background, wait_for_the_end
+from clarion.host.hierarchy import Node
+from clarion.host.numa import stay_near
 from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
 from clarion.runtime.jobs import Job, Result
 from clarion.runtime.pages import PagePool

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from clarion.devices import native
-from clarion.devices.hierarchy import hierarchy
-from clarion.devices.threads import default_threads
 from clarion.errors import ContextError, ParameterError
+from clarion.host import native
+from clarion.host.hierarchy import hierarchy
+from clarion.host.threads import default_threads
 from clarion.plan import Plan
 from clarion.residency import Residency
 from clarion.runtime.core import PAGE_SIZE, Floats, Ints

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import clarion
 from clarion.cli.main import execute
-from clarion.devices import choose, measure, record
-from clarion.devices.record import DAMAGED, STALE, Machine, Rates, Record
-from clarion.devices.threads import default_threads
+from clarion.host import choose, measure, record
+from clarion.host.record import DAMAGED, STALE, Machine, Rates, Record
+from clarion.host.threads import default_threads
 
 MODULE = choose().name
 

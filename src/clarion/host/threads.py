@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clarion.devices import kernel_files
-from clarion.devices.hierarchy import hierarchy
+from clarion.host import kernel_files
+from clarion.host.hierarchy import hierarchy
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROCESS = Path("/proc/self/cgroup")

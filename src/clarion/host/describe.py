@@ -7,11 +7,11 @@ import platform
 from dataclasses import asdict
 from typing import Any
 
-from clarion.devices import choices, choose, processor_family, processor_name
-from clarion.devices.hierarchy import hierarchy
-from clarion.devices.memory import memory
-from clarion.devices.record import best_threads, stored
-from clarion.devices.threads import cpu_quota
+from clarion.host import choices, choose, processor_family, processor_name
+from clarion.host.hierarchy import hierarchy
+from clarion.host.memory import memory
+from clarion.host.record import best_threads, stored
+from clarion.host.threads import cpu_quota
 
 
 def describe(isa: str | None = None) -> dict[str, Any]:

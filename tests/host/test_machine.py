@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.devices import choices, choose, isa, measure, native, processor_family
-from clarion.devices.memory import memory
-from clarion.devices.threads import cpu_quota, default_threads, most_threads
 from clarion.errors import DeviceError
+from clarion.host import choices, choose, isa, measure, native, processor_family
+from clarion.host.memory import memory
+from clarion.host.threads import cpu_quota, default_threads, most_threads
 
 from .files import write
 

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clarion.devices.hierarchy import hierarchy
-from clarion.devices.isa import processor_name
-from clarion.devices.threads import default_threads, most_threads
+from clarion.host.hierarchy import hierarchy
+from clarion.host.isa import processor_name
+from clarion.host.threads import default_threads, most_threads
 
 DAMAGED, STALE = "damaged-record", "stale-record"
 _VERSION = 1  # of what is measured and how

@@ -11,8 +11,8 @@ import os
 from array import array
 from collections.abc import Sequence
 
-from clarion.devices.hierarchy import Hierarchy, Node, hierarchy
-from clarion.devices.threads import cpu_quota
+from clarion.host.hierarchy import Hierarchy, Node, hierarchy
+from clarion.host.threads import cpu_quota
 
 
 def thread_nodes(threads: int, found: Hierarchy | None = None) -> tuple[Node, ...]:

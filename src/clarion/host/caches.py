@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from clarion.devices import kernel_files
+from clarion.host import kernel_files
 
 _CPUS = Path("/sys/devices/system/cpu")
 _LEVELS = range(1, 5)
@@ -108,7 +108,7 @@ def detect(processors: frozenset[int]) -> tuple[tuple[Cache, ...], str]:
         both = (min(cache, smaller.get(cache.level, cache), key=lambda c: c.for_each_core) for cache in first)
         return tuple(both), "/sys"
     if platform.system() == "Darwin":
-        from clarion.devices.sysctl import sysctl
+        from clarion.host.sysctl import sysctl
 
         known = from_sysctl(sysctl)
         if known:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from clarion.cli.main import execute
-from clarion.devices import choose, measure, record
-from clarion.devices.load import Snapshot, others
-from clarion.devices.measure import Measurement
-from clarion.devices.record import Rates, Record
+from clarion.host import choose, measure, record
+from clarion.host.load import Snapshot, others
+from clarion.host.measure import Measurement
+from clarion.host.record import Rates, Record
 
 MODULE = choose().name
 TICKS = os.sysconf("SC_CLK_TCK")

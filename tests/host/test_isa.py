@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clarion.devices import isa
+from clarion.host import isa
 
 X86 = "processor\t: 0\nmodel name\t: x\nflags\t\t: ssse3 sse4_1 sse4_2 avx2 fma f16c bmi2{}\n"
 AVX512 = " avx512f avx512bw avx512vl avx512dq"

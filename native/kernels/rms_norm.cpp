@@ -1,13 +1,12 @@
-#include "kernels/norm.h"
+#include "kernels/rms_norm.h"
 
 #include <cmath>
 
 #include "kernels/activations.h"
 #include "kernels/format_table.h"
 #include "kernels/lanes.h"
-#include "kernels/ops.h"
 #include "kernels/rows.h"
-#include "operation_parameters.h"
+#include "operations.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -63,7 +62,7 @@ class Norm final : public RowOp {
 
 }  // namespace
 
-std::unique_ptr<Op> make_norm(const OpSpec& spec) {
+std::unique_ptr<Op> make_rms_norm(const OpSpec& spec) {
     spec.expect(1, {1, 2}, 1);
     const Buffer& x = spec.input(0);
     expect_kind(spec, x, Kind::f32);
@@ -74,7 +73,8 @@ std::unique_ptr<Op> make_norm(const OpSpec& spec) {
         expect_like(spec, *out, x);
         outputs.push_back(out);
     }
-    RmsNorm norm(vector_weight(spec, *spec.weight(0), x.width), static_cast<float>(NormParameters(spec).eps));
+    RmsNorm norm(vector_weight(spec, *spec.weight(0), x.width),
+                 static_cast<float>(RmsNormParameters(spec).eps));
     return std::make_unique<Norm>(x, std::move(outputs), std::move(norm));
 }
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from clarion.devices import kernel_files
+from clarion.host import kernel_files
 
 _STAT = Path("/proc/stat")
 BUSY_SHARE = 0.1  # of the processors, taken by others: speeds are that much too low, and threads misjudged

@@ -12,12 +12,12 @@ from types import ModuleType
 import numpy as np
 
 from clarion._native import files
-from clarion.devices.hierarchy import hierarchy
-from clarion.devices.isa import choose, native
-from clarion.devices.load import BUSY_SHARE, Snapshot, others
-from clarion.devices.memory import memory
-from clarion.devices.record import Rates, Record, stored, this_machine
-from clarion.devices.threads import default_threads, most_threads
+from clarion.host.hierarchy import hierarchy
+from clarion.host.isa import choose, native
+from clarion.host.load import BUSY_SHARE, Snapshot, others
+from clarion.host.memory import memory
+from clarion.host.record import Rates, Record, stored, this_machine
+from clarion.host.threads import default_threads, most_threads
 
 _MIB = 1 << 20
 _ROUNDS = 3

@@ -1,9 +1,11 @@
-"""Writes a header with the parameters of every operation, as the operation table declares them.
+"""Writes a header with what the native code must know of the operation table.
 
-    python parameters.py <file>
+    python operations.py <file>
 
-For an operation `rope` there is a struct `RopeParameters`, made of a specification: it reads every parameter
-by its name, and refuses an absent one. Kernels take their parameters from it.
+For an operation `rope` the header has a struct `RopeParameters` and declares a function `make_rope`. The
+struct is made of a specification: it reads every parameter by its name and refuses an absent one. The function
+makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)` for every
+operation.
 """
 
 import inspect
@@ -42,11 +44,16 @@ def header() -> str:
             }
         )
     ]
+    factories = [f"std::unique_ptr<Op> make_{name}(const OpSpec& spec);\n" for name in OPERATIONS]
+    names = " \\\n".join(f"    X({name})" for name in OPERATIONS)
     return (
-        "// Written by parameters.py from the operation table.\n#pragma once\n\n"
-        '#include <cstdint>\n#include <vector>\n\n#include "machine/op.h"\n\nnamespace clarion {\n\n'
+        "// Written by machine/operations.py from the operation table.\n#pragma once\n\n"
+        '#include <cstdint>\n#include <memory>\n#include <vector>\n\n#include "machine/op.h"\n\n'
+        "namespace clarion {\n\n"
         + "\n".join(structs)
-        + "\n}  // namespace clarion\n"
+        + "\n// Each throws std::invalid_argument for a specification that it cannot run.\n"
+        + "".join(factories)
+        + f"\n}}  // namespace clarion\n\n#define CLARION_OPERATIONS(X) \\\n{names}\n"
     )
 
 

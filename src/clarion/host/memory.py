@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from clarion.devices import kernel_files
-from clarion.devices.threads import control_groups
+from clarion.host import kernel_files
+from clarion.host.threads import control_groups
 
 
 @dataclass(frozen=True, slots=True)

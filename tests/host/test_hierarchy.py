@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.devices import caches, kernel_files
-from clarion.devices.caches import ASSUMED, Cache, from_cpuid, from_kernel, from_sysctl
-from clarion.devices.hierarchy import Node, hierarchy, huge_pages, nodes, physical_cores
+from clarion.host import caches, kernel_files
+from clarion.host.caches import ASSUMED, Cache, from_cpuid, from_kernel, from_sysctl
+from clarion.host.hierarchy import Node, hierarchy, huge_pages, nodes, physical_cores
 
 from .files import cache, write
 

@@ -12,8 +12,8 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from clarion.devices import caches, kernel_files
-from clarion.devices.caches import Cache
+from clarion.host import caches, kernel_files
+from clarion.host.caches import Cache
 
 _CPUS = Path("/sys/devices/system/cpu")
 _NODES = Path("/sys/devices/system/node")
@@ -87,7 +87,7 @@ def usable_processors() -> frozenset[int]:
 def physical_cores(usable: frozenset[int], root: Path = _CPUS) -> tuple[frozenset[int], ...]:
     """The usable processors, hyperthreads of one core together; each alone where that is unknown."""
     if platform.system() == "Darwin":
-        from clarion.devices.sysctl import sysctl
+        from clarion.host.sysctl import sysctl
 
         # Efficiency cores would hold the others up: work is shared evenly.
         n = sysctl("hw.perflevel0.physicalcpu") or sysctl("hw.physicalcpu") or len(usable)
