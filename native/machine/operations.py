@@ -3,9 +3,9 @@
     python operations.py <file>
 
 For an operation `rope` the header has a struct `RopeParameters` and declares a function `make_rope`. The
-struct is made of a specification: it reads every parameter by its name and refuses an absent one. The function
-makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)` for every
-operation.
+struct is made of a specification: it reads every parameter by its name and refuses an absent one. The
+function makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)` for
+every operation.
 """
 
 import inspect
