@@ -24,7 +24,7 @@ from clarion.host import native
 from clarion.host.measure import bandwidth
 from clarion.host.numa import thread_nodes
 from clarion.model import make_plan, open_file
-from clarion.residency import Copied, Mapped, Panels
+from clarion.residency import Origin, make_store
 
 BATCH, PAGE, TOKENS = 256, 64, 12
 
@@ -37,10 +37,8 @@ def main(
     n_pages = -(-longest // PAGE)
     with open_file(path) as file:
         plan = make_plan(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
-        names = [weight.name for weight in plan.weights]
-        panels = Panels(core, plan.weights)
-        copied = Copied(Mapped(file.tensors), names, panels, plan.read_together, thread_nodes(threads))
-        spec = plan.native_spec(copied)
+        origin = Origin(core, file.tensors, plan.read_together, thread_nodes(threads))
+        spec = plan.native_spec(make_store(plan.weights, "copied", origin))
         program = core.Program(core.Machine(threads), spec)
         cache = core.KvCache(list(plan.kv_layers), n_pages, PAGE, plan.kv.keys, plan.kv.values)
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)

@@ -17,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-#include "residency/copying.h"
+#include "bind/bind.h"
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
@@ -31,7 +31,6 @@ namespace clarion {
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Writable = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Offsets = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
 
 Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
@@ -208,27 +207,11 @@ NB_MODULE(files, m) {
             "bytes",
             [](nb::handle self) {
                 auto& memory = nb::cast<HugePages&>(self);
-                return nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>(memory.data(), {memory.size()}, self);
+                return nb::ndarray<nb::memview, uint8_t, nb::ndim<1>>(memory.data(), {memory.size()}, self);
             },
-            "u8[size]; keeps the memory alive.");
+            "A memoryview of u8[size]; keeps the memory alive.");
 
-    nb::class_<Gate>(m, "Gate", "Holds copies up, or ends them, from another thread.")
-        .def(nb::init<>())
-        .def("open", &Gate::open)
-        .def("close", &Gate::close)
-        .def("end", &Gate::end, "For good.")
-        .def("wait", &Gate::pass, nb::call_guard<nb::gil_scoped_release>(),
-             "Waits while it is closed; False once it has ended.");
-
-    m.def(
-        "copy",
-        [](const Writable& to, const Bytes& from, const Gate& gate) {
-            if (from.size() != to.size()) throw std::invalid_argument("copy: the sizes differ");
-            const nb::gil_scoped_release unlocked;
-            return copy(to.data(), from.data(), from.size(), gate);
-        },
-        "to"_a.noconvert(), "from_"_a.noconvert(), "gate"_a,
-        "Copies u8[n] while the gate is open, with the interpreter lock released; False if it ended.");
+    bind_store(m);
 
     m.def(
         "release",

@@ -71,7 +71,7 @@ struct Entry {
     }
 };
 
-// A program and the arrays that it points into.
+// A program, the arrays that it points into and the weights of stores that it reads.
 class BoundProgram {
   public:
     BoundProgram(Pool& pool, nb::dict dict) : program_(pool, read(Entry(dict, "spec"))) {}
@@ -97,12 +97,6 @@ class BoundProgram {
     }
 
     void cancel() { program_.cancel(); }
-
-    void move_weight(int64_t index, Bytes data, bool panels) {
-        program_.move_weight(index, {reinterpret_cast<const std::byte*>(data.data()), data.nbytes()}, panels);
-        data_.push_back(std::move(data));
-    }
-    int64_t moved() { return program_.moved(); }
 
     nb::object buffer(const std::string& name) {
         const Buffer& b = program_.buffer(name);
@@ -138,6 +132,13 @@ class BoundProgram {
             weight.rows = w.integer("rows");
             weight.cols = w.integer("cols");
             weight.experts = w.integer("experts");
+            const nb::object data = w["data"];
+            if (PyCapsule_IsValid(data.ptr(), extents_capsule)) {
+                weight.extents =
+                    static_cast<const Extents*>(PyCapsule_GetPointer(data.ptr(), extents_capsule));
+                capsules_.push_back(data);
+                continue;
+            }
             weight.panels = w.dict.contains("panels") && w.get<bool>("panels");
             data_.push_back(w.get<Bytes>("data"));
             weight.data = {reinterpret_cast<const std::byte*>(data_.back().data()), data_.back().nbytes()};
@@ -156,6 +157,7 @@ class BoundProgram {
     }
 
     std::vector<Bytes> data_;
+    std::vector<nb::object> capsules_;
     Program program_;
 };
 
@@ -207,10 +209,6 @@ void bind_machine(nb::module_& m) {
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
-        .def("move_weight", &BoundProgram::move_weight, "index"_a, "data"_a, "panels"_a = false,
-             "Reads a matrix from other bytes that say the same, from the next run on; from any thread.")
-        .def("moved", &BoundProgram::moved,
-             "How many moves were made: earlier bytes that nobody reads any more.")
         .def("buffer", &BoundProgram::buffer, "name"_a, "A buffer's rows, a view of the arena: f32 or i32.");
 }
 

@@ -45,13 +45,14 @@ class Embed final : public Op {
 
   private:
     void read_row(int64_t row, float* x) const {
-        const auto [data, panels] = table_->place(row);
+        const Extent extent = table_->extents->holding(0, row);
         const auto row_in_panel = static_cast<int>(row % 16);
-        if (panels)
-            dequantize_lane(*format_, data + (row - row_in_panel) * table_->row_bytes, row_in_panel,
+        row -= extent.first_row;
+        if (extent.panels)
+            dequantize_lane(*format_, extent.data + (row - row_in_panel) * table_->row_bytes, row_in_panel,
                             table_->cols, x);
         else
-            format_->dequantize(data + row * table_->row_bytes, table_->cols, x);
+            format_->dequantize(extent.data + row * table_->row_bytes, table_->cols, x);
     }
 
     const Weight* table_;

@@ -14,6 +14,7 @@
 #include "kernels/format_table.h"
 #include "kernels/lanes.h"
 #include "kernels/product.h"
+#include "kernels/rms_norm.h"
 #include "kernels/rows.h"
 #include "operations.h"
 #include "simd/simd.h"
@@ -29,11 +30,13 @@ struct Matrix {
     const Buffer* output;
 };
 
-// One expert's matrix, where its panel p lies.
-WeightRows weight_rows(const Matrix& m, int64_t expert, int64_t p) {
+// Panel p of one expert's matrix, wherever it lies now, times activations.
+void panel_product(const Tiling& tiling, const Matrix& m, int64_t expert, int64_t p,
+                   const ActivationRows& rows, int64_t n_tokens, std::byte* scratch, float* sums) {
     const Weight& w = *m.weight;
-    const auto [data, panels] = w.place(expert * w.rows + 16 * p);
-    return {*m.format, data + expert * w.rows * w.row_bytes, w.rows, w.cols, panels};
+    const Extent extent = w.extents->holding(expert, 16 * p);
+    panel_product(tiling, {*m.format, extent.data, w.rows - extent.first_row, w.cols, extent.panels},
+                  16 * p - extent.first_row, rows, n_tokens, scratch, sums);
 }
 
 // The panels of some matrices of the same number of columns, in items of about as many bytes each: panels of one matrix
@@ -119,9 +122,9 @@ class Linear final : public Op {
                 throw std::invalid_argument("linear: bias '" + bias->name +
                                             "' must be F32 and as long as the matrix is high");
             check_output(*weight, spec.outputs[i], "linear");
+            if (bias != nullptr) biases_.push_back(vector_weight(spec, *bias, weight->rows));
             panels_.matrices.push_back({weight, &checked_format(*weight, *input_, "linear"),
-                                        bias ? reinterpret_cast<const float*>(bias->data) : nullptr,
-                                        spec.outputs[i]});
+                                        bias ? biases_.back().data() : nullptr, spec.outputs[i]});
         }
     }
 
@@ -147,16 +150,16 @@ class Linear final : public Op {
         const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
                                   input_->row_bytes};
         float* sums = product_sums(scratch.data);
-        panels_.each(
-            item % items_per_block_, items_per_block_, [&](const Matrix& m, int64_t first, int64_t last) {
-                for (int64_t p = first; p < last; ++p) {
-                    // Where the sums go: the first store to a line would wait for it.
-                    for (int64_t t = 0; t < n_tokens; ++t)
-                        simd::prefetch(row_of(*m.output, first_token + t) + 16 * p);
-                    panel_product(tiling_, weight_rows(m, 0, p), 16 * p, rows, n_tokens, scratch.data, sums);
-                    store(m, 16 * p, first_token, n_tokens, sums);
-                }
-            });
+        panels_.each(item % items_per_block_, items_per_block_,
+                     [&](const Matrix& m, int64_t first, int64_t last) {
+                         for (int64_t p = first; p < last; ++p) {
+                             // Where the sums go: the first store to a line would wait for it.
+                             for (int64_t t = 0; t < n_tokens; ++t)
+                                 simd::prefetch(row_of(*m.output, first_token + t) + 16 * p);
+                             panel_product(tiling_, m, 0, p, rows, n_tokens, scratch.data, sums);
+                             store(m, 16 * p, first_token, n_tokens, sums);
+                         }
+                     });
     }
 
   private:
@@ -177,6 +180,7 @@ class Linear final : public Op {
 
     const Buffer *input_, *residual_;
     Panels panels_;
+    std::vector<std::vector<float>> biases_;  // of matrices that have one
     Tiling tiling_;
     int64_t threads_;
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
@@ -251,8 +255,7 @@ class ExpertLinear final : public Op {
                         const int32_t* slots = slots_.data() + s;
                         const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
                                                   divisor_};
-                        panel_product(tiling_, weight_rows(m, expert, p), 16 * p, rows, n, scratch.data,
-                                      sums);
+                        panel_product(tiling_, m, expert, p, rows, n, scratch.data, sums);
                         for (int64_t t = 0; t < n; ++t) {
                             auto* y =
                                 reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);

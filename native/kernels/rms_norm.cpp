@@ -16,10 +16,14 @@ std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64
         spec.fail({"weight '", weight.name, "' has ", weight.experts, " x ", weight.rows, " x ", weight.cols,
                    " elements, expected ", n});
     std::vector<float> x(static_cast<size_t>(n));
-    const auto* row = reinterpret_cast<const uint8_t*>(weight.data);
-    for (int64_t r = 0; r < weight.rows; ++r)
+    for (int64_t r = 0; r < weight.rows; ++r) {
+        const Extent extent = weight.extents->holding(0, r);
+        if (extent.data == nullptr || extent.panels)
+            spec.fail({"weight '", weight.name, "' is not resident as rows, where it is read"});
         find_format(weight.format)
-            ->dequantize(row + r * weight.row_bytes, weight.cols, x.data() + r * weight.cols);
+            ->dequantize(extent.data + (r - extent.first_row) * weight.row_bytes, weight.cols,
+                         x.data() + r * weight.cols);
+    }
     return x;
 }
 

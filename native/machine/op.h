@@ -15,6 +15,7 @@
 
 #include "machine/message.h"
 #include "machine/tiling.h"
+#include "residency/extents.h"
 
 namespace clarion {
 
@@ -46,27 +47,14 @@ struct Buffer {
     int64_t slots_per_token;  // 1, or as many as experts that a token uses
 };
 
-// A matrix in the file's own format: `rows` rows of `cols` weights, one after the other; `experts` such matrices. The first
-// bytes of them may lie elsewhere, and as panels of 16 rows (kernels/panel.h).
+// `experts` matrices of `rows` rows of `cols` weights, in one of the file's formats. The extents say where the rows lie; they
+// may switch to another copy at any time, so whoever reads rows asks anew for each panel.
 struct Weight {
     std::string name;
     int format;  // GGUF type id
     int64_t rows, cols, experts;
     int64_t row_bytes;
-    const std::byte* data;
-    const std::byte* moved;  // the first moved_bytes; the others are at `data`
-    int64_t moved_bytes;
-    bool panels;  // what moved
-
-    // Where the rows from `first` on are, of which none or all have moved: `data` of them all if they lay there too.
-    struct Place {
-        const uint8_t* data;
-        bool panels;
-    };
-    Place place(int64_t first) const {
-        const bool is_moved = first * row_bytes < moved_bytes;
-        return {reinterpret_cast<const uint8_t*>(is_moved ? moved : data), is_moved && panels};
-    }
+    const Extents* extents;
 };
 
 // One call of the model: tokens with (sequence, position), and where each sequence's pages lie.

@@ -21,6 +21,23 @@ void expect_indices(std::span<const int32_t> values, int64_t n, const char* what
 
 }  // namespace
 
+// From its beginning to its end, what reads weights is inside all of their stores.
+class Program::Inside {
+  public:
+    Inside(std::vector<Entered>& stores, bool urgent) : stores_(stores), urgent_(urgent) {
+        for (Entered& store : stores_) store.version = store.readers->enter(urgent_);
+    }
+    ~Inside() {
+        for (const Entered& store : stores_) store.readers->leave(store.version, urgent_);
+    }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+
+  private:
+    std::vector<Entered>& stores_;
+    const bool urgent_;
+};
+
 Program::Program(Pool& pool, ProgramSpec spec)
     : pool_(pool), max_tokens_(spec.max_tokens), max_outputs_(spec.max_outputs), arena_(spec.arena_bytes) {
     expect_range(max_tokens_, 1, int64_t{1} << 20, {"max_tokens"});
@@ -29,6 +46,7 @@ Program::Program(Pool& pool, ProgramSpec spec)
     weights_.reserve(spec.weights.size());
     for (auto& buffer : spec.buffers) add_buffer(std::move(buffer), spec.arena_bytes);
     for (auto& weight : spec.weights) add_weight(std::move(weight));
+    const Inside inside(stores_, false);
     size_t scratch = 0;
     for (auto& op : spec.ops) {
         ops_.push_back(make_op(op_spec(std::move(op))));
@@ -71,16 +89,34 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
                 ", the block of ", format->name});
     const int64_t bytes = format->row_bytes(spec.cols);
     const int64_t size = checked_product({spec.experts, spec.rows, bytes}, {where});
-    if (spec.data.size() < static_cast<size_t>(size))
+    if (spec.extents == nullptr && spec.data.size() < static_cast<size_t>(size))
         refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
-    check_panels(where, spec.format, spec.rows, spec.panels);
-    weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes,
-                        spec.data.data(), spec.data.data(), size, spec.panels});
+    if ((spec.extents ? spec.extents->may_be_panels : spec.panels) && !can_be_panels(*format, spec.rows))
+        refuse({where, ": found panels, which ", spec.rows, " rows of its format cannot be"});
+    const Extents* found = extents(where, spec, bytes);
+    weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes, found});
 }
 
-void Program::check_panels(const std::string& where, int format, int64_t rows, bool panels) {
-    if (panels && !can_be_panels(*find_format(format), rows))
-        refuse({where, ": found panels, which ", rows, " rows of its format cannot be"});
+// Those of the store, which this program enters from now on; or of bytes that stay, one extent for each matrix.
+const Extents* Program::extents(const std::string& where, const ProgramSpec::WeightSpec& spec,
+                                int64_t row_bytes) {
+    if (const Extents* found = spec.extents) {
+        if (found->rows != spec.rows || found->experts != spec.experts || found->row_bytes != row_bytes)
+            refuse({where, ": the store has ", found->experts, " x ", found->rows, " rows of ",
+                    found->row_bytes, " bytes, expected ", spec.experts, " x ", spec.rows, " of ",
+                    row_bytes});
+        const auto same = [&](const Entered& store) { return store.readers == found->readers; };
+        if (found->readers != nullptr && std::none_of(stores_.begin(), stores_.end(), same))
+            stores_.push_back({found->readers, 0});
+        return found;
+    }
+    stay_.push_back(std::make_unique<Extents>(spec.rows, spec.experts, row_bytes, spec.rows * row_bytes,
+                                              spec.panels, nullptr));
+    Extents& own = *stay_.back();
+    const auto* data = reinterpret_cast<const uint8_t*>(spec.data.data());
+    for (int64_t i = 0; i < own.count(); ++i)
+        own.publish(i, data + own.first_row(i) * row_bytes, spec.panels ? Layout::panels : Layout::rows);
+    return &own;
 }
 
 OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
@@ -121,46 +157,28 @@ const Buffer& Program::buffer(const std::string& name) const {
 
 bool Program::run(const Batch& batch) {
     const std::lock_guard lock(one_run_);
-    make_moves();
     copy(batch);
+    const Inside inside(stores_, has_prompt());
+    expect_residents();
     for (const auto& op : ops_) op->validate(batch_);
     cancelled_.store(false, std::memory_order_relaxed);
     return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_);
 }
 
-void Program::move_weight(int64_t index, std::span<const std::byte> data, bool panels) {
-    expect_range(index, 0, static_cast<int64_t>(weights_.size()) - 1, {"weight"});
-    const Weight& weight = weights_[static_cast<size_t>(index)];
-    const int64_t rows = weight.experts * weight.rows;
-    if (rows == 1) refuse({"weight '", weight.name, "': a vector cannot be moved"});
-    const int64_t all = rows * weight.row_bytes, panel = 16 * weight.row_bytes;
-    const auto size = static_cast<int64_t>(data.size());
-    if (size != all && (weight.rows % 16 != 0 || size > all || size % panel != 0))
-        refuse({"weight '", weight.name, "': found ", size, " bytes, expected ", all,
-                weight.rows % 16 == 0 ? " or whole panels of them" : ""});
-    check_panels(text({"weight '", weight.name, "'"}), weight.format, weight.rows, panels);
-    const std::lock_guard lock(moves_mutex_);
-    moves_.push_back({static_cast<size_t>(index), data, panels});
+// Of every weight, whatever the batch uses of it: nothing goes while a run is inside.
+void Program::expect_residents() const {
+    for (const Weight& weight : weights_)
+        for (int64_t i = 0; i < weight.extents->count(); ++i)
+            if (weight.extents->at(i).data == nullptr)
+                refuse({"weight '", weight.name, "': row ", weight.extents->first_row(i),
+                        " and those after it are not resident"});
 }
 
-int64_t Program::moved() {
-    const std::unique_lock lock(one_run_, std::try_to_lock);
-    if (lock.owns_lock()) make_moves();
-    const std::lock_guard count(moves_mutex_);
-    return moved_;
-}
-
-// Called with one_run_ held.
-void Program::make_moves() {
-    const std::lock_guard lock(moves_mutex_);
-    for (const Move& move : moves_) {
-        Weight& weight = weights_[move.weight];
-        weight.moved = move.data.data();
-        weight.moved_bytes = static_cast<int64_t>(move.data.size());
-        weight.panels = move.panels;
-    }
-    moved_ += static_cast<int64_t>(moves_.size());
-    moves_.clear();
+// Whether a sequence has several tokens in the batch, which are neighbours then. Somebody waits for the end of such a run, and
+// it is bound by arithmetic, which what copies beside it takes away. Where each text has one token a step, steps are many:
+// what had to wait for them all would never be done.
+bool Program::has_prompt() const {
+    return std::adjacent_find(sequences_.begin(), sequences_.end()) != sequences_.end();
 }
 
 // Everything that operations index memory with, checked in the copy, which nobody else can change.

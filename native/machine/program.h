@@ -28,8 +28,9 @@ struct ProgramSpec {
         std::string name;
         int format;
         int64_t rows, cols, experts;
-        std::span<const std::byte> data;
+        std::span<const std::byte> data;  // all of it, where it stays; or
         bool panels;
+        const Extents* extents = nullptr;  // wherever a store has it
     };
     struct OperationSpec {
         std::string op;
@@ -47,25 +48,17 @@ struct ProgramSpec {
 
 class Program {
   public:
-    // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data and the
-    // pool must outlive the program.
+    // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data or extents and the
+    // pool must outlive the program. Vectors are read here and not again.
     Program(Pool& pool, ProgramSpec spec);
 
     // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
-    // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument.
-    // Runs of several threads queue up.
+    // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument, also where a
+    // weight is not resident. Runs of several threads queue up.
     bool run(const Batch& batch);
 
     // Ends the run in progress after its current operation; without one it does nothing. From any thread.
     void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
-
-    // From the next run on, reads a matrix from other bytes that say the same, as rows or as panels: all of it, or what whole
-    // panels it begins with; the rest is then read where it was given at first. They must outlive the program. From any
-    // thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector (operations take those
-    // when they are built), for a part that is none, and for panels where there can be none.
-    void move_weight(int64_t index, std::span<const std::byte> data, bool panels);
-    // How many moves were made: nobody reads the earlier bytes of so many, in the order of the calls. From any thread.
-    int64_t moved();
 
     // Throws std::invalid_argument for an unknown name.
     const Buffer& buffer(const std::string& name) const;
@@ -74,36 +67,35 @@ class Program {
   private:
     void add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes);
     void add_weight(ProgramSpec::WeightSpec spec);
-    static void check_panels(const std::string& where, int format, int64_t rows, bool panels);
+    const Extents* extents(const std::string& where, const ProgramSpec::WeightSpec& spec, int64_t row_bytes);
+    void expect_residents() const;
+    bool has_prompt() const;
     OpSpec op_spec(ProgramSpec::OperationSpec spec) const;
     void copy(const Batch& batch);
     void check_pages();
-    void make_moves();
 
     Pool& pool_;
     int64_t max_tokens_, max_outputs_;
     ZeroMemory arena_;
     std::vector<Buffer> buffers_;
     std::vector<Weight> weights_;
+    std::vector<std::unique_ptr<Extents>> stay_;  // of weights that no store has
     std::vector<std::unique_ptr<Op>> ops_;
     std::unique_ptr<ScratchSpace> scratch_;
 
+    // The stores of the weights, and what this run entered each with.
+    struct Entered {
+        Readers* readers;
+        uint64_t version;
+    };
+    class Inside;
+
     std::mutex one_run_;  // guards what follows
+    std::vector<Entered> stores_;
     Batch batch_{};
     std::vector<int32_t> tokens_, positions_, sequences_, pages_, outputs_;
     std::vector<int64_t> slots_;
     std::atomic<bool> cancelled_{false};
-
-    // Moves that were asked for. Whoever holds one_run_ makes them, between two runs: weights_ is then written by one
-    // thread and read by none, and the pool publishes it with the run's first operation.
-    struct Move {
-        size_t weight;
-        std::span<const std::byte> data;
-        bool panels;
-    };
-    std::mutex moves_mutex_;  // guards what follows; taken after one_run_
-    std::vector<Move> moves_;
-    int64_t moved_ = 0;
 };
 
 }  // namespace clarion

@@ -1,4 +1,4 @@
-// Copies in the background, which others may hold up for a while, or end.
+// Copying in the background, which others may hold up for a while, or end.
 #pragma once
 
 #include <atomic>
@@ -7,7 +7,7 @@
 
 namespace clarion {
 
-// Opened, closed and ended by one thread, passed by others.
+// Opened, closed and ended by one thread at a time, passed by others.
 class Gate {
   public:
     void open() { set(State::open); }

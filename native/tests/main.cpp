@@ -42,6 +42,7 @@ int main() {
     clarion::tests::test_sampling();
 #ifndef CLARION_TEST_KERNELS
     clarion::tests::test_pool();
+    clarion::tests::test_store();
     clarion::tests::test_program();
 #endif
     std::printf("passed: %ld checks\n", clarion::tests::checks.load());

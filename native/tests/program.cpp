@@ -10,6 +10,7 @@
 #include "kernels/format_table.h"
 #include "kernels/reference.h"
 #include "machine/kv_cache.h"
+#include "residency/store.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
@@ -244,53 +245,75 @@ void cancelling_from_another_thread() {
     check(program.run(batch));
 }
 
-// Matrices move to and fro while batches run, a part first where they can. Bytes that nobody reads any more are overwritten
-// at once: a run that still read them would give other results, and the thread sanitizer sees it even where it does not.
-void weights_move_between_runs(const Shape& shape, Kind kind, int format) {
+// The weights of a specification, of which a store takes the matrices.
+struct Stored {
+    Store store{1};  // extents of a panel each, where there are panels
+    std::vector<Extents*> units;
+
+    explicit Stored(ProgramSpec& spec) {
+        for (auto& weight : spec.weights) {
+            const int64_t rows = weight.rows * weight.experts;
+            units.push_back(nullptr);
+            if (rows == 1) continue;
+            const int64_t row_bytes = static_cast<int64_t>(weight.data.size()) / rows;
+            units.back() =
+                &store.add(weight.rows, weight.experts, row_bytes, can_be_panels(weight.format, weight.rows));
+            weight.extents = units.back();
+        }
+    }
+    static std::span<const std::byte> part(const Extents& unit, int64_t i, std::span<const std::byte> all) {
+        return all.subspan(static_cast<size_t>(unit.first_row(i) * unit.row_bytes),
+                           static_cast<size_t>(unit.n_rows(i) * unit.row_bytes));
+    }
+    uint64_t place(size_t w, int64_t i, std::span<const std::byte> bytes, Layout layout) {
+        return store.place(*units[w], i, reinterpret_cast<const uint8_t*>(bytes.data()), layout);
+    }
+    void place_all(size_t w, std::span<const std::byte> all) {
+        for (int64_t i = 0; i < units[w]->count(); ++i) place(w, i, part(*units[w], i, all), Layout::rows);
+    }
+};
+
+// Extents move to and fro while batches run. Bytes that nobody reads any more are overwritten at once: a run that still read
+// them would give other results, and the thread sanitizer sees it even where it does not.
+void weights_move_during_runs(const Shape& shape, Kind kind, int format) {
     const Tokens t = two_sequences();
     const std::vector<int32_t> pages = {3, 0, 1, 4};
     const KvCache::Layer layer{shape.n_head_kv, shape.head_dim, shape.head_dim};
     Builder b(11);
     add_model(b, shape, kind, format);
     const auto weights = b.spec.weights;
+    Stored stored(b.spec);
+    for (size_t w = 0; w < weights.size(); ++w)
+        if (stored.units[w]) stored.place_all(w, weights[w].data);
     Pool pool(3);
     Program program(pool, b.spec);
     KvCache cache({layer, layer}, 5, {KvFormat::f32, KvFormat::f32});
     const std::vector<float> expected = run(program, cache, t, pages, 2, 11);
     std::atomic<bool> over{false};
     std::thread mover([&] {
-        struct Place {
-            std::vector<std::byte> bytes;
-            bool panels;
-        };
-        std::vector<Place> places[2];
-        for (const auto& weight : weights) {
-            places[0].push_back({{weight.data.begin(), weight.data.end()}, false});
-            places[1].push_back({std::vector<std::byte>(weight.data.size()), false});
-        }
-        int64_t moves = 0;
-        const auto move = [&](size_t i, std::span<const std::byte> bytes, bool panels) {
-            program.move_weight(static_cast<int64_t>(i), bytes, panels);
-            ++moves;
-            while (program.moved() < moves) std::this_thread::yield();
-        };
-        for (int round = 0; round < 20; ++round)
-            for (size_t i = 0; i < weights.size(); ++i) {
-                const auto& w = weights[i];
-                if (w.rows * w.experts == 1) continue;
-                Place &from = places[round % 2][i], &to = places[(round + 1) % 2][i];
-                to.panels = round % 2 == 0 && can_be_panels(w.format, w.rows);
-                if (to.panels)
-                    interleave(w.format, w.cols, reinterpret_cast<const uint8_t*>(w.data.data()),
-                               reinterpret_cast<uint8_t*>(to.bytes.data()),
-                               static_cast<int64_t>(to.bytes.size()));
-                else
-                    std::copy(w.data.begin(), w.data.end(), to.bytes.begin());
-                const size_t panel = to.bytes.size() / static_cast<size_t>(w.rows * w.experts) * 16;
-                if (w.rows % 16 == 0) move(i, std::span(to.bytes).first(panel), to.panels);
-                move(i, to.bytes, to.panels);
-                std::fill(from.bytes.begin(), from.bytes.end(), std::byte{0xff});
-            }
+        Random random;
+        std::vector<std::vector<std::byte>> places[2];
+        for (const auto& weight : weights)
+            for (auto& place : places) place.emplace_back(weight.data.begin(), weight.data.end());
+        for (size_t round = 0; round < 20; ++round)
+            for (size_t w = 0; w < weights.size(); ++w)
+                for (int64_t i = 0; stored.units[w] && i < stored.units[w]->count(); ++i) {
+                    const Extents& unit = *stored.units[w];
+                    const auto rows = Stored::part(unit, i, weights[w].data);
+                    const auto offset = rows.data() - weights[w].data.data();
+                    const std::span<std::byte> from(places[round % 2][w].data() + offset, rows.size());
+                    const std::span<std::byte> to(places[1 - round % 2][w].data() + offset, rows.size());
+                    const bool panels = unit.may_be_panels && random.next() > 0;
+                    if (panels)
+                        interleave(weights[w].format, weights[w].cols,
+                                   reinterpret_cast<const uint8_t*>(rows.data()),
+                                   reinterpret_cast<uint8_t*>(to.data()), static_cast<int64_t>(to.size()));
+                    else
+                        std::copy(rows.begin(), rows.end(), to.begin());
+                    const uint64_t version = stored.place(w, i, to, panels ? Layout::panels : Layout::rows);
+                    check(stored.store.wait(version));
+                    std::fill(from.begin(), from.end(), std::byte{0xff});
+                }
         over = true;
         // What the program reads now has to live as long as it runs.
         while (over) std::this_thread::yield();
@@ -301,19 +324,60 @@ void weights_move_between_runs(const Shape& shape, Kind kind, int format) {
     mover.join();
 }
 
-void bad_moves_are_refused() {
+// A run is refused unless all of its weights are resident, and entering stores allocates nothing.
+void weights_are_resident_or_refused() {
+    const Tokens t{{1}, {0}, {0}, {0}};
     Builder b(11);
-    add_model(b, {40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, Kind::f32, 0);
+    const Shape shape{64, 2, 1, 32, 32, 64, 0, 1, 2, 1};
+    add_model(b, shape, Kind::f32, 0);
+    const auto weights = b.spec.weights;
+    Stored stored(b.spec);
     Pool pool(1);
     Program program(pool, b.spec);
-    const auto refused = [&](int64_t i, size_t size, bool panels) {
-        return refusal([&] { program.move_weight(i, std::vector<std::byte>(size), panels); });
+    KvCache cache({{1, 32, 32}, {1, 32, 32}}, 1, {KvFormat::f32, KvFormat::f32});
+    const Batch batch{1,
+                      1,
+                      t.tokens.data(),
+                      t.positions.data(),
+                      t.sequences.data(),
+                      t.outputs.data(),
+                      1,
+                      1,
+                      t.outputs.data(),
+                      &cache};
+    const auto refused = [&] { return refusal([&] { program.run(batch); }); };
+    check(refused() == "weight 'w': row 0 and those after it are not resident");
+    for (size_t w = 0; w < weights.size(); ++w)
+        if (stored.units[w]) stored.place_all(w, weights[w].data);
+    check(program.run(batch));
+    const long before = allocations();
+    check(program.run(batch));
+    check(allocations() == before);
+    check(stored.store.evict(*stored.units[2], 1));
+    check(refused() == "weight 'w': row 16 and those after it are not resident");
+    check(stored.store.reached() == stored.store.place(*stored.units[2], 1, nullptr, Layout::rows));
+}
+
+void bad_extents_are_refused() {
+    const auto refused = [](auto change) {
+        Builder b(11);
+        add_model(b, {40, 6, 2, 20, 12, 24, 0, 0, 3, 2}, Kind::f32, 0);
+        const auto units = std::make_unique<Stored>(b.spec);
+        change(b.spec, *units);
+        Pool pool(1);
+        return refusal([&] { Program(pool, b.spec); });
     };
-    check(refused(-1, 0, false).starts_with("weight: found -1, expected 0 to "));
-    check(refused(1, 160, false) == "weight 'w': a vector cannot be moved");
-    check(refused(0, 19 * 160 - 1, false) == "weight 'w': found 3039 bytes, expected 3040");
-    check(refused(0, 16 * 160, false) == "weight 'w': found 2560 bytes, expected 3040");
-    check(refused(0, 19 * 160, true).find("cannot be") != std::string::npos);
+    check(refused([](ProgramSpec& spec, Stored& s) {
+              spec.weights[0].extents = &s.store.add(18, 1, 160, false);
+          }) == "weight 'w': the store has 1 x 18 rows of 160 bytes, expected 1 x 19 of 160");
+    check(refused([](ProgramSpec& spec, Stored& s) {
+              auto& weight = spec.weights[0];
+              weight.format = 24;  // I8, which the machine does not multiply
+              weight.extents = &s.store.add(weight.rows, 1, 40, false);
+          }).starts_with("weight 'w': unknown format"));
+    check(refused([](ProgramSpec& spec, Stored& s) {
+              spec.weights[1].extents = &s.store.add(1, 1, 160, false);
+          }).ends_with("weight 'w' is not resident as rows, where it is read"));
 }
 
 void bad_batches_are_refused() {
@@ -365,9 +429,10 @@ void test_program() {
     same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
     forked_pages_are_copies();
     cancelling_from_another_thread();
-    weights_move_between_runs(odd, Kind::f32, 0);
-    weights_move_between_runs(blocks, Kind::high, 12);
-    bad_moves_are_refused();
+    weights_move_during_runs(odd, Kind::f32, 0);
+    weights_move_during_runs(blocks, Kind::high, 12);
+    weights_are_resident_or_refused();
+    bad_extents_are_refused();
     bad_batches_are_refused();
 }
 

@@ -32,16 +32,14 @@ from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import choose, native
-from clarion.host.hierarchy import Node, hierarchy
+from clarion.host.hierarchy import hierarchy
 from clarion.host.memory import memory
 from clarion.host.numa import free_because, masks, thread_nodes
 from clarion.host.record import best_threads
 from clarion.models import build
 from clarion.plan import Plan, compile
 from clarion.plan.observe import Observer
-from clarion.residency import Copied, Mapped, Moving, Panels, Residency
-from clarion.residency.panels import Core
-from clarion.residency.space import best_place
+from clarion.residency import Origin, Store, make_store
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
@@ -80,7 +78,6 @@ BUILT_IN = "tale-q8_0.gguf"
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_THREADS = 1024
-WEIGHTS = ("auto", "mapped", "copied", "moving")
 MAX_BATCH = 65_536
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
@@ -143,13 +140,11 @@ def load(
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
         nodes, free = thread_nodes(n_threads), free_because(n_threads)
         machine = core.Machine(n_threads, **hierarchy().cache_bytes, processors=b"" if free else masks(nodes))
-        residency = _residency(plan, Mapped(file.tensors), weights, core, nodes)
+        store = make_store(plan.weights, weights, Origin(core, file.tensors, plan.read_together, nodes))
+        stack.callback(store.close)
         file.check()
-        program = core.Program(machine, plan.native_spec(residency))
-        mover = residency if isinstance(residency, Moving) else None
-        if mover is not None:
-            stack.callback(mover.stop)
-            mover.start(program)
+        program = core.Program(machine, plan.native_spec(store))
+        store.start()
         engine = Engine(
             program,
             core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
@@ -159,10 +154,9 @@ def load(
             max_tokens=plan.max_tokens,
             max_outputs=plan.max_outputs,
             check=file.check,
-            mover=mover,
             node=None if free else nodes[0],
         )
-        if not isinstance(residency, Copied):
+        if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
         return Model(
@@ -171,7 +165,7 @@ def load(
             engine,
             isa=isa,
             threads=n_threads,
-            mover=mover,
+            store=store,
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
@@ -225,26 +219,6 @@ def make_plan(
     )
 
 
-def _residency(plan: Plan, mapped: Mapped, weights: str, core: Core, nodes: Sequence[Node]) -> Residency:
-    if weights not in WEIGHTS:
-        raise ParameterError(f"weights: found {weights!r}, expected one of {', '.join(WEIGHTS)}")
-    n_bytes = sum(weight.n_bytes for weight in plan.weights)
-    if weights == "auto":
-        weights = best_place(n_bytes, memory().available)
-    names = [weight.name for weight in plan.weights]
-    panels = Panels(core, plan.weights)
-    try:
-        if weights == "copied":
-            return Copied(mapped, names, panels, plan.read_together, nodes)
-        if weights == "moving":
-            matrices = [weight.rows > 1 for weight in plan.weights]
-            return Moving(mapped, names, matrices, panels, plan.read_together, nodes)
-    except MemoryError:
-        gigabytes = n_bytes / 1e9
-        raise DeviceError(f"a copy of the weights takes {gigabytes:.1f} GB: load them mapped") from None
-    return mapped
-
-
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
     total = memory().total
     if cache_bytes + arena_bytes > total:
@@ -279,7 +253,7 @@ class Model:
         *,
         isa: str,
         threads: int,
-        mover: Moving | None,
+        store: Store,
         load_seconds: float,
         resources: ExitStack,
     ) -> None:
@@ -293,7 +267,7 @@ class Model:
         self.n_vocab = plan.n_vocab
         self.load_seconds = load_seconds
         self._engine = engine
-        self._mover = mover
+        self._store = store
         self._tokenizer: Tokenizer | None = None
         self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
@@ -606,8 +580,7 @@ class Model:
 
     def settle(self) -> None:
         """Waits until weights that move into huge pages have done so: from then on speeds stay the same."""
-        if self._mover is not None:
-            self._mover.join()
+        self._store.settle()
 
     # ---- end ----------------------------------------------------------------------------------------------
 

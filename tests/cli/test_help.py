@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from clarion import model
+from clarion import model, residency
 from clarion.cli import options
 from clarion.cli.main import _HOMES, execute
 from clarion.plan.cache import FORMATS
@@ -47,7 +47,7 @@ def test_run_has_sections(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_choices_shown_are_those_that_there_are() -> None:
     assert options.CACHE_FORMATS == FORMATS
     assert get_args(Activations) == options.ACTIVATIONS
-    assert options.WEIGHTS == model.WEIGHTS
+    assert options.WEIGHTS == residency.WEIGHTS
     assert options.GREATEST_DEFAULT_CONTEXT == model.DEFAULT_CONTEXT
     assert options.MAX_THREADS == model.MAX_THREADS
 

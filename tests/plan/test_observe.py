@@ -6,6 +6,7 @@ import pytest
 from clarion import models, plan
 from clarion.host import native
 from clarion.plan.observe import Layers, SquareSums
+from clarion.residency import Mapped, Store
 from clarion.runtime.solo import Solo
 from tests.models.files import NAMES, expected, golden, mapped
 from tests.plan.reference import Cache, Reference, row_bytes
@@ -21,7 +22,7 @@ def compiled(name, observe=None, fuse=True, activations="high"):
 
 
 def kept(p, name, ids):
-    solo = Solo(p, mapped(name), threads=2)
+    solo = Solo(p, Store(p.weights, Mapped(golden(name)[1])), threads=2)
     assert list(solo.run(ids)) == [slice(0, len(ids))]
     return {name: np.array(solo.buffer(name)) for name in p.kept}
 

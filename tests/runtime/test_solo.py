@@ -6,27 +6,28 @@ import pytest
 import clarion
 from clarion.errors import ContextError, ParameterError
 from clarion.model import make_plan, open_file
-from clarion.residency import Mapped, Replaced
+from clarion.residency import Mapped, Replaced, Store
 from clarion.runtime.solo import Solo
 
 TOKENS = np.random.default_rng(0).integers(0, 4096, 50)
 
 
-def plan(file, batch=32, outputs=32):
-    return make_plan(file, context=64, batch=batch, outputs=outputs)
+def solo_of(file, batch=32, outputs=32, policy=None):
+    plan = make_plan(file, context=64, batch=batch, outputs=outputs)
+    return Solo(plan, Store(plan.weights, policy or Mapped(file.tensors)), threads=1)
 
 
 @pytest.mark.parametrize("batch", [7, 50, 64])
 @pytest.mark.parametrize("first", [0, 13, 49, 50])
 def test_logits_are_the_engines(batch, first):
     with open_file() as file, clarion.load(threads=1, context=64) as model:
-        found = Solo(plan(file, batch, batch), Mapped(file.tensors), threads=1).logits(TOKENS, first)
+        found = solo_of(file, batch, batch).logits(TOKENS, first)
         np.testing.assert_array_equal(found, model.logits(TOKENS, first=first))
 
 
 def test_batches_are_named_by_their_wanted_rows():
     with open_file() as file:
-        solo = Solo(plan(file), Mapped(file.tensors), threads=1)
+        solo = solo_of(file)
         assert list(solo.run(TOKENS, 10)) == [slice(10, 32), slice(32, 50)]
         assert list(solo.run(TOKENS, 40)) == [slice(32, 32), slice(40, 50)]
 
@@ -34,18 +35,29 @@ def test_batches_are_named_by_their_wanted_rows():
 def test_replaced_weights_are_read():
     name = "blk.2.ffn_down.weight"
     with open_file() as file:
-        solo = Solo(plan(file), Mapped(file.tensors), threads=1)
+        weights = Replaced(file.tensors)
+        solo = solo_of(file, policy=weights)
         before = solo.logits(TOKENS)
         zeros = np.zeros(file.tensors[name].n_bytes, np.uint8)
-        solo.use(Replaced(Mapped(file.tensors), {name: zeros}))
+        weights.use({name: zeros})
         assert not (solo.logits(TOKENS) == before).all()
-        solo.use(Mapped(file.tensors))
+        weights.use({})
         np.testing.assert_array_equal(solo.logits(TOKENS), before)
 
 
 def test_what_does_not_fit():
     with open_file() as file:
         with pytest.raises(ParameterError, match="outputs"):
-            Solo(plan(file, outputs=31), Mapped(file.tensors))
+            solo_of(file, outputs=31)
         with pytest.raises(ContextError, match=r"65 tokens .* context of 64"):
-            list(Solo(plan(file), Mapped(file.tensors), threads=1).run([0] * 65))
+            list(solo_of(file).run([0] * 65))
+
+
+def test_vectors_cannot_be_replaced():
+    """Programs have read them when they were built."""
+    name = "blk.2.ffn_norm.weight"
+    with open_file() as file:
+        weights = Replaced(file.tensors)
+        solo_of(file, policy=weights)
+        with pytest.raises(ValueError, match=f"'{name}': found a vector"):
+            weights.use({name: np.zeros(file.tensors[name].n_bytes, np.uint8)})

@@ -13,7 +13,7 @@ from clarion.evaluate.exact import Exact
 from clarion.gguf import File
 from clarion.model import make_plan
 from clarion.plan.observe import Layers
-from clarion.residency import Mapped
+from clarion.residency import Mapped, Store
 from clarion.runtime.solo import Solo
 
 Values = npt.NDArray[np.floating[Any]]
@@ -35,7 +35,8 @@ def engine_layers(
     tokens, layers = tokens[:MOST_TOKENS], Layers()
     batch = min(options.pop("batch", MOST_TOKENS), len(tokens))
     options |= {"context": len(tokens), "isa": isa, "batch": batch, "outputs": batch, "observe": layers}
-    solo = Solo(make_plan(file, **options), Mapped(file.tensors), threads=threads, isa=isa)
+    plan = make_plan(file, **options)
+    solo = Solo(plan, Store(plan.weights, Mapped(file.tensors)), threads=threads, isa=isa)
     pieces: list[list[Values]] = [[] for _ in layers.found]
     for rows in solo.run(tokens):
         for piece, name in zip(pieces, layers.found, strict=True):

@@ -120,7 +120,7 @@ class _Products:
         n_bytes = _WIDTH * _WIDTH // _BLOCK * _BLOCK_BYTES
         weight = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
         n = max(2, min(256 * _MIB, memory().available // 4) // n_bytes)
-        space = files.HugePages(n * n_bytes).bytes
+        space = np.asarray(files.HugePages(n * n_bytes).bytes)
         self._weights = [space[i * n_bytes : (i + 1) * n_bytes] for i in range(n)]
         for copy in self._weights:
             copy[:] = weight

@@ -59,10 +59,7 @@ class Source(Protocol):
     """What has the weights' bytes."""
 
     def data(self, name: str) -> object:
-        """The bytes of a weight, an array of uint8."""
-
-    def is_panels(self, name: str) -> bool:
-        """Whether they are panels instead of rows."""
+        """The bytes of a weight: an array of uint8, rows as in a file, or what a store has for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +146,6 @@ class Plan:
                     "cols": weight.cols,
                     "experts": weight.experts,
                     "data": source.data(weight.name),
-                    "panels": source.is_panels(weight.name),
                 }
                 for weight in self.weights
             ],

@@ -11,7 +11,7 @@ from clarion.gguf import File
 from clarion.model import make_plan
 from clarion.plan.observe import SquareSums
 from clarion.quantize.imatrix import Imatrix, Statistics
-from clarion.residency import Mapped
+from clarion.residency import Mapped, Store
 from clarion.runtime.solo import Solo
 
 CHUNK = 512  # tokens, as llama.cpp's tool has it
@@ -64,7 +64,7 @@ def collect(
         outputs=batch,
         observe=squares,
     )
-    solo = Solo(plan, Mapped(file.tensors), threads=threads, isa=isa)
+    solo = Solo(plan, Store(plan.weights, Mapped(file.tensors)), threads=threads, isa=isa)
     widths = {weight.name: (weight.experts, weight.cols) for weight in plan.weights}
     # Matrices of one input share its statistics.
     shared = {

@@ -29,7 +29,7 @@ from clarion.quantize.frontier import Offer
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
-from clarion.residency import Mapped, Replaced
+from clarion.residency import Replaced, Store
 from clarion.runtime.sampling import Options
 from clarion.runtime.solo import Solo
 
@@ -150,10 +150,10 @@ class _Probe:
         context = min(PROBE_CONTEXT, len(tokens))
         self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
         plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._others = Mapped(file.tensors)
+        self._weights = Replaced(file.tensors)
         self._threads = threads
         self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, self._others, threads=threads)
+        self._solo = Solo(plan, Store(plan.weights, self._weights), threads=threads)
         self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:
@@ -169,7 +169,7 @@ class _Probe:
             error += tensor_error(x, pieces[-1].reshape(len(x), -1), tensor.format.name, weights).squared
         if error == 0:
             return 0.0
-        self._solo.use(Replaced(self._others, {tensor.name: np.concatenate(pieces)}))
+        self._weights.use({tensor.name: np.concatenate(pieces)})
         divergences = []
         for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
             logits = self._solo.logits(chunk)

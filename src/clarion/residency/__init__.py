@@ -1,11 +1,21 @@
-"""Which weights live where."""
+"""Where the weights lie: one store, and policies of it."""
 
+from clarion.residency.choice import WEIGHTS, make_store
 from clarion.residency.copied import Copied
+from clarion.residency.copying import Origin
 from clarion.residency.mapped import Mapped
 from clarion.residency.moving import Moving
-from clarion.residency.panels import Panels
 from clarion.residency.replaced import Replaced
+from clarion.residency.store import Policy, Store
 
-Residency = Mapped | Copied | Moving | Replaced
-
-__all__ = ["Copied", "Mapped", "Moving", "Panels", "Replaced", "Residency"]
+__all__ = [
+    "WEIGHTS",
+    "Copied",
+    "Mapped",
+    "Moving",
+    "Origin",
+    "Policy",
+    "Replaced",
+    "Store",
+    "make_store",
+]

@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+
+from clarion._native import files
+from clarion.residency.store import Policy, Tensor, Unit
 
 
-class Source(Protocol):
-    """Something with bytes: a tensor of the file."""
+class Mapped(Policy):
+    """Nothing is copied: pages come from disk when they are touched, and the operating system takes them back
+    when memory is short."""
 
-    @property
-    def data(self) -> object: ...
+    reads_file = True
 
-
-class Mapped:
-    """Names weights to their bytes in the mapping. Nothing is copied: pages come from disk when they are
-    touched, and the operating system takes them back when memory is short."""
-
-    place = "mapped"
-
-    def __init__(self, tensors: Mapping[str, Source]) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._tensors = tensors
 
-    def data(self, name: str) -> object:
-        """The bytes of a weight, an array of uint8 that views the mapping."""
-        return self._tensors[name].data
-
-    def is_panels(self, name: str) -> bool:
-        """Whether they are panels instead of rows: never in a file."""
-        return False
+    def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
+        for name, unit in units.items():
+            unit.place_all(self._tensors[name].data)

@@ -1,26 +1,39 @@
-"""Some weights replaced by other bytes, all others where they are."""
+"""Weights of the file, of which some are replaced by other bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from clarion.residency.copied import Copied
-from clarion.residency.mapped import Mapped
+from clarion._native import files
+from clarion.residency.store import Policy, Tensor, Unit
 
 
-class Replaced:
-    """Names weights to bytes given here, or to those of another residency."""
+class Replaced(Policy):
+    """All weights lie in the mapping, until `use` gives other bytes for some."""
 
-    place = "replaced"
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = tensors
+        self._units: Mapping[str, Unit] = {}
+        self._replaced: set[str] = set()
 
-    def __init__(self, others: Mapped | Copied, data: Mapping[str, object]) -> None:
-        self._others = others
-        self._data = data
+    def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
+        self._units = units
+        for name, unit in units.items():
+            unit.place_all(self._tensors[name].data)
 
-    def data(self, name: str) -> object:
-        """The bytes of a weight, an array of uint8."""
-        return self._data[name] if name in self._data else self._others.data(name)
+    def use(self, data: Mapping[str, object]) -> None:
+        """From the next run on these weights' bytes, rows as in a file, are those; all others the file's.
 
-    def is_panels(self, name: str) -> bool:
-        """Whether they are panels instead of rows: never those given here."""
-        return name not in self._data and self._others.is_panels(name)
+        Raises:
+            ValueError: other bytes than a weight has, or a vector, which programs read when they are built.
+        """
+        for name in data:
+            weight = self._units[name].weight
+            if weight.rows * weight.experts == 1:
+                raise ValueError(f"weight {name!r}: found a vector, expected a matrix")
+        for name in self._replaced - data.keys():
+            self._units[name].place_all(self._tensors[name].data)
+        self._replaced = set()
+        for name, values in data.items():
+            self._replaced.add(name)
+            self._units[name].place_all(values)

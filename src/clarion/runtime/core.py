@@ -26,13 +26,6 @@ class Program(Protocol):
     def buffer(self, name: str) -> Floats: ...
 
 
-class Mover(Protocol):
-    """Something that works in the background, and waits while somebody waits for a prompt."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
 class KvCache(Protocol):
     """Keys and values of all layers, in pages."""
 

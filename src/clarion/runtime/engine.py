@@ -25,7 +25,7 @@ from clarion.errors import ClosedError
 from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
-from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
+from clarion.runtime.core import PAGE_SIZE, KvCache, Program, Sampler
 from clarion.runtime.jobs import Job, Result
 from clarion.runtime.pages import PagePool
 from clarion.runtime.sequence import Sequence
@@ -48,17 +48,15 @@ class Engine:
         max_tokens: int,
         max_outputs: int,
         check: Callable[[], None],
-        mover: Mover | None = None,
         node: Node | None = None,
     ) -> None:
-        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover`
-        pauses while prompts are computed; `node` is where the program's first thread, the engine's, stays."""
+        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `node`
+        is where the program's first thread, the engine's, stays."""
         self._program = program
         self._cache = cache
         self._sampler = sampler
         self._pool = PagePool(n_pages)
         self._check = check
-        self._mover = mover
         self._node = node
         self._max_tokens = max_tokens
         self._max_outputs = max_outputs
@@ -223,9 +221,6 @@ class Engine:
             if self._closing or not chosen:
                 return
             self._in_step = list(chosen)
-        paused = self._mover if n_tokens > len(chosen) else None
-        if paused is not None:
-            paused.pause()
         try:
             finished = self._program.run(
                 self._cache,
@@ -236,8 +231,6 @@ class Engine:
                 self._outputs[:n_outputs],
             )
         finally:
-            if paused is not None:
-                paused.resume()
             with self._lock:
                 self._in_step = []
         self._check()

@@ -11,7 +11,7 @@ from clarion.host import native
 from clarion.host.hierarchy import hierarchy
 from clarion.host.threads import default_threads
 from clarion.plan import Plan
-from clarion.residency import Residency
+from clarion.residency import Store
 from clarion.runtime.core import PAGE_SIZE, Floats, Ints
 
 
@@ -21,12 +21,12 @@ class Solo:
     def __init__(
         self,
         plan: Plan,
-        residency: Residency,
+        store: Store,
         *,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """`residency` has the weights' bytes.
+        """`store` has the weights.
 
         Raises:
             ParameterError: the plan computes logits for fewer rows than it takes tokens.
@@ -37,17 +37,14 @@ class Solo:
             )
         core = native(isa)
         self.plan = plan
-        self._core = core
-        self._machine = core.Machine(threads or default_threads(), **hierarchy().cache_bytes)
+        self._store = store
         self._pages = np.arange(-(-plan.context // PAGE_SIZE), dtype=np.int32)[None]  # [1, pages]
         self._cache = core.KvCache(
             list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv.keys, plan.kv.values
         )
-        self.use(residency)
-
-    def use(self, residency: Residency) -> None:
-        """From now on the weights' bytes are those of `residency`."""
-        self._program = self._core.Program(self._machine, self.plan.native_spec(residency))
+        machine = core.Machine(threads or default_threads(), **hierarchy().cache_bytes)
+        self._program = core.Program(machine, plan.native_spec(store))
+        store.start()
 
     def run(self, tokens: Sequence[int] | Ints, first: int = 0) -> Iterator[slice]:
         """Computes a text from its beginning, batch by batch.
@@ -66,6 +63,7 @@ class Solo:
             positions = np.arange(begin, end, dtype=np.int32)
             wanted = slice(min(max(first, begin), end), end)
             outputs = np.arange(wanted.start - begin, end - begin, dtype=np.int32)
+            self._store.before_run()
             self._program.run(
                 self._cache, ids[begin:end], positions, np.zeros_like(positions), self._pages, outputs
             )
