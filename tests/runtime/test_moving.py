@@ -6,11 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +19,10 @@ from clarion._native import files
 from clarion.errors import FileError, ParameterError
 from clarion.host import native
 from clarion.host.numa import thread_nodes
-from clarion.residency import Copied, Mapped, Moving, Panels
-from clarion.residency.space import AT_ONCE_BYTES, best_place
+from clarion.residency import Copied, Moving, Origin, Store, moving
+from clarion.residency.choice import AT_ONCE_BYTES, best_policy
+from clarion.residency.store import Unit
+from tests.residency.weights import Rows, bytes_of, matrix, tensors_of
 
 PROMPT = "Once upon a time there was a king"
 
@@ -38,33 +39,12 @@ def test_the_text_is_the_same_wherever_weights_are() -> None:
         clarion.load(weights="elsewhere")
 
 
-class Tensor:
-    def __init__(self, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
-        self.data = data
+class Looking(Moving):
+    """Moves, and shows its units."""
 
-
-class Program:
-    """Takes moves, and makes them when it is told to."""
-
-    def __init__(self) -> None:
-        self.given: list[tuple[int, bytes]] = []
-        self.made = 0
-
-    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
-        assert not panels
-        self.given.append((index, data.tobytes()))
-
-    def moved(self) -> int:
-        return self.made
-
-
-def moving(sizes: dict[str, int]) -> tuple[Moving, dict[str, bytes]]:
-    generator = np.random.default_rng(0)
-    tensors = {name: Tensor(generator.integers(0, 256, n, np.uint8)) for name, n in sizes.items()}
-    matrices = [not name.startswith("vector") for name in sizes]
-    return Moving(Mapped(tensors), list(sizes), matrices, Panels(native(), []), [], thread_nodes(2)), {
-        name: t.data.tobytes() for name, t in tensors.items()
-    }
+    def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
+        self.units = units
+        super().fill(store, units)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -75,83 +55,101 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError("still waiting after 20 seconds")
 
 
-def test_matrices_move_in_order_and_vectors_stay() -> None:
-    mover, contents = moving({"a": 100, "vector": 64, "b": 5 << 20, "c": 1})
-    program = Program()
-    mover.start(program)
-    wait_for(lambda: len(program.given) == 3)
-    assert program.given == [(0, contents["a"]), (2, contents["b"]), (3, contents["c"])]
-    assert threading.active_count() > 1  # it waits until nobody reads the originals
-    program.made = 3
-    mover.join()
-    for name, content in contents.items():
-        assert np.asarray(mover.data(name)).tobytes() == content
+def test_matrices_move_and_vectors_stay() -> None:
+    weights = [
+        matrix("a", 4, 25),
+        matrix("vector", 1, 64),
+        matrix("b", 16, 5 << 16),
+        matrix("c", 2, 1),
+    ]
+    tensors = tensors_of(weights)
+    policy = Looking(Origin(Rows(), tensors, [], thread_nodes(2)))
+    store = Store(weights, policy)
+    before = {name: unit.at(0) for name, unit in policy.units.items()}
+    assert before == {name: (tensor.data.ctypes.data, False) for name, tensor in tensors.items()}
+    store.start()
+    store.settle()
+    for name, unit in policy.units.items():
+        assert (unit.at(0) == before[name]) == (name == "vector")
+        assert bytes_of(unit) == tensors[name].data.tobytes()
 
 
-@dataclass(frozen=True)
-class Matrix:
-    name: str
-    type_id: int
-    rows: int
-    cols: int
-    experts: int
-    n_bytes: int
+def test_originals_are_released_when_no_run_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [matrix("a", 4, 25), matrix("b", 4, 25)]
+    tensors = tensors_of(weights)
+    released: list[int] = []
+
+    class Files:
+        """The native module, but for what releases."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(files, name)
+
+        def release(self, original: memoryview) -> None:
+            released.append(np.asarray(original).ctypes.data)
+
+    monkeypatch.setattr(moving, "files", Files())
+    policy = Looking(Origin(Rows(), tensors, [], thread_nodes(1)))
+    store = Store(weights, policy)
+    with store.native.run():
+        store.start()
+        wait_for(lambda: policy.units["b"].at(0) != (tensors["b"].data.ctypes.data, False))
+        time.sleep(0.05)
+        assert released == []
+    store.settle()
+    assert released == [tensors[name].data.ctypes.data for name in "ab"]
 
 
 def test_copies_are_panels() -> None:
     """Of every format that the module makes panels of, experts too; in any number of parts the same bytes."""
-    core, draw = native(), np.random.default_rng(0)
+    core = native()
     for type_id, name, block, size in core.formats():
-        n_rows, cols, n_experts = 48, 4 * block, 2
-        n_bytes = n_experts * n_rows * cols // block * size
-        rows = draw.integers(0, 256, n_bytes, np.uint8)
-        tensors = {name: Tensor(rows)}
-        panels = Panels(core, [Matrix(name, type_id, n_rows, cols, n_experts, n_bytes)])
-        assert (name in panels) == core.can_be_panels(type_id, n_rows)
-        copies = [Copied(Mapped(tensors), [name], panels, [], thread_nodes(n)) for n in (1, 2, 5)]
-        assert all(copied.is_panels(name) == (name in panels) for copied in copies)
+        weight = matrix(name, 48, 4 * size, type_id, 4 * block, experts=2)
+        tensors = tensors_of([weight])
+        rows = tensors[name].data
         expected = rows
-        if name in panels:
+        panels = core.can_be_panels(type_id, weight.rows)
+        if panels:
             expected = np.empty_like(rows)
-            core.interleave(type_id, cols, rows, expected)
+            core.interleave(type_id, weight.cols, rows, expected)
             assert sorted(expected.tolist()) == sorted(rows.tolist())
             assert expected.tobytes() != rows.tobytes()
-        for copied in copies:
-            assert copied.data(name).tobytes() == expected.tobytes()
+        for n in (1, 2, 5):
+            for extent_bytes in (1, 1 << 20):
+                found = {}
+
+                class Copying(Copied):
+                    def fill(self, store: files.Store, units: Mapping[str, Unit], found: Any = found) -> None:
+                        super().fill(store, units)
+                        found.update(units)
+
+                origin = Origin(core, tensors, [], thread_nodes(n))
+                store = Store([weight], Copying(origin), extent_bytes=extent_bytes)
+                unit = found[name]
+                assert len(unit.extents) == (6 if extent_bytes == 1 else 2)
+                assert all(unit.at(i)[1] == panels for i in range(len(unit.extents)))
+                assert bytes_of(unit) == expected.tobytes()
+                del store
 
 
-def test_a_large_matrix_moves_in_pieces() -> None:
+def test_a_large_matrix_moves_in_extents() -> None:
     core = native()
     type_id, block, size = next((i, b, s) for i, name, b, s in core.formats() if name == "Q8_0")
-    n_rows, cols = 16 * 300, 32 * block
-    n_bytes = n_rows * cols // block * size * 16
-    matrix = Matrix("w", type_id, 16 * n_rows, cols, 1, n_bytes)
-    rows = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
-    mapped = Mapped({"w": Tensor(rows)})
-
-    class Pieces(Program):
-        def move_weight(
-            self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool
-        ) -> None:
-            assert panels == core.can_be_panels(type_id, 16)
-            self.given.append((index, b""))
-            self.ends = [*getattr(self, "ends", []), data.nbytes]
-            self.last = data
-
-    mover, program = Moving(mapped, ["w"], [True], Panels(core, [matrix]), [], thread_nodes(2)), Pieces()
-    mover.start(program)
-    wait_for(lambda: program.given != [] and program.ends[-1] == n_bytes)
-    program.made = len(program.ends)
-    mover.join()
-    assert len(program.ends) >= n_bytes / (32 << 20)
-    pieces = np.diff([0, *program.ends])
-    assert all(pieces > 0)
-    assert max(pieces) <= 32 << 20
-    assert all(end % (n_bytes // n_rows) == 0 for end in program.ends)
-    expected = rows.copy()
+    weight = matrix("w", 16 * 16 * 300, 32 * size, type_id, 32 * block)
+    tensors = tensors_of([weight])
+    policy = Looking(Origin(core, tensors, [], thread_nodes(2)))
+    store = Store([weight], policy)
+    unit = policy.units["w"]
+    sizes = [extent.stop - extent.start for extent in unit.extents]
+    assert len(sizes) >= weight.n_bytes / (32 << 20)
+    assert max(sizes) <= 32 << 20
+    assert all(n % (16 * 32 * size) == 0 for n in sizes)
+    store.start()
+    store.settle()
+    expected = tensors["w"].data.copy()
     if core.can_be_panels(type_id, 16):
-        core.interleave(type_id, cols, rows, expected)
-    assert np.array_equal(program.last, expected)
+        core.interleave(type_id, weight.cols, tensors["w"].data, expected)
+    assert bytes_of(unit) == expected.tobytes()
 
 
 def test_a_copy_that_fails_is_an_error() -> None:
@@ -162,34 +160,47 @@ def test_a_copy_that_fails_is_an_error() -> None:
         def interleave(self, type_id: int, cols: int, rows: object, panels: object) -> None:
             raise ValueError("no panels today")
 
-    panels = Panels(Core(), [Matrix("a", 0, 16, 4, 1, 256)])
+    weight = matrix("a", 16, 16, cols=4)
     with pytest.raises(ValueError, match="no panels today"):
-        Copied(Mapped({"a": Tensor(np.zeros(256, np.uint8))}), ["a"], panels, [], thread_nodes(2))
+        Store([weight], Copied(Origin(Core(), tensors_of([weight]), [], thread_nodes(2))))
 
 
-def test_pause_and_stop() -> None:
-    mover, _ = moving({"a": 16 << 20})
-    mover.pause()
-    program = Program()
-    mover.start(program)
-    time.sleep(0.1)
-    assert program.given == []
-    mover.resume()
-    mover.pause()
-    mover.stop()
-    mover.resume()  # nothing follows the end
-    mover.stop()
-    assert len(program.given) <= 1
+def test_nothing_moves_while_an_urgent_run_is_inside() -> None:
+    weights = [matrix("a", 16, 1 << 20)]
+    policy = Looking(Origin(Rows(), tensors_of(weights), [], thread_nodes(2)))
+    store = Store(weights, policy)
+    before = policy.units["a"].at(0)
+    with store.native.run(urgent=True):
+        store.start()
+        time.sleep(0.1)
+        assert policy.units["a"].at(0) == before
+    store.settle()
+    assert policy.units["a"].at(0) != before
+
+
+def test_closing_ends_what_moves() -> None:
+    weights = [matrix("a", 16, 1 << 20)]
+    policy = Looking(Origin(Rows(), tensors_of(weights), [], thread_nodes(2)))
+    store = Store(weights, policy)
+    unit = policy.units["a"]
+    before = unit.at(0)
+    with store.native.run(urgent=True):
+        store.start()
+        store.close()
+        store.close()
+    assert unit.at(0) == before
+    store = Store(weights, policy)
+    store.close()  # not started
 
 
 def test_copy_checks_sizes() -> None:
-    gate = files.Gate()
+    store = files.Store()
     with pytest.raises(ValueError, match="the sizes differ"):
-        files.copy(np.zeros(3, np.uint8), np.zeros(4, np.uint8), gate)
-    target = np.zeros(4, np.uint8)
-    gate.end()
-    assert not files.copy(target, np.ones(4, np.uint8), gate)
-    assert target.tolist() == [0, 0, 0, 0]
+        files.copy(bytearray(3), bytes(4), store)
+    target = bytearray(4)
+    store.end()
+    assert not files.copy(target, bytes([1] * 4), store)
+    assert target == bytes(4)
 
 
 def test_a_file_truncated_while_weights_move(tmp_path: Path) -> None:
@@ -227,6 +238,6 @@ with clarion.load(context=64, weights=sys.argv[1]) as model:
 
 
 def test_where_weights_are_best() -> None:
-    assert best_place(AT_ONCE_BYTES, 1 << 20) == "copied"
-    assert best_place(AT_ONCE_BYTES + 1, 1 << 30) == "moving"
-    assert best_place(6 << 30, 10 << 30) == "mapped"
+    assert best_policy(AT_ONCE_BYTES, 1 << 20) == "copied"
+    assert best_policy(AT_ONCE_BYTES + 1, 1 << 30) == "moving"
+    assert best_policy(6 << 30, 10 << 30) == "mapped"

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import clarion
+from clarion._native import files
 from clarion.host import native, numa
 from clarion.host.hierarchy import Node, hierarchy
-from clarion.residency import Copied, Mapped, Moving, Panels, copied, moving
+from clarion.residency import Copied, Moving, Origin, Policy, Store, copied, copying, moving
 from clarion.residency.shares import shares
+from clarion.residency.store import Unit
+from tests.residency.weights import Rows, bytes_of, matrix, tensors_of
 
 PROMPT = "Once upon a time there was a king"
 
@@ -197,60 +200,50 @@ def test_operations_cut_their_weights_as_shares_do() -> None:
             begin += sizes[name]
 
 
-class Tensor:
-    def __init__(self, data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
-        self.data = data
-
-
-class Program:
-    def __init__(self) -> None:
-        self.given: dict[int, bytes] = {}
-
-    def move_weight(self, index: int, data: np.ndarray[tuple[int], np.dtype[np.uint8]], panels: bool) -> None:
-        self.given[index] = data.tobytes()
-
-    def moved(self) -> int:
-        return len(self.given)
-
-
-def test_each_node_copies_what_its_threads_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = np.random.default_rng(0)
-    data = {name: generator.integers(0, 256, n, np.uint8) for name, n in (("a", 900), ("b", 300), ("c", 64))}
-    mapped = Mapped({name: Tensor(values) for name, values in data.items()})
+@pytest.mark.parametrize("kind", [Copied, Moving])
+def test_each_node_copies_what_its_threads_read(
+    kind: type[Copied | Moving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = [matrix("a", 15, 60), matrix("b", 15, 20), matrix("c", 32, 2)]
+    tensors = tensors_of(weights)
     two = Node(0, frozenset({0}), True), Node(1, frozenset({1}), True)
     near: dict[str, Node] = {}  # where each thread is
     pieces: list[tuple[int, int, int]] = []  # node, address, bytes
 
-    def copy(to: np.ndarray[tuple[int], np.dtype[np.uint8]], original: object, gate: object) -> bool:
-        pieces.append(
-            (near[threading.current_thread().name].number, to.__array_interface__["data"][0], to.nbytes)
-        )
-        return files_copy(to, original, gate)
+    class Files:
+        """The native module, but for what copies."""
 
-    files_copy = copied.files.copy
-    monkeypatch.setattr(copied.files, "copy", copy)
+        def __getattr__(self, name: str) -> object:
+            return getattr(files, name)
+
+        def copy(self, to: memoryview, original: memoryview, store: files.Store) -> bool:
+            node = near[threading.current_thread().name].number
+            pieces.append((node, np.asarray(to).ctypes.data, to.nbytes))
+            return files.copy(to, original, store)
+
+    monkeypatch.setattr(copying, "files", Files())
     for module in (copied, moving):
         monkeypatch.setattr(
             module, "stay_near", lambda node: near.__setitem__(threading.current_thread().name, node)
         )
+    found: dict[str, Unit] = {}
 
-    def check(copies: dict[str, np.ndarray[tuple[int], np.dtype[np.uint8]]]) -> None:
-        for name, expected in (("a", [600, 300]), ("b", [0, 300]), ("c", [32, 32])):
-            start = copies[name].__array_interface__["data"][0]
-            inside = [p for p in pieces if start <= p[1] and p[1] + p[2] <= start + copies[name].nbytes]
-            assert [sum(n for node, _, n in inside if node == number) for number in (0, 1)] == expected
-        pieces.clear()
+    class Looking(kind):  # type: ignore[misc, valid-type]
+        def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
+            found.update(units)
+            super().fill(store, units)
 
-    nodes, rows = (two[0], two[0], two[1], two[1]), Panels(native(), [])
-    at_once = Copied(mapped, list(data), rows, [("a", "b")], nodes)
-    assert all(at_once.data(name).tobytes() == data[name].tobytes() for name in data)
-    check({name: at_once.data(name) for name in data})
-    program = Program()
-    later = Moving(mapped, list(data), [True] * 3, rows, [("a", "b")], nodes)
-    later.start(program)
-    later.join()
-    assert program.given == {i: values.tobytes() for i, values in enumerate(data.values())}
-    check(later._space.copies)
+    policy: Policy = Looking(Origin(Rows(), tensors, [("a", "b")], (two[0], two[0], two[1], two[1])))
+    store = Store(weights, policy, extent_bytes=1)
+    store.start()
+    store.settle()
+    for name, expected in (("a", [600, 300]), ("b", [0, 300]), ("c", [32, 32])):
+        places = [found[name].at(i) for i in range(len(found[name].extents))]
+        assert len(places) == (2 if name == "c" else 1)  # panels of 16 rows, or all
+        start = places[0][0]
+        inside = [p for p in pieces if start <= p[1] and p[1] + p[2] <= start + found[name].weight.n_bytes]
+        assert [sum(n for node, _, n in inside if node == number) for number in (0, 1)] == expected
+        assert bytes_of(found[name]) == tensors[name].data.tobytes()
 
 
 def test_a_system_that_refuses_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
