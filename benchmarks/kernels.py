@@ -22,7 +22,7 @@ import numpy as np
 from measure_ggml import Ggml
 
 from clarion.host import native
-from clarion.host.measure import bandwidth, multiply_peak
+from clarion.runtime.measure import bandwidth, multiply_peak
 
 COLS = 2048
 MATRICES, MATRIX_BYTES = 8, 16 << 20  # 128 MB together

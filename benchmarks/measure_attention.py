@@ -21,7 +21,7 @@ from statistics import median
 import numpy as np
 
 from clarion.host import native
-from clarion.host.measure import bandwidth
+from clarion.runtime.measure import bandwidth
 from clarion.host.numa import thread_nodes
 from clarion.model import make_plan, open_file
 from clarion.residency import Copied, Mapped, Panels

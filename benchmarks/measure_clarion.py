@@ -20,7 +20,7 @@ import numpy as np
 from measured_work import STEPS, add_work
 
 import clarion
-from clarion.host.measure import bandwidth, multiply_peak
+from clarion.runtime.measure import bandwidth, multiply_peak
 from clarion.runtime.cost import BYTE_PRODUCTS
 
 FIXED: clarion.Options = {"greedy": True, "ignore_eos": True, "detokenize": False}

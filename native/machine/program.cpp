@@ -21,8 +21,13 @@ void expect_indices(std::span<const int32_t> values, int64_t n, const char* what
 
 }  // namespace
 
-Program::Program(Pool& pool, ProgramSpec spec)
-    : pool_(pool), max_tokens_(spec.max_tokens), max_outputs_(spec.max_outputs), arena_(spec.arena_bytes) {
+Program::Program(Pool& pool, ProgramSpec spec, int threads)
+    : pool_(pool),
+      threads_(threads > 0 ? threads : pool.threads()),
+      max_tokens_(spec.max_tokens),
+      max_outputs_(spec.max_outputs),
+      arena_(spec.arena_bytes) {
+    expect_range(threads_, 1, pool.threads(), {"threads of the program"});
     expect_range(max_tokens_, 1, int64_t{1} << 20, {"max_tokens"});
     expect_range(max_outputs_, 0, max_tokens_, {"max_outputs"});
     buffers_.reserve(spec.buffers.size());
@@ -34,7 +39,7 @@ Program::Program(Pool& pool, ProgramSpec spec)
         ops_.push_back(make_op(op_spec(std::move(op))));
         scratch = std::max(scratch, ops_.back()->scratch_bytes());
     }
-    scratch_ = std::make_unique<ScratchSpace>(pool.threads(), scratch);
+    scratch_ = std::make_unique<ScratchSpace>(threads_, scratch);
 
     const auto most = static_cast<size_t>(max_tokens_);
     for (auto* list : {&tokens_, &positions_, &sequences_}) list->reserve(most);
@@ -101,7 +106,7 @@ OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
     op.floats = std::move(spec.floats);
     op.arrays = std::move(spec.arrays);
     op.max_tokens = max_tokens_;
-    op.threads = pool_.threads();
+    op.threads = threads_;
     op.tiling = pool_.tiling();
     return op;
 }

@@ -48,8 +48,9 @@ struct ProgramSpec {
 class Program {
   public:
     // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data and the
-    // pool must outlive the program.
-    Program(Pool& pool, ProgramSpec spec);
+    // pool must outlive the program. It runs on so many of the pool's threads; 0: on all that there are now.
+    Program(Pool& pool, ProgramSpec spec, int threads = 0);
+    int threads() const { return threads_; }
 
     // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
     // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument.
@@ -81,6 +82,7 @@ class Program {
     void make_moves();
 
     Pool& pool_;
+    int threads_;
     int64_t max_tokens_, max_outputs_;
     ZeroMemory arena_;
     std::vector<Buffer> buffers_;

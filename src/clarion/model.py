@@ -32,9 +32,9 @@ from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import choose, native
-from clarion.host.hierarchy import Node, hierarchy
+from clarion.host.hierarchy import Node
 from clarion.host.memory import memory
-from clarion.host.numa import free_because, masks, thread_nodes
+from clarion.host.numa import thread_nodes
 from clarion.host.record import best_threads
 from clarion.models import build
 from clarion.plan import Plan, compile
@@ -46,7 +46,9 @@ from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
+from clarion.runtime.executor import Executor
 from clarion.runtime.jobs import Generation, Put, Scoring
+from clarion.runtime.machine import first_node
 from clarion.runtime.prompts import Prompt, look
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
@@ -141,18 +143,18 @@ def load(
             held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        nodes, free = thread_nodes(n_threads), free_because(n_threads)
-        machine = core.Machine(n_threads, **hierarchy().cache_bytes, processors=b"" if free else masks(nodes))
-        residency = _residency(plan, Mapped(file.tensors), weights, core, nodes)
+        residency = _residency(plan, Mapped(file.tensors), weights, core, thread_nodes(n_threads))
         file.check()
-        program = core.Program(machine, plan.native_spec(residency))
+        executor = Executor(
+            plan, residency, n_slots=plan.max_outputs, n_pages=n_pages, threads=n_threads, isa=isa
+        )
         mover = residency if isinstance(residency, Moving) else None
         if mover is not None:
             stack.callback(mover.stop)
-            mover.start(program)
+            mover.start(executor.program)
         engine = Engine(
-            program,
-            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
+            executor.program,
+            executor.states,
             sampling.Sampler(plan.n_vocab),
             n_pages=n_pages,
             context=plan.context,
@@ -160,7 +162,7 @@ def load(
             max_outputs=plan.max_outputs,
             check=file.check,
             mover=mover,
-            node=None if free else nodes[0],
+            node=first_node(n_threads),
         )
         if not isinstance(residency, Copied):
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.

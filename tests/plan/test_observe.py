@@ -6,7 +6,7 @@ import pytest
 from clarion import models, plan
 from clarion.host import native
 from clarion.plan.observe import Layers, SquareSums
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 from tests.models.files import NAMES, expected, golden, mapped
 from tests.plan.reference import Cache, Reference, row_bytes
 
@@ -21,9 +21,9 @@ def compiled(name, observe=None, fuse=True, activations="high"):
 
 
 def kept(p, name, ids):
-    solo = Solo(p, mapped(name), threads=2)
-    assert list(solo.run(ids)) == [slice(0, len(ids))]
-    return {name: np.array(solo.buffer(name)) for name in p.kept}
+    executor = Executor(p, mapped(name), threads=2)
+    assert list(executor.each_batch(ids)) == [slice(0, len(ids))]
+    return {name: np.array(executor.array(name)) for name in p.kept}
 
 
 def reference(p, name, ids):

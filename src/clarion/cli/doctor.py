@@ -14,8 +14,8 @@ from clarion.cli import options
 if TYPE_CHECKING:
     from clarion.host.caches import Cache
     from clarion.host.hierarchy import Hierarchy
-    from clarion.host.measure import Measurement
     from clarion.host.record import Record
+    from clarion.runtime.measure import Measurement
 
 
 @click.command()
@@ -93,7 +93,7 @@ class _Done:
 def _measure(module: str, even_if_busy: bool) -> _Done:
     from clarion.gguf.writable import check_writable
     from clarion.host import record
-    from clarion.host.measure import measure
+    from clarion.runtime.measure import measure
 
     place = record.path(record.this_machine(module))
     place.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from clarion.gguf import File
 from clarion.model import make_plan
 from clarion.plan.observe import Layers
 from clarion.residency import Mapped
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 
 Values = npt.NDArray[np.floating[Any]]
 
@@ -35,11 +35,11 @@ def engine_layers(
     tokens, layers = tokens[:MOST_TOKENS], Layers()
     batch = min(options.pop("batch", MOST_TOKENS), len(tokens))
     options |= {"context": len(tokens), "isa": isa, "batch": batch, "outputs": batch, "observe": layers}
-    solo = Solo(make_plan(file, **options), Mapped(file.tensors), threads=threads, isa=isa)
+    executor = Executor(make_plan(file, **options), Mapped(file.tensors), threads=threads, isa=isa)
     pieces: list[list[Values]] = [[] for _ in layers.found]
-    for rows in solo.run(tokens):
+    for rows in executor.each_batch(tokens):
         for piece, name in zip(pieces, layers.found, strict=True):
-            piece.append(solo.buffer(name)[: rows.stop - rows.start].copy())
+            piece.append(executor.array(name)[: rows.stop - rows.start].copy())
     file.check()
     return [np.concatenate(piece) for piece in pieces]
 

@@ -12,7 +12,7 @@ from clarion.model import make_plan
 from clarion.plan.observe import SquareSums
 from clarion.quantize.imatrix import Imatrix, Statistics
 from clarion.residency import Mapped
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 
 CHUNK = 512  # tokens, as llama.cpp's tool has it
 
@@ -64,7 +64,7 @@ def collect(
         outputs=batch,
         observe=squares,
     )
-    solo = Solo(plan, Mapped(file.tensors), threads=threads, isa=isa)
+    executor = Executor(plan, Mapped(file.tensors), threads=threads, isa=isa)
     widths = {weight.name: (weight.experts, weight.cols) for weight in plan.weights}
     # Matrices of one input share its statistics.
     shared = {
@@ -75,10 +75,10 @@ def collect(
         ids = np.array(tokens[start : start + chunk], np.int32)
         if bos is not None:
             ids[0] = bos
-        for _ in solo.run(ids, first=0 if output else chunk):
+        for _ in executor.each_batch(ids.tolist(), first=0 if output else chunk):
             for found, statistics in shared.items():
-                statistics.sums.ravel()[:] += solo.buffer(found.sums)[0]
-                statistics.counts[:] += solo.buffer(found.counts)[0]
+                statistics.sums.ravel()[:] += executor.array(found.sums)[0]
+                statistics.counts[:] += executor.array(found.counts)[0]
         file.check()
         progress(done + 1, len(starts))
     for name, found in squares.found.items():

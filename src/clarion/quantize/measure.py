@@ -30,8 +30,8 @@ from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
 from clarion.residency import Mapped, Replaced
+from clarion.runtime.executor import Executor
 from clarion.runtime.sampling import Options
-from clarion.runtime.solo import Solo
 
 CANDIDATES = ("Q2_K", "IQ3_XXS", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 # Coarse enough that one matrix alone is seen in the output, fine enough that its effect is in proportion.
@@ -153,8 +153,8 @@ class _Probe:
         self._others = Mapped(file.tensors)
         self._threads = threads
         self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, self._others, threads=threads)
-        self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
+        self._executor = Executor(plan, self._others, threads=threads)
+        self._wanted = [self._executor.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:
         """Mean divergence for each unit of the probe's squared error; 0 for what the model does not read."""
@@ -169,10 +169,10 @@ class _Probe:
             error += tensor_error(x, pieces[-1].reshape(len(x), -1), tensor.format.name, weights).squared
         if error == 0:
             return 0.0
-        self._solo.use(Replaced(self._others, {tensor.name: np.concatenate(pieces)}))
+        self._executor.use(Replaced(self._others, {tensor.name: np.concatenate(pieces)}))
         divergences = []
         for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
-            logits = self._solo.logits(chunk)
+            logits = self._executor.logits(chunk)
             targets = np.zeros(len(chunk), np.int64)  # of no interest here
             divergences.append(score(logits, targets, wanted, self._threads or default_threads()).divergence)
         mean = float(np.concatenate(divergences).mean())
