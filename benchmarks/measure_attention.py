@@ -21,10 +21,10 @@ from statistics import median
 import numpy as np
 
 from clarion.host import native
-from clarion.runtime.measure import bandwidth
 from clarion.host.numa import thread_nodes
 from clarion.model import make_plan, open_file
 from clarion.residency import Copied, Mapped, Panels
+from clarion.runtime.measure import bandwidth
 
 BATCH, PAGE, TOKENS = 256, 64, 12
 
