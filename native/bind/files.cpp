@@ -32,13 +32,14 @@ namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Writable = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Offsets = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+using Offsets = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using NewOffsets = nb::ndarray<nb::memview, int64_t, nb::ndim<1>>;
 
-Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
+NewOffsets take(std::unique_ptr<int64_t[]> values, size_t count) {
     int64_t* data = values.get();
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<int64_t*>(p); });
     values.release();
-    return Offsets(data, {count}, owner);
+    return NewOffsets(data, {count}, owner);
 }
 
 std::vector<std::string_view> views(const Bytes& bytes, const Offsets& starts, const Offsets& lengths) {
@@ -145,10 +146,10 @@ NB_MODULE(files, m) {
             "bytes",
             [](nb::handle self) {
                 const auto& mapping = nb::cast<const Mapping&>(self);
-                return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
-                                                                          self);
+                return nb::ndarray<nb::memview, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
+                                                                            self);
             },
-            "u8[size], read-only; keeps the mapping alive.");
+            "A memoryview of u8[size], read-only; keeps the mapping alive.");
 
     m.def(
         "cpuid",
@@ -169,7 +170,8 @@ NB_MODULE(files, m) {
                                   found.end);
         },
         "bytes"_a, "start"_a, "count"_a,
-        "Where `count` strings from `start` on lie: (starts i64[count], lengths i64[count], end).");
+        "Where `count` strings from `start` on lie: memoryviews of i64[count], starts and lengths, and the "
+        "end.");
 
     m.def(
         "strings",

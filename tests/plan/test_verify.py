@@ -88,10 +88,10 @@ def test_counts_of_inputs_outputs_and_weights():
 
 def test_indices():
     p = compiled("llama-mha")
-    refused(changed(p, 2, inputs=(len(p.buffers),)), "operation 2 (norm)", len(p.buffers))
-    refused(changed(p, 2, inputs=(-1,)), "operation 2 (norm)")
-    refused(changed(p, 2, weights=(len(p.weights),)), "operation 2 (norm)", len(p.weights))
-    refused(changed(p, 2, weights=(-1,)), "operation 2 (norm)", "absent")
+    refused(changed(p, 2, inputs=(len(p.buffers),)), "operation 2 (rms_norm)", len(p.buffers))
+    refused(changed(p, 2, inputs=(-1,)), "operation 2 (rms_norm)")
+    refused(changed(p, 2, weights=(len(p.weights),)), "operation 2 (rms_norm)", len(p.weights))
+    refused(changed(p, 2, weights=(-1,)), "operation 2 (rms_norm)", "absent")
 
 
 def test_shapes_kinds_and_rows():

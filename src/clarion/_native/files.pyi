@@ -1,11 +1,13 @@
 """Files and the memory that weights lie in: what is the same for every instruction set."""
 
 import os
+from array import array
 
 import numpy as np
 
 _Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
-_Offsets = np.ndarray[tuple[int], np.dtype[np.int64]]
+_Buffer = np.ndarray[tuple[int], np.dtype[np.uint8]] | memoryview | bytes
+_Offsets = memoryview | array[int]
 
 class Mapping:
     """A file mapped read-only; a page that is gone reads as zeros and sets `damaged`."""
@@ -16,11 +18,11 @@ class Mapping:
     @property
     def damaged(self) -> bool: ...
     @property
-    def bytes(self) -> _Bytes: ...
+    def bytes(self) -> memoryview: ...
     def populate(self) -> None: ...
 
 def cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int] | None: ...
-def string_offsets(bytes: _Bytes, start: int, count: int) -> tuple[_Offsets, _Offsets, int]: ...
+def string_offsets(bytes: _Buffer, start: int, count: int) -> tuple[memoryview, memoryview, int]: ...
 
 class Gate:
     """Holds copies up, or ends them, from another thread."""
@@ -31,18 +33,18 @@ class Gate:
     def wait(self) -> bool: ...
 
 def copy(to: _Bytes, from_: _Bytes, gate: Gate) -> bool: ...
-def release(bytes: _Bytes) -> None: ...
-def strings(bytes: _Bytes, starts: _Offsets, lengths: _Offsets) -> list[str]: ...
+def release(bytes: _Buffer) -> None: ...
+def strings(bytes: _Buffer, starts: _Offsets, lengths: _Offsets) -> list[str]: ...
 
 class Merging:
     """Merges the characters of words by rank, until they are tokens."""
 
     def __init__(
         self,
-        bytes: _Bytes,
+        bytes: _Buffer,
         starts: _Offsets,
         lengths: _Offsets,
-        token_bytes: _Bytes,
+        token_bytes: _Buffer,
         token_starts: _Offsets,
         token_lengths: _Offsets,
     ) -> None: ...

@@ -84,7 +84,7 @@ class Checkpoint:
     def floats(self, n: int) -> tuple[float, ...]:
         """The n values of the vector `prefix.weight`."""
         weight = self.vector("weight", n)
-        return struct.unpack(f"<{n}f", self._tensors[weight.name].data.tobytes())
+        return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
@@ -105,5 +105,5 @@ class Checkpoint:
         self._used.add(name)
         experts, rows, cols = (1,) * (3 - len(shape)) + shape
         return Weight(
-            name, tensor.format.name, tensor.format.type_id, rows, cols, experts, tensor.data.nbytes
+            name, tensor.format.name, tensor.format.type_id, rows, cols, experts, tensor.view.nbytes
         )

@@ -76,7 +76,7 @@ class _Matrix:
     """A tensor of the measured products."""
 
     name: str
-    data: memoryview
+    view: memoryview
     shape: tuple[int, ...] = (_WIDTH, _WIDTH)
 
     @property
