@@ -120,7 +120,7 @@ def test_vectors_are_float32():
     w = p.ops[i].weights[0]
     weights = list(p.weights)
     weights[w] = replace(weights[w], format="F16")
-    refused(replace(p, weights=tuple(weights)), f"operation {i} (norm)", "F16", "expected F32")
+    refused(replace(p, weights=tuple(weights)), f"operation {i} (rms_norm)", "F16", "expected F32")
 
 
 def test_memory():

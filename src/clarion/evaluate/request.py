@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk, beginning, halves, windows
+from clarion.evaluate.collect import collect
 from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
 from clarion.evaluate.evaluation import Details, Evaluation, Track, evaluate
 from clarion.evaluate.layers import MOST_TOKENS, engine_layers, exact_layers, layer_errors
@@ -19,7 +20,6 @@ from clarion.gguf import File
 from clarion.host.threads import default_threads
 from clarion.model import open_file
 from clarion.plan.cache import CacheFormats
-from clarion.quantize.collect import collect
 from clarion.tokenizer import Tokenizer
 
 EXACT: Literal["exact"] = "exact"

@@ -21,12 +21,12 @@ import numpy.typing as npt
 
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.figures import score
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
 from clarion.model import load, make_plan
 from clarion.quantize.frontier import Offer
-from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
 from clarion.residency import Mapped, Replaced

@@ -14,13 +14,14 @@ import numpy as np
 
 from clarion.convert.output import Entry, part_names, write
 from clarion.errors import ModelError, ParameterError
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Format, Tensor
+from clarion.gguf.file_types import Recipe
 from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
 from clarion.host import native
-from clarion.quantize.imatrix import Imatrix
-from clarion.quantize.recipes import Choice, Recipe, choose_formats, is_quantizable, recipe_named
+from clarion.quantize.recipes import Choice, choose_formats, is_quantizable, recipe_named
 from clarion.quantize.tensor import Rows, encode_rows
 
 CHUNK_BYTES = 64 * 1024 * 1024  # of float32 values in memory at once, or one row where that is more
@@ -287,8 +288,8 @@ def _fallback(first: Choice, *others: Choice) -> str:
 def imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
     """What a file says of the importance matrix that it was made with."""
     return {
-        "quantize.imatrix.file": name_text(path),
-        "quantize.imatrix.dataset": ", ".join(map(name_text, imatrix.datasets)),
-        "quantize.imatrix.entries_count": np.int32(len(imatrix.statistics)),
-        "quantize.imatrix.chunks_count": np.int32(imatrix.chunk_count),
+        "evaluate.imatrix.file": name_text(path),
+        "evaluate.imatrix.dataset": ", ".join(map(name_text, imatrix.datasets)),
+        "evaluate.imatrix.entries_count": np.int32(len(imatrix.statistics)),
+        "evaluate.imatrix.chunks_count": np.int32(imatrix.chunk_count),
     }

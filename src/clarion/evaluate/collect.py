@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from clarion.errors import ModelError, ParameterError
+from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File
 from clarion.model import make_plan
 from clarion.plan.observe import SquareSums
-from clarion.quantize.imatrix import Imatrix, Statistics
 from clarion.residency import Mapped
 from clarion.runtime.executor import Executor
 

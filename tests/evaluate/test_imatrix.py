@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from clarion.cli.main import execute
 from clarion.errors import FormatError, ModelError, ParameterError
+from clarion.evaluate.collect import collect
 from clarion.evaluate.exact import Exact
+from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File, Writer
 from clarion.plan.operations import OPERATIONS
-from clarion.quantize.collect import collect
-from clarion.quantize.imatrix import Imatrix, Statistics
 from tests.end_to_end.files import BUILT_IN
 from tests.models.files import unpack
 
