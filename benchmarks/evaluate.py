@@ -20,8 +20,8 @@ import numpy as np
 
 import clarion
 from clarion.evaluate.chunks import halves
-from clarion.evaluate.engines import BATCH, ClarionEngine
 from clarion.evaluate.evaluation import Track, evaluate
+from clarion.evaluate.scorers import BATCH, ClarionScorer
 from clarion.model import Model
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--activations", default="high")
     arguments = parser.parse_args()
     n, threads, activations = arguments.tokens, arguments.threads, arguments.activations
-    engine = ClarionEngine(
+    engine = ClarionScorer(
         arguments.model, n, batch=arguments.batch, threads=threads, activations=activations
     )
     options: clarion.Options = {"max_tokens": 1, "greedy": True, "ignore_eos": True, "detokenize": False}
