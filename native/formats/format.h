@@ -54,15 +54,15 @@ template <int n, typename Body>
         CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
 }
 
-// Whether vectors of 16 rows take several registers. A header of native/simd says so with the member Part of its
-// accumulators, the sums of the rows of one register, whose member Vector is the type of their weights.
+// Whether a vector of 16 rows takes several registers. Then the accumulators of the header in native/simd have a member type
+// OneRegister: the sums of the rows that one register holds. Its member type Vector holds the weights of these rows.
 template <typename Accumulator>
-concept in_parts = requires { typename Accumulator::Part; };
+concept takes_registers = requires { typename Accumulator::OneRegister; };
 
 // body(i) for i = 0 .. n-1, unrolled where a vector is a register or two; where it is more, one step is code enough.
 template <int n, typename Body>
 [[gnu::always_inline]] inline void steps(const Body& body) {
-    if constexpr (in_parts<simd::high_accumulator>)
+    if constexpr (takes_registers<simd::high_accumulator>)
         for (int i = 0; i < n; ++i) body(i);
     else
         unrolled<n>([&]<int i>() CLARION_INLINE { body(std::integral_constant<int, i>{}); });

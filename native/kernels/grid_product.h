@@ -10,10 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/entry.h"
 #include "formats/grid.h"
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/sinks.h"
+#include "machine/encoding.h"
 
 namespace clarion {
 
@@ -53,7 +53,7 @@ struct GridBlock {
     // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
     [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
                                         simd::u8x64& w0, simd::u8x64& w1) const {
-        if constexpr (in_parts<simd::high_accumulator>)
+        if constexpr (takes_registers<simd::high_accumulator>)
             columns_called(grid, step, set, w0, w1);
         else
             columns_here(grid, step, set, w0, w1);

@@ -11,10 +11,10 @@
 #include <stdexcept>
 
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/lanes.h"
 #include "kernels/product.h"
 #include "kernels/rows.h"
+#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 

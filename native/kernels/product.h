@@ -19,8 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/format_table.h"
-#include "machine/op.h"
+#include "formats/entry.h"
+#include "machine/encoding.h"
 #include "machine/tiling.h"
 
 namespace clarion {
@@ -52,9 +52,6 @@ struct WeightRows {
     int64_t n_rows, n_cols;
     bool panels;
 };
-
-// Whether a matrix of so many rows may lie as panels.
-bool can_be_panels(const Format& format, int64_t n_rows);
 
 // sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
 // Lanes past the matrix's last row are undefined.

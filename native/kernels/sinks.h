@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/entry.h"
 #include "formats/format.h"
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
+#include "machine/encoding.h"
 
 namespace clarion {
 

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/contents.h"
 #include "tests/check.h"
 
 namespace {
@@ -37,10 +38,13 @@ void* __cxa_allocate_exception(size_t) noexcept { std::abort(); }
 #endif
 
 int main() {
+    clarion::add_contents(clarion::common_formats);
+    clarion::add_contents(clarion::other_formats);
     clarion::tests::test_simd();
     clarion::tests::test_products();
     clarion::tests::test_sampling();
 #ifndef CLARION_TEST_KERNELS
+    clarion::add_contents(clarion::common_operations);
     clarion::tests::test_pool();
     clarion::tests::test_program();
 #endif

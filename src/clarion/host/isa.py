@@ -1,12 +1,16 @@
 """Which native module this process uses: the best one that the processor has and the package holds.
 
 The choice is made once, at the first call of `native`. `CLARION_ISA` overrides it.
+
+An instruction set has a main module, `avx2`, and further ones, `avx2_formats`: weight formats and operations that
+only some models need. The main module asks for a further one when somebody names what it holds.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import platform
@@ -174,8 +178,25 @@ def choose(name: str | None = None) -> Choice:
 
 @functools.cache
 def native(name: str | None = None) -> ModuleType:
-    """The native module that `choose` picks, imported."""
-    return importlib.import_module(f"clarion._native.{choose(name).name}")
+    """The main module that `choose` picks, imported; it loads the further modules of its instruction set."""
+    isa = choose(name).name
+    module = importlib.import_module(f"clarion._native.{isa}")
+    module.load_modules_with(
+        lambda further: importlib.import_module(f"clarion._native.{isa}_{further}").CONTENTS
+    )
+    return module
+
+
+def module_sizes(isa: str) -> dict[str, int]:
+    """The bytes of each module of an instruction set, the main one first: those that are installed."""
+    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+    files = {
+        path.name.partition(".")[0]: path.stat().st_size
+        for folder in importlib.import_module("clarion._native").__path__
+        for path in Path(folder).iterdir()
+        if path.name.endswith(suffixes)
+    }
+    return {name: files[name] for name in sorted(files) if name == isa or name.startswith(f"{isa}_")}
 
 
 @functools.cache
