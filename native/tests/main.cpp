@@ -7,6 +7,7 @@
 #include <string>
 
 #include "kernels/contents.h"
+#include "machine/modules.h"
 #include "tests/check.h"
 
 namespace {
@@ -39,12 +40,16 @@ void* __cxa_allocate_exception(size_t) noexcept { std::abort(); }
 
 int main() {
     clarion::add_contents(clarion::common_formats);
+#ifdef CLARION_TEST_KERNELS
     clarion::add_contents(clarion::other_formats);
+#else
+    clarion::add_contents(clarion::common_operations);
+    clarion::tests::test_modules();  // which loads the other formats
+#endif
     clarion::tests::test_simd();
     clarion::tests::test_products();
     clarion::tests::test_sampling();
 #ifndef CLARION_TEST_KERNELS
-    clarion::add_contents(clarion::common_operations);
     clarion::tests::test_pool();
     clarion::tests::test_program();
 #endif

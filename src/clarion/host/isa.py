@@ -181,22 +181,31 @@ def native(name: str | None = None) -> ModuleType:
     """The main module that `choose` picks, imported; it loads the further modules of its instruction set."""
     isa = choose(name).name
     module = importlib.import_module(f"clarion._native.{isa}")
-    module.load_modules_with(
-        lambda further: importlib.import_module(f"clarion._native.{isa}_{further}").CONTENTS
-    )
+    module.load_modules_with(functools.partial(_contents, isa))
     return module
 
 
+def _contents(isa: str, further: str) -> object:
+    """What a further module gives to the main module of its instruction set."""
+    name = f"{isa}_{further}"
+    if not _installed(name):
+        raise DeviceError(f"native module {name!r} is not part of this installation, though {isa!r} is")
+    return importlib.import_module(f"clarion._native.{name}").CONTENTS
+
+
 def module_sizes(isa: str) -> dict[str, int]:
-    """The bytes of each module of an instruction set, the main one first: those that are installed."""
-    suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-    files = {
+    """The bytes of the modules of an instruction set that are installed, by name: the main module, further ones
+    and the quantizer."""
+    sizes = {
         path.name.partition(".")[0]: path.stat().st_size
         for folder in importlib.import_module("clarion._native").__path__
         for path in Path(folder).iterdir()
-        if path.name.endswith(suffixes)
+        if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
     }
-    return {name: files[name] for name in sorted(files) if name == isa or name.startswith(f"{isa}_")}
+    wanted = (isa, f"quantize_{isa}")
+    return {
+        name: sizes[name] for name in sorted(sizes) if name in wanted or name.startswith(f"{isa}_")
+    }
 
 
 @functools.cache
