@@ -8,8 +8,9 @@
 //     softmax p[query][64] = exp(s - max so far); earlier sums are scaled down where the maximum grew
 //     output  o[query][dim] += p V
 //
-// Every `span_positions` positions begin anew, from a maximum and sums of their own, and the spans are merged in order. So a few
-// queries with a long past can be shared out: an item is a tile, some heads of the cache and, then, one span.
+// The positions are cut into spans of `span_positions`. Each span begins anew, with a maximum and sums of its own, and the spans
+// are merged in order. So a few queries with a long past can be shared out: an item is a tile, some heads of the cache and,
+// then, one span.
 //
 // A query's own additions never depend on its company: spans and pages come in order from the one that holds its first
 // position, and positions that a query must not see are not added (they may hold anything; products of integers, which
@@ -46,11 +47,11 @@ constexpr int64_t item_products = int64_t{1} << 18;
 // a few hundred floats adds nothing.
 constexpr int64_t span_positions = 1024;
 
-// Items for each thread below which spans are items of their own: then no thread ends more than an eighth of its share
-// after the others.
+// With fewer items for each thread than this, spans become items of their own. Then no thread ends more than an eighth of its
+// share after the others.
 constexpr int64_t items_per_thread = 8;
 
-// Spans that one token can be shared out into: beyond 131072 positions it is not.
+// One token can be shared out into so many spans. Beyond 131072 positions it is not shared out.
 constexpr int64_t most_spans = 128;
 
 int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
@@ -66,7 +67,7 @@ struct Query {
     bool sees_span(int64_t span) const { return !of(span * span_positions, span_positions).empty(); }
 };
 
-// What a query has seen of a span: a row of floats.
+// What a query has seen of a span is a row of floats.
 constexpr int64_t max_at = 0, sum_at = lanes, output_at = 2 * lanes;
 
 void clear(float* state, int64_t floats) {

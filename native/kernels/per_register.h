@@ -40,7 +40,7 @@ struct RegisterSums : GroupSums<F, Accumulator> {
             keep(2 * 16);
             group_sums += 16;
             ++a_sum;
-            if (++run < runs) this->start();  // there is no third, and no sums for it
+            if (++run < runs) this->start();  // after the last run there are no more sums to start
         }
     }
     [[gnu::always_inline]] void keep(int64_t apart) {

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <thread>
 
+#include "formats/entry.h"
 #include "kernels/activations.h"
 #include "kernels/direct.h"
 #include "machine/kv_cache.h"
