@@ -10,8 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# A file may include headers of its own room and of those before it. `residency` holds bytes and `tokenizer` texts: neither
-# knows the machine.
+# A file may include headers of its own room and of those before it.
 NATIVE_ROOMS = (
     "simd",
     "formats",

@@ -2,8 +2,9 @@
 
 The choice is made once, at the first call of `native`. `CLARION_ISA` overrides it.
 
-An instruction set has a main module, `avx2`, and further ones, `avx2_formats`: weight formats and operations that
-only some models need. The main module asks for a further one when somebody names what it holds.
+An instruction set has a main module, `avx2`, and further ones, `avx2_formats`, with weight formats and
+operations that only some models need. The main module asks for a further one when something that it holds is
+named.
 """
 
 from __future__ import annotations
@@ -194,8 +195,7 @@ def _contents(isa: str, further: str) -> object:
 
 
 def module_sizes(isa: str) -> dict[str, int]:
-    """The bytes of the modules of an instruction set that are installed, by name: the main module, further ones
-    and the quantizer."""
+    """The bytes of an instruction set's installed modules, by name: main one, further ones and quantizer."""
     sizes = {
         path.name.partition(".")[0]: path.stat().st_size
         for folder in importlib.import_module("clarion._native").__path__
@@ -203,9 +203,7 @@ def module_sizes(isa: str) -> dict[str, int]:
         if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
     }
     wanted = (isa, f"quantize_{isa}")
-    return {
-        name: sizes[name] for name in sorted(sizes) if name in wanted or name.startswith(f"{isa}_")
-    }
+    return {name: sizes[name] for name in sorted(sizes) if name in wanted or name.startswith(f"{isa}_")}
 
 
 @functools.cache
