@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from measure_ggml import Ggml
 
+from clarion._native import files
 from clarion.host import native
 from clarion.runtime.measure import bandwidth, multiply_peak
 
@@ -110,7 +111,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     module = native(isa)
     results = []
-    for type_id, name, block, size in module.formats():
+    for type_id, name, block, size in files.formats():
         if formats and name not in formats:
             continue
         row_bytes = COLS // block * size

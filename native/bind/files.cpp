@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "formats/facts.h"
 #include "residency/copying.h"
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
@@ -161,6 +162,16 @@ NB_MODULE(files, m) {
             return nb::none();
         },
         "leaf"_a, "subleaf"_a, "eax, ebx, ecx and edx; None where this processor has no such leaf.");
+
+    m.def(
+        "formats",
+        [] {
+            nb::list list;
+            for (const FormatFacts& f : format_facts())
+                list.append(nb::make_tuple(f.id, f.name, f.block, f.bytes));
+            return list;
+        },
+        "(type id, name, weights in a block, bytes in a block) of each weight format.");
 
     m.def(
         "string_offsets",

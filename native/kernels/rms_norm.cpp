@@ -3,9 +3,10 @@
 #include <cmath>
 
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/lanes.h"
+#include "kernels/row_decoder.h"
 #include "kernels/rows.h"
+#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -17,9 +18,9 @@ std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64
                    " elements, expected ", n});
     std::vector<float> x(static_cast<size_t>(n));
     const auto* row = reinterpret_cast<const uint8_t*>(weight.data);
+    const Format& format = *find_format(weight.format);
     for (int64_t r = 0; r < weight.rows; ++r)
-        find_format(weight.format)
-            ->dequantize(row + r * weight.row_bytes, weight.cols, x.data() + r * weight.cols);
+        dequantize(format, row + r * weight.row_bytes, weight.cols, x.data() + r * weight.cols);
     return x;
 }
 

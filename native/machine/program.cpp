@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
-#include "kernels/product.h"
+#include "formats/entry.h"
 #include "machine/checked.h"
+#include "machine/encoding.h"
 #include "machine/kv_cache.h"
+#include "machine/modules.h"
 
 namespace clarion {
 
@@ -84,7 +84,7 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
 }
 
 void Program::check_panels(const std::string& where, int format, int64_t rows, bool panels) {
-    if (panels && !can_be_panels(*find_format(format), rows))
+    if (panels && !find_format(format)->can_be_panels(rows))
         refuse({where, ": found panels, which ", rows, " rows of its format cannot be"});
 }
 

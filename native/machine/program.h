@@ -63,7 +63,7 @@ class Program {
     // From the next run on, reads a matrix from other bytes that say the same, as rows or as panels: all of it, or what whole
     // panels it begins with; the rest is then read where it was given at first. They must outlive the program. From any
     // thread, also during a run. Throws std::invalid_argument for an unknown weight, for a vector (operations take those
-    // when they are built), for a part that is none, and for panels where there can be none.
+    // when they are built), for bytes that are no whole panels, and for panels where there can be none.
     void move_weight(int64_t index, std::span<const std::byte> data, bool panels);
     // How many moves were made: nobody reads the earlier bytes of so many, in the order of the calls. From any thread.
     int64_t moved();

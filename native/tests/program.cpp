@@ -6,10 +6,11 @@
 #include <stdexcept>
 #include <thread>
 
+#include "formats/entry.h"
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
-#include "kernels/reference.h"
+#include "kernels/direct.h"
 #include "machine/kv_cache.h"
+#include "machine/modules.h"
 #include "tests/check.h"
 #include "tests/random.h"
 
@@ -244,7 +245,7 @@ void cancelling_from_another_thread() {
     check(program.run(batch));
 }
 
-// Matrices move to and fro while batches run, a part first where they can. Bytes that nobody reads any more are overwritten
+// Matrices move to and fro while batches run, their first panels first where they can. Bytes that nobody reads any more are overwritten
 // at once: a run that still read them would give other results, and the thread sanitizer sees it even where it does not.
 void weights_move_between_runs(const Shape& shape, Kind kind, int format) {
     const Tokens t = two_sequences();

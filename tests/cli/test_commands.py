@@ -140,7 +140,7 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor() -> None:
     out = run("doctor", env={**os.environ, "CLARION_ISA": "generic"}).stdout
-    for word in ("processor", "cores", "memory", "generic: CLARION_ISA=generic"):
+    for word in ("processor", "cores", "memory", "generic: CLARION_ISA=generic", "generic_formats "):
         assert word in out
 
 

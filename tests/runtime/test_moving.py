@@ -101,7 +101,7 @@ class Matrix:
 def test_copies_are_panels() -> None:
     """Of every format that the module makes panels of, experts too; in any number of parts the same bytes."""
     core, draw = native(), np.random.default_rng(0)
-    for type_id, name, block, size in core.formats():
+    for type_id, name, block, size in files.formats():
         n_rows, cols, n_experts = 48, 4 * block, 2
         n_bytes = n_experts * n_rows * cols // block * size
         rows = draw.integers(0, 256, n_bytes, np.uint8)
@@ -122,7 +122,7 @@ def test_copies_are_panels() -> None:
 
 def test_a_large_matrix_moves_in_pieces() -> None:
     core = native()
-    type_id, block, size = next((i, b, s) for i, name, b, s in core.formats() if name == "Q8_0")
+    type_id, block, size = next((i, b, s) for i, name, b, s in files.formats() if name == "Q8_0")
     n_rows, cols = 16 * 300, 32 * block
     n_bytes = n_rows * cols // block * size * 16
     matrix = Matrix("w", type_id, 16 * n_rows, cols, 1, n_bytes)

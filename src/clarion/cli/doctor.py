@@ -57,6 +57,7 @@ def doctor(measures: bool, even_if_busy: bool, isa: str | None, as_json: bool) -
         ("clarion", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         ("processor", processor_name()),
         ("module", f"{used}: {f'--isa {isa}' if isa else reason}"),
+        ("", f"    {_sizes(used)}"),
         *(("", line) for line in _others(used)),
         ("cores", _cores(found)),
         ("caches", _caches(found)),
@@ -130,9 +131,15 @@ def _others(used: str) -> list[str]:
         if choice.missing_features:
             state = "the processor lacks " + ", ".join(choice.missing_features)
         else:
-            state = "usable" if choice.installed else "not part of this installation"
+            state = f"usable, {_sizes(choice.name)}" if choice.installed else "not part of this installation"
         lines.append(f"{choice.name}: {state}")
     return lines
+
+
+def _sizes(isa: str) -> str:
+    from clarion.host import module_sizes
+
+    return ", ".join(f"{name} {size / 1000:.1f} KB" for name, size in module_sizes(isa).items())
 
 
 def _cores(found: Hierarchy) -> str:

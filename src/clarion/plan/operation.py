@@ -133,6 +133,7 @@ class Operation:
         adds: the optional input that is added to the only output last.
         state: what it does with a state.
         check: what the declaration cannot say; it calls `Call.fail`.
+        module: the native module that holds its kernel; "" is the main one, which ordinary plans need.
     """
 
     name: str
@@ -149,6 +150,7 @@ class Operation:
     adds: str
     state: Reads | Writes | None
     check: Callable[[Call], None] | None
+    module: str
 
     @property
     def has_many(self) -> bool:
@@ -382,6 +384,7 @@ def operation(
     adds: str = "",
     state: Reads | Writes | None = None,
     check: Callable[[Call], None] | None = None,
+    module: str = "",
 ) -> Callable[[Callable[..., Any]], Operation]:
     """Makes a definition an entry, under its name. The parameters after the star are the operation's, with
     their types: int, bool, float or Floats."""
@@ -404,6 +407,7 @@ def operation(
             arrays=frozenset(types["Floats"]),
             takes_batch="batch" in parameters,
             multiplies=multiplies,
+            module=module,
             adds=adds,
             state=state,
             check=check,
