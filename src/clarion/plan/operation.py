@@ -29,7 +29,9 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NoReturn
 
 from clarion.errors import PlanError
-from clarion.plan.ir import Kind, Rows, Weight
+from clarion.plan.ir import Kind, Rows, Value
+from clarion.plan.state import State
+from clarion.plan.weight import Weight
 
 F32: Final[tuple[Kind, ...]] = ("f32",)
 I32: Final[tuple[Kind, ...]] = ("i32",)
@@ -89,31 +91,27 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Writes:
-    """The operation writes keys and values of every token to the state that the parameter `layer` numbers."""
+class Uses:
+    """What an operation asks of the state that its parameter `state` numbers.
 
-    k: str
-    v: str
+    Attributes:
+        kind: of state.
+        sizes: pairs of products that are equal: one of the state's fields, as `n_head·dim_k`, and a width of
+            the operation.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """The operation reads that state: heads, and the width of a head's keys and values."""
-
-    heads: str
-    k: str
-    v: str
+    kind: type[State]
+    sizes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What an entry sees of a buffer."""
+class Writes(Uses):
+    """The operation puts something of every token into the state."""
 
-    name: str
-    kind: Kind
-    rows: Rows
-    width: int
-    slots_per_token: int
+
+@dataclass(frozen=True, slots=True)
+class Reads(Uses):
+    """The operation reads what was written to the state, by this run and those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +162,17 @@ class Operation:
     def keeps_plain(self) -> bool:
         """Whether it can write its result plain and encoded at once."""
         return any(output.copy_of for output in self.outputs)
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it only encodes its input."""
+        return [output.kinds for output in self.outputs] == [ENCODED] and not self.weights
+
+    @property
+    def selects(self) -> bool:
+        """Whether it only chooses the rows of the wanted outputs."""
+        operands: list[Input | Output] = [*self.inputs, *self.outputs]
+        return [operand.rows for operand in operands] == ["T", "O"] and not self.weights
 
     @property
     def row_wise(self) -> bool:
@@ -249,8 +258,8 @@ class Call:
         self,
         where: str,
         entry: Operation,
-        inputs: Sequence[Shape],
-        outputs: Sequence[Shape],
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
         weights: Sequence[Weight | None],
         parameters: Mapping[str, Any],
     ) -> None:
@@ -265,7 +274,7 @@ class Call:
             for name, value in parameters.items()
             if not isinstance(value, float)
         }
-        self._like: Shape | None = None  # what R stands for
+        self._like: Value | None = None  # what R stands for
         self._base: Rows | None = None  # what B stands for
 
     def fail(self, what: str) -> NoReturn:
@@ -297,13 +306,7 @@ class Call:
 
     def size(self, expression: str, i: int = 0) -> int | None:
         """The value of a width; None while it names a size that is not known yet."""
-        product = 1
-        for term in expression.split("·"):
-            value = int(term) if term.isdecimal() else self.sizes.get(_indexed(term, i))
-            if value is None:
-                return None
-            product *= value
-        return product
+        return product(expression, lambda size: self.sizes.get(_indexed(size, i)))
 
     def _counts(self) -> None:
         entry = self.entry
@@ -320,7 +323,7 @@ class Call:
         if len(found) not in allowed:
             self.fail(f"{len(found)} {kind}, expected {' or '.join(map(str, allowed))}")
 
-    def _buffer(self, operand: Input | Output, shape: Shape, i: int) -> None:
+    def _buffer(self, operand: Input | Output, shape: Value, i: int) -> None:
         if operand.rows == "R":
             self._like = like = self._like or shape
             rows = (like.rows, like.slots_per_token)
@@ -410,6 +413,17 @@ def operation(
         )
 
     return make
+
+
+def product(expression: str, size: Callable[[str], int | None]) -> int | None:
+    """The value of a product of numbers and sizes; None where a size has none."""
+    value = 1
+    for term in expression.split("·"):
+        factor = int(term) if term.isdecimal() else size(term)
+        if factor is None:
+            return None
+        value *= factor
+    return value
 
 
 def _indexed(size: str, i: int) -> str:

@@ -24,7 +24,8 @@ from clarion.evaluate.figures import score
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
-from clarion.model import load, make_plan
+from clarion.model import load, make_program
+from clarion.plan.sources import Sources
 from clarion.quantize.frontier import Offer
 from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
@@ -149,11 +150,11 @@ class _Probe:
     def __init__(self, file: File, tokens: Sequence[int], threads: int | None) -> None:
         context = min(PROBE_CONTEXT, len(tokens))
         self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
-        plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._others = Mapped(file.tensors)
+        program = make_program(file, context=context, batch=context, outputs=context)
+        self._others = Mapped(Sources(program.weights, file.tensors))
         self._threads = threads
-        self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, self._others, threads=threads)
+        self._used = {weight.name for weight in program.weights}
+        self._solo = Solo(program, self._others, threads=threads)
         self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:

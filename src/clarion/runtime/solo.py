@@ -10,17 +10,18 @@ from clarion.errors import ContextError, ParameterError
 from clarion.host import native
 from clarion.host.hierarchy import hierarchy
 from clarion.host.threads import default_threads
-from clarion.plan import Plan
+from clarion.plan import Program
+from clarion.plan.state import paged_layers
 from clarion.residency import Residency
 from clarion.runtime.core import PAGE_SIZE, Floats, Ints
 
 
 class Solo:
-    """A plan on a machine and a cache of its own. Its wanted rows are as many as its tokens at most."""
+    """A program on a machine and a cache of its own. Its wanted rows are as many as its tokens at most."""
 
     def __init__(
         self,
-        plan: Plan,
+        program: Program,
         residency: Residency,
         *,
         threads: int | None = None,
@@ -29,25 +30,26 @@ class Solo:
         """`residency` has the weights' bytes.
 
         Raises:
-            ParameterError: the plan computes logits for fewer rows than it takes tokens.
+            ParameterError: the program computes logits for fewer rows than it takes tokens.
         """
-        if plan.max_outputs < plan.max_tokens:
+        if program.max_outputs < program.max_tokens:
             raise ParameterError(
-                f"the plan has {plan.max_outputs} outputs, expected {plan.max_tokens}, one for each token"
+                f"the program has {program.max_outputs} outputs, "
+                f"expected {program.max_tokens}, one for each token"
             )
         core = native(isa)
-        self.plan = plan
+        self.program = program
         self._core = core
         self._machine = core.Machine(threads or default_threads(), **hierarchy().cache_bytes)
-        self._pages = np.arange(-(-plan.context // PAGE_SIZE), dtype=np.int32)[None]  # [1, pages]
+        self._pages = np.arange(-(-program.context // PAGE_SIZE), dtype=np.int32)[None]  # [1, pages]
         self._cache = core.KvCache(
-            list(plan.kv_layers), self._pages.size, PAGE_SIZE, plan.kv.keys, plan.kv.values
+            paged_layers(program.states), self._pages.size, PAGE_SIZE, program.kv.keys, program.kv.values
         )
         self.use(residency)
 
     def use(self, residency: Residency) -> None:
         """From now on the weights' bytes are those of `residency`."""
-        self._program = self._core.Program(self._machine, self.plan.native_spec(residency))
+        self._program = self._core.Program(self._machine, self.program.native_spec(residency))
 
     def run(self, tokens: Sequence[int] | Ints, first: int = 0) -> Iterator[slice]:
         """Computes a text from its beginning, batch by batch.
@@ -56,13 +58,13 @@ class Solo:
         those from `first` on are wanted.
 
         Raises:
-            ContextError: more tokens than the plan's context.
+            ContextError: more tokens than the program's context.
         """
         ids = np.asarray(tokens, np.int32)
-        if len(ids) > self.plan.context:
-            raise ContextError(f"{len(ids)} tokens are more than the context of {self.plan.context}")
-        for begin in range(0, len(ids), self.plan.max_tokens):
-            end = min(begin + self.plan.max_tokens, len(ids))
+        if len(ids) > self.program.context:
+            raise ContextError(f"{len(ids)} tokens are more than the context of {self.program.context}")
+        for begin in range(0, len(ids), self.program.max_tokens):
+            end = min(begin + self.program.max_tokens, len(ids))
             positions = np.arange(begin, end, dtype=np.int32)
             wanted = slice(min(max(first, begin), end), end)
             outputs = np.arange(wanted.start - begin, end - begin, dtype=np.int32)
@@ -79,10 +81,10 @@ class Solo:
 
     def logits(self, tokens: Sequence[int] | Ints, first: int = 0) -> Floats:
         """The logits after every token from `first` on: [T - first, V]."""
-        result = np.empty((len(tokens) - first, self.plan.n_vocab), np.float32)
+        result = np.empty((len(tokens) - first, self.program.n_vocab), np.float32)
         for rows in self.run(tokens, first):
             if rows.start < rows.stop:
-                result[rows.start - first : rows.stop - first] = self.buffer("logits")[
+                result[rows.start - first : rows.stop - first] = self.buffer(self.program.outputs[0].value)[
                     : rows.stop - rows.start
                 ]
         return result
