@@ -4,8 +4,8 @@
 
 For an operation `rope` the header has a struct `RopeParameters` and declares a function `make_rope`. The
 struct is made of a specification: it reads every parameter by its name and refuses an absent one. The
-function makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)` for
-every operation.
+function makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)`
+for every operation.
 """
 
 import inspect

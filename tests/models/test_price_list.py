@@ -73,8 +73,8 @@ def test_the_worked_example_is_a_family(example, tmp_path):
     ids, logits = expected("qwen3")
     with clarion.load(as_example(tmp_path), activations="exact") as model:
         assert nmse(model.logits(ids.tolist()), logits) <= 1e-9
-        assert "fallbacks: " in str(model.plan)
-        assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.plan).splitlines())
+        assert "fallbacks: " in str(model.program)
+        assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.program).splitlines())
 
 
 def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
