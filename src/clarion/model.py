@@ -198,11 +198,7 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
 
 
 def make_plan(file: File) -> Plan:
-    """What the model of a file computes.
-
-    Raises:
-        UnsupportedError, ModelError: as `load`.
-    """
+    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
     try:
         return build(file.metadata, file.tensors).plan()
     except (ModelError, UnsupportedError) as error:

@@ -61,6 +61,9 @@ class Value:
     kind: Kind = "f32"
     slots_per_token: int = 1
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # a tenth of what all fields take; passes look values up all the time
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:

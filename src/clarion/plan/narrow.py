@@ -33,7 +33,7 @@ def narrow(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
     ):  # sums alone are not worth the selections
         return list(nodes)
 
-    few = {value: _few(value) for node in narrowed for value in (*node.inputs, *node.outputs)}
+    few = {value: _few(value, kept) for node in narrowed for value in (*node.inputs, *node.outputs)}
     moved = [node for node in selections if node.inputs[0] in few]
     few |= {node.outputs[0]: few[node.inputs[0]] for node in moved}
     result = []
@@ -45,11 +45,12 @@ def narrow(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
             inputs = tuple(
                 few[value] if value.rows == "outputs" and value in few else value for value in node.inputs
             )
-            result.append(replace(node, inputs=inputs))
+            result.append(node if inputs == node.inputs else replace(node, inputs=inputs))
             # At once, so that the sums further on find their operands in place.
             result += [Node("select", (value,), (few[value],)) for value in node.outputs if value in few]
     return result
 
 
-def _few(value: Value) -> Value:
-    return replace(value, name=f"{value.name}.select", rows="outputs")
+def _few(value: Value, kept: Collection[Value]) -> Value:
+    few = replace(value, name=f"{value.name}.select", rows="outputs")
+    return replace(few, name=f"{few.name}.2") if few in kept else few

@@ -8,14 +8,13 @@ what was written is still there.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import NoReturn, assert_never
 
 from clarion.errors import PlanError
 from clarion.plan import output as outputs
 from clarion.plan.ir import Value
 from clarion.plan.memory import ALIGNMENT
-from clarion.plan.operation import Call, Reads, Writes, product
+from clarion.plan.operation import Call, Reads, Writes, size_of_state
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.plan import Op, Plan
 from clarion.plan.program import Buffer, Program
@@ -54,14 +53,15 @@ def verify(program: Program) -> None:
     _buffers(program)
     valid = _Contents(program)
     states = _States(program.states)
+    values = [buffer.value for buffer in program.buffers]
     for i, op in enumerate(program.ops):
-        call = _call(op, i, [buffer.value for buffer in program.buffers], program.weights)
+        call = _call(op, i, values, program.weights)
         call.verify()
         _aliasing(program, op, call)
         valid.run(op, call.where)
         states.run(op, call)
     index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
-    _outputs(program, {buffer.name: buffer.value for buffer in program.buffers})
+    _outputs(program, {value.name: value for value in values})
     for name in program.kept:
         if name not in index:
             raise PlanError(f"no buffer is named {name}")
@@ -190,7 +190,7 @@ class _States:
         if not isinstance(state, use.kind):
             call.fail(f"state {i} is {state}, expected {use.kind.__name__}")
         for of_state, width in use.sizes:
-            wanted, found = product(of_state, partial(getattr, state)), call.size(width)
+            wanted, found = size_of_state(of_state, state), call.size(width)
             if found != wanted:
                 call.fail(f"state {i} is {state}: its {of_state} is {wanted}, found {width} of {found}")
         match use:
