@@ -32,7 +32,7 @@ def describe(place: Place) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One place, as the passes see it.
+    """One place, as the passes see it. All operations of a program run in one place.
 
     Attributes:
         row_bytes: the bytes of a buffer's row there, by its kind and width.
