@@ -22,7 +22,8 @@ import numpy as np
 
 from clarion.host import native
 from clarion.host.numa import thread_nodes
-from clarion.model import make_plan, open_file
+from clarion.model import make_program, open_file
+from clarion.plan.state import paged_layers
 from clarion.residency import Copied, Mapped, Panels
 from clarion.runtime.measure import bandwidth
 
@@ -36,13 +37,13 @@ def main(
     longest = max(*prompts, *contexts) + BATCH
     n_pages = -(-longest // PAGE)
     with open_file(path) as file:
-        plan = make_plan(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
+        plan = make_program(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
         names = [weight.name for weight in plan.weights]
         panels = Panels(core, plan.weights)
         copied = Copied(Mapped(file.tensors), names, panels, plan.read_together, thread_nodes(threads))
         spec = plan.native_spec(copied)
         program = core.Program(core.Machine(threads), spec)
-        cache = core.KvCache(list(plan.kv_layers), n_pages, PAGE, plan.kv.keys, plan.kv.values)
+        cache = core.KvCache(paged_layers(plan.states), n_pages, PAGE, plan.kv.keys, plan.kv.values)
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)
         draw = np.random.default_rng(0)
 

@@ -102,7 +102,7 @@ class Attention final : public Op {
           dim_v_(o_.width / p.n_head),
           window_(p.window),
           scale_(static_cast<float>(p.scale)),
-          use_{spec.op, p.layer, p.n_head_kv, q_.width / group_, o_.width / group_},
+          use_{spec.op, p.state, p.n_head_kv, q_.width / group_, o_.width / group_},
           threads_(spec.threads),
           tile_tokens_(std::max<int64_t>(1, tile_queries / group_)),
           state_floats_(output_at + padded(dim_v_)),
@@ -252,7 +252,7 @@ class Attention final : public Op {
             for (int64_t r = 0; r < rows_for((tile.n + group_ - 1) / group_); ++r)
                 encode_query(tile.q.row(r), dim_k_, tile.queries, r);
         for (int64_t page = first; page <= last; ++page) {
-            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.layer, pages[p], h); };
+            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.state, pages[p], h); };
             const std::byte* keys = keys_of(page, head);
             const std::byte* next = page < last ? keys_of(page + 1, head) : keys_of(first, next_head);
             run_page(tile, page, {key_format, keys, dim_k_, next, key_bytes},
@@ -423,7 +423,7 @@ std::unique_ptr<Op> make_attention(const OpSpec& spec) {
     if (n_head_kv < 1 || n_head % n_head_kv != 0)
         spec.fail({"n_head_kv: found ", n_head_kv, ", expected a divisor of n_head, ", n_head});
     if (o.width % n_head != 0) expect_heads(spec, o, n_head, o.width / n_head);
-    if (p.window < 0 || p.layer < 0) spec.fail({"layer and window cannot be negative"});
+    if (p.window < 0 || p.state < 0) spec.fail({"state and window cannot be negative"});
     return std::make_unique<Attention>(spec, p);
 }
 

@@ -50,7 +50,7 @@ def expected(path, tokens, bos):
     with File.open(path) as file, pytest.MonkeyPatch.context() as patch:
         for name in ("linear", "expert_linear"):
             patch.setitem(OPERATIONS, name, looks(name))
-        model = Exact(file, CHUNK)
+        model = Exact(file)
         for begin in range(0, len(tokens) - CHUNK + 1, CHUNK):
             chunk = tokens[begin : begin + CHUNK]
             model.logits([bos, *chunk[1:]] if bos is not None else chunk)

@@ -222,7 +222,7 @@ with clarion.load(context=64, weights=sys.argv[1]) as model:
         for weights in ("mapped", "moving")
     ]
     with clarion.load(context=64) as model:
-        matrices = sum(weight.n_bytes for weight in model.plan.weights if weight.rows > 1)
+        matrices = sum(weight.n_bytes for weight in model.program.weights if weight.rows > 1)
     assert used[0] - used[1] > 0.8 * matrices
 
 

@@ -205,7 +205,7 @@ def _is_hole(data: Any) -> bool:
 
 def _model(file: File, isa: str | None) -> Finding:
     """Hyperparameters and tensors fit each other and a family."""
-    hp = make_plan(file, isa=isa).hyperparameters
+    hp = make_plan(file).hyperparameters
     text = f"{hp.architecture}: {hp.n_layer} layers, width {hp.n_embd}, made for {hp.context_length} tokens"
     return Finding("model", "ok", text, {"layers": hp.n_layer, "context_length": hp.context_length})
 
@@ -317,7 +317,7 @@ class _Computing:
         self._options = options
         self._progress = progress
         self._reference: LogitRows | None = None  # [T, V]
-        plan = make_plan(file, isa=options["isa"])
+        plan = make_plan(file)
         self._made_for = plan.hyperparameters.context_length
         n = max(min(n_tokens + 1, self._made_for), 2)
         ids = _any_ids(n, plan.n_vocab) if tokenizer is None else _text_ids(n, tokenizer)

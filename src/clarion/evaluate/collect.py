@@ -9,8 +9,9 @@ import numpy as np
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File
-from clarion.model import make_plan
+from clarion.model import make_program
 from clarion.plan.observe import SquareSums
+from clarion.plan.sources import Sources
 from clarion.residency import Mapped
 from clarion.runtime.executor import Executor
 
@@ -55,7 +56,7 @@ def collect(
     starts = range(0, len(tokens) - chunk + 1, chunk)[:n_chunks]
     squares = SquareSums(lambda name: output or name.startswith("blk."))
     batch = min(chunk, 512)
-    plan = make_plan(
+    program = make_program(
         file,
         context=chunk,
         activations=activations,
@@ -64,8 +65,8 @@ def collect(
         outputs=batch,
         observe=squares,
     )
-    executor = Executor(plan, Mapped(file.tensors), threads=threads, isa=isa)
-    widths = {weight.name: (weight.experts, weight.cols) for weight in plan.weights}
+    executor = Executor(program, Mapped(Sources(program.weights, file.tensors)), threads=threads, isa=isa)
+    widths = {weight.name: (weight.experts, weight.cols) for weight in program.weights}
     # Matrices of one input share its statistics.
     shared = {
         found: Statistics(np.zeros(widths[name]), np.zeros(widths[name][0]))

@@ -62,7 +62,7 @@ class ClarionScorer:
         )
         # Nobody waits for a first token, and what moves would take time from scoring.
         self._model.settle()
-        self.name = f"clarion {self._model.plan.activations}, cache {self._model.plan.kv}"
+        self.name = f"clarion {self._model.program.activations}, cache {self._model.program.kv}"
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:
         self._model.each_logits(((chunk.tokens, chunk.first) for chunk in chunks), take)
@@ -78,7 +78,7 @@ class ExactScorer:
 
     def __init__(self, path: Path | None, context: int) -> None:
         with ExitStack() as stack:
-            self._exact = Exact(stack.enter_context(open_file(path)), context)
+            self._exact = Exact(stack.enter_context(open_file(path)))
             self._stack = stack.pop_all()
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:

@@ -25,7 +25,8 @@ from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
-from clarion.model import load, make_plan
+from clarion.model import load, make_program
+from clarion.plan.sources import Sources
 from clarion.quantize.frontier import Offer
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
@@ -149,11 +150,11 @@ class _Probe:
     def __init__(self, file: File, tokens: Sequence[int], threads: int | None) -> None:
         context = min(PROBE_CONTEXT, len(tokens))
         self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
-        plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._others = Mapped(file.tensors)
+        program = make_program(file, context=context, batch=context, outputs=context)
+        self._others = Mapped(Sources(program.weights, file.tensors))
         self._threads = threads
-        self._used = {weight.name for weight in plan.weights}
-        self._executor = Executor(plan, self._others, threads=threads)
+        self._used = {weight.name for weight in program.weights}
+        self._executor = Executor(program, self._others, threads=threads)
         self._wanted = [self._executor.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:

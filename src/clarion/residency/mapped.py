@@ -10,7 +10,7 @@ class Source(Protocol):
     """Something with bytes: a tensor of the file."""
 
     @property
-    def data(self) -> object: ...
+    def view(self) -> object: ...
 
 
 class Mapped:
@@ -24,7 +24,7 @@ class Mapped:
 
     def data(self, name: str) -> object:
         """The bytes of a weight, an array of uint8 that views the mapping."""
-        return self._tensors[name].data
+        return self._tensors[name].view
 
     def is_panels(self, name: str) -> bool:
         """Whether they are panels instead of rows: never in a file."""

@@ -14,7 +14,9 @@ from clarion._native import sampling
 from clarion.errors import ContextError, ParameterError
 from clarion.host import choose, native
 from clarion.host.threads import default_threads
-from clarion.plan.plan import OUTPUT, Plan, Source
+from clarion.plan.output import Logits
+from clarion.plan.program import Program, Source
+from clarion.plan.state import paged_layers
 from clarion.runtime.machine import shared_machine
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Executor:
     """Computes batches of one program.
 
     Attributes:
-        plan: the program.
+        program: the compiled plan.
         isa, threads: the native module, and the threads of its machine that compute.
         n_slots: sequences that have a state at once; each has a row in the table of pages.
         states: the native cache: pages of 64 positions, of all layers.
@@ -38,7 +40,7 @@ class Executor:
 
     def __init__(
         self,
-        plan: Plan,
+        program: Program,
         weights: Source,
         *,
         n_slots: int = 1,
@@ -47,27 +49,31 @@ class Executor:
         isa: str | None = None,
     ) -> None:
         """`weights` has the weights' bytes; the states have `n_pages`, or what one sequence needs."""
-        self.plan = plan
+        self.program = program
         self.isa = choose(isa).name
         self.threads = threads or default_threads()
         self.n_slots = n_slots
-        self.pages_per_slot = -(-plan.context // PAGE_SIZE)
+        self.pages_per_slot = -(-program.context // PAGE_SIZE)
         self._native = native(self.isa)
         self._machine = shared_machine(self.isa, self.threads)
         self.states = self._native.KvCache(
-            list(plan.kv_layers), n_pages or self.pages_per_slot, PAGE_SIZE, plan.kv.keys, plan.kv.values
+            paged_layers(program.states),
+            n_pages or self.pages_per_slot,
+            PAGE_SIZE,
+            program.kv.keys,
+            program.kv.values,
         )
         self._samplers: sampling.Samplers | None = None
         self.use(weights)
 
     def use(self, weights: Source) -> None:
         """From now on the weights' bytes are those of `weights`."""
-        self._program = self._native.Program(self._machine, self.plan.native_spec(weights), self.threads)
+        self._bound = self._native.Program(self._machine, self.program.native_spec(weights), self.threads)
 
     @property
-    def program(self) -> Any:
+    def bound(self) -> Any:
         """The native program."""
-        return self._program
+        return self._bound
 
     def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
         """Computes one batch. All arguments are buffers of 32-bit integers.
@@ -79,22 +85,22 @@ class Executor:
 
         Returns False when `cancel` ended it early: outputs and new positions are then undefined.
         """
-        finished: bool = self._program.run(self.states, tokens, positions, slots, pages, outputs)
+        finished: bool = self._bound.run(self.states, tokens, positions, slots, pages, outputs)
         return finished
 
     def cancel(self) -> None:
         """Ends the run in progress between two operations; from any thread."""
-        self._program.cancel()
+        self._bound.cancel()
 
-    def rows(self, name: str = OUTPUT) -> memoryview:
+    def rows(self, name: str = Logits().value) -> memoryview:
         """A kept buffer, float32 [most rows, width]: a view that the next batch overwrites. Of outputs only
         as many rows are valid as were wanted."""
-        view: memoryview = self._program.rows(name)
+        view: memoryview = self._bound.rows(name)
         return view
 
-    def array(self, name: str = OUTPUT) -> Floats:
+    def array(self, name: str = Logits().value) -> Floats:
         """`rows` as an array of numpy."""
-        values: Floats = self._program.buffer(name)
+        values: Floats = self._bound.buffer(name)
         return values
 
     # ---- sampling ----------------------------------------------------------------------------------------
@@ -111,7 +117,7 @@ class Executor:
 
     def _workspaces(self) -> sampling.Samplers:
         if self._samplers is None:
-            self._samplers = sampling.Samplers(self.plan.n_vocab, self.threads)
+            self._samplers = sampling.Samplers(self.program.n_vocab, self.threads)
         return self._samplers
 
     # ---- one text from its beginning ---------------------------------------------------------------------
@@ -126,19 +132,19 @@ class Executor:
             ContextError: more tokens than the program's context.
             ParameterError: the program has fewer rows of outputs than of tokens.
         """
-        plan = self.plan
-        if plan.max_outputs < plan.max_tokens:
+        program = self.program
+        if program.max_outputs < program.max_tokens:
             raise ParameterError(
-                f"the plan has {plan.max_outputs} outputs, expected {plan.max_tokens}, one for each token"
+                f"the program has {program.max_outputs} outputs, expected {program.max_tokens}, one for each token"
             )
-        if len(tokens) > plan.context:
-            raise ContextError(f"{len(tokens)} tokens are more than the context of {plan.context}")
+        if len(tokens) > program.context:
+            raise ContextError(f"{len(tokens)} tokens are more than the context of {program.context}")
         ids = array("i", tokens)
         pages = (
             memoryview(array("i", range(self.pages_per_slot))).cast("B").cast("i", (1, self.pages_per_slot))
         )
-        for begin in range(0, len(ids), plan.max_tokens):
-            end = min(begin + plan.max_tokens, len(ids))
+        for begin in range(0, len(ids), program.max_tokens):
+            end = min(begin + program.max_tokens, len(ids))
             wanted = slice(min(max(first, begin), end), end)
             self.run(
                 ids[begin:end],
@@ -153,7 +159,7 @@ class Executor:
         """The logits after every token of a text from `first` on: [T - first, V]."""
         import numpy as np
 
-        result = np.empty((len(tokens) - first, self.plan.n_vocab), np.float32)
+        result = np.empty((len(tokens) - first, self.program.n_vocab), np.float32)
         for rows in self.each_batch(tokens, first):
             if rows.start < rows.stop:
                 result[rows.start - first : rows.stop - first] = self.array()[: rows.stop - rows.start]

@@ -18,10 +18,10 @@ from clarion.host.load import BUSY_SHARE, Snapshot, others
 from clarion.host.memory import memory
 from clarion.host.record import Rates, Record, stored, this_machine
 from clarion.host.threads import default_threads, most_threads
-from clarion.plan import compile
+from clarion.plan import Program, Target, compile
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.graph import Graph, Hyperparameters
-from clarion.plan.plan import Plan
+from clarion.plan.graph import Graph
+from clarion.plan.hyperparameters import Hyperparameters
 from clarion.runtime.executor import Executor
 
 _MIB = 1 << 20
@@ -173,7 +173,7 @@ class _Products:
         products = 2 * _PROMPT * _WIDTH * _WIDTH * len(some)  # 16-bit activations count twice
         return generation, products / self._seconds(threads, some, _PROMPT)
 
-    def _plan(self, names: list[str], n: int) -> Plan:
+    def _compiled(self, names: list[str], n: int) -> Program:
         """Rows of the first matrix, multiplied by each of these: one encoding, then one product after
         the other."""
         tensors = {name: _Matrix(name, self._weights[name]) for name in self._weights}
@@ -182,14 +182,12 @@ class _Products:
         for name in names:
             g.linear(x, w[name.removesuffix(".weight")], _WIDTH)
         g.output(g.select(x))
-        core = native(self._isa)
-        return compile(
-            g, max_tokens=n, max_outputs=1, context=n, fuse=False, row_bytes=core.encoded_row_bytes
-        )
+        target = Target(row_bytes=native(self._isa).encoded_row_bytes)
+        return compile(g.plan(), target, max_tokens=n, max_outputs=1, context=n, fuse=False)
 
     def _seconds(self, threads: int, names: list[str], n: int) -> float:
         """The shortest time in which n tokens meet all of these weights."""
-        executor = Executor(self._plan(names, n), self, threads=threads, isa=self._isa)
+        executor = Executor(self._compiled(names, n), self, threads=threads, isa=self._isa)
         tokens = array("i", bytes(4 * n))
         positions = array("i", range(n))
         pages = memoryview(array("i", [0])).cast("B").cast("i", (1, 1))
