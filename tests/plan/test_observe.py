@@ -6,6 +6,7 @@ import pytest
 from clarion import models, plan
 from clarion.model import host_target
 from clarion.plan.observe import Layers, SquareSums
+from clarion.plan.state import paged_layers
 from clarion.runtime.executor import Executor
 from tests.models.files import NAMES, expected, golden, mapped
 from tests.plan.reference import TARGET, Cache, Reference, row_bytes

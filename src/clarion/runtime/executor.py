@@ -135,7 +135,8 @@ class Executor:
         program = self.program
         if program.max_outputs < program.max_tokens:
             raise ParameterError(
-                f"the program has {program.max_outputs} outputs, expected {program.max_tokens}, one for each token"
+                f"the program has {program.max_outputs} outputs, expected {program.max_tokens}, "
+                f"one for each token"
             )
         if len(tokens) > program.context:
             raise ContextError(f"{len(tokens)} tokens are more than the context of {program.context}")
