@@ -20,14 +20,14 @@ import numpy as np
 
 import clarion
 from clarion.evaluate.chunks import halves
-from clarion.evaluate.engines import BATCH, ClarionEngine
 from clarion.evaluate.evaluation import Track, evaluate
+from clarion.evaluate.scorers import BATCH, ClarionScorer
 from clarion.model import Model
 
 
 def output_share(model: Model, n_tokens: int) -> float:
     """Products of the logits that an evaluation needs more than a prompt, over those of the prompt."""
-    plan = model.plan
+    plan = model.program
     last = plan.weights[plan.ops[-1].weights[0]]
     inner = sum(w.rows * w.cols for w in plan.weights if w.rows > 1 and w.name.startswith("blk."))
     return (n_tokens // 2) * last.rows * last.cols / (n_tokens * inner)
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--activations", default="high")
     arguments = parser.parse_args()
     n, threads, activations = arguments.tokens, arguments.threads, arguments.activations
-    engine = ClarionEngine(
+    engine = ClarionScorer(
         arguments.model, n, batch=arguments.batch, threads=threads, activations=activations
     )
     options: clarion.Options = {"max_tokens": 1, "greedy": True, "ignore_eos": True, "detokenize": False}

@@ -21,9 +21,9 @@ from typing import Any
 from clarion.cli.main import execute
 from clarion.errors import UnsupportedError
 from clarion.evaluate.chunks import beginning, halves
-from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
 from clarion.evaluate.evaluation import Track, evaluate
 from clarion.evaluate.plots import Series, standalone
+from clarion.evaluate.scorers import ClarionScorer, ExactScorer, LlamaCppScorer, Scorer
 from clarion.gguf import File
 from clarion.model import BUILT_IN
 from clarion.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[1]
 FORMATS = ["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "Q2_K"]
 
 
-def engines(path: Path, context: int, threads: int) -> list[Engine]:
+def engines(path: Path, context: int, threads: int) -> list[Scorer]:
     """Every way of computing a file, as it is set by default, and `high` with a better cache."""
     ways: tuple[dict[str, str], ...] = (
         {"activations": "fast"},
@@ -40,9 +40,9 @@ def engines(path: Path, context: int, threads: int) -> list[Engine]:
         {"activations": "high", "kv": "f32"},
         {"activations": "exact"},
     )
-    found: list[Engine] = [ClarionEngine(path, context, threads=threads, **way) for way in ways]
+    found: list[Scorer] = [ClarionScorer(path, context, threads=threads, **way) for way in ways]
     try:
-        found.append(LlamaCppEngine(path, context, threads=threads))
+        found.append(LlamaCppScorer(path, context, threads=threads))
     except UnsupportedError as error:
         print(f"without llama.cpp: {error}")
     return found
@@ -57,12 +57,12 @@ def measure(path: Path, name: str, tokens: list[int], arguments: argparse.Namesp
         bits = 8 * n_bytes / sum(tensor.n_elements for tensor in file.tensors.values())
     with ExitStack() as stack:
 
-        def track(engine: Engine) -> tuple[Track, Engine]:
+        def track(engine: Scorer) -> tuple[Track, Scorer]:
             stack.enter_context(closing(engine))
             return Track(path, engine.name, n_bytes), engine
 
         models = [track(engine) for engine in engines(path, arguments.context, arguments.threads)]
-        reference = track(ExactEngine(path, arguments.context))
+        reference = track(ExactScorer(path, arguments.context))
         report = evaluate(tokens, chunks, models, reference, tokenizer, arguments.threads).report()
     rows = []
     for figures in [*report["models"], report["reference"]]:
@@ -94,7 +94,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
-        if row["engine"] == ExactEngine.name:
+        if row["engine"] == ExactScorer.name:
             lines.append(f"| {row['format']} | {row['engine']} | | | | | {row['perplexity']:.4f} |")
             continue
         lines.append(
@@ -113,7 +113,7 @@ def plot(rows: list[dict[str, Any]]) -> str:
             "dots",
         )
         for engine in dict.fromkeys(row["engine"] for row in rows)
-        if engine != ExactEngine.name
+        if engine != ExactScorer.name
     ]
     return standalone(series, "weights", "mean KLD to float64, nats", log_y=True, x_names=names)
 

@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 from measure_ggml import Ggml
 
+from clarion._native import files
 from clarion.host import native
-from clarion.host.measure import bandwidth, multiply_peak
+from clarion.runtime.measure import bandwidth, multiply_peak
 
 COLS = 2048
 MATRICES, MATRIX_BYTES = 8, 16 << 20  # 128 MB together
@@ -110,7 +111,7 @@ def measure(
 ) -> list[dict[str, Any]]:
     module = native(isa)
     results = []
-    for type_id, name, block, size in module.formats():
+    for type_id, name, block, size in files.formats():
         if formats and name not in formats:
             continue
         row_bytes = COLS // block * size

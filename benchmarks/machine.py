@@ -82,11 +82,11 @@ def main() -> None:
         print(f"silu [{n}, {width}], {what}: {1e6 * seconds / n_ops:.2f} µs")
 
     n_head, n_head_kv, head_dim = 32, 8, 64
-    heads = {"layer": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim, "window": 0}
+    heads = {"state": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim, "window": 0}
     for kind in ("f16", "f32"):
         cache = native().KvCache([(n_head_kv, head_dim, head_dim)], 128, 64, kind)
         widths = {"k": n_head_kv * head_dim, "v": n_head_kv * head_dim}
-        fill = program(machine, 512, widths, [("kv_write", [0, 1], [], {"layer": 0}, {})])
+        fill = program(machine, 512, widths, [("kv_write", [0, 1], [], {"state": 0}, {})])
         for name in widths:
             fill.buffer(name)[:] = np.random.default_rng(0).standard_normal(fill.buffer(name).shape)
         for start in range(0, 8192, 512):

@@ -21,10 +21,12 @@ from statistics import median
 import numpy as np
 
 from clarion.host import native
-from clarion.host.measure import bandwidth
 from clarion.host.numa import thread_nodes
-from clarion.model import make_plan, open_file
+from clarion.model import make_program, open_file
+from clarion.plan.sources import Sources
+from clarion.plan.state import paged_layers
 from clarion.residency import Origin, make_store
+from clarion.runtime.measure import bandwidth
 
 BATCH, PAGE, TOKENS = 256, 64, 12
 
@@ -36,11 +38,12 @@ def main(
     longest = max(*prompts, *contexts) + BATCH
     n_pages = -(-longest // PAGE)
     with open_file(path) as file:
-        plan = make_plan(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
-        origin = Origin(core, file.tensors, plan.read_together, thread_nodes(threads))
+        plan = make_program(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
+        sources = Sources(plan.weights, file.tensors)
+        origin = Origin(core, sources, plan.read_together, thread_nodes(threads))
         spec = plan.native_spec(make_store(plan.weights, "copied", origin))
         program = core.Program(core.Machine(threads), spec)
-        cache = core.KvCache(list(plan.kv_layers), n_pages, PAGE, plan.kv.keys, plan.kv.values)
+        cache = core.KvCache(paged_layers(plan.states), n_pages, PAGE, plan.kv.keys, plan.kv.values)
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)
         draw = np.random.default_rng(0)
 

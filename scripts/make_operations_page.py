@@ -91,10 +91,10 @@ def traits(entry: Operation) -> list[str]:
         if output.may_alias
     ]
     match entry.state:
-        case Reads():
-            found.append("Reads the state of its layer.")
-        case Writes():
-            found.append("Writes the state of its layer.")
+        case Reads(kind):
+            found.append(f"Reads its state, `{kind.__name__}`.")
+        case Writes(kind):
+            found.append(f"Writes its state, `{kind.__name__}`.")
         case None:
             pass
     return found

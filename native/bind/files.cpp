@@ -17,7 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "bind/bind.h"
+#include "bind/store.h"
+#include "formats/facts.h"
 #include "residency/huge_pages.h"
 #include "residency/mapping.h"
 #include "residency/strings.h"
@@ -31,13 +32,14 @@ namespace clarion {
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Offsets = nb::ndarray<nb::numpy, int64_t, nb::ndim<1>>;
+using Offsets = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using NewOffsets = nb::ndarray<nb::memview, int64_t, nb::ndim<1>>;
 
-Offsets take(std::unique_ptr<int64_t[]> values, size_t count) {
+NewOffsets take(std::unique_ptr<int64_t[]> values, size_t count) {
     int64_t* data = values.get();
     nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<int64_t*>(p); });
     values.release();
-    return Offsets(data, {count}, owner);
+    return NewOffsets(data, {count}, owner);
 }
 
 std::vector<std::string_view> views(const Bytes& bytes, const Offsets& starts, const Offsets& lengths) {
@@ -144,10 +146,10 @@ NB_MODULE(files, m) {
             "bytes",
             [](nb::handle self) {
                 const auto& mapping = nb::cast<const Mapping&>(self);
-                return nb::ndarray<nb::numpy, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
-                                                                          self);
+                return nb::ndarray<nb::memview, const uint8_t, nb::ndim<1>>(mapping.data(), {mapping.size()},
+                                                                            self);
             },
-            "u8[size], read-only; keeps the mapping alive.");
+            "A memoryview of u8[size], read-only; keeps the mapping alive.");
 
     m.def(
         "cpuid",
@@ -161,6 +163,16 @@ NB_MODULE(files, m) {
         "leaf"_a, "subleaf"_a, "eax, ebx, ecx and edx; None where this processor has no such leaf.");
 
     m.def(
+        "formats",
+        [] {
+            nb::list list;
+            for (const FormatFacts& f : format_facts())
+                list.append(nb::make_tuple(f.id, f.name, f.block, f.bytes));
+            return list;
+        },
+        "(type id, name, weights in a block, bytes in a block) of each weight format.");
+
+    m.def(
         "string_offsets",
         [](const Bytes& bytes, uint64_t start, uint64_t count) {
             StringOffsets found = string_offsets(bytes.data(), bytes.size(), start, count);
@@ -168,7 +180,8 @@ NB_MODULE(files, m) {
                                   found.end);
         },
         "bytes"_a, "start"_a, "count"_a,
-        "Where `count` strings from `start` on lie: (starts i64[count], lengths i64[count], end).");
+        "Where `count` strings from `start` on lie: memoryviews of i64[count], starts and lengths, and the "
+        "end.");
 
     m.def(
         "strings",

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "bind/bind.h"
-#include "kernels/reference.h"
+#include "kernels/direct.h"
+#include "kernels/measure.h"
+#include "machine/encoding.h"
 #include "machine/names.h"
 
 namespace nb = nanobind;
@@ -29,23 +31,10 @@ auto owned(std::unique_ptr<float[]> data, std::vector<size_t> shape) {
 }  // namespace
 
 void bind_formats(nb::module_& m) {
-    m.def(
-        "formats",
-        [] {
-            nb::list list;
-            for (int i = 0; i < n_formats(); ++i) {
-                const FormatInfo f = format_info(i);
-                list.append(nb::make_tuple(f.id, f.name, f.block, f.bytes));
-            }
-            return list;
-        },
-        "(type id, name, weights in a block, bytes in a block) of each format");
     m.attr("MULTIPLIES_BF16") = multiplies_bf16();  // BF16 weights with activations of that kind
     m.def(
         "encoded_row_bytes",
-        [](const std::string& kind, int64_t width) {
-            return buffer_row_bytes(kind_named(kind, {"kind"}), width);
-        },
+        [](const std::string& kind, int64_t width) { return row_bytes(kind_named(kind, {"kind"}), width); },
         nb::arg("kind"), nb::arg("width"));
     m.def(
         "dequantize",
@@ -69,8 +58,8 @@ void bind_formats(nb::module_& m) {
         nb::arg("type_id"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"), nb::arg("x"), nb::arg("kind"),
         nb::arg("panels") = false,
         "x [T, cols] times the transpose of a matrix [rows, cols], on this thread: float32 [T, rows]");
-    m.def("can_be_panels", static_cast<bool (*)(int, int64_t)>(&can_be_panels), nb::arg("type_id"),
-          nb::arg("rows"), "whether a matrix of so many rows may lie as panels of 16");
+    m.def("can_be_panels", &can_be_panels, nb::arg("type_id"), nb::arg("rows"),
+          "whether a matrix of so many rows may lie as panels of 16");
     m.def(
         "interleave",
         [](int type_id, int64_t cols, Bytes rows, Writable panels) {

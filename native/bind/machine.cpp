@@ -11,6 +11,7 @@
 #include "machine/message.h"
 #include "machine/names.h"
 #include "machine/op.h"
+#include "machine/parallel.h"
 #include "machine/pool.h"
 #include "machine/program.h"
 
@@ -74,7 +75,10 @@ struct Entry {
 // A program, the arrays that it points into and the weights of stores that it reads.
 class BoundProgram {
   public:
-    BoundProgram(Pool& pool, nb::dict dict) : program_(pool, read(Entry(dict, "spec"))) {}
+    BoundProgram(Pool& pool, nb::dict dict, int threads)
+        : program_(pool, read(Entry(dict, "spec")), threads) {}
+
+    int threads() const { return program_.threads(); }
 
     bool run(KvCache* cache, Vector tokens, Vector positions, Vector sequences, Matrix pages,
              Vector outputs) {
@@ -98,15 +102,16 @@ class BoundProgram {
 
     void cancel() { program_.cancel(); }
 
+    template <typename Framework>
     nb::object buffer(const std::string& name) {
         const Buffer& b = program_.buffer(name);
         const size_t shape[2] = {static_cast<size_t>(program_.max_rows(b)), static_cast<size_t>(b.width)};
         const int64_t strides[2] = {b.row_bytes / 4, 1};
         const nb::handle owner = nb::find(this);
         if (b.kind == Kind::f32)
-            return nb::cast(nb::ndarray<nb::numpy, float>(b.data, 2, shape, owner, strides));
+            return nb::cast(nb::ndarray<Framework, float>(b.data, 2, shape, owner, strides));
         if (b.kind == Kind::i32)
-            return nb::cast(nb::ndarray<nb::numpy, int32_t>(b.data, 2, shape, owner, strides));
+            return nb::cast(nb::ndarray<Framework, int32_t>(b.data, 2, shape, owner, strides));
         refuse({"buffer '", name, "' is encoded"});
     }
 
@@ -161,6 +166,19 @@ class BoundProgram {
     Program program_;
 };
 
+void each_item(void* pool, int threads, int64_t n, void (*item)(void*, int64_t, int), void* context) {
+    static_cast<Pool*>(pool)->each(threads, n, [=](int64_t i, int thread) { item(context, i, thread); });
+}
+
+// The capsule holds what points at the pool; whoever uses it sees to it that the machine lives as long.
+nb::capsule parallel(Pool& pool) {
+    auto table = std::make_unique<Parallel>(Parallel{&pool, &each_item});
+    nb::capsule result(table.get(), Parallel::capsule,
+                       [](void* p) noexcept { delete static_cast<Parallel*>(p); });
+    table.release();
+    return result;
+}
+
 KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t pages, int64_t page_size,
                    const std::string& keys, const std::string& values) {
     if (page_size != KvCache::page_size)
@@ -179,7 +197,7 @@ void bind_machine(nb::module_& m) {
     m.def("op_names", &op_names, "The operations that a program may use.");
 
     nb::class_<Pool>(
-        m, "Machine",
+        m, "Machine", nb::is_weak_referenceable(),
         "The threads that run programs; l1 and l2: bytes of cache for each; processors: a mask for each.")
         .def(
             "__init__",
@@ -187,7 +205,15 @@ void bind_machine(nb::module_& m) {
                 new (self) Pool(threads, Tiling({l1, l2}), {processors.c_str(), processors.size()});
             },
             "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2, "processors"_a = nb::bytes("", 0))
-        .def_prop_ro("threads", &Pool::threads);
+        .def_prop_ro("threads", &Pool::threads)
+        .def(
+            "grow",
+            [](Pool& self, int threads, const nb::bytes& processors) {
+                const nb::gil_scoped_release unlocked;
+                self.grow(threads, {processors.c_str(), processors.size()});
+            },
+            "threads"_a, "processors"_a = nb::bytes("", 0), "Starts threads until there are so many.")
+        .def_prop_ro("parallel", &parallel, nb::keep_alive<0, 1>(), "Its threads, lent to other modules.");
 
     nb::class_<KvCache>(m, "KvCache", "Keys and values of all layers, in pages of 64 positions.")
         .def(
@@ -200,16 +226,29 @@ void bind_machine(nb::module_& m) {
             "Formats: f32, f16, bf16, q8_0, q4_0; values are stored as keys if not given.")
         .def_prop_ro("bytes", &KvCache::bytes)
         .def_prop_ro("pages", &KvCache::pages)
+        .def_prop_ro("page_bytes", &KvCache::page_bytes)
+        .def(
+            "page",
+            [](KvCache& self, int64_t page) {
+                const std::span<std::byte> bytes = self.page(page);
+                return nb::ndarray<nb::memview, uint8_t, nb::ndim<1>>(bytes.data(), {bytes.size()},
+                                                                      nb::find(self));
+            },
+            "page"_a, "The bytes of a page in all layers, u8 [page_bytes], to be saved and put back.")
         .def("copy_page", &KvCache::copy_page, "source"_a, "destination"_a);
 
     nb::class_<BoundProgram>(m, "Program", "A plan, ready to run batches.")
-        .def(nb::init<Pool&, nb::dict>(), "machine"_a, "spec"_a, nb::keep_alive<1, 2>())
+        .def(nb::init<Pool&, nb::dict, int>(), "machine"_a, "spec"_a, "threads"_a = 0, nb::keep_alive<1, 2>())
+        .def_prop_ro("threads", &BoundProgram::threads)
         .def("run", &BoundProgram::run, "cache"_a.none(), "tokens"_a.noconvert(), "positions"_a.noconvert(),
              "sequences"_a.noconvert(), "pages"_a.noconvert(), "outputs"_a.noconvert(),
              "Runs one batch, with the interpreter lock released; False if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
-        .def("buffer", &BoundProgram::buffer, "name"_a, "A buffer's rows, a view of the arena: f32 or i32.");
+        .def("buffer", &BoundProgram::buffer<nb::numpy>, "name"_a,
+             "A buffer's rows, a view of the arena: an array of f32 or i32.")
+        .def("rows", &BoundProgram::buffer<nb::memview>, "name"_a,
+             "The same as a memoryview, without numpy.");
 }
 
 }  // namespace clarion

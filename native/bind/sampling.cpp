@@ -2,10 +2,17 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/vector.h>
 
+#include <deque>
+#include <exception>
 #include <optional>
+#include <set>
+#include <string>
+#include <vector>
 
 #include "machine/message.h"
+#include "machine/parallel.h"
 #include "sampling/sampler.h"
 #include "sampling/scores.h"
 
@@ -93,6 +100,83 @@ nb::list as_list(const std::vector<TokenProbability>& pairs) {
     return result;
 }
 
+// Draws the next token of each state from its row of logits, on the threads that `parallel` lends. What came of each: a token,
+// or the message of an error.
+class Samplers {
+  public:
+    Samplers(int64_t n_vocab, int threads) {
+        for (int t = 0; t < threads; ++t) samplers_.emplace_back(n_vocab);
+    }
+
+    Samplers(const Samplers&) = delete;
+
+    nb::list sample(const std::vector<SamplerState*>& states, const Rows& logits,
+                    const std::vector<int64_t>& rows, const nb::capsule& parallel) {
+        const LogitRows table = rows_of(logits);
+        if (table.n_vocab() != samplers_[0].n_vocab() || logits.dtype() != nb::dtype<float>())
+            refuse({"logits are no float32 rows of the vocabulary's size"});
+        if (rows.size() != states.size()) refuse({"rows are not one for each state"});
+        for (const int64_t row : rows)
+            if (row < 0 || row >= static_cast<int64_t>(logits.shape(0)))
+                refuse({"row ", row, " of logits: there is none"});
+        const std::set<SamplerState*> distinct(states.begin(), states.end());
+        if (distinct.size() != states.size() || distinct.contains(nullptr)) refuse({"two states are one"});
+        Work work{this,
+                  &states,
+                  &rows,
+                  static_cast<const float*>(logits.data()),
+                  logits.stride(0),
+                  std::vector<int32_t>(states.size()),
+                  std::vector<std::string>(states.size())};
+        const auto n = static_cast<int64_t>(states.size());
+        const auto* threads = static_cast<const Parallel*>(parallel.data());
+        if (n == 1 || samplers_.size() == 1) {
+            // Keeps the interpreter's lock: a busy Python thread would give it back after 5 ms only.
+            for (int64_t i = 0; i < n; ++i) Work::item(&work, i, 0);
+        } else {
+            const nb::gil_scoped_release unlocked;
+            threads->each(threads->pool, static_cast<int>(samplers_.size()), n, &Work::item, &work);
+        }
+        nb::list result;
+        for (size_t i = 0; i < states.size(); ++i)
+            result.append(work.errors[i].empty() ? nb::object(nb::int_(work.tokens[i]))
+                                                 : nb::object(nb::str(work.errors[i].c_str())));
+        return result;
+    }
+
+    nb::list log_probabilities(const Rows& logits, int64_t row, int32_t token, int64_t n) {
+        if (row < 0 || row >= static_cast<int64_t>(logits.shape(0)) || logits.dtype() != nb::dtype<float>() ||
+            static_cast<int64_t>(logits.shape(1)) != samplers_[0].n_vocab())
+            refuse({"row ", row, " of logits: there is none"});
+        return as_list(samplers_[0].log_probabilities(
+            static_cast<const float*>(logits.data()) + row * logits.stride(0), token, n));
+    }
+
+  private:
+    struct Work {
+        Samplers* self;
+        const std::vector<SamplerState*>* states;
+        const std::vector<int64_t>* rows;
+        const float* logits;
+        int64_t stride;
+        std::vector<int32_t> tokens;
+        std::vector<std::string> errors;
+
+        static void item(void* context, int64_t item, int thread) {
+            auto& work = *static_cast<Work*>(context);
+            const auto i = static_cast<size_t>(item);
+            try {
+                work.tokens[i] = work.self->samplers_[static_cast<size_t>(thread)].sample(
+                    *(*work.states)[i], work.logits + (*work.rows)[i] * work.stride);
+            } catch (const std::exception& error) {
+                work.errors[i] = error.what();
+            }
+        }
+    };
+
+    std::deque<Sampler> samplers_;  // one for each thread
+};
+
 }  // namespace
 
 NB_MODULE(sampling, m) {
@@ -119,6 +203,10 @@ NB_MODULE(sampling, m) {
         .def("log_probabilities", [](Sampler& self, const Array<float>& logits, int32_t token, int64_t n) {
             return as_list(self.log_probabilities(logits_of(self, logits), token, n));
         });
+    nb::class_<Samplers>(m, "Samplers", "The sampling workspaces of a program's threads.")
+        .def(nb::init<int64_t, int>(), "n_vocab"_a, "threads"_a)
+        .def("sample", &Samplers::sample, "states"_a, "logits"_a, "rows"_a, "parallel"_a)
+        .def("log_probabilities", &Samplers::log_probabilities, "logits"_a, "row"_a, "token"_a, "n"_a);
     m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a.none(), "threads"_a,
           "surprise"_a.noconvert(), "divergence"_a.noconvert(), "choice"_a.noconvert());
 }

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "bind/bind.h"
+#include "bind/store.h"
 #include "residency/copying.h"
 
 namespace nb = nanobind;

@@ -75,7 +75,8 @@ struct Codebooks {
     }
 };
 
-inline const Codebooks codebooks;
+// Defined in codebooks.cpp, which only modules that read codebooks hold. Hidden: its address is known when a module is linked.
+[[gnu::visibility("hidden")]] extern const Codebooks codebooks;
 
 inline constexpr uint64_t every_byte = 0x0101010101010101;
 

@@ -1,35 +1,47 @@
-// A weight format is a decoder: it knows its block's bytes and nothing of the products made with them. It is a
-// struct:
+// A weight format is a decoder. It knows the bytes of its block, and nothing of the products that are made with its weights.
+// It is a struct:
 //
 //     static constexpr int id; const char* name; int block (weights), bytes (of a block)
 //
-// and, where weight = scale * (u - offset) + neg_min with u an unsigned byte (integer formats):
+// There are two sorts. In a block of an INTEGER format, weight = scale * (u - offset) + neg_min, where u is an unsigned byte.
+// Such a format has:
 //
-//     int group       columns that share a scale: 16 or 32
-//     int32_t offset  what unsigned storage added to each weight
-//     bool has_min    whether a group has a minimum
-//     int32_t largest what u is at most: how many products 16 bits hold follows from it
+//     int group       how many columns share a scale: 16 or 32
+//     int32_t offset  what was added to each weight to store it unsigned
+//     bool has_min    whether each group has a minimum
+//     int32_t largest the largest u: it decides how many products a sum of 16 bits can hold
 //     static void unpack(const uint8_t* block, uint8_t* u, float* scale, float* neg_min);
 //
-// unpack() is the format's definition, in plain C++: one block of one row to u [block], and scale and neg_min
-// [block/group]. Products take weights as panels of 16 rows, so that the lanes of a vector are rows: kernels/panel.h says how
-// a panel's bytes lie, with four of each row side by side. A format has a panel decoder too:
+// unpack() defines the format, in plain C++. It decodes one block of one row to u [block], and to scale and neg_min
+// [block/group].
 //
-//     bool odd_last   whether the bytes that a block has beyond fours (bytes % 4) are its last ones, not its first ones
-//     int live        groups in a unit: the columns that weights() delivers together
-//     bool hot        whether one token is multiplied straight from the decoder: faster, 1 to 4 KB of a module
+// Products take weights as panels of 16 rows: then each lane of a vector is a row. A panel holds four bytes of each row side
+// by side (kernels/panel.h). So a format also has a decoder of panels:
+//
+//     bool odd_last   where bytes % 4 is not 0: whether the odd bytes are the last ones of a block, or the first ones
+//     int live        how many groups a unit has: weights() delivers the columns of a unit together
+//     bool hot        whether one token is multiplied with weights that come straight from the decoder. That is faster, and
+//                     takes 1 to 4 KB of a module
 //     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
 //     static void weights(const uint8_t* panel, int64_t offset of the block in a row, Sink&);
 //
-// The vectors of weights() are of Sink::Vector: of 16 rows, u8x64, or where those take several registers, of the rows of
-// one, which begin at `panel`.
-// weights() goes through the block in units: sink.begin(), then every pair of vectors of 16 rows x 4 columns
-// of the unit, in any order, as sink.template put2<quad>(w0, w1), quads counted within the unit, then
-// sink.finish(). Where `int runs` is 2, it delivers the first 16 columns of each 32, calls sink.next_run(), then the
-// others under the same numbers of quads, and calls it again: half the machine code. A sink multiplies at once,
-// or keeps a tile in L1 for many tokens (kernels/sinks.h). Formats with codebooks have a third kind: formats/grid.h.
+// weights() delivers a block unit by unit. For each unit it calls
 //
-// Float formats have instead: static f32x16 read(const uint8_t*), 16 columns of a row; and static void
+//     sink.begin()
+//     sink.template put2<quad>(w0, w1)   for every two vectors of 16 rows x 4 columns, in any order; `quad` is the number of
+//                                        the first one's four columns within the unit
+//     sink.finish()
+//
+// A format with `int runs` of 2 needs half the machine code. It delivers the first 16 columns of each 32 and calls
+// sink.next_run(); then it delivers the other 16 columns, under the same numbers of quads, and calls sink.next_run() again.
+//
+// The vectors have the type Sink::Vector. It is u8x64, which holds all 16 rows. On processors where that takes several
+// registers, it may hold the rows of one register, and `panel` then points to the first of these rows.
+//
+// A sink multiplies the weights at once, or keeps them in L1 as a tile, for many tokens (kernels/sinks.h). Integer formats with
+// codebooks have another decoder of panels: formats/grid.h.
+//
+// A FLOAT format has only: static f32x16 read(const uint8_t*), which reads 16 columns of a row; and static void
 // dequantize(const uint8_t* row, int64_t n, float* x).
 #pragma once
 
@@ -44,32 +56,33 @@
 
 namespace clarion {
 
-// For lambdas that unrolled() calls: registers do not survive a call.
+// For lambdas that unrolled() calls. They must be inline: a call would push vectors out of their registers.
 #define CLARION_INLINE __attribute__((always_inline))
 
-// body.template operator()<i>() for i = 0 .. n-1, unrolled: register arrays need constant indices.
+// Calls body.template operator()<i>() for i = 0 .. n-1, unrolled: an array stays in registers only if its indices are constant.
 template <int n, typename Body>
 [[gnu::always_inline]] inline void unrolled(Body&& body) {
     [&]<int... i>(std::integer_sequence<int, i...>)
         CLARION_INLINE { (body.template operator()<i>(), ...); }(std::make_integer_sequence<int, n>{});
 }
 
-// Whether vectors of 16 rows take several registers. A header of native/simd says so with the member Part of its
-// accumulators, the sums of the rows of one register, whose member Vector is the type of their weights.
+// Whether a vector of 16 rows takes several registers. Then the accumulators of the header in native/simd have a member type
+// OneRegister: the sums of the rows that one register holds. Its member type Vector holds the weights of these rows.
 template <typename Accumulator>
-concept in_parts = requires { typename Accumulator::Part; };
+concept takes_registers = requires { typename Accumulator::OneRegister; };
 
-// body(i) for i = 0 .. n-1, unrolled where a vector is a register or two; where it is more, one step is code enough.
+// Calls body(i) for i = 0 .. n-1. The loop is unrolled where a vector of 16 rows is one register or two. Where it is more, one
+// step is already long.
 template <int n, typename Body>
 [[gnu::always_inline]] inline void steps(const Body& body) {
-    if constexpr (in_parts<simd::high_accumulator>)
+    if constexpr (takes_registers<simd::high_accumulator>)
         for (int i = 0; i < n; ++i) body(i);
     else
         unrolled<n>([&]<int i>() CLARION_INLINE { body(std::integral_constant<int, i>{}); });
 }
 
-// Numbers of a file, which are little-endian whatever the processor is. Every decoder reads them through these; bytes and
-// vectors of bytes (simd::u8x64) have no order.
+// Reads a number of a file. Files are little-endian on every processor, so every decoder reads numbers with these functions.
+// Bytes, and vectors of bytes (simd::u8x64), have no order.
 template <typename T>
 T from_file(const uint8_t* p) {
     uint8_t bytes[sizeof(T)];
@@ -80,7 +93,7 @@ T from_file(const uint8_t* p) {
 inline uint16_t load_u16(const uint8_t* p) { return from_file<uint16_t>(p); }
 inline uint32_t load_u32(const uint8_t* p) { return from_file<uint32_t>(p); }
 
-// Calls use(p) with 16 numbers of a file: its own where they are in the processor's order, otherwise a copy.
+// Calls use(p) with 16 numbers of a file. p points into the file where the processor has the same byte order, else to a copy.
 template <typename T, typename Use>
 [[gnu::always_inline]] inline simd::f32x16 with_numbers(const uint8_t* row, Use use) {
     if constexpr (std::endian::native == std::endian::little) {
@@ -91,7 +104,7 @@ template <typename T, typename Use>
         return use(x);
     }
 }
-// A vector of all 16 rows, or of those of some registers.
+// Loads a vector of all 16 rows, or one of fewer registers, of the rows that these hold.
 template <typename Vector>
 [[gnu::always_inline]] inline Vector load_rows(const uint8_t* p) {
     if constexpr (std::is_same_v<Vector, simd::u8x64>) {
@@ -119,7 +132,7 @@ template <typename Vector>
 [[gnu::always_inline]] inline void load_quads(const uint8_t* panel, int64_t at, Vector* quads) {
     unrolled<4>([&]<int i>() CLARION_INLINE { quads[i] = load_rows<Vector>(panel + 16 * at + 64 * i); });
 }
-// The 16-bit float at `at` of every row, where the rows' blocks have an odd number of those.
+// The 16-bit float at `at` of every row, for formats whose blocks are no whole fours of bytes: they lie row after row.
 inline simd::f32x16 first_f16(const uint8_t* panel, int64_t at) {
     return with_numbers<uint16_t>(panel + 16 * at, [](const uint16_t* x) { return simd::load_f16(x); });
 }
@@ -140,7 +153,7 @@ void unpack_nibbles(const uint8_t* __restrict q, uint8_t* __restrict u) {
     }
 }
 
-// 256 columns from 64 bytes: of each 32 bytes, the lowest two bits are 32 columns, the next two the next 32.
+// 256 columns from 64 bytes. The lowest two bits of 32 bytes are 32 columns, the next two bits are the next 32 columns.
 inline void unpack_pairs(const uint8_t* __restrict q, uint8_t* __restrict u) {
     for (int half = 0; half < 2; ++half)
         for (int k = 0; k < 4; ++k)
@@ -174,7 +187,7 @@ void gather_f16(const uint8_t* panel, int64_t offset, int64_t stride, int64_t bl
     for (int64_t b = 0; b < blocks; ++b)
         for (int g = 0; g < n; ++g, out += 16) simd::store(out, first_f16(panel, offset + b * stride));
 }
-// Of blocks that begin with two 16-bit floats: a scale and a minimum.
+// The scale and the minimum of each block, for formats whose blocks begin with these two 16-bit floats.
 inline void first_pairs(const uint8_t* panel, int64_t blocks, int64_t stride, float* scale, float* neg_min) {
     for (int64_t b = 0; b < blocks; ++b) {
         const simd::u8x64 pair = simd::load_bytes(panel + 16 * stride * b);
@@ -183,7 +196,7 @@ inline void first_pairs(const uint8_t* panel, int64_t blocks, int64_t stride, fl
     }
 }
 
-// Quads `low` from the low nibbles of two vectors, quads `high` from the high ones.
+// Delivers the low nibbles of two vectors as quads low and low + 1, and the high nibbles as quads high and high + 1.
 template <int low, int high, typename Sink>
 [[gnu::always_inline]] inline void put_nibbles2(typename Sink::Vector q0, typename Sink::Vector q1,
                                                 Sink& sink) {

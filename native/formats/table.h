@@ -1,4 +1,4 @@
-// The format table: one line each.
+// The format table: an include and a name in one of the two lists for each format.
 #pragma once
 
 #include "formats/bf16.h"
@@ -38,10 +38,12 @@ namespace clarion {
 template <typename... Formats>
 struct FormatList {};
 
-using AllFormats = FormatList<F32, F64, F16, BF16,                                                   //
-                              Q1_0, Q2_0, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1,                        //
-                              Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K,                                    //
-                              IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS,  //
-                              TQ1_0, TQ2_0, MXFP4, NVFP4>;
+// The formats that most files are in. The main module holds their functions (machine/modules.h).
+using CommonFormats = FormatList<F32, F64, F16, BF16, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K>;
+// The module `formats` holds the functions of these.
+using OtherFormats = FormatList<Q1_0, Q2_0, Q4_1, Q5_0, Q5_1, Q8_1,                                    //
+                                Q2_K, Q3_K, Q8_K,                                                      //
+                                IQ1_S, IQ1_M, IQ2_XXS, IQ2_XS, IQ2_S, IQ3_XXS, IQ3_S, IQ4_NL, IQ4_XS,  //
+                                TQ1_0, TQ2_0, MXFP4, NVFP4>;
 
 }  // namespace clarion

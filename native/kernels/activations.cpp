@@ -41,14 +41,6 @@ void encode_bf16(const float* x, int64_t width, Half* row) {
 
 }  // namespace
 
-int64_t row_bytes(Kind kind, int64_t width) {
-    const bool plain = kind == Kind::f32 || kind == Kind::i32;
-    const int64_t bytes = plain                ? 4 * width
-                          : kind == Kind::bf16 ? 2 * width
-                                               : EncodedLayout(kind, width).bytes;
-    return ((bytes + 63) / 64 | 1) * 64;
-}
-
 void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
     if (kind == Kind::f32) {
         if (reinterpret_cast<const std::byte*>(x) != row) std::memcpy(row, x, 4 * static_cast<size_t>(width));

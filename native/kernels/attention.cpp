@@ -8,10 +8,11 @@
 //     softmax p[query][64] = exp(s - max so far); earlier sums are scaled down where the maximum grew
 //     output  o[query][dim] += p V
 //
-// Every `split` positions begin anew, from a maximum and sums of their own, and the parts are merged in order. So a few
-// queries with a long past can be shared out: an item is a tile, some heads of the cache and, then, one part.
+// The positions are cut into spans of `span_positions`. Each span begins anew, with a maximum and sums of its own, and the spans
+// are merged in order. So a few queries with a long past can be shared out: an item is a tile, some heads of the cache and,
+// then, one span.
 //
-// A query's own additions never depend on its company: parts and pages come in order from the one that holds its first
+// A query's own additions never depend on its company: spans and pages come in order from the one that holds its first
 // position, and positions that a query must not see are not added (they may hold anything; products of integers, which
 // are exact, meet zeros there). So results are the same bits alone and in a batch, and on any number of threads.
 #include <algorithm>
@@ -42,16 +43,16 @@ constexpr int64_t tile_queries = 64;
 // Products that an item should have at least, some 5 us of them; less work is not worth sharing out.
 constexpr int64_t item_products = int64_t{1} << 18;
 
-// Positions of a part. With 64 dims in f16 they are 256 KB, 10 us and more of memory traffic, to which the merging of
+// Positions of a span. With 64 dims in f16 they are 256 KB, 10 us and more of memory traffic, to which the merging of
 // a few hundred floats adds nothing.
-constexpr int64_t split = 1024;
+constexpr int64_t span_positions = 1024;
 
-// Items for each thread below which parts are items of their own: then no thread ends more than an eighth of its share
-// after the others.
+// With fewer items for each thread than this, spans become items of their own. Then no thread ends more than an eighth of its
+// share after the others.
 constexpr int64_t items_per_thread = 8;
 
-// Parts that one token can be shared out into: beyond 131072 positions it is not.
-constexpr int64_t most_parts = 128;
+// One token can be shared out into so many spans. Beyond 131072 positions it is not shared out.
+constexpr int64_t most_spans = 128;
 
 int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
 
@@ -63,10 +64,10 @@ struct Query {
     Range of(int64_t begin, int64_t size) const {
         return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
     }
-    bool sees_part(int64_t part) const { return !of(part * split, split).empty(); }
+    bool sees_span(int64_t span) const { return !of(span * span_positions, span_positions).empty(); }
 };
 
-// What a query has seen of a part: a row of floats.
+// What a query has seen of a span is a row of floats.
 constexpr int64_t max_at = 0, sum_at = lanes, output_at = 2 * lanes;
 
 void clear(float* state, int64_t floats) {
@@ -82,13 +83,13 @@ void rescale(float* state, int64_t floats, float max) {
     state[max_at] = max;
 }
 
-// Merges a later part into what was seen before it.
-void merge(float* state, float* part, int64_t floats) {
-    const float highest = std::max(state[max_at], part[max_at]);
+// Merges a later span into what was seen before it.
+void merge(float* state, float* span, int64_t floats) {
+    const float highest = std::max(state[max_at], span[max_at]);
     rescale(state, floats, highest);
-    rescale(part, floats, highest);
+    rescale(span, floats, highest);
     for (int64_t i = sum_at; i < floats; i += lanes)
-        simd::store(state + i, simd::add(simd::load(state + i), simd::load(part + i)));
+        simd::store(state + i, simd::add(simd::load(state + i), simd::load(span + i)));
 }
 
 class Attention final : public Op {
@@ -101,11 +102,11 @@ class Attention final : public Op {
           dim_v_(o_.width / p.n_head),
           window_(p.window),
           scale_(static_cast<float>(p.scale)),
-          use_{spec.op, p.layer, p.n_head_kv, q_.width / group_, o_.width / group_},
+          use_{spec.op, p.state, p.n_head_kv, q_.width / group_, o_.width / group_},
           threads_(spec.threads),
           tile_tokens_(std::max<int64_t>(1, tile_queries / group_)),
           state_floats_(output_at + padded(dim_v_)),
-          most_states_(use_.n_head * group_ * most_parts),
+          most_states_(use_.n_head * group_ * most_spans),
           states_(4 * state_floats_ * most_states_),
           unfinished_(static_cast<size_t>(items_per_thread * threads_)) {
         tiles_.reserve(static_cast<size_t>(spec.max_tokens) + 1);
@@ -135,45 +136,46 @@ class Attention final : public Op {
         }
         const auto tiles = static_cast<int64_t>(tiles_.size());
         tiles_.push_back(batch.n_tokens);
-        const int64_t parts = (longest + split - 1) / split;
+        const int64_t spans = (longest + span_positions - 1) / span_positions;
         rows_per_tile_ = most_tokens * group_;
-        parts_ = tiles * use_.n_head < items_per_thread * threads_ && threads_ > 1 &&
-                         tiles * use_.n_head * parts * rows_per_tile_ <= most_states_
-                     ? parts
+        spans_ = tiles * use_.n_head < items_per_thread * threads_ && threads_ > 1 &&
+                         tiles * use_.n_head * spans * rows_per_tile_ <= most_states_
+                     ? spans
                      : 1;
-        const int64_t each = std::max<int64_t>(1, products / (tiles * parts_));
+        const int64_t each = std::max<int64_t>(1, products / (tiles * spans_));
         heads_ = std::clamp<int64_t>((item_products + each - 1) / each, 1, use_.n_head);
         shares_ = (use_.n_head + heads_ - 1) / heads_;
-        if (parts_ > 1)
+        if (spans_ > 1)
             for (int64_t i = 0; i < tiles * shares_; ++i)
-                unfinished_[static_cast<size_t>(i)].store(static_cast<int32_t>(parts_),
+                unfinished_[static_cast<size_t>(i)].store(static_cast<int32_t>(spans_),
                                                           std::memory_order_relaxed);
-        return tiles * shares_ * parts_;
+        return tiles * shares_ * spans_;
     }
 
     // The last tiles come first: in a prompt they are the longest, and the short ones then fill the gaps at
     // the end.
     void run(const Batch& batch, int64_t item, const Scratch& scratch) override {
-        const int64_t part = item % parts_, share = item / parts_;
+        const int64_t span = item % spans_, share = item / spans_;
         const int64_t tile = static_cast<int64_t>(tiles_.size()) - 2 - share / shares_;
         const int64_t head = share % shares_ * heads_, heads_end = std::min(head + heads_, use_.n_head);
         Tile rows = make_tile(batch, tile, scratch);
         for (int64_t h = head; h < heads_end; ++h) {
-            if (parts_ == 1) {
+            if (spans_ == 1) {
                 load_queries(rows, h);
-                for (int64_t p = 0; p * split <= rows.last; ++p) run_part(batch, rows, h, p, rows.part);
+                for (int64_t p = 0; p * span_positions <= rows.last; ++p)
+                    run_span(batch, rows, h, p, rows.span);
                 finish(rows, h);
-            } else if (part * split <= rows.last) {
+            } else if (span * span_positions <= rows.last) {
                 load_queries(rows, h);
-                run_part(batch, rows, h, part, shared(tile, h, part));
+                run_span(batch, rows, h, span, shared(tile, h, span));
             }
         }
-        // Whoever finishes a tile's last part sees what the others wrote, and merges.
-        if (parts_ == 1 ||
+        // Whoever finishes a tile's last span sees what the others wrote, and merges.
+        if (spans_ == 1 ||
             unfinished_[static_cast<size_t>(share)].fetch_sub(1, std::memory_order_acq_rel) != 1)
             return;
         for (int64_t h = head; h < heads_end; ++h) {
-            for (int64_t p = 0; p * split <= rows.last; ++p) absorb(rows, p, shared(tile, h, p));
+            for (int64_t p = 0; p * span_positions <= rows.last; ++p) absorb(rows, p, shared(tile, h, p));
             finish(rows, h);
         }
     }
@@ -184,7 +186,7 @@ class Attention final : public Op {
         int64_t begin, n, first, last;  // its first token, queries, and positions that any of them sees
         std::byte* prepared;
         Query* query;
-        Matrix q, s, state, part;
+        Matrix q, s, state, span;
         Encoded queries, weights;  // weights of one block of queries
     };
 
@@ -194,9 +196,9 @@ class Attention final : public Op {
     int64_t first_position(int64_t p) const {
         return window_ > 0 ? std::max<int64_t>(0, p - window_ + 1) : 0;
     }
-    // Where the states of a part are kept for whoever merges them.
-    Matrix shared(int64_t tile, int64_t head, int64_t part) const {
-        const int64_t row = ((tile * use_.n_head + head) * parts_ + part) * rows_per_tile_;
+    // Where the states of a span are kept for whoever merges them.
+    Matrix shared(int64_t tile, int64_t head, int64_t span) const {
+        const int64_t row = ((tile * use_.n_head + head) * spans_ + span) * rows_per_tile_;
         return {reinterpret_cast<float*>(states_.data()) + row * state_floats_, state_floats_};
     }
 
@@ -210,8 +212,8 @@ class Attention final : public Op {
         tile.q = {reinterpret_cast<float*>(scratch.data + prepared_bytes(dim_k_, dim_v_)), padded(dim_k_)};
         tile.s = {tile.q.row(rows), page_size};
         tile.state = {tile.s.row(rows), state_floats_};
-        tile.part = {tile.state.row(rows), state_floats_};
-        tile.query = reinterpret_cast<Query*>(tile.part.row(rows));
+        tile.span = {tile.state.row(rows), state_floats_};
+        tile.query = reinterpret_cast<Query*>(tile.span.row(rows));
         tile.queries = {reinterpret_cast<std::byte*>(tile.query + rows), encoded_query_bytes(dim_k_),
                         padded(dim_k_)};
         tile.weights = {tile.queries.data + rows * tile.queries.stride, encoded_weights_bytes(dim_v_),
@@ -223,7 +225,7 @@ class Attention final : public Op {
             tile.last = std::max(tile.last, p);
         }
         std::fill_n(tile.q.data, rows * tile.q.stride, 0.0f);
-        std::fill_n(tile.part.row(tile.n), (rows - tile.n) * state_floats_, 0.0f);
+        std::fill_n(tile.span.row(tile.n), (rows - tile.n) * state_floats_, 0.0f);
         return tile;
     }
 
@@ -235,39 +237,39 @@ class Attention final : public Op {
         }
     }
 
-    // One part of the positions, from clear states; then into the tile's own, or left for whoever merges.
-    void run_part(const Batch& batch, const Tile& tile, int64_t head, int64_t part, Matrix kept) const {
+    // One span of the positions, from clear states; then into the tile's own, or left for whoever merges.
+    void run_span(const Batch& batch, const Tile& tile, int64_t head, int64_t span, Matrix kept) const {
         const KvCache& cache = *batch.cache;
         const auto [key_format, value_format] = cache.formats();
         const int64_t key_bytes = kv_bytes(key_format, dim_k_, false);
         const int64_t value_bytes = kv_bytes(value_format, dim_v_, true);
         const int32_t* pages = batch.pages + batch.sequences[tile.begin] * batch.pages_per_sequence;
-        const int64_t first = std::max(tile.first, part * split) / page_size;
-        const int64_t last = std::min(tile.last, (part + 1) * split - 1) / page_size;
+        const int64_t first = std::max(tile.first, span * span_positions) / page_size;
+        const int64_t last = std::min(tile.last, (span + 1) * span_positions - 1) / page_size;
         const int64_t next_head = std::min(head + 1, use_.n_head - 1);
-        for (int64_t r = 0; r < tile.n; ++r) clear(tile.part.row(r), state_floats_);
+        for (int64_t r = 0; r < tile.n; ++r) clear(tile.span.row(r), state_floats_);
         if (is_integer(key_format))
             for (int64_t r = 0; r < rows_for((tile.n + group_ - 1) / group_); ++r)
                 encode_query(tile.q.row(r), dim_k_, tile.queries, r);
         for (int64_t page = first; page <= last; ++page) {
-            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.layer, pages[p], h); };
+            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.state, pages[p], h); };
             const std::byte* keys = keys_of(page, head);
             const std::byte* next = page < last ? keys_of(page + 1, head) : keys_of(first, next_head);
             run_page(tile, page, {key_format, keys, dim_k_, next, key_bytes},
                      {value_format, keys + key_bytes, dim_v_, next + key_bytes, value_bytes});
         }
-        if (kept.data == tile.part.data)
-            absorb(tile, part, tile.part);
+        if (kept.data == tile.span.data)
+            absorb(tile, span, tile.span);
         else
-            std::copy_n(tile.part.data, tile.n * state_floats_, kept.data);
+            std::copy_n(tile.span.data, tile.n * state_floats_, kept.data);
     }
 
-    // Merges a part into the tile's states; the first that a query sees is its state.
-    void absorb(const Tile& tile, int64_t part, Matrix states) const {
+    // Merges a span into the tile's states; the first that a query sees is its state.
+    void absorb(const Tile& tile, int64_t span, Matrix states) const {
         for (int64_t r = 0; r < tile.n; ++r) {
             const Query& query = tile.query[r];
-            if (!query.sees_part(part)) continue;
-            if (query.first / split == part)
+            if (!query.sees_span(span)) continue;
+            if (query.first / span_positions == span)
                 std::copy_n(states.row(r), state_floats_, tile.state.row(r));
             else
                 merge(tile.state.row(r), states.row(r), state_floats_);
@@ -291,7 +293,7 @@ class Attention final : public Op {
         const int64_t step = (std::max(key_bytes, value_bytes) / tile.n / 64 + 1) * 64;
         for (int64_t r = 0; r < tile.n; ++r) {
             const Range range = tile.query[r].of(begin, page_size);
-            if (!range.empty()) softmax(tile.s.row(r), range, tile.part.row(r));
+            if (!range.empty()) softmax(tile.s.row(r), range, tile.span.row(r));
             if (!many) continue;
             for (int64_t i = r * step; i < (r + 1) * step; i += 64) {
                 if (i < key_bytes) simd::prefetch(keys.next + i);
@@ -360,7 +362,7 @@ class Attention final : public Op {
         return {rows.data + r * rows.stride, rows.stride, rows.columns};
     }
     static Matrix outputs(const Tile& tile, int64_t r) {
-        return {tile.part.row(r) + output_at, tile.part.stride};
+        return {tile.span.row(r) + output_at, tile.span.stride};
     }
 
     // Scores to weights for one query and one page; outside the range they are zero.
@@ -399,11 +401,11 @@ class Attention final : public Op {
     CacheUse use_;
     int64_t threads_, tile_tokens_;
     int64_t state_floats_, most_states_;
-    ZeroMemory states_;                             // of parts that are items
-    std::vector<std::atomic<int32_t>> unfinished_;  // parts of a tile and some heads
+    ZeroMemory states_;                             // of spans that are items
+    std::vector<std::atomic<int32_t>> unfinished_;  // spans of a tile and some heads
     // Of the batch:
     std::vector<int64_t> tiles_;  // the first token of each tile, and the end
-    int64_t rows_per_tile_ = 0, parts_ = 1, heads_ = 1, shares_ = 1;
+    int64_t rows_per_tile_ = 0, spans_ = 1, heads_ = 1, shares_ = 1;
 };
 
 }  // namespace
@@ -421,7 +423,7 @@ std::unique_ptr<Op> make_attention(const OpSpec& spec) {
     if (n_head_kv < 1 || n_head % n_head_kv != 0)
         spec.fail({"n_head_kv: found ", n_head_kv, ", expected a divisor of n_head, ", n_head});
     if (o.width % n_head != 0) expect_heads(spec, o, n_head, o.width / n_head);
-    if (p.window < 0 || p.layer < 0) spec.fail({"layer and window cannot be negative"});
+    if (p.window < 0 || p.state < 0) spec.fail({"state and window cannot be negative"});
     return std::make_unique<Attention>(spec, p);
 }
 

@@ -3,8 +3,8 @@
 #include <stdexcept>
 
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/row_decoder.h"
+#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -52,7 +52,7 @@ class Embed final : public Op {
             dequantize_lane(*format_, extent.data + (row - row_in_panel) * table_->row_bytes, row_in_panel,
                             table_->cols, x);
         else
-            format_->dequantize(extent.data + row * table_->row_bytes, table_->cols, x);
+            dequantize(*format_, extent.data + row * table_->row_bytes, table_->cols, x);
     }
 
     const Weight* table_;

@@ -1,19 +1,20 @@
-// Products and tiles of the codebook formats (formats/grid.h): written once for an entry's size, not for each format,
-// because looking up 16 rows takes 300 bytes of machine code.
+// Products and tiles of the codebook formats (formats/grid.h). They are compiled once for each size of an entry, not for each
+// format, because looking up 16 rows takes 300 bytes of machine code.
 //
-// A block's indices are all stored before the first is used: 16 loads from a vector that was stored just before would
-// each wait for it. An index then costs a load, an entry of 8 bytes another: 32 for 128 weights, which bounds these formats
-// to 11 cycles for so many where two or three loads begin in a cycle, and nothing else of them takes as long. Entries of 4
-// bytes would take 64; where a codebook of them fits registers it is searched there (simd/codebook_words.h).
+// All indices of a block are stored before the first one is used. Otherwise each of 16 loads would wait for the vector that
+// was stored just before it. Then an index costs one load, and an entry of 8 bytes another one: 32 loads for 128 weights.
+// Processors begin two or three loads in a cycle, so 128 weights take 11 cycles or more. Nothing else in these formats takes as
+// long. Entries of 4 bytes would need 64 loads. Where such a codebook fits into registers, it is searched there instead
+// (simd/codebook_words.h).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/entry.h"
 #include "formats/grid.h"
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/sinks.h"
+#include "machine/encoding.h"
 
 namespace clarion {
 
@@ -36,7 +37,7 @@ template <typename F>
 inline constexpr Grid<typename F::Entry> grid_of = {F::grid(), packed_of<F>(), F::bytes, F::group,
                                                     F::offset, F::flip,        F::more,  F::codes};
 
-// A block of 16 rows, its codes apart.
+// The codes of one block of 16 rows: indices of entries, and flags.
 template <typename Entry>
 struct GridBlock {
     alignas(64) uint32_t index[16 * 32];
@@ -50,10 +51,10 @@ struct GridBlock {
         grid.codes(panel, at, {index, flags, scale});
         if constexpr (packed) look_up_packed(grid.packed, index, 32);
     }
-    // Columns 8 step .. 8 step + 7, with their flags in the lowest bits.
+    // The weights of columns 8 step .. 8 step + 7. The lowest bits of `set` are their flags.
     [[gnu::always_inline]] void columns(const Grid<Entry>& grid, int64_t step, simd::i32x16 set,
                                         simd::u8x64& w0, simd::u8x64& w1) const {
-        if constexpr (in_parts<simd::high_accumulator>)
+        if constexpr (takes_registers<simd::high_accumulator>)
             columns_called(grid, step, set, w0, w1);
         else
             columns_here(grid, step, set, w0, w1);
@@ -97,7 +98,7 @@ template <typename Entry>
     }
 }
 
-// As multiply_one (kernels/sinks.h), with the same sums as the product over tiles.
+// Does what multiply_one of kernels/sinks.h does. Its sums are those of the product over tiles, too.
 template <typename Accumulator, typename Entry>
 [[gnu::noinline]] void multiply_one_grid(const uint8_t* panel, const Format::Columns& columns,
                                          const std::byte* activation, const Fetch& fetch, float* sums,

@@ -12,12 +12,12 @@ namespace clarion {
 void CacheUse::check(const Batch& batch) const {
     if (!batch.cache) refuse({"operation '", op, "' needs a cache"});
     const auto& layers = batch.cache->layers();
-    if (layer >= static_cast<int64_t>(layers.size()))
-        refuse({"operation '", op, "', layer ", layer, ": the cache has ", layers.size(), " layers"});
-    const KvCache::Layer& found = layers[static_cast<size_t>(layer)];
+    if (state >= static_cast<int64_t>(layers.size()))
+        refuse({"operation '", op, "', state ", state, ": the cache has ", layers.size(), " layers"});
+    const KvCache::Layer& found = layers[static_cast<size_t>(state)];
     if ((n_head != 0 && found.n_head != n_head) || found.n_head * found.dim_k != width_k ||
         found.n_head * found.dim_v != width_v)
-        refuse({"operation '", op, "', layer ", layer, ": the cache has ", found.n_head, " heads of ",
+        refuse({"operation '", op, "', state ", state, ": the cache has ", found.n_head, " heads of ",
                 found.dim_k, " and ", found.dim_v, ", which do not fit rows of ", width_k, " and ", width_v});
 }
 
@@ -51,10 +51,10 @@ class KvWrite final : public RowOp {
 
   private:
     void run_row(const Batch& batch, int64_t row, const Scratch&) override {
-        const KvCache::Layer& layer = batch.cache->layers()[static_cast<size_t>(use_.layer)];
+        const KvCache::Layer& layer = batch.cache->layers()[static_cast<size_t>(use_.state)];
         const Place place(batch, row);
         for (int64_t h = 0; h < layer.n_head; ++h)
-            write(*batch.cache, use_.layer, place, h, f32_row(k_, row) + h * layer.dim_k,
+            write(*batch.cache, use_.state, place, h, f32_row(k_, row) + h * layer.dim_k,
                   f32_row(v_, row) + h * layer.dim_v);
     }
 
@@ -90,7 +90,7 @@ class RopeKv final : public RowOp {
         auto* k = reinterpret_cast<float*>(scratch.data);
         for (int64_t h = 0; h < use_.n_head; ++h) {
             k_head_.apply(f32_row(k_, row) + h * head_dim, table, k);
-            write(*batch.cache, use_.layer, place, h, k, f32_row(v_, row) + h * dim_v);
+            write(*batch.cache, use_.state, place, h, k, f32_row(v_, row) + h * dim_v);
         }
     }
 
@@ -100,10 +100,10 @@ class RopeKv final : public RowOp {
     CacheUse use_;
 };
 
-// The layer of the cache, which a batch's cache must have.
-CacheUse use_of(const OpSpec& spec, int64_t layer, int64_t n_head, const Buffer& k, const Buffer& v) {
-    if (layer < 0) spec.fail({"layer: found ", layer});
-    return {spec.op, layer, n_head, k.width, v.width};
+// The state, which a batch's cache must have.
+CacheUse use_of(const OpSpec& spec, int64_t state, int64_t n_head, const Buffer& k, const Buffer& v) {
+    if (state < 0) spec.fail({"state: found ", state});
+    return {spec.op, state, n_head, k.width, v.width};
 }
 
 void expect_tokens(const OpSpec& spec, const Buffer& b) {
@@ -118,7 +118,7 @@ std::unique_ptr<Op> make_kv_write(const OpSpec& spec) {
     const Buffer &k = spec.input(0), &v = spec.input(1);
     expect_tokens(spec, k);
     expect_tokens(spec, v);
-    return std::make_unique<KvWrite>(k, v, use_of(spec, KvWriteParameters(spec).layer, 0, k, v));
+    return std::make_unique<KvWrite>(k, v, use_of(spec, KvWriteParameters(spec).state, 0, k, v));
 }
 
 std::unique_ptr<Op> make_rope_kv(const OpSpec& spec) {
@@ -130,7 +130,7 @@ std::unique_ptr<Op> make_rope_kv(const OpSpec& spec) {
     expect_heads(spec, k, p.n_head_kv, p.head_dim);
     if (v.width % p.n_head_kv != 0) expect_heads(spec, v, p.n_head_kv, v.width / p.n_head_kv);
     expect_in_place(spec, 0, q);
-    return std::make_unique<RopeKv>(spec, p, use_of(spec, p.layer, p.n_head_kv, k, v));
+    return std::make_unique<RopeKv>(spec, p, use_of(spec, p.state, p.n_head_kv, k, v));
 }
 
 }  // namespace clarion

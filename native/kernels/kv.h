@@ -6,10 +6,10 @@
 
 namespace clarion {
 
-// The layer of the cache that an operation uses, and the shape it expects there.
+// The state that an operation uses, a layer of the cache, and the shape it expects there.
 struct CacheUse {
     std::string op;
-    int64_t layer;
+    int64_t state;
     int64_t n_head;            // 0: any number
     int64_t width_k, width_v;  // of all heads together
 

@@ -1,21 +1,22 @@
 // linear: y = W a (+ bias) (+ residual), for one or more matrices that share their input.
 //
-// An item is some panels of one matrix for one block of tokens.
+// An item is some panels of one matrix, times a block of tokens.
 //
-// Few tokens: the weights' bytes are what costs, and an item is some panels. A product fetches the panel after its own,
-// which is the thread's next: where threads took items in turns, they fetched for each other and reached half of the
-// bandwidth.
-// Many tokens: an item is one panel, and so many tokens that their activations stay in L2 while panel after panel passes.
-// How many is in machine/tiling.cpp.
+// With few tokens, the time goes into reading the weights, and an item is several panels. While a product multiplies a panel, it
+// fetches the next one, which the same thread multiplies next. (When threads took single panels in turns, each fetched what
+// another one needed, and they reached half of the bandwidth.)
+//
+// With many tokens, an item is one panel. A block has so many tokens that their activations stay in L2 while panel after panel
+// passes: machine/tiling.cpp says how many.
 #include <algorithm>
 #include <stdexcept>
 
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/lanes.h"
 #include "kernels/product.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rows.h"
+#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -39,23 +40,23 @@ void panel_product(const Tiling& tiling, const Matrix& m, int64_t expert, int64_
                   16 * p - extent.first_row, rows, n_tokens, scratch, sums);
 }
 
-// The panels of some matrices of the same number of columns, in items of about as many bytes each: panels of one matrix
-// and then of the next. An item holds the panels that begin in its part of the bytes.
+// Shares out the panels of some matrices into items. The matrices have the same number of columns, and their panels stand one
+// after the other, matrix after matrix. n items share all bytes equally: an item gets the panels that begin within its bytes.
 class Panels {
   public:
     std::vector<Matrix> matrices;
 
-    // Of single panels, on average.
+    // How many items there are of one panel each.
     int64_t single() const {
         int64_t n = 0;
         for (const Matrix& m : matrices) n += panels(m);
         return n;
     }
-    // Of about so many bytes, and as many for each thread.
+    // How many items there are of about `size` bytes each. Every thread gets as many items as the others.
     int64_t of_bytes(int64_t size, int64_t threads) const {
         return std::min(single(), threads * (bytes() / (threads * size) + 1));
     }
-    // body(matrix, its first panel, its end) for each matrix that item i of n has panels of.
+    // Item i of n: calls body(matrix, first panel, end) for each matrix of which it has panels.
     template <typename Body>
     void each(int64_t i, int64_t n, const Body& body) const {
         const int64_t total = bytes();
@@ -133,7 +134,7 @@ class Linear final : public Op {
     int64_t begin(const Batch& batch) override {
         n_tokens_ = batch.rows(*input_);
         if (n_tokens_ == 0) return 0;
-        // Whole tiles of 4, 8 or 12 tokens in every block but the last.
+        // Every block but the last one holds whole tiles, of 4, 8 or 12 tokens.
         constexpr int64_t whole = 24;
         const int64_t most = std::clamp(tiling_.activation_bytes / input_->row_bytes, tiling_.least_tokens,
                                         most_tokens - whole);
@@ -153,7 +154,7 @@ class Linear final : public Op {
         panels_.each(item % items_per_block_, items_per_block_,
                      [&](const Matrix& m, int64_t first, int64_t last) {
                          for (int64_t p = first; p < last; ++p) {
-                             // Where the sums go: the first store to a line would wait for it.
+                             // Fetches the lines that the sums are stored to: the first store to a line would wait for it.
                              for (int64_t t = 0; t < n_tokens; ++t)
                                  simd::prefetch(row_of(*m.output, first_token + t) + 16 * p);
                              panel_product(tiling_, m, 0, p, rows, n_tokens, scratch.data, sums);
@@ -186,9 +187,9 @@ class Linear final : public Op {
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
 
-// expert_linear: row s of the outputs is W[ids[s]] a, where s counts the experts used by token 0, token 1,
-// ... and a is row s of the input, or row s / k where the input has one row for each token. Slots are sorted
-// by expert, so that an expert's weights are read once for all that use it.
+// expert_linear: row s of the outputs is W[ids[s]] a. Slot s counts the experts of token 0, then those of token 1, and so on.
+// a is row s of the input, or row s / k where the input has one row for each token. The slots are sorted by expert, so that
+// the weights of an expert are read once for all slots that use it.
 class ExpertLinear final : public Op {
   public:
     explicit ExpertLinear(const OpSpec& spec)
@@ -228,12 +229,12 @@ class ExpertLinear final : public Op {
             if (first_[i + 1] > 0) active_[static_cast<size_t>(n_active_++)] = static_cast<int32_t>(e);
             first_[i + 1] += first_[i];
         }
-        // Filling from the back leaves first_[e] where expert e begins, with no second array of cursors.
+        // Counting sort. It fills slots_ from the back and counts down in first_, so it needs no second array of cursors.
         std::vector<int32_t>& end = first_;
         for (int64_t s = n_slots - 1; s >= 0; --s)
             slots_[static_cast<size_t>(--end[static_cast<size_t>(expert_of(s) + 1)])] =
                 static_cast<int32_t>(s);
-        // Now first_[e + 1] is expert e's begin; its end is the next active expert's begin.
+        // Now the slots of expert e begin at first_[e + 1]. They end where those of the next active expert begin.
         n_slots_ = n_slots;
         items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
         return n_active_ * items_per_expert_;
@@ -266,7 +267,7 @@ class ExpertLinear final : public Op {
     }
 
   private:
-    // Whatever a plan lets happen to the ids, they name experts that exist.
+    // A plan may compute any ids. An id that is too large names the last expert, so that no access is out of bounds.
     uint32_t expert_of(int64_t slot) const {
         const int64_t k = ids_->width;
         const auto* ids = reinterpret_cast<const uint32_t*>(ids_->data + slot / k * ids_->row_bytes);
@@ -275,7 +276,7 @@ class ExpertLinear final : public Op {
     const Buffer *input_, *ids_;
     Panels panels_;
     Tiling tiling_;
-    int32_t divisor_;  // slots of a row of the input
+    int32_t divisor_;  // how many slots share a row of the input
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
 };

@@ -1,4 +1,5 @@
-// What the machine does at best, to hold results against: reads of memory, and products of 8-bit integers.
+#include "kernels/measure.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -8,7 +9,6 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/reference.h"
 #include "machine/checked.h"
 #include "residency/huge_pages.h"
 #include "simd/simd.h"

@@ -6,11 +6,11 @@ namespace clarion {
 
 namespace {
 
-// Where a block has its bytes beyond fours, and where its fours begin.
-struct Parts {
+// A block's bytes: whole fours, and 0 to 2 odd bytes before or after them.
+struct BlockBytes {
     int64_t odd, odd_at, fours, fours_at;
 
-    explicit Parts(const Format& f)
+    explicit BlockBytes(const Format& f)
         : odd(f.bytes % 4),
           odd_at(f.odd_last ? f.bytes - odd : 0),
           fours(f.bytes - odd),
@@ -20,20 +20,20 @@ struct Parts {
 }  // namespace
 
 void interleave(const Format& format, simd::Rows16 rows, int64_t blocks, uint8_t* panel) {
-    const Parts parts(format);
+    const BlockBytes block(format);
     for (int64_t b = 0; b < blocks; ++b, rows.base += format.bytes, panel += 16 * format.bytes) {
         // Every block has 16 bytes of fours or more; the last 16 may overlap those before.
-        for (int64_t k = 0; k < parts.fours; k += 16) {
-            const int64_t at = parts.fours_at + (k + 16 <= parts.fours ? k : parts.fours - 16);
+        for (int64_t k = 0; k < block.fours; k += 16) {
+            const int64_t at = block.fours_at + (k + 16 <= block.fours ? k : block.fours - 16);
             simd::u8x64 quads[4];
             simd::transpose_16(rows, at, quads);
             for (int i = 0; i < 4; ++i) simd::store_bytes(panel + 16 * at + 64 * i, quads[i]);
         }
-        const uint8_t* odd = rows.base + parts.odd_at;
-        uint8_t* to = panel + 16 * parts.odd_at;
-        if (parts.odd == 2)
+        const uint8_t* odd = rows.base + block.odd_at;
+        uint8_t* to = panel + 16 * block.odd_at;
+        if (block.odd == 2)
             for (int r = 0; r < 16; ++r) std::memcpy(to + 2 * r, odd + r * rows.stride, 2);
-        else if (parts.odd == 1)
+        else if (block.odd == 1)
             for (int r = 0; r < 16; ++r) to[r] = odd[r * rows.stride];
     }
 }

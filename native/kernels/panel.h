@@ -14,7 +14,7 @@
 
 #include <cstdint>
 
-#include "kernels/format_table.h"
+#include "formats/entry.h"
 #include "machine/tiling.h"
 #include "simd/simd.h"
 

@@ -24,7 +24,8 @@ struct Scratch16 {
     alignas(64) float sums[16 * most_tokens];
 };
 
-// Some bytes ahead, a part of them for each token: a burst would fill the miss buffers, and most of it be dropped.
+// Fetches some bytes ahead, a share of them with each token. A burst would fill the miss buffers, and the processor would
+// drop most of it.
 struct SpreadFetch {
     Fetch from;
     int64_t per_token;  // 2^16ths of a byte, rounded up: most_tokens of those are less than a byte
@@ -224,7 +225,7 @@ template <typename Accumulator, int N>
         },
         fetch);
     // Two groups of 16 have a sum in between, for which so many tokens have no registers.
-    constexpr int fewer = in_parts<Accumulator> ? 1 : N >= 12 ? 8 : std::min(N, 4);
+    constexpr int fewer = takes_registers<Accumulator> ? 1 : N >= 12 ? 8 : std::min(N, 4);
     int64_t t = done;
     for (const auto& [tokens, dot] :
          format.group == 32 ? dots<Accumulator, 32, N> : dots<Accumulator, 16, fewer>)
@@ -391,10 +392,6 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
 bool multiplies(const Format& format, Kind kind) {
     if (kind == Kind::bf16) return has_bf16<Fetch> && format.id == BF16::id;
     return kind == Kind::f32 || (kind != Kind::i32 && format.integer());
-}
-
-bool can_be_panels(const Format& format, int64_t n_rows) {
-    return format.decode_panel != nullptr && n_rows % 16 == 0;
 }
 
 size_t product_scratch_bytes() { return sizeof(Scratch16); }

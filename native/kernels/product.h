@@ -1,31 +1,31 @@
-// The product of one panel, 16 rows of a weight matrix, with any number of encoded activations.
+// Multiplies one panel, 16 rows of a weight matrix, with any number of encoded activations.
 //
-// This is the only place where weights meet activations: matrix-vector and matrix-matrix products, experts
-// and small batches are all this call, so each sum is formed by the same instructions in the same order
-// whatever ran beside it.
+// Weights meet activations here and nowhere else. Products of a matrix with a vector, products of two matrices, experts and
+// small batches all call it. So the same instructions form each sum in the same order, whatever ran beside it.
 //
-// A block of columns is decoded into a tile that stays in L1 (kernels/format_table.h) and multiplied with all
-// tokens before the next block. Sums of a token are one vector, a row in each lane:
+// A block of columns is decoded into a tile, which stays in L1, and multiplied with all tokens; then comes the next block. The
+// sums of a token are one vector, with a row in each lane. A sum is made of
 //
-//     int32   over the columns that share scales (exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31)
-//     float   in column order, one fused multiply-add for each 32 columns, whose activations share a scale: with the product
-//             of both scales or, where weights have two of them in 32 columns, of both sums times these with the activations'
-//             scale; and one for each minimum
+//     int32   sums over the columns that share scales. They are exact: at most 255 * 32639 * 32 = 2.7e8 < 2^31
+//     float   one fused multiply-add for each 32 columns, in the order of the columns. These 32 columns of the activations
+//             share a scale. Where the weights also have one scale for them, the integer sum is multiplied with the product
+//             of both scales. Where the weights have two scales, each integer sum is multiplied with its own, and the sum of
+//             both with the activations' scale. Each minimum adds one more fused multiply-add
 //
-// Kind::f32 multiplies floats: sums over 32 columns first, then those in order. Float formats with Kind::f32:
-// kernels/float_product.h; BF16 with Kind::bf16: simd/bf16_products.h.
+// Kind::f32 multiplies floats: it sums 32 columns, then adds these sums in order. kernels/float_product.h has the products of
+// float formats with Kind::f32, simd/bf16_products.h those of BF16 with Kind::bf16.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/format_table.h"
-#include "machine/op.h"
+#include "formats/entry.h"
+#include "machine/encoding.h"
 #include "machine/tiling.h"
 
 namespace clarion {
 
-// Encoded rows: row t lies at data + (index ? index[t] / divisor : t) * stride.
+// Rows of encoded activations. Row t lies at data + (index ? index[t] / divisor : t) * stride.
 struct ActivationRows {
     Kind kind;
     const std::byte* data;
@@ -36,16 +36,16 @@ struct ActivationRows {
     const std::byte* row(int64_t t) const { return data + (index ? index[t] / divisor : t) * stride; }
 };
 
-// Whether a weight of this format may meet such activations: integer formats all but bf16, float formats f32, and BF16 also
-// bf16 where the instruction set has products of them.
+// Whether weights of this format can be multiplied with such activations. Integer formats multiply all kinds but bf16. Float
+// formats multiply f32; BF16 also multiplies bf16, on instruction sets that have such products.
 bool multiplies(const Format& format, Kind kind);
 
-// Tokens that one call takes at most.
+// How many tokens one call takes at most.
 inline constexpr int64_t most_tokens = 256;
 
 size_t product_scratch_bytes();
 
-// A matrix: rows as in a file, or panels (kernels/panel.h).
+// A matrix, which lies as rows, as in a file, or as panels (kernels/panel.h).
 struct WeightRows {
     const Format& format;
     const uint8_t* data;
@@ -53,15 +53,12 @@ struct WeightRows {
     bool panels;
 };
 
-// Whether a matrix of so many rows may lie as panels.
-bool can_be_panels(const Format& format, int64_t n_rows);
-
-// sums[t][r] = row (first_row + r) of the weight times activation t, for n_tokens <= most_tokens.
-// Lanes past the matrix's last row are undefined.
+// Computes sums[t][r]: row (first_row + r) of the weight times activation t. n_tokens is at most most_tokens. Lanes beyond the
+// matrix's last row are undefined.
 void panel_product(const Tiling& tiling, const WeightRows& weight, int64_t first_row,
                    const ActivationRows& activations, int64_t n_tokens, std::byte* scratch, float* sums);
 
-// Where sums may be kept within the scratch of panel_product.
+// Where the scratch of panel_product has room for the sums.
 float* product_sums(std::byte* scratch);
 
 }  // namespace clarion

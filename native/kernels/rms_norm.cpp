@@ -3,9 +3,10 @@
 #include <cmath>
 
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/lanes.h"
+#include "kernels/row_decoder.h"
 #include "kernels/rows.h"
+#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -16,13 +17,13 @@ std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64
         spec.fail({"weight '", weight.name, "' has ", weight.experts, " x ", weight.rows, " x ", weight.cols,
                    " elements, expected ", n});
     std::vector<float> x(static_cast<size_t>(n));
+    const Format& format = *find_format(weight.format);
     for (int64_t r = 0; r < weight.rows; ++r) {
         const Extent extent = weight.extents->holding(0, r);
         if (extent.data == nullptr || extent.panels)
             spec.fail({"weight '", weight.name, "' is not resident as rows, where it is read"});
-        find_format(weight.format)
-            ->dequantize(extent.data + (r - extent.first_row) * weight.row_bytes, weight.cols,
-                         x.data() + r * weight.cols);
+        dequantize(format, extent.data + (r - extent.first_row) * weight.row_bytes, weight.cols,
+                   x.data() + r * weight.cols);
     }
     return x;
 }

@@ -58,7 +58,11 @@ void dequantize_lane(const Format& format, const uint8_t* panel, int lane, int64
     }
 }
 
-void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x) {
+void dequantize(const Format& format, const uint8_t* row, int64_t n, float* x) {
+    if (!format.integer()) {
+        format.dequantize_floats(row, n, x);
+        return;
+    }
     if constexpr (simd::live_groups > 0) {  // the row 16 times
         alignas(64) uint8_t panel[most_panel_bytes];
         for (int64_t k = 0; k < n; k += most_columns) {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "kernels/format_table.h"
+#include "formats/entry.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -17,8 +17,8 @@ void unpack_blocks(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale,
 
 // A tile of 16 rows by Format::unpack.
 void decode_rows(const Format& format, simd::Rows16 rows, int64_t blocks, const Tile& tile);
-// The first n weights of row `lane` of a panel, and of a row.
+// The first n weights of a row of any format, and of row `lane` of a panel; n is a multiple of the block.
+void dequantize(const Format& format, const uint8_t* row, int64_t n, float* x);
 void dequantize_lane(const Format& format, const uint8_t* panel, int lane, int64_t n, float* x);
-void dequantize_row(const Format& format, const uint8_t* row, int64_t n, float* x);
 
 }  // namespace clarion

@@ -1,16 +1,16 @@
-// What becomes of decoded weights: formats/format.h says what a decoder calls.
+// Sinks: what takes the weights that a decoder delivers (formats/format.h). One keeps them as a tile, the other multiplies them.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "formats/entry.h"
 #include "formats/format.h"
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
+#include "machine/encoding.h"
 
 namespace clarion {
 
-// Whether a unit comes in two runs: the first and the last 16 columns of each 32.
+// Whether a format delivers a unit in two runs: the first 16 columns of each 32, then the other 16.
 template <typename F>
 inline constexpr bool in_runs = [] {
     if constexpr (requires { F::runs; })
@@ -19,13 +19,13 @@ inline constexpr bool in_runs = [] {
         return false;
 }();
 
-// Once for all sinks: it is a small part of the work, and of a format's machine code a large one.
+// Not inlined, so that all sinks share it: it takes little of the time, but much of a format's machine code.
 template <typename F>
 [[gnu::noinline]] void decode_scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
     F::scales(panel, blocks, scale, neg_min);
 }
 
-// Keeps them as a tile, for many tokens.
+// Keeps the weights as a tile, for many tokens.
 template <typename F, typename Rows = simd::u8x64>
 struct TileSink {
     using Vector = Rows;
@@ -48,7 +48,7 @@ void decode_tile(const uint8_t* panel, int64_t blocks, const Tile& tile) {
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// What sums products of a format's weights: another type where those are all of them nibbles, and the instruction set has it.
+// The type that sums products of a format's weights. Some instruction sets have a faster one for weights that are nibbles.
 template <typename F, typename Accumulator>
 struct SumsOf {
     using Type = Accumulator;
@@ -59,12 +59,12 @@ struct SumsOf<F, Accumulator> {
     using Type = typename Accumulator::Nibbles;
 };
 
-// The integer sums of a unit's groups with one token.
+// The integer sums of one unit with one token, a sum for each group.
 template <typename F, typename Accumulator>
 struct GroupSums {
     static constexpr int32_t unbias = Accumulator::bias - F::offset;
     static constexpr int columns = F::live * F::group, runs = in_runs<F> ? 2 : 1;
-    // In runs, groups of 16 columns are complete in another order: their sums wait in memory until the unit is.
+    // Runs complete groups of 16 columns out of order. So their sums wait in memory until the whole unit is complete.
     static constexpr bool waits = in_runs<F> && F::group == 16;
     static constexpr int sums = waits ? F::live / 2 : F::live;
 
@@ -88,8 +88,8 @@ struct GroupSums {
     }
 };
 
-// Multiplies them with one token at once, a unit after the other. Complete groups are added to `total` in
-// column order, exactly as the product over tiles does it.
+// Multiplies the weights with one token at once, unit after unit. It adds complete groups to `total` in the order of the
+// columns, exactly as the product over tiles does.
 template <typename F, typename Accumulator>
 struct OneToken : GroupSums<F, Accumulator> {
     using Vector = simd::u8x64;
@@ -118,8 +118,8 @@ struct OneToken : GroupSums<F, Accumulator> {
         fetch_for<high>();
         this->template sum_of<high>().dot2_high(q0, q1, quads + high * Accumulator::quad_bytes);
     }
-    // Lines are fetched one by one between the multiplies: a burst of them would fill the miss buffers
-    // and stall.
+    // Fetches lines one by one between the multiplies. A burst of fetches would fill the miss buffers, and the processor would
+    // wait.
     template <int quad>
     [[gnu::always_inline]] void fetch_for() const {
         constexpr int nth = runs == 2 ? quad / 8 * 4 + quad % 4 : quad, of = columns / 4 / runs;
@@ -133,10 +133,10 @@ struct OneToken : GroupSums<F, Accumulator> {
             unrolled<sums>([&]<int g>() CLARION_INLINE { simd::store(waiting + 32 * g, acc[g].total()); });
             waiting += 16;
             ++a_sum;
-            if (++run < runs) this->start();  // there is no third, and no sums for it
+            if (++run < runs) this->start();  // after the last run there are no more sums to start
         }
     }
-    // 32 columns, whose activations share a scale: the sums of groups g ..
+    // Adds 32 columns, whose activations share a scale, to `total`: group g, or groups g and g + 1.
     template <typename SumOf>
     [[gnu::always_inline]] void add(int64_t g, const SumOf& sum_of) {
         constexpr int groups = 32 / F::group;

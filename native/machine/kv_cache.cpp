@@ -31,11 +31,14 @@ KvCache::KvCache(std::vector<Layer> layers, int64_t pages, Formats formats)
     memory_ = std::make_unique<ZeroMemory>(checked_product({pages, page_bytes_}, {"cache"}));
 }
 
+std::span<std::byte> KvCache::page(int64_t page) {
+    expect_range(page, 0, pages_ - 1, {"page"});
+    return {memory_->data() + page * page_bytes_, static_cast<size_t>(page_bytes_)};
+}
+
 void KvCache::copy_page(int64_t source, int64_t destination) {
-    for (const int64_t page : {source, destination}) expect_range(page, 0, pages_ - 1, {"page"});
-    if (source == destination) return;
-    std::memcpy(memory_->data() + destination * page_bytes_, memory_->data() + source * page_bytes_,
-                static_cast<size_t>(page_bytes_));
+    const std::span<std::byte> from = page(source), to = page(destination);
+    if (source != destination) std::memcpy(to.data(), from.data(), from.size());
 }
 
 }  // namespace clarion

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "machine/kv_format.h"
@@ -33,6 +34,7 @@ class KvCache {
     int64_t pages() const { return pages_; }
     Formats formats() const { return formats_; }
     int64_t bytes() const { return pages_ * page_bytes_; }
+    int64_t page_bytes() const { return page_bytes_; }
 
     // Where the matrices of a page begin.
     std::byte* keys(int64_t layer, int64_t page, int64_t head) const {
@@ -42,6 +44,9 @@ class KvCache {
     std::byte* values(int64_t layer, int64_t page, int64_t head) const {
         return keys(layer, page, head) + place_[static_cast<size_t>(layer)].key_bytes;
     }
+
+    // The bytes of a page in all layers. Throws std::invalid_argument for a page outside the cache.
+    std::span<std::byte> page(int64_t page);
 
     // Copies a page in all layers, for a sequence that is about to change a page it shares.
     // Throws std::invalid_argument for pages outside the cache.

@@ -1,8 +1,8 @@
 // What a plan is made of, seen from the machine: buffers, weights, operations, and one batch to run them on.
 //
-// The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op: it
-// reads its specification once, when the program is built, and refuses there what it cannot do
-// (std::invalid_argument). During a run it may not allocate, lock or throw.
+// The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op. It reads its
+// specification once, when the program is built. If it cannot do what that asks for, it throws std::invalid_argument there.
+// During a run it must not allocate, lock or throw.
 #pragma once
 
 #include <cstddef>
@@ -24,17 +24,17 @@ class KvCache;
 // How the elements of a buffer are stored.
 enum class Kind {
     f32,   // plain rows of float
-    fast,  // activations encoded in 8-bit blocks of 32 (kernels/activations.h)
+    fast,  // activations encoded in 8-bit blocks of 32 (machine/encoding.h)
     high,  // activations encoded in 16-bit blocks of 32
-    bf16,  // activations rounded to BF16, where the instruction set multiplies such with such weights
+    bf16,  // activations rounded to BF16, on instruction sets that multiply them with BF16 weights
     i32,
 };
 
-// What a buffer has rows for in a run: `slots_per_token` rows for each.
+// What the rows of a buffer stand for in a run. A buffer has `slots_per_token` rows for each of these.
 enum class Rows {
     tokens,   // each token of the batch
     outputs,  // each token whose logits are wanted
-    batch,    // all of it together
+    batch,    // the whole batch
 };
 
 struct Buffer {
@@ -42,9 +42,9 @@ struct Buffer {
     Kind kind;
     Rows rows;
     int64_t width;            // elements in a row
-    int64_t row_bytes;        // kernels/activations.h: row_bytes(kind, width)
+    int64_t row_bytes;        // machine/encoding.h: row_bytes(kind, width)
     std::byte* data;          // in the arena
-    int64_t slots_per_token;  // 1, or as many as experts that a token uses
+    int64_t slots_per_token;  // 1, or the number of experts that a token uses
 };
 
 // `experts` matrices of `rows` rows of `cols` weights, in one of the file's formats. The extents say where the rows lie; they
@@ -57,14 +57,15 @@ struct Weight {
     const Extents* extents;
 };
 
-// One call of the model: tokens with (sequence, position), and where each sequence's pages lie.
+// What one call of the model computes: tokens, each at a position of a sequence, and the pages of each sequence.
 struct Batch {
     int64_t n_tokens;
     int64_t n_outputs;
     const int32_t* tokens;     // [n_tokens]
     const int32_t* positions;  // [n_tokens]
-    const int32_t* sequences;  // [n_tokens], rows of `pages`
-    const int32_t* pages;      // [n_sequences, pages_per_sequence]: page of positions page_size*i ...
+    const int32_t* sequences;  // [n_tokens], each a row of `pages`
+    const int32_t*
+        pages;  // [n_sequences, pages_per_sequence]; page i holds the positions from page_size * i on
     int64_t n_sequences;
     int64_t pages_per_sequence;
     const int32_t* outputs;  // [n_outputs], indices into tokens
@@ -83,14 +84,14 @@ struct Batch {
     }
 };
 
-// Memory that one thread may use within one item; nothing survives the item.
+// Memory that a thread may use while it runs one item. What it writes there is lost after the item.
 struct Scratch {
     std::byte* data;
     size_t size;
     int thread;
 };
 
-// The specification as the plan gives it. Absent entries of inputs, outputs and weights are null.
+// What a plan says of one operation. Inputs, outputs and weights that it leaves out are null.
 struct OpSpec {
     std::string op;
     std::vector<const Buffer*> inputs, outputs;
@@ -98,11 +99,11 @@ struct OpSpec {
     std::map<std::string, int64_t> ints;
     std::map<std::string, double> floats;
     std::map<std::string, std::vector<double>> arrays;
-    int64_t max_tokens;  // the largest batch this program will run
-    int64_t threads;     // that will run it; a result must not depend on them
-    Tiling tiling;       // nor on this
+    int64_t max_tokens;  // of the largest batch that this program will run
+    int64_t threads;     // how many run it; a result must not depend on this number
+    Tiling tiling;       // a result must not depend on it, either
 
-    // Throws unless the plan gives this many; optional entries may be null or missing at the end.
+    // Throws unless the plan gives this many. Optional ones may be null, or missing at the end.
     struct Count {
         size_t least, most;
         Count(size_t n) : least(n), most(n) {}
@@ -113,16 +114,15 @@ struct OpSpec {
     const Buffer& output(size_t i) const;
     const Weight* weight(size_t i) const;  // null when absent
 
-    // A parameter by its name; throws where it is absent. Kernels read them all at once, with the structs of
-    // operations.h, which machine/operations.py writes from the operation table.
+    // These return a parameter by its name, and throw where it is absent. Kernels read all parameters at once with the structs
+    // of operations.h, which machine/operations.py writes from the operation table.
     int64_t integer(const std::string& name) const;
-    bool flag(const std::string& name) const;  // an integer, 0 or 1
+    bool flag(const std::string& name) const;  // the plan has it as an integer, 0 or 1
     double number(const std::string& name) const;
     const std::vector<double>& array(const std::string& name) const;
 
     [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation
-    // Throws if the plan gives a parameter that nobody has asked for: an option that would be ignored
-    // silently.
+    // Throws if the plan gives a parameter that nobody has read: otherwise an option would be ignored silently.
     void refuse_unread() const;
 
   private:
@@ -132,21 +132,21 @@ struct OpSpec {
 class Op {
   public:
     virtual ~Op() = default;
-    // Throws std::invalid_argument if this operation cannot run the batch: every index that it follows and
-    // that the program has not checked itself. Called for all operations before the first one begins.
+    // Throws std::invalid_argument if this operation cannot run the batch. It checks every index that it follows and that the
+    // program has not checked. It is called for all operations before the first one begins.
     virtual void validate(const Batch&) const {}
-    // Scratch that one item needs at most, in bytes, for batches of up to spec.max_tokens.
+    // How many bytes of scratch an item needs at most, in batches of up to spec.max_tokens tokens.
     virtual size_t scratch_bytes() const { return 0; }
-    // How many independent items this batch splits into; runs on one thread, before any item of this op.
+    // Returns into how many independent items this batch splits. It runs on one thread, before any item of this operation.
     virtual int64_t begin(const Batch& batch) = 0;
-    // Item i. Items run in any order, on any thread; each writes memory that no other item of this op touches. A thread
-    // takes neighbours one after the other, so they should read memory in order.
+    // Runs one item. Items run in any order, on any thread, and none touches memory that another item of this operation
+    // writes. A thread takes neighbouring items one after the other, so these should read memory in order.
     virtual void run(const Batch& batch, int64_t item, const Scratch& scratch) = 0;
 };
 
 using OpFactory = std::unique_ptr<Op> (*)(const OpSpec&);
 
-// The operation table (machine/operations.cpp): every name a plan may use. Throws std::invalid_argument.
+// Makes the operation that spec.op names; throws std::invalid_argument if there is none, or if it refuses the specification.
 std::unique_ptr<Op> make_op(const OpSpec& spec);
 std::vector<std::string> op_names();
 

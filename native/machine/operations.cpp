@@ -1,36 +1,26 @@
-// Finds the factory of an operation by its name.
+// Makes an operation from its specification.
 #include "operations.h"
+#include "machine/contents.h"
+#include "machine/modules.h"
 
 namespace clarion {
 
-namespace {
-
-struct Entry {
-    const char* name;
-    OpFactory make;
-};
-
-#define CLARION_ENTRY(name) {#name, make_##name},
-constexpr Entry table[] = {CLARION_OPERATIONS(CLARION_ENTRY)};
-#undef CLARION_ENTRY
-
-}  // namespace
-
 std::unique_ptr<Op> make_op(const OpSpec& spec) {
-    for (const Entry& entry : table) {
-        if (spec.op != entry.name) continue;
-        std::unique_ptr<Op> op = entry.make(spec);
-        spec.refuse_unread();
-        return op;
+    const Operation* operation = find_operation(spec.op);
+    if (operation == nullptr) {
+        std::string known;
+        for (const OperationFacts& facts : operation_facts)
+            known += (known.empty() ? "" : ", ") + std::string(facts.name);
+        spec.fail({"unknown; expected one of ", known});
     }
-    std::string known;
-    for (const Entry& entry : table) known += (known.empty() ? "" : ", ") + std::string(entry.name);
-    spec.fail({"unknown; expected one of ", known});
+    std::unique_ptr<Op> op = operation->make(spec);
+    spec.refuse_unread();
+    return op;
 }
 
 std::vector<std::string> op_names() {
     std::vector<std::string> names;
-    for (const Entry& entry : table) names.emplace_back(entry.name);
+    for (const OperationFacts& facts : operation_facts) names.emplace_back(facts.name);
     return names;
 }
 

@@ -4,8 +4,9 @@
 
 For an operation `rope` the header has a struct `RopeParameters` and declares a function `make_rope`. The
 struct is made of a specification: it reads every parameter by its name and refuses an absent one. The
-function makes the operation of a specification; the kernel defines it. `CLARION_OPERATIONS(X)` is `X(name)` for
-every operation.
+function makes the operation of a specification; the kernel defines it. `operation_facts` says of each
+operation which module holds it. `CLARION_OPERATIONS(X)` is `X(name)` for each that the main module holds, and
+`CLARION_OPERATIONS_<module>(X)` for each that a further module holds.
 """
 
 import inspect
@@ -45,7 +46,16 @@ def header() -> str:
         )
     ]
     factories = [f"std::unique_ptr<Op> make_{name}(const OpSpec& spec);\n" for name in OPERATIONS]
-    names = " \\\n".join(f"    X({name})" for name in OPERATIONS)
+    facts = "".join(f'    {{"{name}", "{entry.module}"}},\n' for name, entry in OPERATIONS.items())
+    holds: dict[str, list[str]] = {}
+    for name, entry in OPERATIONS.items():
+        holds.setdefault(entry.module, []).append(name)
+    lists = "".join(
+        f"\n#define CLARION_OPERATIONS{module and '_'}{module}(X) \\\n    "
+        + " \\\n    ".join(f"X({name})" for name in names)
+        + "\n"
+        for module, names in holds.items()
+    )
     return (
         "// Written by machine/operations.py from the operation table.\n#pragma once\n\n"
         '#include <cstdint>\n#include <memory>\n#include <vector>\n\n#include "machine/op.h"\n\n'
@@ -53,7 +63,10 @@ def header() -> str:
         + "\n".join(structs)
         + "\n// Each throws std::invalid_argument for a specification that it cannot run.\n"
         + "".join(factories)
-        + f"\n}}  // namespace clarion\n\n#define CLARION_OPERATIONS(X) \\\n{names}\n"
+        + '\n// An operation, and the module that holds it: "" is the main one.\n'
+        + "struct OperationFacts {\n    const char* name;\n    const char* module;\n};\n"
+        + f"inline constexpr OperationFacts operation_facts[] = {{\n{facts}}};\n"
+        + f"\n}}  // namespace clarion\n{lists}"
     )
 
 

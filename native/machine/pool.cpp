@@ -38,26 +38,34 @@ ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
         pieces_.push_back({memory_.data() + t * rounded_up(bytes_each), bytes_each, t});
 }
 
-Pool::Pool(int threads, Tiling tiling, [[maybe_unused]] std::string_view processors)
-    : threads_(threads), tiling_(tiling) {
-    expect_range(threads, 1, most_threads, {"threads"});
-    lanes_ = std::make_unique<Lane[]>(static_cast<size_t>(threads));
-    workers_.reserve(static_cast<size_t>(threads - 1));
+Pool::Pool(int threads, Tiling tiling, std::string_view processors)
+    : tiling_(tiling), lanes_(std::make_unique<Lane[]>(most_threads)) {
     try {
-        for (int t = 1; t < threads; ++t) {
-            workers_.emplace_back([this, t] { work(t); });
-#ifdef __linux__
-            // Where the system refuses, memory is farther away, which is no error.
-            if (const size_t size = processors.size() / static_cast<size_t>(threads))
-                pthread_setaffinity_np(
-                    workers_.back().native_handle(), size,
-                    reinterpret_cast<const cpu_set_t*>(processors.data() + static_cast<size_t>(t) * size));
-#endif
-        }
+        grow(threads, processors);
     } catch (...) {
         join();
         throw;
     }
+}
+
+void Pool::grow(int threads, [[maybe_unused]] std::string_view processors) {
+    expect_range(threads, 1, most_threads, {"threads"});
+    const Turn turn(*this);
+    workers_.reserve(static_cast<size_t>(threads - 1));
+    for (int t = this->threads(); t < threads; ++t) {
+        workers_.emplace_back([this, t] { work(t); });
+        threads_.store(t + 1, std::memory_order_relaxed);
+#ifdef __linux__
+        pthread_setname_np(workers_.back().native_handle(), "clarion-pool");  // for whoever lists threads
+#endif
+    }
+#ifdef __linux__
+    // Where the system refuses, memory is farther away, which is no error.
+    if (const size_t size = processors.size() / static_cast<size_t>(threads))
+        for (size_t t = 1; t < static_cast<size_t>(threads); ++t)
+            pthread_setaffinity_np(workers_[t - 1].native_handle(), size,
+                                   reinterpret_cast<const cpu_set_t*>(processors.data() + t * size));
+#endif
 }
 
 Pool::~Pool() { join(); }
@@ -65,13 +73,16 @@ Pool::~Pool() { join(); }
 void Pool::join() {
     stop_.store(true, std::memory_order_relaxed);
     publish_over();
-    wake(1, threads_, threads_);
+    wake(1, threads(), threads());
     for (std::thread& worker : workers_) worker.join();
 }
 
 bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std::span<const Scratch> scratch,
                const std::atomic<bool>& cancelled) {
-    const std::lock_guard lock(one_run_);
+    if (scratch.empty() || scratch.size() > static_cast<size_t>(threads()))
+        refuse({"a run on ", scratch.size(), " threads, expected 1 to ", threads()});
+    const Turn turn(*this);
+    active_ = static_cast<int>(scratch.size());
     ops_ = ops;
     next_ = 0;
     batch_ = &batch;
@@ -82,23 +93,61 @@ bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std
     return complete_;
 }
 
+void Pool::each(int threads, int64_t n, const std::function<void(int64_t item, int thread)>& item) {
+    class Each final : public Op {
+      public:
+        Each(int64_t n, const std::function<void(int64_t, int)>& item) : n_(n), item_(item) {}
+        int64_t begin(const Batch&) override { return n_; }
+        void run(const Batch&, int64_t i, const Scratch& scratch) override { item_(i, scratch.thread); }
+
+      private:
+        int64_t n_;
+        const std::function<void(int64_t, int)>& item_;
+    };
+    static const std::atomic<bool> never{false};
+    const std::unique_ptr<Op> op = std::make_unique<Each>(n, item);
+    std::vector<Scratch> scratch;
+    for (int t = 0; t < threads; ++t) scratch.push_back({nullptr, 0, t});
+    run({&op, 1}, Batch{}, scratch, never);
+}
+
+Pool::Turn::Turn(Pool& pool) : pool_(pool) {
+    std::unique_lock lock(pool_.turns_);
+    const uint64_t mine = pool_.next_turn_++;
+    pool_.turn_ended_.wait(lock, [&] { return pool_.turn_ == mine; });
+}
+
+Pool::Turn::~Turn() {
+    bool others;
+    {
+        const std::lock_guard lock(pool_.turns_);
+        others = ++pool_.turn_ != pool_.next_turn_;
+    }
+    if (others) pool_.turn_ended_.notify_all();
+}
+
 // A worker returns when the pool is destroyed, the caller when its run is over.
 void Pool::work(int thread) {
     for (;;) {
         const uint64_t epoch = epoch_.load(std::memory_order_acquire);
         if (lower(epoch) == over) {
             if (thread == 0 || stop_.load(std::memory_order_relaxed)) return;
-            wait(thread, epoch);
+            wait(thread, epoch, spin_time);
             continue;
         }
-        const uint32_t items = items_[upper(epoch) % 2].load(std::memory_order_acquire);
-        const int lanes = std::min(threads_, static_cast<int>(items));
+        const uint64_t work = work_[upper(epoch) % 2].load(std::memory_order_acquire);
+        const uint32_t items = lower(work);
+        const int threads = static_cast<int>(upper(work)), lanes = std::min(threads, static_cast<int>(items));
+        if (thread >= threads) {
+            wait(thread, epoch, std::chrono::microseconds(0));
+            continue;
+        }
         std::optional<int64_t> item = none;
         for (int i = 0; i < lanes && item == none; ++i)
             item = take((thread + i) % lanes, lanes, epoch, items);
         if (!item) continue;
         if (*item == none) {
-            wait(thread, epoch);
+            wait(thread, epoch, spin_time);
             continue;
         }
         ops_[next_ - 1]->run(*batch_, *item, scratch_[static_cast<size_t>(thread)]);
@@ -126,7 +175,7 @@ void Pool::advance(int thread) {
         if (items > 1) {
             unfinished_.store(static_cast<uint32_t>(items), std::memory_order_relaxed);
             publish(static_cast<uint32_t>(items));
-            wake(0, threads_, items - 1);
+            wake(0, active_, items - 1);
             return;
         }
         if (items == 1) op.run(*batch_, 0, scratch_[static_cast<size_t>(thread)]);
@@ -140,8 +189,8 @@ uint64_t Pool::next_number() const { return upper(epoch_.load(std::memory_order_
 
 void Pool::publish(uint32_t items) {
     const uint64_t number = next_number() << 32;
-    items_[upper(number) % 2].store(items, std::memory_order_release);
-    const int lanes = std::min(threads_, static_cast<int>(items));
+    work_[upper(number) % 2].store(static_cast<uint64_t>(active_) << 32 | items, std::memory_order_release);
+    const int lanes = std::min(active_, static_cast<int>(items));
     for (int l = 0; l < lanes; ++l)
         lanes_[static_cast<size_t>(l)].next.store(number | lane_begin(items, l, lanes),
                                                   std::memory_order_release);
@@ -150,16 +199,18 @@ void Pool::publish(uint32_t items) {
 
 void Pool::publish_over() { epoch_.store(next_number() << 32 | over, std::memory_order_seq_cst); }
 
-// Until the epoch is no longer the one seen; may return early.
-void Pool::wait(int thread, uint64_t seen) {
+// Until the epoch is no longer the one seen; may return early. It looks for so long before it sleeps.
+void Pool::wait(int thread, uint64_t seen, std::chrono::microseconds spin) {
     Lane& own = lanes_[static_cast<size_t>(thread)];
-    const auto until = std::chrono::steady_clock::now() + spin_time;
-    do {
-        for (int i = 0; i < 16; ++i) {
-            if (epoch_.load(std::memory_order_relaxed) != seen) return;
-            simd::pause();
-        }
-    } while (std::chrono::steady_clock::now() < until);
+    if (spin.count() > 0) {
+        const auto until = std::chrono::steady_clock::now() + spin;
+        do {
+            for (int i = 0; i < 16; ++i) {
+                if (epoch_.load(std::memory_order_relaxed) != seen) return;
+                simd::pause();
+            }
+        } while (std::chrono::steady_clock::now() < until);
+    }
     own.asleep.store(1, std::memory_order_seq_cst);
     if (epoch_.load(std::memory_order_seq_cst) == seen) own.asleep.wait(1, std::memory_order_relaxed);
     own.asleep.store(0, std::memory_order_relaxed);

@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "kernels/activations.h"
-#include "kernels/format_table.h"
-#include "kernels/product.h"
+#include "formats/entry.h"
 #include "machine/checked.h"
+#include "machine/encoding.h"
 #include "machine/kv_cache.h"
+#include "machine/modules.h"
 
 namespace clarion {
 
@@ -38,8 +38,13 @@ class Program::Inside {
     const bool urgent_;
 };
 
-Program::Program(Pool& pool, ProgramSpec spec)
-    : pool_(pool), max_tokens_(spec.max_tokens), max_outputs_(spec.max_outputs), arena_(spec.arena_bytes) {
+Program::Program(Pool& pool, ProgramSpec spec, int threads)
+    : pool_(pool),
+      threads_(threads > 0 ? threads : pool.threads()),
+      max_tokens_(spec.max_tokens),
+      max_outputs_(spec.max_outputs),
+      arena_(spec.arena_bytes) {
+    expect_range(threads_, 1, pool.threads(), {"threads of the program"});
     expect_range(max_tokens_, 1, int64_t{1} << 20, {"max_tokens"});
     expect_range(max_outputs_, 0, max_tokens_, {"max_outputs"});
     buffers_.reserve(spec.buffers.size());
@@ -52,7 +57,7 @@ Program::Program(Pool& pool, ProgramSpec spec)
         ops_.push_back(make_op(op_spec(std::move(op))));
         scratch = std::max(scratch, ops_.back()->scratch_bytes());
     }
-    scratch_ = std::make_unique<ScratchSpace>(pool.threads(), scratch);
+    scratch_ = std::make_unique<ScratchSpace>(threads_, scratch);
 
     const auto most = static_cast<size_t>(max_tokens_);
     for (auto* list : {&tokens_, &positions_, &sequences_}) list->reserve(most);
@@ -91,7 +96,7 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
     const int64_t size = checked_product({spec.experts, spec.rows, bytes}, {where});
     if (spec.extents == nullptr && spec.data.size() < static_cast<size_t>(size))
         refuse({where, ": found ", spec.data.size(), " bytes, expected ", size});
-    if ((spec.extents ? spec.extents->may_be_panels : spec.panels) && !can_be_panels(*format, spec.rows))
+    if ((spec.extents ? spec.extents->may_be_panels : spec.panels) && !format->can_be_panels(spec.rows))
         refuse({where, ": found panels, which ", spec.rows, " rows of its format cannot be"});
     const Extents* found = extents(where, spec, bytes);
     weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes, found});
@@ -137,7 +142,7 @@ OpSpec Program::op_spec(ProgramSpec::OperationSpec spec) const {
     op.floats = std::move(spec.floats);
     op.arrays = std::move(spec.arrays);
     op.max_tokens = max_tokens_;
-    op.threads = pool_.threads();
+    op.threads = threads_;
     op.tiling = pool_.tiling();
     return op;
 }

@@ -49,8 +49,10 @@ struct ProgramSpec {
 class Program {
   public:
     // Checks every size, offset, index and parameter: throws std::invalid_argument. The weights' data or extents and the
-    // pool must outlive the program. Vectors are read here and not again.
-    Program(Pool& pool, ProgramSpec spec);
+    // pool must outlive the program. Vectors are read here and not again. It runs on so many of the pool's threads; 0: on
+    // all that there are now.
+    Program(Pool& pool, ProgramSpec spec, int threads = 0);
+    int threads() const { return threads_; }
 
     // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
     // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument, also where a
@@ -75,6 +77,7 @@ class Program {
     void check_pages();
 
     Pool& pool_;
+    int threads_;
     int64_t max_tokens_, max_outputs_;
     ZeroMemory arena_;
     std::vector<Buffer> buffers_;

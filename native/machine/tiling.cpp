@@ -41,7 +41,7 @@ Tiling::Tiling(Caches caches) {
 
     // Sixteen rows are sixteen streams, more than the hardware follows, and memory under load answers after half a
     // microsecond or more, in which a core reads 12 KB. Four times as much measured best (2-core Zen 4), where it fits
-    // L2 beside a token's activations. Lines are fetched again at a half and at a sixth of it (kernels/format_table.h).
+    // L2 beside a token's activations. Lines are fetched again at a half and at a sixth of it (`Fetch`).
     fetch_ahead = std::min(int64_t{48} << 10, caches.l2 / 4);
 
     // A Cascade Lake core multiplies 290 G/s where its memory feeds 17 G weights/s (Q4_K); other processors' quotients are

@@ -1,7 +1,7 @@
 // Vectors of the compiler (GCC, Clang), no intrinsics. One of 16 rows is some of them, of register_bytes each, which the
 // header that includes this one knows. Compilers do cut longer vectors into registers, but GCC keeps those in memory: three
 // times the machine code. Weights are decoded, and multiplied with one token, a register of rows at a time
-// (kernels/part_sinks.h).
+// (kernels/per_register.h).
 #pragma once
 
 #include <bit>
@@ -335,7 +335,7 @@ inline constexpr int32_t high_limit = 32639;
 // (simd/byte_quads.h) have sums of their own: few processors multiply 32 bits as fast as 16.
 template <int n, int bytes>
 struct Sums {
-    using Part = Sums<1, bytes>;
+    using OneRegister = Sums<1, bytes>;
     using Vector = Bytes<n>;
     static constexpr int32_t bias = 127;
     static constexpr int quad_bytes = 4 * bytes;

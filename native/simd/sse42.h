@@ -1,5 +1,5 @@
 // SSE 4.2 (with SSSE3 and SSE 4.1): a vector of 16 rows is four registers of four. Weights are decoded, and multiplied with
-// one token, a register of rows at a time (kernels/part_sinks.h).
+// one token, a register of rows at a time (kernels/per_register.h).
 #pragma once
 
 #include <immintrin.h>
@@ -370,7 +370,7 @@ struct Halves {
 // Of n registers of rows.
 template <typename Products, int n>
 struct Sums {
-    using Part = Sums<Products, 1>;
+    using OneRegister = Sums<Products, 1>;
     using Vector = Bytes<n>;
     static constexpr int32_t bias = Products::bias;
     static constexpr int quad_bytes = Products::quad_bytes;

@@ -31,6 +31,7 @@ std::string refusal(Body body, std::source_location at = std::source_location::c
     return {};
 }
 
+void test_modules();
 void test_simd();
 void test_products();
 void test_pool();

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernels/contents.h"
+#include "machine/modules.h"
 #include "tests/check.h"
 
 namespace {
@@ -37,6 +39,13 @@ void* __cxa_allocate_exception(size_t) noexcept { std::abort(); }
 #endif
 
 int main() {
+    clarion::add_contents(clarion::common_formats);
+#ifdef CLARION_TEST_KERNELS
+    clarion::add_contents(clarion::other_formats);
+#else
+    clarion::add_contents(clarion::common_operations);
+    clarion::tests::test_modules();  // which loads the other formats
+#endif
     clarion::tests::test_simd();
     clarion::tests::test_products();
     clarion::tests::test_sampling();

@@ -99,6 +99,38 @@ void callers_queue_up() {
     for (std::thread& caller : callers) caller.join();
 }
 
+// Two programs of different threads share one pool, which grows while the first one runs.
+void programs_share_threads() {
+    Pool pool(1);
+    std::atomic<bool> stop{false};
+    const auto runs = [&](int threads) {
+        const ScratchSpace scratch(threads, sizeof(int));
+        const Ops ops = counting({4, 1, 30, 7, 200});
+        for (int i = 0; i < 300; ++i) {
+            check(pool.run(ops, Batch{}, scratch.pieces(), never));
+            check_complete(ops);
+        }
+    };
+    std::thread one([&] { runs(1); });
+    pool.grow(4);
+    check(pool.threads() == 4);
+    std::vector<std::thread> others;
+    for (const int threads : {1, 2, 3, 4}) others.emplace_back([&runs, threads] { runs(threads); });
+    std::vector<int> seen(100, 0);
+    for (int i = 1; i <= 50; ++i) {
+        pool.each(3, 100, [&](int64_t item, int thread) {
+            check(thread >= 0 && thread < 3);
+            ++seen[static_cast<size_t>(item)];
+        });
+        for (const int n : seen) check(n == i);
+    }
+    one.join();
+    for (std::thread& other : others) other.join();
+    const ScratchSpace five(5, sizeof(int));
+    check(refusal([&] { pool.run({}, Batch{}, five.pieces(), never); }) ==
+          "a run on 5 threads, expected 1 to 4");
+}
+
 class Once final : public Op {
   public:
     explicit Once(std::atomic<bool>& flag, int64_t items) : flag_(flag), items_(items) {}
@@ -132,6 +164,7 @@ void test_pool() {
     for (int threads = 1; threads <= 5; ++threads) every_item_runs_once(threads, 1000, 0us);
     every_item_runs_once(4, 3, 300us);
     callers_queue_up();
+    programs_share_threads();
     cancelling_ends_a_run(1);
     cancelling_ends_a_run(9);
     for (int i = 0; i < 50; ++i) Pool pool(4);

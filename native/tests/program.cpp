@@ -6,10 +6,11 @@
 #include <stdexcept>
 #include <thread>
 
+#include "formats/entry.h"
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
-#include "kernels/reference.h"
+#include "kernels/direct.h"
 #include "machine/kv_cache.h"
+#include "machine/modules.h"
 #include "residency/store.h"
 #include "tests/check.h"
 #include "tests/random.h"
@@ -95,7 +96,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
         {"n_head", s.n_head}, {"head_dim", s.head_dim}, {"n_rot", s.n_rot}, {"neox", s.neox}};
     auto rope_kv = heads, attention = heads, rope_k = heads;
     for (auto* ints : {&rope_kv, &attention}) {
-        (*ints)["layer"] = 0;
+        (*ints)["state"] = 0;
         (*ints)["n_head_kv"] = s.n_head_kv;
     }
     b.op("rope_kv", {q, k, v, r}, {q}, {b.weight(1, s.head_dim), -1}, rope_kv, {{"eps", 1e-6}});
@@ -105,7 +106,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     b.op("attention", {q}, {o}, {}, attention, {{"scale", 0.3}});
     rope_k["n_head"] = s.n_head_kv;
     b.op("rope", {k, r}, {k}, {-1}, rope_k, {{"eps", 0.0}});
-    b.op("kv_write", {k, v}, {}, {}, {{"layer", 1}});
+    b.op("kv_write", {k, v}, {}, {}, {{"state", 1}});
     b.op("encode", {o}, {oe});
     b.op("linear", {oe, x}, {x}, {b.weight(s.n_embd, q_width, format), -1});
     b.op("encode", {x}, {a});
@@ -416,7 +417,7 @@ void bad_batches_are_refused() {
           "two tokens of the batch write slot 5 of page 1");
     check(refused(good, {0}, nullptr) == "operation 'rope_kv' needs a cache");
     check(refused(good, {0}, &other)
-              .starts_with("operation 'rope_kv', layer 0: the cache has 1 heads of 8 and 16"));
+              .starts_with("operation 'rope_kv', state 0: the cache has 1 heads of 8 and 16"));
 }
 
 }  // namespace

@@ -32,19 +32,21 @@ from clarion.exiting import loading
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import choose, native
-from clarion.host.hierarchy import hierarchy
 from clarion.host.memory import memory
-from clarion.host.numa import free_because, masks, thread_nodes
+from clarion.host.numa import thread_nodes
 from clarion.host.record import best_threads
 from clarion.models import build
-from clarion.plan import Plan, compile
+from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
+from clarion.plan.sources import Sources
 from clarion.residency import Origin, Store, make_store
 from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
+from clarion.runtime.executor import Executor
 from clarion.runtime.jobs import Generation, Put, Scoring
+from clarion.runtime.machine import first_node
 from clarion.runtime.prompts import Prompt, look
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
@@ -130,38 +132,40 @@ def load(
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
     with loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
-        plan = make_plan(
+        program = make_program(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
         )
-        held = plan.context
+        held = program.context
         if cache_tokens is not None:
-            held = integer("cache_tokens", cache_tokens, plan.context, GREATEST_COUNT)
+            held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
         n_pages = -(-held // PAGE_SIZE)
-        _check_memory(n_pages * PAGE_SIZE * plan.kv_bytes_per_token, plan.arena_bytes, held)
-        nodes, free = thread_nodes(n_threads), free_because(n_threads)
-        machine = core.Machine(n_threads, **hierarchy().cache_bytes, processors=b"" if free else masks(nodes))
-        store = make_store(plan.weights, weights, Origin(core, file.tensors, plan.read_together, nodes))
+        _check_memory(n_pages * PAGE_SIZE * program.kv_bytes_per_token, program.arena_bytes, held)
+        sources = Sources(program.weights, file.tensors)
+        origin = Origin(core, sources, program.read_together, thread_nodes(n_threads))
+        store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
-        program = core.Program(machine, plan.native_spec(store))
+        executor = Executor(
+            program, store, n_slots=program.max_outputs, n_pages=n_pages, threads=n_threads, isa=isa
+        )
         store.start()
         engine = Engine(
-            program,
-            core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
-            sampling.Sampler(plan.n_vocab),
+            executor.bound,
+            executor.states,
+            sampling.Sampler(program.n_vocab),
             n_pages=n_pages,
-            context=plan.context,
-            max_tokens=plan.max_tokens,
-            max_outputs=plan.max_outputs,
+            context=program.context,
+            max_tokens=program.max_tokens,
+            max_outputs=program.max_outputs,
             check=file.check,
-            node=None if free else nodes[0],
+            node=first_node(n_threads),
         )
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
         return Model(
             file,
-            plan,
+            program,
             engine,
             isa=isa,
             threads=n_threads,
@@ -187,7 +191,21 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
         yield stack.enter_context(File.open(path))
 
 
-def make_plan(
+def make_plan(file: File) -> Plan:
+    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
+    try:
+        return build(file.metadata, file.tensors).plan()
+    except (ModelError, UnsupportedError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
+
+
+def host_target(isa: str | None = None) -> Target:
+    """This machine, as a program is compiled for it: what its native module can do."""
+    core = native(isa)
+    return Target(row_bytes=core.encoded_row_bytes, bf16=core.MULTIPLIES_BF16)
+
+
+def make_program(
     file: File,
     *,
     context: int | None = None,
@@ -197,25 +215,21 @@ def make_plan(
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
     observe: Observer | None = None,
-) -> Plan:
+) -> Program:
     """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    try:
-        graph = build(file.metadata, file.tensors)
-    except (ModelError, UnsupportedError) as error:
-        raise type(error)(f"{file.path}: {error}") from error
+    plan = make_plan(file)
     if context is None:
-        context = min(graph.hyperparameters.context_length, DEFAULT_CONTEXT)
+        context = min(plan.hyperparameters.context_length, DEFAULT_CONTEXT)
     return compile(
-        graph,
+        plan,
+        host_target(isa),
         activations=cast(Any, activations),
         kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
         context=integer("context", context, 1, MAX_CONTEXT),
-        bf16=native(isa).MULTIPLIES_BF16,
         observe=observe,
-        row_bytes=native(isa).encoded_row_bytes,
     )
 
 
@@ -237,7 +251,7 @@ class Model:
     Attributes:
         path: the file it came from.
         metadata: the file's keys and values.
-        plan: what one step computes.
+        program: what one step computes.
         isa: the native module in use.
         threads: that compute.
         context: tokens of a prompt and its continuation at most.
@@ -248,7 +262,7 @@ class Model:
     def __init__(
         self,
         file: File,
-        plan: Plan,
+        program: Program,
         engine: Engine,
         *,
         isa: str,
@@ -260,11 +274,11 @@ class Model:
         """Use `load`. `resources` is closed last."""
         self.path: Path = file.path
         self.metadata = file.metadata
-        self.plan = plan
+        self.program = program
         self.isa = isa
         self.threads = threads
-        self.context = plan.context
-        self.n_vocab = plan.n_vocab
+        self.context = program.context
+        self.n_vocab = program.n_vocab
         self.load_seconds = load_seconds
         self._engine = engine
         self._store = store
@@ -315,7 +329,7 @@ class Model:
         found, several = look(prompt)
         if several:
             jobs, hear = self._generations(found, options, progress)
-            return cast(list[Completion], wait_all(self._engine, jobs, self.plan.max_outputs, hear))
+            return cast(list[Completion], wait_all(self._engine, jobs, self.program.max_outputs, hear))
         make_job = self._generation(found, options, reports=_hears(progress))
         return cast(Completion, wait(self._engine, make_job, progress))
 
@@ -350,7 +364,7 @@ class Model:
         found, several = look(prompt)
         if several:
             jobs, hear = await in_thread(self._generations, found, options, progress)
-            results = await wait_all_async(self._engine, jobs, self.plan.max_outputs, hear)
+            results = await wait_all_async(self._engine, jobs, self.program.max_outputs, hear)
             return cast(list[Completion], results)
         make_job = self._generation(found, options, reports=_hears(progress))
         return cast(Completion, await wait_async(self._engine, make_job, progress))
@@ -564,19 +578,19 @@ class Model:
             return lambda put: Scoring(ids, first, partial(take, i), put)
 
         jobs = (job(i, tokens, first) for i, (tokens, first) in enumerate(texts))
-        wait_all(self._engine, jobs, self.plan.max_outputs)
+        wait_all(self._engine, jobs, self.program.max_outputs)
 
     # ---- figures ------------------------------------------------------------------------------------------
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of weights that generating one token reads."""
-        return bytes_per_token(self.plan)
+        return bytes_per_token(self.program)
 
     @property
     def byte_products_per_token(self) -> int:
         """Products of bytes that one token of a prompt takes."""
-        return byte_products_per_token(self.plan)
+        return byte_products_per_token(self.program)
 
     def settle(self) -> None:
         """Waits until weights that move into huge pages have done so: from then on speeds stay the same."""
@@ -596,7 +610,7 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        h = self.plan.hyperparameters
+        h = self.program.hyperparameters
         size = f"{h.n_parameters / 1e6:.0f} M parameters"
         return (
             f"<Model {self.path.name}: {h.architecture}, {size}{'' if self._forgotten.alive else ', closed'}>"
@@ -719,7 +733,7 @@ class Model:
 
     def _too_long(self, what: str) -> str:
         """The message of a ContextError, with what to do in Python and on the command line."""
-        made_for = self.plan.hyperparameters.context_length
+        made_for = self.program.hyperparameters.context_length
         return (
             f"{what} {self.context}; the model was made for {made_for}: load it with a longer context "
             f"(context= in Python, -c on the command line)"

@@ -320,7 +320,7 @@ def test_names_that_are_no_utf8_in_errors(
         ["eval", "--text", name],
         ["convert", name, "out"],
         ["quantize", name, "out", "Q4_0"],
-        ["inspect", "--plan", "--isa", name],
+        ["inspect", "--program", "--isa", name],
         ["merge", str(BUILT_IN), f"no/{name}"],
         [name],
     ):

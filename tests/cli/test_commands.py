@@ -132,15 +132,20 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
         "Q8_0",
     ):
         assert word in out
-    assert execute(["inspect", "--plan", "-c", "100"]) == 0
+    assert execute(["inspect", "--plan"]) == 0
     plan = capsys.readouterr().out
-    for word in ("attention", "blk.5.ffn_down", "fusion removed", "fallbacks"):
+    for word in ("attention", "blk.5.ffn_down", "states: 7 × paged", "logits (logits)"):
         assert word in plan
+    assert execute(["inspect", "--program", "-c", "100"]) == 0
+    program = capsys.readouterr().out
+    for word in ("attention", "blk.5.ffn_down", "fusion removed", "fallbacks", "on the host"):
+        assert word in program
+    assert execute(["inspect", "--plan", "--program"]) == 2
 
 
 def test_doctor() -> None:
     out = run("doctor", env={**os.environ, "CLARION_ISA": "generic"}).stdout
-    for word in ("processor", "cores", "memory", "generic: CLARION_ISA=generic"):
+    for word in ("processor", "cores", "memory", "generic: CLARION_ISA=generic", "generic_formats "):
         assert word in out
 
 

@@ -14,9 +14,9 @@ import pytest
 from clarion import model, residency
 from clarion.cli import options
 from clarion.cli.main import _HOMES, execute
+from clarion.gguf.file_types import ALIASES, RECIPES
 from clarion.plan.cache import FORMATS
 from clarion.plan.ir import Activations
-from clarion.quantize.recipes import ALIASES, RECIPES
 
 SECTIONS = ["Model", "Prompt", "Sampling", "Context and cache", "Speed", "Output", "Other"]
 

@@ -12,7 +12,7 @@ import pytest
 from clarion.cli.main import execute
 from clarion.gguf import File, Writer
 from clarion.host import choices, choose
-from clarion.plan import Plan
+from clarion.plan import Plan, Program
 from tests.end_to_end.files import BUILT_IN
 
 
@@ -63,9 +63,12 @@ def test_inspect_says_everything_in_json(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_inspect_plan(capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["inspect", "--plan", "--json", "-c", "100"]) == 0
+    assert execute(["inspect", "--plan", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report) == set(Plan.__slots__) - {"residency"}
+    assert set(report) == set(Plan.__slots__)
+    assert execute(["inspect", "--program", "--json", "-c", "100"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == set(Program.__slots__)
     assert report["context"] == 100
     assert report["hyperparameters"]["architecture"] == "llama"
 
@@ -76,6 +79,8 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     used = choose()
     assert report["module"] == used.name
     assert {module["name"] for module in report["modules"]} <= {choice.name for choice in choices()}
+    sizes = next(module["bytes"] for module in report["modules"] if module["name"] == used.name)
+    assert sizes[used.name] > sizes[f"{used.name}_formats"] > 10_000
     assert report["memory"]["total"] > 1e8
     assert report["threads"] >= 1
     assert report["cores"] <= len(report["processors"])

@@ -65,13 +65,13 @@ def test_before_the_work(
 ) -> None:
     import clarion.convert.hub
     import clarion.convert.splitting
+    import clarion.evaluate.collect
     import clarion.evaluate.request
-    import clarion.quantize.collect
 
     monkeypatch.setattr(clarion.convert.hub.Repository, "download", refuse)
     monkeypatch.setattr(clarion.convert.splitting, "write", refuse)
     monkeypatch.setattr(clarion.evaluate.request, "run", refuse)
-    monkeypatch.setattr(clarion.quantize.collect, "collect", refuse)
+    monkeypatch.setattr(clarion.evaluate.collect, "collect", refuse)
     (tmp_path / "text.txt").write_text("There was once a miller who had three sons.\n" * 120)
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "pipe")

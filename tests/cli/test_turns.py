@@ -251,7 +251,7 @@ def test_no_bandwidth_is_measured(tmp_path: Path) -> None:
         code = (
             "import sys; from clarion.cli.main import execute\n"
             f"execute(['run', 'Once', '-n', '3', *{more}])\n"
-            "print('clarion.host.measure' in sys.modules)"
+            "print('clarion.runtime.measure' in sys.modules)"
         )
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60

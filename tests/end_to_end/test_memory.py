@@ -12,7 +12,7 @@ import clarion
 with clarion.load(threads=2) as model:
     model.generate([1] * 1000, max_tokens=1000, greedy=True, ignore_eos=True, detokenize=False)
     model.generate("Once upon a time", max_tokens=8)
-    plan = model.plan
+    plan = model.program
     weights = sum(weight.n_bytes for weight in plan.weights)
     planned = weights + plan.arena_bytes + plan.kv_bytes_per_token * plan.context
 # Of this program alone: getrusage() also counts what the process was before it became this one.

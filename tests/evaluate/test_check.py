@@ -273,7 +273,7 @@ def test_another_engine(
     error: float, shift: int, state: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "require_llama_cpp", lambda: None)
-    monkeypatch.setattr(module, "LlamaCppEngine", FakeEngine)
+    monkeypatch.setattr(module, "LlamaCppScorer", FakeEngine)
     monkeypatch.setattr(FakeEngine, "error", error)
     monkeypatch.setattr(FakeEngine, "shift", shift)
     found = findings(engine="llama-cpp")

@@ -193,7 +193,7 @@ def test_the_page_is_whole_and_needs_nothing(evaluation, tmp_path):
 
 
 def test_tokens_that_are_line_breaks_are_seen():
-    place = report.Place(1, 0.5, "before", "\n", "after", "\n\n", "<b>")
+    place = report.Passage(1, 0.5, "before", "\n", "after", "\n\n", "<b>")
     passage = report._passage(place)
     for token in ("⏎", "⏎⏎", "&lt;b&gt;"):
         assert f"<mark>{token}</mark>" in passage

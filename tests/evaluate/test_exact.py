@@ -17,7 +17,7 @@ BOUND = 1e-12  # transformers keeps norms, softmax and rotations in float32
 def test_logits_are_those_of_transformers(name, tmp_path):
     ids, wanted = expected(name)
     with File.open(unpack(name, tmp_path)) as file:
-        exact = Exact(file, len(ids))
+        exact = Exact(file)
         found = exact.logits(ids)
         assert found.dtype == np.float64
         assert nmse(found, wanted) < BOUND
@@ -27,7 +27,7 @@ def test_logits_are_those_of_transformers(name, tmp_path):
 def test_the_engine_comes_near():
     ids = np.random.default_rng(0).integers(0, 4096, 64)
     with open_file() as file:
-        wanted = Exact(file, 64).logits(ids)
+        wanted = Exact(file).logits(ids)
     for activations, bound in (("exact", 1e-11), ("high", 1e-7), ("fast", 1e-3)):
         with clarion.load(activations=activations, threads=1) as model:
             assert 0 < nmse(model.logits(ids), wanted) < bound
@@ -38,7 +38,7 @@ def test_sums_of_squares_are_those_of_the_input(tmp_path):
     ids, _ = expected("llama-mha")
     squares = SquareSums(lambda name: name == "blk.0.attn_q.weight")
     with File.open(unpack("llama-mha", tmp_path)) as file:
-        found = Exact(file, len(ids), observe=squares).run(ids)
+        found = Exact(file, observe=squares).run(ids)
         table, gain = (file.tensors[f"{name}.weight"] for name in ("token_embd", "blk.0.attn_norm"))
         x = np.asarray(table.data).view(np.float32).reshape(table.shape)[ids].astype(np.float64)
         eps = file.metadata["llama.attention.layer_norm_rms_epsilon"]

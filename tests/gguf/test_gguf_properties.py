@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 
 from clarion.errors import ClarionError
 from clarion.gguf import File, Strings, Writer, formats
-from clarion.gguf.metadata import DTYPES, OF_THE_FILE
+from clarion.gguf.encode import DTYPES
+from clarion.gguf.metadata import OF_THE_FILE
 from clarion.gguf.part import MAX_NAME_BYTES
 
 SETTINGS = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from gguf_bytes import (
 
 from clarion.errors import FormatError
 from clarion.gguf import File, Metadata, Strings
+from tests.end_to_end.files import BUILT_IN
 
 
 def open_bytes(folder: Path, content: bytes) -> File:
@@ -236,3 +239,13 @@ def test_names_of_files_need_not_be_utf8(tmp_path: Path) -> None:
     path.write_bytes(gguf([pair("a", F32, bytes(4)), pair("b", I32, i32(-1))]))
     with File.open(path) as file:
         assert file.metadata.int("b") == -1
+
+
+def test_reading_a_file_chooses_no_processor() -> None:
+    code = (
+        "import sys\nfrom clarion.gguf import File\n"
+        f"with File.open({str(BUILT_IN)!r}) as file:\n    assert file.tensors\n"
+        "assert not [name for name in sys.modules if name.startswith('clarion.host')]\n"
+        "assert {n for n in sys.modules if n.startswith('clarion._native.')} == {'clarion._native.files'}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

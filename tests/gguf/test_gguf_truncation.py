@@ -131,7 +131,7 @@ def test_mappings_come_and_go_while_others_fault(tmp_path: Path) -> None:
         path.write_bytes(b"\x01" * SIZE)
         mapping = files.Mapping(path)
         os.truncate(path, 0)
-        assert not mapping.bytes.any()
+        assert not any(mapping.bytes)
         assert mapping.damaged
     stop.set()
     for thread in threads:

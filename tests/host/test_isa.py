@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from clarion.errors import DeviceError
 from clarion.host import isa
+
+USABLE = [choice.name for choice in isa.choices() if choice.usable]
 
 X86 = "processor\t: 0\nmodel name\t: x\nflags\t\t: ssse3 sse4_1 sse4_2 avx2 fma f16c bmi2{}\n"
 AVX512 = " avx512f avx512bw avx512vl avx512dq"
@@ -53,3 +59,55 @@ def test_the_best_module(
 def test_tiles_are_not_granted_to_a_processor_without_them() -> None:
     if "amx_tile" not in isa.processor_features():
         assert not isa._request_tiles()
+
+
+LOADS = """
+import sys
+import numpy as np
+from clarion.host import native
+
+def loaded():
+    return "clarion._native.{isa}_formats" in sys.modules
+
+core = native("{isa}")
+assert core.can_be_panels(8, 16) in (True, False)  # Q8_0, of the main module
+assert core.dequantize(8, np.zeros(34, np.uint8), 32).tolist() == [0.0] * 32
+assert not loaded()
+{use}
+assert loaded()
+assert native("{isa}") is core
+"""
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "core.dequantize(3, np.zeros(20, np.uint8), 32)",  # Q4_1
+        "core.can_be_panels(23, 16)",  # IQ4_XS
+        "core.interleave(3, 32, np.zeros(320, np.uint8), np.zeros(320, np.uint8))"
+        " if core.can_be_panels(2, 16) else core.can_be_panels(3, 16)",
+        "spec = dict(arena_bytes=0, max_tokens=1, max_outputs=0, buffers=[], ops=[], weights=[dict("
+        "name='w', format=3, rows=1, cols=32, experts=1, data=np.zeros(20, np.uint8), panels=False)])\n"
+        "core.Program(core.Machine(1), spec)",
+    ],
+    ids=["dequantize", "can_be_panels", "interleave", "program"],
+)
+@pytest.mark.parametrize("name", USABLE)
+def test_a_further_module_is_loaded_when_something_names_what_it_holds(name: str, use: str) -> None:
+    subprocess.run([sys.executable, "-c", LOADS.format(isa=name, use=use)], check=True)
+
+
+def test_a_further_module_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isa, "_installed", lambda name: not name.endswith("_formats"))
+    with pytest.raises(
+        DeviceError, match="'avx9_formats' is not part of this installation, though 'avx9' is"
+    ):
+        isa._contents("avx9", "formats")
+
+
+def test_sizes_of_modules() -> None:
+    for name in USABLE:
+        sizes = isa.module_sizes(name)
+        assert set(sizes) >= {name, f"{name}_formats"}
+        assert min(sizes.values()) > 10_000
+    assert isa.module_sizes("avx9") == {}

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from clarion.cli.main import execute
-from clarion.host import choose, measure, record
+from clarion.host import choose, record
 from clarion.host.load import Snapshot, others
-from clarion.host.measure import Measurement
 from clarion.host.record import Rates, Record
+from clarion.runtime import measure
+from clarion.runtime.measure import Measurement
 
 MODULE = choose().name
 TICKS = os.sysconf("SC_CLK_TCK")

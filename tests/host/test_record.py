@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import clarion
 from clarion.cli.main import execute
-from clarion.host import choose, measure, record
+from clarion.host import choose, record
 from clarion.host.record import DAMAGED, STALE, Machine, Rates, Record
 from clarion.host.threads import default_threads
+from clarion.runtime import measure
 
 MODULE = choose().name
 

@@ -12,11 +12,11 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from gguf import quants as theirs
 
-from clarion.host import native
+from clarion._native import files
 
 FORMATS = {
     name: (type_id, block, size)  # weights and bytes of a block
-    for type_id, name, block, size in native("generic").formats()
+    for type_id, name, block, size in files.formats()
 }
 INTEGER_FORMATS = [name for name, (_, block, _) in FORMATS.items() if block > 1]
 FLOAT_FORMATS = [name for name, (_, block, _) in FORMATS.items() if block == 1]

@@ -24,7 +24,7 @@ class Layer:
         self.inputs = [rng.standard_normal((n, width)).astype(np.float32) for width in widths]
         q, k, v = (b.buffer(name, width) for name, width in zip(INPUTS, widths, strict=True))
         out = b.buffer("o", n_head * head_dim)
-        ints = {"layer": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
+        ints = {"state": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim}
         if rotate:
             n_rot = head_dim // 4 * 2
             r = b.buffer("r", n_rot)
@@ -33,7 +33,7 @@ class Layer:
             gains = [b.weight(rng.standard_normal(head_dim)), -1]
             b.op("rope_kv", [q, k, v, r], [q], gains, ints | {"n_rot": n_rot, "neox": 1}, {"eps": 1e-6})
         else:
-            b.op("kv_write", [k, v], [], [], {"layer": 0})
+            b.op("kv_write", [k, v], [], [], {"state": 0})
         b.op("attention", [q], [out], [], ints | {"window": window}, {"scale": head_dim**-0.5})
 
     def cache(self, pages=6, kind="f32"):

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
+from clarion.plan import Target
+from clarion.plan.state import paged_layers
 from tests.models.files import expected, golden, mapped
 
 
@@ -17,7 +19,8 @@ def test_same_logits(native, name, activations):
     ids = expected(name)[0].astype(np.int32)
     n, kv = len(ids), "f32" if activations == "exact" else "f16"
     compiled = plan.compile(
-        models.build(*golden(name)),
+        models.build(*golden(name)).plan(),
+        Target(row_bytes=native.encoded_row_bytes),
         activations=activations,
         kv=kv,
         max_tokens=n,
@@ -35,7 +38,7 @@ def test_same_logits(native, name, activations):
         (3, 7, {}),
     ):
         program = native.Program(native.Machine(threads, **caches), compiled.native_spec(mapped(name)))
-        cache, logits = native.KvCache(list(compiled.kv_layers), 4, 64, kv), []
+        cache, logits = native.KvCache(paged_layers(compiled.states), 4, 64, kv), []
         for start in range(0, n, batch):
             positions = np.arange(start, min(n, start + batch), dtype=np.int32)
             rows = np.arange(len(positions), dtype=np.int32)

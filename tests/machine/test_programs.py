@@ -87,13 +87,13 @@ OPS = [
     ("rope", {"n_head": 3, "head_dim": 8, "n_rot": 12, "neox": 0}, "n_rot: found 12"),
     ("rope", {"n_head": 2, "head_dim": 10, "n_rot": 12, "neox": 0}, "n_rot: found 12"),
     ("rope", {"n_head": -2, "head_dim": -10, "n_rot": 12, "neox": 0}, "n_rot|heads"),
-    ("attention", {"layer": 0, "n_head": 0, "n_head_kv": 1, "head_dim": 20}, "expected 0 heads of 20"),
-    ("attention", {"layer": 0, "n_head": 2, "n_head_kv": 0, "head_dim": 10}, "n_head_kv: found 0"),
-    ("attention", {"layer": 0, "n_head": 4, "n_head_kv": 3, "head_dim": 5}, "n_head_kv: found 3"),
-    ("attention", {"layer": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "cannot be negative"),
+    ("attention", {"state": 0, "n_head": 0, "n_head_kv": 1, "head_dim": 20}, "expected 0 heads of 20"),
+    ("attention", {"state": 0, "n_head": 2, "n_head_kv": 0, "head_dim": 10}, "n_head_kv: found 0"),
+    ("attention", {"state": 0, "n_head": 4, "n_head_kv": 3, "head_dim": 5}, "n_head_kv: found 3"),
+    ("attention", {"state": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "cannot be negative"),
     (
         "attention",
-        {"layer": 0, "n_head": 4, "n_head_kv": 4, "head_dim": 5, "window": -1},
+        {"state": 0, "n_head": 4, "n_head_kv": 4, "head_dim": 5, "window": -1},
         "cannot be negative",
     ),
 ]
@@ -208,7 +208,7 @@ def test_batches_of_other_types(native):
 def test_caches_of_another_shape(native, shapes, message):
     b = Builder(native, 4)
     k, v = b.buffer("k", 20), b.buffer("v", 20)
-    b.op("kv_write", [k, v], [], ints={"layer": 0})
+    b.op("kv_write", [k, v], [], ints={"state": 0})
     program = b.program()
     cache = None if shapes is None else native.KvCache(shapes, 1)
     if message is None:

@@ -27,6 +27,10 @@ class Tensor:
     format: Format
     data: np.ndarray
 
+    @property
+    def view(self):
+        return self.data.data
+
 
 def unpack(name, folder):
     """The golden's GGUF file, written into the folder."""

@@ -1,4 +1,4 @@
-"""What adding a family costs: one file, one line in the registry, one golden."""
+"""What growth costs: a family is one file, one line in the registry and one golden; all else is an entry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import clarion
 from clarion import models
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import File, Writer
+from clarion.plan.operations import OPERATIONS
 from tests.models.files import GOLDENS, NAMES, expected, golden, nmse, unpack
+from tests.models.growth import ARMS, CLASSES, Copy
 
 SHARED = {"__init__.py", "keys.py", "rope.py", "transformer.py"}
 
@@ -73,8 +75,8 @@ def test_the_worked_example_is_a_family(example, tmp_path):
     ids, logits = expected("qwen3")
     with clarion.load(as_example(tmp_path), activations="exact") as model:
         assert nmse(model.logits(ids.tolist()), logits) <= 1e-9
-        assert "fallbacks: " in str(model.plan)
-        assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.plan).splitlines())
+        assert "fallbacks: " in str(model.program)
+        assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.program).splitlines())
 
 
 def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
@@ -82,3 +84,34 @@ def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
         clarion.load(as_example(tmp_path, **{f"example.{EPSILON}": None}))
     with pytest.raises(UnsupportedError, match=r"example\.new_idea"):
         clarion.load(as_example(tmp_path, **{"example.new_idea": np.uint32(1)}))
+
+
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A copy of the package with an operation, a state, a source of weights, a place and an output more: what
+    the type checker misses first, what is left when that is there, and the copy."""
+    pytest.importorskip("mypy")
+    copy = Copy(tmp_path_factory.mktemp("grown"))
+    copy.declare()
+    missing = copy.missing()
+    copy.complete()
+    return missing, copy.missing(), copy
+
+
+@pytest.mark.parametrize("kind", ARMS)
+def test_the_type_checker_names_every_place_that_misses_a_new_kind(grown, kind):
+    assert grown[0][CLASSES[kind]] == ARMS[kind].keys()
+
+
+def test_nothing_else_misses_them(grown):
+    assert grown[0].keys() == set(CLASSES.values())
+    assert grown[1] == {}
+
+
+def test_a_new_kind_of_everything_works_together(grown):
+    """One plan with all of them is verified, printed, written, computed and compiled; the operation is on the
+    page of operations."""
+    assert grown[2].use(PAGE.parents[1] / "scripts" / "make_operations_page.py").split() == [
+        "used",
+        str(len(OPERATIONS) + 1),
+    ]

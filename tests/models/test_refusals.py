@@ -74,7 +74,7 @@ def test_values_that_mean_nothing_are_accepted():
         "llama.rope.scaling.type": "none",
         "llama.rope.scaling.finetuned": False,
         "llama.tensor_data_layout": "Meta AI original pth",
-        "quantize.imatrix.file": "anything",
+        "evaluate.imatrix.file": "anything",
     }
     assert models.build(metadata, tensors).hyperparameters.window == 0
 

@@ -45,9 +45,10 @@ def test_every_source_file_is_installed_and_nothing_else() -> None:
     assert found == expected
 
 
-def test_there_is_one_module_for_each_instruction_set() -> None:
+def test_each_instruction_set_has_its_modules() -> None:
     names = {name.name.partition(".")[0] for name in MODULES}
-    assert names >= ({"generic", "avx2", "avx512vnni"} if platform.machine() == "x86_64" else {"generic"})
+    sets = {"generic", "avx2", "avx512vnni"} if platform.machine() == "x86_64" else {"generic"}
+    assert names >= {form.format(name) for name in sets for form in ("{}", "{}_formats", "quantize_{}")}
 
 
 @pytest.mark.parametrize("name", MODULES, ids=lambda name: name.name.partition(".")[0])

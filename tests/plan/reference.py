@@ -13,15 +13,19 @@ from functools import partial
 import gguf
 import numpy as np
 
+from clarion.plan import Target
 from clarion.plan.operations import OPERATIONS
 
 PAGE = 64
 
 
 def row_bytes(kind, width):
-    """Bytes of a row, for plans made without the native module: room for values and one scale for each 32."""
+    """Bytes of a row where there is no native module: room for values and one scale for each 32."""
     per_value = {"f32": 4, "i32": 4, "fast": 1, "high": 2, "bf16": 2}[kind]
     return -(-(width * per_value + (4 * -(-width // 32) if kind in ("fast", "high") else 0)) // 64) * 64
+
+
+TARGET = Target(row_bytes=row_bytes)
 
 
 def dequantize(weight):
@@ -38,7 +42,7 @@ def with_axes(values, n):
 
 
 class Cache:
-    """Keys and values of every layer, in pages."""
+    """Keys and values of every layer (n_head, dim_k, dim_v), in pages."""
 
     def __init__(self, layers, pages, page_size=PAGE):
         self.page_size = page_size
@@ -60,6 +64,7 @@ class Reference:
         self.tokens, self.positions, self.sequences, self.outputs = map(
             np.asarray, (tokens, positions, sequences, outputs)
         )
+        self.states = [_Paged(self, layer) for layer in range(0 if cache is None else len(cache.k))]
         for op in self.spec["ops"]:
             results = OPERATIONS[op["op"]].compute(
                 np,
@@ -71,29 +76,6 @@ class Reference:
             )
             for i, result in zip(op["outputs"], results, strict=True):
                 self._write(i, result)
-
-    # ---- the batch, as definitions read it
-    # ----
-
-    def write(self, layer, k, v):
-        page, slot = self._places(self.sequences, self.positions)
-        self.cache.k[layer][page, slot] = k.reshape(len(k), *self.cache.k[layer].shape[2:])
-        self.cache.v[layer][page, slot] = v.reshape(len(v), *self.cache.v[layer].shape[2:])
-
-    def read(self, layer):
-        """Positions up to the last token's, of each sequence."""
-        lengths = {s: self.positions[self.sequences == s].max() + 1 for s in np.unique(self.sequences)}
-        sequence = np.repeat(list(lengths), list(lengths.values()))
-        position = np.concatenate([np.arange(n) for n in lengths.values()])
-        page, slot = self._places(sequence, position)
-        distance = self.positions[:, None] - position
-        distance[self.sequences[:, None] != sequence] = -1
-        return self.cache.k[layer][page, slot], self.cache.v[layer][page, slot], distance
-
-    def _places(self, sequences, positions):
-        """Page and slot of each position."""
-        page_size = self.cache.page_size
-        return self.pages[sequences, positions // page_size], positions % page_size
 
     def buffer(self, name):
         return self.values[self.index[name]]
@@ -119,3 +101,31 @@ class Reference:
             result.shape,
         )
         self.values[i] = result
+
+
+class _Paged:
+    """One layer of the cache, as definitions read and write it for the batch of a run."""
+
+    def __init__(self, run, layer):
+        self.run, self.k, self.v = run, run.cache.k[layer], run.cache.v[layer]
+
+    def write(self, k, v):
+        page, slot = self._places(self.run.sequences, self.run.positions)
+        self.k[page, slot] = k.reshape(len(k), *self.k.shape[2:])
+        self.v[page, slot] = v.reshape(len(v), *self.v.shape[2:])
+
+    def read(self):
+        """Positions up to the last token's, of each sequence."""
+        positions, sequences = self.run.positions, self.run.sequences
+        lengths = {s: positions[sequences == s].max() + 1 for s in np.unique(sequences)}
+        sequence = np.repeat(list(lengths), list(lengths.values()))
+        position = np.concatenate([np.arange(n) for n in lengths.values()])
+        page, slot = self._places(sequence, position)
+        distance = positions[:, None] - position
+        distance[sequences[:, None] != sequence] = -1
+        return self.k[page, slot], self.v[page, slot], distance
+
+    def _places(self, sequences, positions):
+        """Page and slot of each position."""
+        page_size = self.run.cache.page_size
+        return self.run.pages[sequences, positions // page_size], positions % page_size

@@ -7,7 +7,9 @@ import pytest
 
 from clarion import models, plan
 from clarion.host import native
+from clarion.model import host_target
 from clarion.plan.operations import OPERATIONS
+from clarion.plan.state import paged_layers
 from tests.models.files import NAMES, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
@@ -20,16 +22,11 @@ def machine():
 
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
-    options = {
-        "max_tokens": 32,
-        "max_outputs": 32,
-        "context": 128,
-        "bf16": native().MULTIPLIES_BF16,
-    } | options
-    p = plan.compile(models.build(*golden(name)), **options)
+    options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
+    p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
     program = native().Program(machine, p.native_spec(mapped(name)))
     cache = native().KvCache(
-        layers=list(p.kv_layers), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
+        layers=paged_layers(p.states), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
     )
     found = []
     for start in range(0, len(ids), chunk):
@@ -60,10 +57,12 @@ def test_every_way_of_running_gives_the_same_bits(machine, name, activations):
 def test_one_wanted_row_is_that_row_of_all(machine, name):
     """The last layer runs on the wanted rows alone; a row does not depend on the others."""
     ids, _ = expected(name)
-    p = plan.compile(models.build(*golden(name)), max_tokens=32, max_outputs=1, context=64)
+    p = plan.compile(
+        models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
+    )
     program = native().Program(machine, p.native_spec(mapped(name)))
     cache = native().KvCache(
-        layers=list(p.kv_layers), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
+        layers=paged_layers(p.states), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
     )
     here = np.arange(32, dtype=np.int32)
     program.run(cache, ids, here, 0 * here, np.zeros((1, 1), np.int32), here[-1:])

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from clarion.host import native
+from clarion.model import host_target
 from clarion.plan.observe import Layers, SquareSums
+from clarion.plan.sources import Sources
+from clarion.plan.state import paged_layers
 from clarion.residency import Mapped, Store
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 from tests.models.files import NAMES, expected, golden, mapped
-from tests.plan.reference import Cache, Reference, row_bytes
+from tests.plan.reference import TARGET, Cache, Reference, row_bytes
 
 N = 24
 SUM = 1e-5  # of some thousand float32 roundings, relative to the largest value
@@ -18,13 +20,14 @@ SUM = 1e-5  # of some thousand float32 roundings, relative to the largest value
 def compiled(name, observe=None, fuse=True, activations="high"):
     graph = models.build(*golden(name))
     options = {"max_tokens": N, "max_outputs": N, "context": N, "fuse": fuse, "activations": activations}
-    return plan.compile(graph, **options, observe=observe, row_bytes=native().encoded_row_bytes)
+    return plan.compile(graph.plan(), host_target(), **options, observe=observe)
 
 
 def kept(p, name, ids):
-    solo = Solo(p, Store(p.weights, Mapped(golden(name)[1])), threads=2)
-    assert list(solo.run(ids)) == [slice(0, len(ids))]
-    return {name: np.array(solo.buffer(name)) for name in p.kept}
+    store = Store(p.weights, Mapped(Sources(p.weights, golden(name)[1])))
+    executor = Executor(p, store, threads=2)
+    assert list(executor.each_batch(ids)) == [slice(0, len(ids))]
+    return {name: np.array(executor.array(name)) for name in p.kept}
 
 
 def reference(p, name, ids):
@@ -32,7 +35,7 @@ def reference(p, name, ids):
     machine = Reference(spec)
     machine.extents = [(b.offset, b.offset + b.n_bytes) for b in p.buffers]
     here = np.arange(len(ids))
-    machine.run(Cache(p.kv_layers, 1), ids, here, 0 * here, [[0]], here)
+    machine.run(Cache(paged_layers(p.states), 1), ids, here, 0 * here, [[0]], here)
     return {name: machine.buffer(name) for name in p.kept}
 
 
@@ -79,8 +82,8 @@ def test_each_matrix_and_each_layer_is_found(name):
 
 def test_row_bytes_of_a_batch_do_not_grow_with_it():
     graph = models.build(*golden("mixtral"))
-    options = {"context": 64, "row_bytes": row_bytes, "observe": SquareSums(lambda name: True)}
-    p = plan.compile(graph, max_tokens=64, max_outputs=64, **options)
+    options = {"context": 64, "observe": SquareSums(lambda name: True)}
+    p = plan.compile(graph.plan(), TARGET, max_tokens=64, max_outputs=64, **options)
     for buffer in p.buffers:
         if buffer.rows == "batch":
             assert buffer.n_bytes == row_bytes("f32", buffer.width)

@@ -13,20 +13,21 @@ import pytest
 from clarion import models, plan
 from clarion.errors import ParameterError, PlanError
 from clarion.plan.fuse import fuse
-from clarion.plan.ir import FLOAT_FORMATS, Node, Value
+from clarion.plan.ir import Node, Value
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
 from clarion.plan.precision import precision
-from clarion.plan.verify import verify
+from clarion.plan.verify import verify, verify_plan
+from clarion.plan.weight import FLOAT_FORMATS, Weight, Whole
 from tests.models.files import NAMES, Format, Tensor, golden
-from tests.plan.reference import row_bytes
+from tests.plan.reference import TARGET, row_bytes
 
-OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64, "row_bytes": row_bytes}
+OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64}
 
 
 def compiled(name, **options):
-    return plan.compile(models.build(*golden(name)), **(OPTIONS | options))
+    return plan.compile(models.build(*golden(name)).plan(), TARGET, **(OPTIONS | options))
 
 
 def counts(p):
@@ -61,8 +62,8 @@ def test_fusion_removes_at_least_30_percent(name):
             if tensor.name.startswith("blk.0."):
                 copy = replace(tensor, name=tensor.name.replace("blk.0.", f"blk.{i}."))
                 tensors[copy.name] = copy
-    p = plan.compile(models.build(metadata, tensors), **OPTIONS)
-    assert p.n_graph_ops - p.n_ops >= 0.3 * p.n_graph_ops
+    p = plan.compile(models.build(metadata, tensors).plan(), TARGET, **OPTIONS)
+    assert p.n_plan_ops - p.n_ops >= 0.3 * p.n_plan_ops
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,9 +251,9 @@ def test_arguments_out_of_range(options):
 
 def test_a_graph_without_output():
     graph = models.build(*golden("llama-mha"))
-    graph.logits = None
+    graph.outputs.clear()
     with pytest.raises(PlanError, match="no output"):
-        plan.compile(graph, **OPTIONS)
+        graph.plan()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -263,7 +264,7 @@ def test_a_plan_is_printed_and_written_without_the_weights(name):
         line for line in lines if line.split()[:1] and line.split()[0].isdigit() and "operations" not in line
     ]
     assert len(rows) == p.n_ops
-    assert f"fusion removed {p.n_graph_ops - p.n_ops} of {p.n_graph_ops} operations" in str(p)
+    assert f"fusion removed {p.n_plan_ops - p.n_ops} of {p.n_plan_ops} operations" in str(p)
     written = json.loads(p.to_json())
     assert len(written["ops"]) == p.n_ops
     assert written["hyperparameters"]["n_vocab"] == p.n_vocab == 80
@@ -275,10 +276,15 @@ def test_a_plan_is_printed_and_written_without_the_weights(name):
 def test_a_plan_survives_json_and_pickling_and_verifies(name):
     for options in ({}, {"fuse": False}, {"activations": "exact"}):
         p = compiled(name, **options)
-        for copy in (plan.Plan.from_json(p.to_json()), pickle.loads(pickle.dumps(p))):
+        for copy in (plan.Program.from_json(p.to_json()), pickle.loads(pickle.dumps(p))):
             verify(copy)
             assert copy == p
             assert str(copy) == str(p)
+    p = models.build(*golden(name)).plan()
+    for copy in (plan.Plan.from_json(p.to_json()), pickle.loads(pickle.dumps(p))):
+        verify_plan(copy)
+        assert copy == p
+        assert str(copy) == str(p)
 
 
 def test_a_plan_of_8b_parameters_pickles_small():
@@ -312,15 +318,18 @@ def test_a_plan_of_8b_parameters_pickles_small():
         n_bytes = int(np.prod(shape)) * 34 // 32 if len(shape) > 1 else 4 * shape[0]
         data = np.broadcast_to(np.uint8(0), n_bytes)  # takes no memory
         tensors[f"{name}.weight"] = Tensor(f"{name}.weight", shape, format, data)
-    p = plan.compile(models.build(metadata, tensors), **OPTIONS)
+    p = models.build(metadata, tensors).plan()
     assert p.hyperparameters.n_parameters > 8e9
     assert len(pickle.dumps(p)) < 200_000
+    assert len(pickle.dumps(plan.compile(p, TARGET, **OPTIONS))) < 200_000
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"ops": 1}', "null", '"x"'])
 def test_what_is_no_plan_is_an_error(text):
     with pytest.raises(PlanError, match="no plan"):
         plan.Plan.from_json(text)
+    with pytest.raises(PlanError, match="no program"):
+        plan.Program.from_json(text)
 
 
 def test_weights_moved_per_token():
@@ -344,15 +353,11 @@ class _Checkpoint:
     def __init__(self, prefix):
         self.prefix = prefix
 
-    def matrix(self, rows, cols):
-        from clarion.plan.ir import Weight
-
-        return Weight(self.prefix, "Q8_0", 8, rows, cols, 1, rows * cols)
+    def matrix(self, n_rows, n_cols, rows=None):
+        return Weight(self.prefix, Whole(self.prefix), "Q8_0", 8, n_rows, n_cols, 1, n_rows * n_cols)
 
     def vector(self, leaf, n):
-        from clarion.plan.ir import Weight
+        return Weight(f"{self.prefix}.{leaf}", Whole(f"{self.prefix}.{leaf}"), "F32", 0, 1, n, 1, 4 * n)
 
-        return Weight(f"{self.prefix}.{leaf}", "F32", 0, 1, n, 1, 4 * n)
-
-    def bias(self, n):
+    def bias(self, n, rows):
         return None

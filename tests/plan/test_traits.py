@@ -20,11 +20,15 @@ from clarion.plan.operation import ANY_FLOAT, ENCODED, F32, I32, Operation, Read
 from clarion.plan.operations import OPERATIONS
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from tests.models.files import golden
-from tests.plan.reference import row_bytes
+from tests.plan.reference import TARGET
 
 MODELS = ("llama-bias", "qwen3", "mixtral-q8_0", "llama-split")
-OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64, "row_bytes": row_bytes}
+OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64}
 KINDS = (F32, I32, ENCODED, ANY_FLOAT)
+
+
+class Other:
+    """A kind of state that no plan has."""
 
 
 def flips(entry: Operation) -> Iterator[tuple[str, Operation]]:
@@ -44,15 +48,14 @@ def flips(entry: Operation) -> Iterator[tuple[str, Operation]]:
     if entry.check:
         yield "check", replace(entry, check=None)
     match entry.state:
-        case Reads(heads, k, v):
+        case Reads(kind, sizes) | Writes(kind, sizes):
             yield "state", replace(entry, state=None)
-            yield "state's heads", replace(entry, state=Reads("n_head·2", k, v))
-            yield "state's k", replace(entry, state=Reads(heads, f"{k}·2", v))
-            yield "state's v", replace(entry, state=Reads(heads, k, f"{v}·2"))
-        case Writes(k, v):
-            yield "state", replace(entry, state=None)
-            yield "state's k", replace(entry, state=Writes(f"{k}·2", v))
-            yield "state's v", replace(entry, state=Writes(k, f"{v}·2"))
+            yield "state's kind", replace(entry, state=replace(entry.state, kind=Other))
+            other = Writes if isinstance(entry.state, Reads) else Reads
+            yield "state's use", replace(entry, state=other(kind, sizes))
+            for i, (of_state, width) in enumerate(sizes):
+                changed = (*sizes[:i], (of_state, f"{width}·2"), *sizes[i + 1 :])
+                yield f"state's {of_state}", replace(entry, state=replace(entry.state, sizes=changed))
         case None:
             pass
     for flag in entry.flags:
@@ -95,7 +98,7 @@ def plans():
 
 
 def compiled(name, **options):
-    return plan.compile(models.build(*golden(name)), **(OPTIONS | options))
+    return plan.compile(models.build(*golden(name)).plan(), TARGET, **(OPTIONS | options))
 
 
 def made():
@@ -128,8 +131,8 @@ def spoiled(name):
         of_sorts = {(len(p.ops[i].inputs), len(p.ops[i].outputs)): i for i in places}
         for i in {*places[:1], *of_sorts.values()}:
             cases += [(p, i), *((q, i) for q in spoils(apart(p, i), i))]
-            if "layer" in p.ops[i].ints:
-                cases.append((changed(p, i, ints={**p.ops[i].ints, "layer": 77}), i))
+            if "state" in p.ops[i].ints:
+                cases.append((changed(p, i, ints={**p.ops[i].ints, "state": 77}), i))
     return cases
 
 
@@ -181,7 +184,7 @@ def apart(p, i):
 def fitted(p, i):
     """With buffers as wide as the operation's parameters say."""
     entry, op = OPERATIONS[p.ops[i].op], p.ops[i]
-    call = verify_module._call(p, op, "", entry)
+    call = call_of(p, i)
     operands = [*zip(entry.inputs, op.inputs, strict=False), *zip(entry.outputs, op.outputs, strict=False)]
     for operand, b in operands:
         if (width := call.size(operand.width)) is not None:
@@ -204,15 +207,16 @@ def judged(name):
     return [verdicts(p, i) for p, i in spoiled(name)]
 
 
+def call_of(p, i):
+    return verify_module._call(p.ops[i], i, [buffer.value for buffer in p.buffers], p.weights)
+
+
 def verdicts(p, i):
     op = p.ops[i]
-    entry = OPERATIONS[op.op]
-    found = [accepts(lambda: verify_module._call(p, op, "", entry).verify())]
+    found = [accepts(lambda: call_of(p, i).verify())]
     if found == [True]:
-        found.append(
-            accepts(lambda: verify_module._aliasing(p, op, verify_module._call(p, op, "", entry), entry))
-        )
-    if "layer" in op.ints and found == [True, True]:
+        found.append(accepts(lambda: verify_module._aliasing(p, op, call_of(p, i))))
+    if "state" in op.ints and found == [True, True]:
         found.append(accepts(lambda: verify_module.verify(p)))
     return found
 

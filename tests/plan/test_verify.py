@@ -15,15 +15,16 @@ from clarion import models, plan
 from clarion.errors import PlanError
 from clarion.plan.observe import SquareSums
 from clarion.plan.operations import OPERATIONS
+from clarion.plan.state import Paged
 from clarion.plan.verify import verify
 from tests.models.files import NAMES, golden
-from tests.plan.reference import row_bytes
+from tests.plan.reference import TARGET
 
-OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64, "row_bytes": row_bytes}
+OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64}
 
 
 def compiled(name, **options):
-    return plan.compile(models.build(*golden(name)), **(OPTIONS | options))
+    return plan.compile(models.build(*golden(name)).plan(), TARGET, **(OPTIONS | options))
 
 
 def find(p, op):
@@ -88,10 +89,10 @@ def test_counts_of_inputs_outputs_and_weights():
 
 def test_indices():
     p = compiled("llama-mha")
-    refused(changed(p, 2, inputs=(len(p.buffers),)), "operation 2 (norm)", len(p.buffers))
-    refused(changed(p, 2, inputs=(-1,)), "operation 2 (norm)")
-    refused(changed(p, 2, weights=(len(p.weights),)), "operation 2 (norm)", len(p.weights))
-    refused(changed(p, 2, weights=(-1,)), "operation 2 (norm)", "absent")
+    refused(changed(p, 2, inputs=(len(p.buffers),)), "operation 2 (rms_norm)", len(p.buffers))
+    refused(changed(p, 2, inputs=(-1,)), "operation 2 (rms_norm)")
+    refused(changed(p, 2, weights=(len(p.weights),)), "operation 2 (rms_norm)", len(p.weights))
+    refused(changed(p, 2, weights=(-1,)), "operation 2 (rms_norm)", "absent")
 
 
 def test_shapes_kinds_and_rows():
@@ -120,7 +121,7 @@ def test_vectors_are_float32():
     w = p.ops[i].weights[0]
     weights = list(p.weights)
     weights[w] = replace(weights[w], format="F16")
-    refused(replace(p, weights=tuple(weights)), f"operation {i} (norm)", "F16", "expected F32")
+    refused(replace(p, weights=tuple(weights)), f"operation {i} (rms_norm)", "F16", "expected F32")
 
 
 def test_memory():
@@ -162,17 +163,18 @@ def test_the_logits():
     refused(moved(p, i, name="result"), "logits")
 
 
-def test_the_cache():
+def test_the_states():
     p = compiled("llama-mha")
     first, second = (i for i, op in enumerate(p.ops) if op.op == "rope_kv")
     attention = find(p, "attention")
-    ints = dict(p.ops[second].ints) | {"layer": 0}
+    ints = dict(p.ops[second].ints) | {"state": 0}
     refused(changed(p, second, ints=ints), f"operation {second} (rope_kv)", "twice")
-    ints = dict(p.ops[attention].ints) | {"layer": 1}
+    ints = dict(p.ops[attention].ints) | {"state": 1}
     refused(changed(p, attention, ints=ints), f"operation {attention} (attention)", "nothing wrote")
-    ints = dict(p.ops[first].ints) | {"layer": 2}
-    refused(changed(p, first, ints=ints), "layer is 2 of 2")
-    refused(replace(p, kv_layers=((2, 12, 12), (4, 12, 12))), f"operation {first} (rope_kv)", "layer 0")
+    ints = dict(p.ops[first].ints) | {"state": 2}
+    refused(changed(p, first, ints=ints), "state is 2 of 2")
+    for other in (Paged(2, 12, 12), Paged(4, 6, 12), Paged(4, 12, 6)):
+        refused(replace(p, states=(other, *p.states[1:])), f"operation {first} (rope_kv)", "state 0")
 
 
 @settings(deadline=None, max_examples=150)
@@ -202,11 +204,11 @@ def _lifetimes(p):
 def test_what_is_kept_lives_to_the_end():
     p = compiled("llama-mha", observe=SquareSums(lambda name: name.startswith("blk.0")))
     assert len(p.kept) == 1 + 2 * 4  # logits; sums and counts of four inputs
-    refused(replace(p, kept=p.kept[1:]), "logits", "first")
-    refused(replace(p, kept=(*p.kept, "nowhere")), "nowhere")
+    refused(replace(p, outputs=()), "no output")
+    refused(replace(p, observed=(*p.observed, "nowhere")), "nowhere")
     lost = find(p, "rms_norm")
     name = p.buffers[p.ops[lost].outputs[0]].name
-    refused(replace(p, kept=(*p.kept, name)), "the end", name, "overwrote")
+    refused(replace(p, observed=(*p.observed, name)), "the end", name, "overwrote")
 
 
 def test_square_sums():

@@ -17,10 +17,10 @@ import clarion
 from clarion.cli.main import execute
 from clarion.convert import split
 from clarion.errors import FileError, ModelError, ParameterError
+from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File, Writer
 from clarion.quantize import RECIPES, dequantize_tensor, quantize, quantize_tensor
 from clarion.quantize.budget import quantize_to_budget
-from clarion.quantize.imatrix import Imatrix, Statistics
 from tests.quantize.files import GOLDENS, MODELS, write_model
 
 BUILT_IN = Path(clarion.__file__).parent / "data" / "tale-q8_0.gguf"
@@ -73,8 +73,8 @@ def test_each_expert_has_its_own_importance(source, tmp_path):
     assert done.notes == []
     name = "blk.3.ffn_up_exps.weight"
     with File.open(source) as old, File.open(tmp_path / "out.gguf") as new:
-        assert new.metadata["quantize.imatrix.entries_count"] == len(found.statistics)
-        assert new.metadata["quantize.imatrix.dataset"] == "a text"
+        assert new.metadata["evaluate.imatrix.entries_count"] == len(found.statistics)
+        assert new.metadata["evaluate.imatrix.dataset"] == "a text"
         rows = np.asarray(old.tensors[name].data).view(np.float16).reshape(8, 2, 256)
         data = np.asarray(new.tensors[name].data).reshape(8, 2, -1)
         means = Imatrix.read(tmp_path / "imatrix.gguf").importance(name, 8, 256)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from clarion._native import files
 from clarion.host.numa import thread_nodes
-from clarion.model import make_plan, open_file
+from clarion.model import make_program, open_file
 from clarion.residency import Copied, Mapped, Moving, Origin, Policy, Replaced, Store
 from clarion.residency.store import Tensor, Unit
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 from tests.residency.weights import Matrix, Swapped, matrix, rows_of, tensors_of
 
 shapes = st.tuples(
@@ -102,13 +102,13 @@ class OnDemand(Policy):
         self._units = units
         for name, unit in units.items():
             if unit.weight.rows == 1:
-                unit.place_all(self._tensors[name].data)
+                unit.place_all(self._tensors[name].view)
 
     def before_run(self) -> None:
         for name, unit in self._units.items():
             for i, extent in enumerate(unit.extents):
                 if unit.at(i) is None:
-                    original = memoryview(self._tensors[name].data)  # type: ignore[arg-type]
+                    original = memoryview(self._tensors[name].view)
                     self._copies[name, i] = bytearray(original[extent])
                     unit.place(i, memoryview(self._copies[name, i]))
 
@@ -122,20 +122,21 @@ class OnDemand(Policy):
 
 
 def test_weights_that_come_on_demand() -> None:
-    tokens = np.random.default_rng(0).integers(0, 4096, 20)
+    tokens = np.random.default_rng(0).integers(0, 4096, 20).tolist()
     with open_file() as file:
-        plan = make_plan(file, context=64, batch=32, outputs=32)
-        wanted = Solo(plan, Store(plan.weights, Mapped(file.tensors)), threads=1).logits(tokens)
+        program = make_program(file, context=64, batch=32, outputs=32)
+        mapped = Store(program.weights, Mapped(file.tensors))
+        wanted = Executor(program, mapped, threads=1).logits(tokens)
         policy = OnDemand(file.tensors)
-        store = Store(plan.weights, policy, extent_bytes=1 << 15)
-        solo = Solo(plan, store, threads=2)
+        store = Store(program.weights, policy, extent_bytes=1 << 15)
+        executor = Executor(program, store, threads=2)
         for _ in range(2):
-            np.testing.assert_array_equal(solo.logits(tokens), wanted)
-            assert policy.drop() > len(plan.ops)
+            np.testing.assert_array_equal(executor.logits(tokens), wanted)
+            assert policy.drop() > len(program.ops)
         before_run, policy.before_run = policy.before_run, lambda: None  # type: ignore[method-assign]
         with pytest.raises(ValueError, match=r"weight 'token_embd.weight': row 0 .* not resident"):
-            solo.logits(tokens)
+            executor.logits(tokens)
         before_run()
-        np.testing.assert_array_equal(solo.logits(tokens), wanted)
+        np.testing.assert_array_equal(executor.logits(tokens), wanted)
         with store.native.run():
             assert policy.drop() == 0

@@ -14,6 +14,10 @@ from clarion.residency.store import Unit
 class Tensor:
     data: np.ndarray[tuple[int], np.dtype[np.uint8]]
 
+    @property
+    def view(self) -> memoryview:
+        return self.data.data
+
 
 @dataclass(frozen=True)
 class Matrix:

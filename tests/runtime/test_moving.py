@@ -103,7 +103,7 @@ def test_originals_are_released_when_no_run_holds_them(monkeypatch: pytest.Monke
 def test_copies_are_panels() -> None:
     """Of every format that the module makes panels of, experts too; in any number of parts the same bytes."""
     core = native()
-    for type_id, name, block, size in core.formats():
+    for type_id, name, block, size in files.formats():
         weight = matrix(name, 48, 4 * size, type_id, 4 * block, experts=2)
         tensors = tensors_of([weight])
         rows = tensors[name].data
@@ -134,7 +134,7 @@ def test_copies_are_panels() -> None:
 
 def test_a_large_matrix_moves_in_extents() -> None:
     core = native()
-    type_id, block, size = next((i, b, s) for i, name, b, s in core.formats() if name == "Q8_0")
+    type_id, block, size = next((i, b, s) for i, name, b, s in files.formats() if name == "Q8_0")
     weight = matrix("w", 16 * 16 * 300, 32 * size, type_id, 32 * block)
     tensors = tensors_of([weight])
     policy = Looking(Origin(core, tensors, [], thread_nodes(2)))
@@ -233,7 +233,7 @@ with clarion.load(context=64, weights=sys.argv[1]) as model:
         for weights in ("mapped", "moving")
     ]
     with clarion.load(context=64) as model:
-        matrices = sum(weight.n_bytes for weight in model.plan.weights if weight.rows > 1)
+        matrices = sum(weight.n_bytes for weight in model.program.weights if weight.rows > 1)
     assert used[0] - used[1] > 0.8 * matrices
 
 

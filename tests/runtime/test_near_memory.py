@@ -182,7 +182,7 @@ def test_operations_cut_their_weights_as_shares_do() -> None:
     """The items of native/kernels/linear.cpp: lane l of n begins at item items * l / n, and an item is the
     panels that begin in its part of the bytes."""
     with clarion.load(context=64) as model:
-        plan = model.plan
+        plan = model.program
     weights = {weight.name: weight for weight in plan.weights}
     assert any(len(group) > 1 for group in plan.read_together)
     threads, item_bytes = 3, 1 << 16

@@ -192,13 +192,13 @@ def test_the_exit_ends_the_threads_of_a_model_that_is_open() -> None:
     program = """
         import atexit
         def late():
-            print(model._mover._stopped.is_set())
-            print(model._mover._thread.is_alive(), model._engine._thread.is_alive())
+            print(model._store.native.gate())
+            print(model._store._policy._thread.is_alive(), model._engine._thread.is_alive())
         atexit.register(late)
         import clarion
         model = clarion.load(context=64, threads=1, weights="moving")
     """
-    assert run(program) == (0, "True\nFalse False\n", "")
+    assert run(program) == (0, "False\nFalse False\n", "")
 
 
 def test_who_loads_is_waited_for_and_after_the_exit_nobody_does() -> None:

@@ -1,2 +1,2 @@
-"""The native core: one module for each instruction set, of which `clarion.host.native` picks one, a
-quantizer beside each, `files` and `sampling`."""
+"""The native core: for each instruction set a main module, of which `clarion.host.native` picks one, further
+ones that it loads when they are needed, and a quantizer; for all of them `files` and `sampling`."""

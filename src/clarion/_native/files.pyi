@@ -1,13 +1,15 @@
 """Files and the memory that weights lie in: what is the same for every instruction set."""
 
 import os
+from array import array
 from typing import Final
 
 import numpy as np
 from typing_extensions import Buffer
 
 _Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
-_Offsets = np.ndarray[tuple[int], np.dtype[np.int64]]
+_Buffer = np.ndarray[tuple[int], np.dtype[np.uint8]] | memoryview | bytes
+_Offsets = memoryview | array[int]
 
 class Mapping:
     """A file mapped read-only; a page that is gone reads as zeros and sets `damaged`."""
@@ -18,11 +20,12 @@ class Mapping:
     @property
     def damaged(self) -> bool: ...
     @property
-    def bytes(self) -> _Bytes: ...
+    def bytes(self) -> memoryview: ...
     def populate(self) -> None: ...
 
+def formats() -> list[tuple[int, str, int, int]]: ...
 def cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int] | None: ...
-def string_offsets(bytes: _Bytes, start: int, count: int) -> tuple[_Offsets, _Offsets, int]: ...
+def string_offsets(bytes: _Buffer, start: int, count: int) -> tuple[memoryview, memoryview, int]: ...
 
 class Unit:
     """A weight in a store, for its one writer."""
@@ -56,17 +59,17 @@ class Store:
 
 def copy(to: Buffer, from_: Buffer, store: Store) -> bool: ...
 def release(bytes: Buffer) -> None: ...
-def strings(bytes: _Bytes, starts: _Offsets, lengths: _Offsets) -> list[str]: ...
+def strings(bytes: _Buffer, starts: _Offsets, lengths: _Offsets) -> list[str]: ...
 
 class Merging:
     """Merges the characters of words by rank, until they are tokens."""
 
     def __init__(
         self,
-        bytes: _Bytes,
+        bytes: _Buffer,
         starts: _Offsets,
         lengths: _Offsets,
-        token_bytes: _Bytes,
+        token_bytes: _Buffer,
         token_starts: _Offsets,
         token_lengths: _Offsets,
     ) -> None: ...

@@ -1,6 +1,6 @@
 """Choosing the next token: the same bits whatever the instruction set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,19 @@ class Sampler:
     def sample(self, state: SamplerState, logits: _Floats) -> int: ...
     def survivors(self, state: SamplerState, logits: _Floats) -> list[tuple[int, float]]: ...
     def log_probabilities(self, logits: _Floats, token: int, n: int) -> list[tuple[int, float]]: ...
+
+class Samplers:
+    """The sampling workspaces of a program's threads."""
+
+    def __init__(self, n_vocab: int, threads: int) -> None: ...
+    def sample(
+        self, states: Sequence[SamplerState], logits: memoryview, rows: Sequence[int], parallel: object
+    ) -> list[int | str]:
+        """What each state draws from its row of logits: a token, or the message of an error."""
+
+    def log_probabilities(
+        self, logits: memoryview, row: int, token: int, n: int
+    ) -> list[tuple[int, float]]: ...
 
 def score(
     logits: np.ndarray[Any, np.dtype[np.floating[Any]]],

@@ -132,7 +132,7 @@ def _rates(model: Model, turn: int, n_prompt: int, n_generated: int) -> tuple[fl
 
 
 def _result(model: Model, rates: list[tuple[float, float]]) -> dict[str, Any]:
-    from clarion.host.measure import peaks
+    from clarion.runtime.measure import peaks
 
     prompt, generation = map(list, zip(*rates, strict=True))
     read, multiply = peaks(model.threads, model.isa)

@@ -14,8 +14,8 @@ from clarion.cli import options
 if TYPE_CHECKING:
     from clarion.host.caches import Cache
     from clarion.host.hierarchy import Hierarchy
-    from clarion.host.measure import Measurement
     from clarion.host.record import Record
+    from clarion.runtime.measure import Measurement
 
 
 @click.command()
@@ -57,6 +57,7 @@ def doctor(measures: bool, even_if_busy: bool, isa: str | None, as_json: bool) -
         ("clarion", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"),
         ("processor", processor_name()),
         ("module", f"{used}: {f'--isa {isa}' if isa else reason}"),
+        ("", f"    {_sizes(used)}"),
         *(("", line) for line in _others(used)),
         ("cores", _cores(found)),
         ("caches", _caches(found)),
@@ -93,7 +94,7 @@ class _Done:
 def _measure(module: str, even_if_busy: bool) -> _Done:
     from clarion.gguf.writable import check_writable
     from clarion.host import record
-    from clarion.host.measure import measure
+    from clarion.runtime.measure import measure
 
     place = record.path(record.this_machine(module))
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -130,9 +131,15 @@ def _others(used: str) -> list[str]:
         if choice.missing_features:
             state = "the processor lacks " + ", ".join(choice.missing_features)
         else:
-            state = "usable" if choice.installed else "not part of this installation"
+            state = f"usable, {_sizes(choice.name)}" if choice.installed else "not part of this installation"
         lines.append(f"{choice.name}: {state}")
     return lines
+
+
+def _sizes(isa: str) -> str:
+    from clarion.host import module_sizes
+
+    return ", ".join(f"{name} {size / 1000:.1f} KB" for name, size in module_sizes(isa).items())
 
 
 def _cores(found: Hierarchy) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SHOWN_PLACES = 3
 DEFAULT_CONTEXT = 512  # as llama.cpp's tool has it
-DEFAULT_BATCH = 1024  # as `clarion.evaluate.engines` has it, which takes long to import
+DEFAULT_BATCH = 1024  # as `clarion.evaluate.scorers` has it, which takes long to import
 
 
 @click.command("eval")

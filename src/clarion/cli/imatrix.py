@@ -47,10 +47,10 @@ def imatrix(
     """
     from clarion.cli.prompt import read_text
     from clarion.evaluate.chunks import beginning
+    from clarion.evaluate.collect import collect
+    from clarion.evaluate.imatrix import Imatrix
     from clarion.gguf import File
     from clarion.gguf.writable import check_writable
-    from clarion.quantize.collect import collect
-    from clarion.quantize.imatrix import Imatrix
     from clarion.tokenizer import Tokenizer
 
     model, text = _model_and_text(words, model_path, text_path)

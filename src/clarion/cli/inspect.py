@@ -16,7 +16,10 @@ SHOWN_CHARACTERS = 100  # of a string
 @click.command()
 @click.argument("model", required=False, type=options.file_name)
 @options.model
-@click.option("--plan", is_flag=True, help="Print the plan instead: the operations of one step.")
+@click.option("--plan", is_flag=True, help="Print the plan instead: what the model computes.")
+@click.option(
+    "--program", is_flag=True, help="Print the program instead: what one step runs on this machine."
+)
 @options.plan
 @options.as_json
 @options.debug
@@ -24,6 +27,7 @@ def inspect(
     model: str | None,
     model_path: str | None,
     plan: bool,
+    program: bool,
     context: int | None,
     batch: int,
     activations: str,
@@ -31,16 +35,24 @@ def inspect(
     isa: str | None,
     as_json: bool,
 ) -> None:
-    """Prints a model file's metadata and tensors, or its plan.
+    """Prints a model file's metadata and tensors, or its plan, or the program that is made of that.
 
-    With --json arrays are whole, as the vocabulary; with --plan as well, the object is the plan.
+    With --json arrays are whole, as the vocabulary; with --plan or --program as well, the object is that.
     """
-    from clarion.model import make_plan, open_file
+    if plan and program:
+        raise click.UsageError("--plan and --program: choose one")
+    from clarion.model import make_plan, make_program, open_file
 
     with open_file(model or model_path) as file:
         if plan:
-            made = make_plan(file, context=context, activations=activations, kv=kv, isa=isa, batch=batch)
+            made = make_plan(file)
             print(made.to_json() if as_json else made)
+            return
+        if program:
+            compiled = make_program(
+                file, context=context, activations=activations, kv=kv, isa=isa, batch=batch
+            )
+            print(compiled.to_json() if as_json else compiled)
             return
         if as_json:
             from clarion.evaluate.summary import Summary

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _types() -> list[str]:
-    from clarion.quantize.recipes import ALIASES, RECIPES
+    from clarion.gguf.file_types import ALIASES, RECIPES
 
     return [*RECIPES, *ALIASES]
 

@@ -144,7 +144,7 @@ def run(
         batch=batch,
         weights=weights,
     ) as model:
-        options.check_context(context, model.plan.hyperparameters.context_length)
+        options.check_context(context, model.program.hyperparameters.context_length)
         ids, chat = (given, None) if isinstance(given, list) else wishes.tokens(model, given)
         completion, interrupted = _follow(model, ids, chosen, chat, quiet=as_json)
     if as_json:
@@ -176,7 +176,7 @@ def _follow(
     only_prompt = chosen.get("max_tokens") == 0
     quiet |= only_prompt
     with ExitStack() as shown:
-        long = len(ids) > model.plan.max_tokens
+        long = len(ids) > model.program.max_tokens
         progress = shown.enter_context(counter("prompt")) if long else None
         with model.stream(
             ids, progress=progress, **(chosen | {"max_tokens": 1} if only_prompt else chosen)

@@ -14,7 +14,7 @@ from clarion.convert import families, vocabulary
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.encode import ENCODERS, FILE_TYPES
 from clarion.convert.hub import Repository
-from clarion.convert.output import Entry, write
+from clarion.convert.output import Planned, write
 from clarion.convert.pieces import Target
 from clarion.errors import ParameterError
 from clarion.gguf import Format, format_named
@@ -86,12 +86,12 @@ def convert(
         progress(done, total)
 
     entries = [
-        Entry(t.name, t.shape, f, lambda t=t, f=f: t.encode(f.name, advance))  # type: ignore[misc]
+        Planned(t.name, t.shape, f, lambda t=t, f=f: t.encode(f.name, advance))  # type: ignore[misc]
         for t, f in zip(model.targets, formats, strict=True)
     ]
     if model.rope_factors is not None:
         factors = model.rope_factors
-        entries.append(Entry("rope_freqs.weight", factors.shape, format_named("F32"), lambda: factors))
+        entries.append(Planned("rope_freqs.weight", factors.shape, format_named("F32"), lambda: factors))
     return write(Path(path), {**metadata, **tokenizer}, entries, max_bytes=max_bytes)
 
 

@@ -22,7 +22,7 @@ MAX_PARTS = 99_999
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Planned:
     """A tensor to be written. `data` makes its bytes when their turn comes."""
 
     name: str
@@ -44,10 +44,10 @@ def part_names(path: Path, count: int) -> list[str]:
 def write(
     path: Path,
     metadata: Mapping[str, Any],
-    entries: Sequence[Entry],
+    entries: Sequence[Planned],
     *,
     max_bytes: int | None = None,
-    parts: Sequence[Sequence[Entry]] | None = None,
+    parts: Sequence[Sequence[Planned]] | None = None,
     alignment: int = 32,
 ) -> list[Path]:
     """Writes the model and returns its files.
@@ -106,9 +106,9 @@ def parse_size(text: str) -> int:
     return n_bytes
 
 
-def _distribute(entries: Sequence[Entry], max_bytes: int) -> list[list[Entry]]:
+def _distribute(entries: Sequence[Planned], max_bytes: int) -> list[list[Planned]]:
     """Tensors in their order, as many in a part as fit; one part where there are none."""
-    parts: list[list[Entry]] = [[]]
+    parts: list[list[Planned]] = [[]]
     size = 0
     for entry in entries:
         if parts[-1] and size + entry.n_bytes > max_bytes:

@@ -24,7 +24,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class PieceModel:
     """A vocabulary of scored merges. Ids are -1 where there is no such token."""
 
     pieces: tuple[Piece, ...]
@@ -36,7 +36,7 @@ class Model:
     normalized: bool  # by more than how spaces are written: characters are replaced, or spaces removed
 
 
-def parse(raw: bytes, where: str) -> Model:
+def parse(raw: bytes, where: str) -> PieceModel:
     """The model in the bytes of a file; `where` begins the message of an error.
 
     Raises:
@@ -68,7 +68,7 @@ def parse(raw: bytes, where: str) -> Model:
         value = value - 2**64 if value >= 2**63 else value
         return value if 0 <= value < len(pieces) else -1
 
-    return Model(
+    return PieceModel(
         tuple(pieces),
         unknown=token(40, 0),
         bos=token(41, 1),

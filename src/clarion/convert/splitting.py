@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clarion.convert.output import Entry, write
+from clarion.convert.output import Planned, write
 from clarion.errors import ParameterError
 from clarion.gguf import File, Tensor
 from clarion.gguf.writable import check_writable
@@ -67,7 +67,7 @@ def _copy(
                 progress(done, total)
 
         entries = [
-            Entry(tensor.name, tensor.shape, tensor.format, lambda tensor=tensor: chunks(tensor))  # type: ignore[misc]
+            Planned(tensor.name, tensor.shape, tensor.format, lambda tensor=tensor: chunks(tensor))  # type: ignore[misc]
             for tensor in file.tensors.values()
         ]
         return write(path, metadata, entries, max_bytes=max_bytes, alignment=file.alignment)

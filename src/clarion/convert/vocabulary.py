@@ -243,7 +243,7 @@ def _placeholder(token: int, ids: Mapping[str, int]) -> str:
     return text
 
 
-def _from_sentencepiece(model: sentencepiece.Model) -> _Vocabulary:
+def _from_sentencepiece(model: sentencepiece.PieceModel) -> _Vocabulary:
     tokens = _Tokens([], [], [])
     for i, piece in enumerate(model.pieces):
         tokens.put(i, piece.text, piece.kind, piece.score)

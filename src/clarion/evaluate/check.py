@@ -20,8 +20,8 @@ import numpy as np
 
 from clarion.errors import ClarionError, ParameterError
 from clarion.evaluate.chunks import Chunk, beginning
-from clarion.evaluate.engines import LlamaCppEngine, require_llama_cpp
-from clarion.evaluate.figures import Rows, score
+from clarion.evaluate.figures import LogitRows, score
+from clarion.evaluate.scorers import LlamaCppScorer, require_llama_cpp
 from clarion.evaluate.summary import Summary
 from clarion.gguf import File
 from clarion.host.threads import default_threads
@@ -205,7 +205,7 @@ def _is_hole(data: Any) -> bool:
 
 def _model(file: File, isa: str | None) -> Finding:
     """Hyperparameters and tensors fit each other and a family."""
-    hp = make_plan(file, isa=isa).hyperparameters
+    hp = make_plan(file).hyperparameters
     text = f"{hp.architecture}: {hp.n_layer} layers, width {hp.n_embd}, made for {hp.context_length} tokens"
     return Finding("model", "ok", text, {"layers": hp.n_layer, "context_length": hp.context_length})
 
@@ -316,8 +316,8 @@ class _Computing:
         self._tokenizer = tokenizer
         self._options = options
         self._progress = progress
-        self._reference: Rows | None = None  # [T, V]
-        plan = make_plan(file, isa=options["isa"])
+        self._reference: LogitRows | None = None  # [T, V]
+        plan = make_plan(file)
         self._made_for = plan.hyperparameters.context_length
         n = max(min(n_tokens + 1, self._made_for), 2)
         ids = _any_ids(n, plan.n_vocab) if tokenizer is None else _text_ids(n, tokenizer)
@@ -362,9 +362,9 @@ class _Computing:
             return Finding("llama-cpp", "skipped", "there are no exact logits to compare with")
         n = len(self._ids)
         self._progress("llama-cpp", 0, n)
-        engine = LlamaCppEngine(self._first_part, max(n, 16), threads=self._threads)
+        engine = LlamaCppScorer(self._first_part, max(n, 16), threads=self._threads)
         try:
-            rows: list[Rows] = []
+            rows: list[LogitRows] = []
             chunk = Chunk(self._ids, 0, self._targets.tolist(), 1)
             engine.logits([chunk], lambda i, row, logits: rows.append(np.array(logits)))
             others = [
@@ -400,11 +400,11 @@ class _Computing:
             **self._options,
         )
 
-    def _logits(self, model: Model, what: str) -> Rows:
+    def _logits(self, model: Model, what: str) -> LogitRows:
         n = len(self._ids)
         logits = np.empty((n, model.n_vocab), np.float32)
 
-        def take(i: int, row: int, found: Rows) -> None:
+        def take(i: int, row: int, found: LogitRows) -> None:
             logits[row : row + len(found)] = found
             self._progress(what, row + len(found), n)
 
@@ -412,7 +412,7 @@ class _Computing:
         model.each_logits([(self._ids, 0)], take)
         return logits
 
-    def _distance(self, name: str, logits: Rows) -> Finding:
+    def _distance(self, name: str, logits: LogitRows) -> Finding:
         assert self._reference is not None
         if logits.shape != self._reference.shape:
             found, wanted = logits.shape[1], self._reference.shape[1]

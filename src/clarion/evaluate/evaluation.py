@@ -12,8 +12,8 @@ import numpy as np
 
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk
-from clarion.evaluate.engines import Engine
-from clarion.evaluate.figures import Divergence, Doubles, Indices, Perplexity, Rows, Scores, score
+from clarion.evaluate.figures import Divergence, Doubles, Indices, LogitRows, Perplexity, Scores, score
+from clarion.evaluate.scorers import Scorer
 from clarion.evaluate.weights import TensorError
 from clarion.tokenizer import Tokenizer
 
@@ -22,7 +22,7 @@ _BEFORE, _AFTER = 24, 8  # tokens shown of a passage
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Passage:
     """Where in the text a model was farthest from the reference."""
 
     position: int  # of the token that was to be predicted
@@ -94,7 +94,7 @@ class Evaluation:
     tokenizer: Tokenizer
     details: list[Details] = field(default_factory=list)
 
-    def places(self, track: Track) -> list[Place]:
+    def places(self, track: Track) -> list[Passage]:
         """The worst of them first; none without a reference."""
         if self.reference is None:
             return []
@@ -131,13 +131,13 @@ class Evaluation:
             figures["worst"] = [asdict(place) for place in self.places(track)]
         return figures
 
-    def _place(self, track: Track, reference: Track, i: int) -> Place:
+    def _place(self, track: Track, reference: Track, i: int) -> Passage:
         position = int(self.positions[i])
 
         def text(tokens: Sequence[int]) -> str:
             return self.tokenizer.decode(tokens)
 
-        return Place(
+        return Passage(
             position=position,
             divergence=float(track.divergence[i]),
             before=text(self.tokens[max(position - _BEFORE, 0) : position]),
@@ -151,8 +151,8 @@ class Evaluation:
 def evaluate(
     tokens: list[int],
     chunks: Sequence[Chunk],
-    models: Sequence[tuple[Track, Engine]],
-    reference: tuple[Track, Engine] | None,
+    models: Sequence[tuple[Track, Scorer]],
+    reference: tuple[Track, Scorer] | None,
     tokenizer: Tokenizer,
     threads: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -203,12 +203,12 @@ def evaluate(
 class _Kept:
     """A reference's logits of one chunk, in memory that is used again for the next one."""
 
-    rows: Rows | None = None  # [n, V]
+    rows: LogitRows | None = None  # [n, V]
 
     def __init__(self, n: int) -> None:
         self._n = n
 
-    def keep(self, row: int, logits: Rows) -> None:
+    def keep(self, row: int, logits: LogitRows) -> None:
         if self.rows is None:
             self.rows = np.empty((self._n, logits.shape[1]), logits.dtype)
         self.rows[row : row + len(logits)] = logits
@@ -216,12 +216,12 @@ class _Kept:
 
 def _score(
     track: Track,
-    engine: Engine,
+    engine: Scorer,
     chunks: Sequence[Chunk],
     begins: Sequence[int],
     threads: int,
     *,
-    reference: Rows | None = None,
+    reference: LogitRows | None = None,
     kept: _Kept | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> None:
@@ -229,7 +229,7 @@ def _score(
     targets = [np.asarray(chunk.targets, np.int64) for chunk in chunks]
     scoring = 0.0
 
-    def take(i: int, row: int, logits: Rows) -> None:
+    def take(i: int, row: int, logits: LogitRows) -> None:
         nonlocal scoring
         began = time.perf_counter()
         rows = slice(row, row + len(logits))

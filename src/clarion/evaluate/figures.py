@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from clarion._native import sampling
 
-Rows = npt.NDArray[np.floating[Any]]
+LogitRows = npt.NDArray[np.floating[Any]]
 Doubles = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
@@ -40,7 +40,11 @@ class Scores:
 
 
 def score(
-    logits: Rows, targets: Indices, reference: Rows | None, threads: int = 1, out: Scores | None = None
+    logits: LogitRows,
+    targets: Indices,
+    reference: LogitRows | None,
+    threads: int = 1,
+    out: Scores | None = None,
 ) -> Scores:
     """The scores of rows of logits [n, V]; without a reference the divergences are zero.
 

@@ -11,10 +11,11 @@ import numpy.typing as npt
 from clarion.errors import ModelError
 from clarion.evaluate.exact import Exact
 from clarion.gguf import File
-from clarion.model import make_plan
+from clarion.model import make_program
 from clarion.plan.observe import Layers
+from clarion.plan.sources import Sources
 from clarion.residency import Mapped, Store
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 
 Values = npt.NDArray[np.floating[Any]]
 
@@ -24,23 +25,24 @@ MOST_TOKENS = 256  # of which all layers are in memory at once
 def exact_layers(file: File, tokens: Sequence[int]) -> list[Values]:
     """What leaves each layer in float64 arithmetic: [T, n_embd] of the first tokens, MOST_TOKENS at most."""
     tokens, layers = tokens[:MOST_TOKENS], Layers()
-    found = Exact(file, len(tokens), observe=layers).run(tokens)
+    found = Exact(file, observe=layers).run(tokens)
     return [found[name] for name in layers.found]
 
 
 def engine_layers(
     file: File, tokens: Sequence[int], *, threads: int | None, isa: str | None, **options: Any
 ) -> list[Values]:
-    """The same as the engine computes it; `options` are those of `make_plan`."""
+    """The same as the engine computes it; `options` are those of `make_program`."""
     tokens, layers = tokens[:MOST_TOKENS], Layers()
     batch = min(options.pop("batch", MOST_TOKENS), len(tokens))
     options |= {"context": len(tokens), "isa": isa, "batch": batch, "outputs": batch, "observe": layers}
-    plan = make_plan(file, **options)
-    solo = Solo(plan, Store(plan.weights, Mapped(file.tensors)), threads=threads, isa=isa)
+    program = make_program(file, **options)
+    store = Store(program.weights, Mapped(Sources(program.weights, file.tensors)))
+    executor = Executor(program, store, threads=threads, isa=isa)
     pieces: list[list[Values]] = [[] for _ in layers.found]
-    for rows in solo.run(tokens):
+    for rows in executor.each_batch(tokens):
         for piece, name in zip(pieces, layers.found, strict=True):
-            piece.append(solo.buffer(name)[: rows.stop - rows.start].copy())
+            piece.append(executor.array(name)[: rows.stop - rows.start].copy())
     file.check()
     return [np.concatenate(piece) for piece in pieces]
 

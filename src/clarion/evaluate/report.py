@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clarion.errors import FileError
-from clarion.evaluate.evaluation import Evaluation, Place, Track
+from clarion.evaluate.evaluation import Evaluation, Passage, Track
 from clarion.evaluate.figures import Divergence, Perplexity
 from clarion.evaluate.plots import Series, plot
 from clarion.evaluate.weights import TensorError
@@ -208,7 +208,7 @@ def _kind(name: str) -> str:
     return re.sub(r"^blk\.\d+\.|_exps(?=\.)|\.weight$", "", name)
 
 
-def _passage(place: Place) -> str:
+def _passage(place: Passage) -> str:
     return (
         f"<blockquote>{html.escape(place.before)}<mark>{_visible(place.token)}</mark>"
         f"{html.escape(place.after)}<br><small>token {place.position:,} · KLD {place.divergence:.3g} · "

@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.chunks import Chunk, beginning, halves, windows
-from clarion.evaluate.engines import ClarionEngine, Engine, ExactEngine, LlamaCppEngine
+from clarion.evaluate.collect import collect
 from clarion.evaluate.evaluation import Details, Evaluation, Track, evaluate
 from clarion.evaluate.layers import MOST_TOKENS, engine_layers, exact_layers, layer_errors
+from clarion.evaluate.scorers import ClarionScorer, ExactScorer, LlamaCppScorer, Scorer
 from clarion.evaluate.weights import compare
 from clarion.gguf import File
 from clarion.host.threads import default_threads
 from clarion.model import open_file
 from clarion.plan.cache import CacheFormats
-from clarion.quantize.collect import collect
 from clarion.tokenizer import Tokenizer
 
 EXACT: Literal["exact"] = "exact"
@@ -106,22 +106,22 @@ def _chunks(request: Request, tokens: list[int], tokenizer: Tokenizer) -> list[C
     return list(islice(chunks, request.n_chunks))
 
 
-def _engine(request: Request, path: Path) -> Engine:
+def _engine(request: Request, path: Path) -> Scorer:
     if request.engine == "llama-cpp":
-        return LlamaCppEngine(path, request.context, threads=request.threads, kv=request.kv)
-    return ClarionEngine(path, request.context, threads=request.threads, kv=request.kv, **request.options)
+        return LlamaCppScorer(path, request.context, threads=request.threads, kv=request.kv)
+    return ClarionScorer(path, request.context, threads=request.threads, kv=request.kv, **request.options)
 
 
-def _reference(request: Request, path: Path) -> tuple[Track, Engine] | None:
+def _reference(request: Request, path: Path) -> tuple[Track, Scorer] | None:
     if request.reference is None:
         return None
-    engine: Engine
+    engine: Scorer
     if isinstance(request.reference, Path):
         path = request.reference
         options = {**request.options, "activations": "exact"}
-        engine = ClarionEngine(path, request.context, threads=request.threads, kv="f32", **options)
+        engine = ClarionScorer(path, request.context, threads=request.threads, kv="f32", **options)
     else:
-        engine = ExactEngine(path, request.context)
+        engine = ExactScorer(path, request.context)
     return _track(path, engine), engine
 
 
@@ -161,7 +161,7 @@ def _details(
     return [Details(*both) for both in zip(layers, tensors, strict=True)]
 
 
-def _track(path: Path, engine: Engine) -> Track:
+def _track(path: Path, engine: Scorer) -> Track:
     with open_file(path) as file:
         return Track(path, engine.name, sum(tensor.n_bytes for tensor in file.tensors.values()))
 

@@ -54,7 +54,7 @@ def parameters_text(n: int) -> str:
 
 
 def _type(file: File) -> str:
-    from clarion.quantize.recipes import RECIPES
+    from clarion.gguf.file_types import RECIPES
 
     counts: Counter[str] = Counter()
     for tensor in file.tensors.values():

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clarion.errors import ModelError
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor
 from clarion.host import native
-from clarion.quantize.imatrix import Imatrix
 
 _CHUNK_ELEMENTS = 1 << 22
 

@@ -5,12 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from clarion.errors import FormatError
-
-Bytes = npt.NDArray[np.uint8]
 
 ZEROS = 4096  # bytes in a row that no header has
 MOST_AT_ONCE = 1 << 26  # bytes: no field of a header that anybody wrote is longer
@@ -33,12 +28,11 @@ class Cursor:
             made for before its bytes came.
     """
 
-    __slots__ = ("data", "ended", "offset", "path", "size", "unwritten", "view")
+    __slots__ = ("data", "ended", "offset", "path", "size", "unwritten")
 
-    def __init__(self, path: Path, data: Bytes) -> None:
+    def __init__(self, path: Path, data: memoryview) -> None:
         self.path = path
         self.data = data
-        self.view = data.data
         self.size = len(data)
         self.offset = 0
         self.ended = False
@@ -60,11 +54,11 @@ class Cursor:
         return begin
 
     def u32(self, field: str) -> int:
-        value: int = _U32.unpack_from(self.view, self.take(4, field))[0]
+        value: int = _U32.unpack_from(self.data, self.take(4, field))[0]
         return value
 
     def u64(self, field: str) -> int:
-        value: int = _U64.unpack_from(self.view, self.take(8, field))[0]
+        value: int = _U64.unpack_from(self.data, self.take(8, field))[0]
         return value
 
     def count(self, field: str, most: int, least_bytes: int) -> int:
@@ -82,11 +76,11 @@ class Cursor:
         begin = self.offset
         length = self.u64(f"length of {field}")
         if not 1 <= length <= most:
-            rest = self.view[begin : begin + ZEROS]
+            rest = self.data[begin : begin + ZEROS]
             self.unwritten = len(rest) == ZEROS and not any(rest)
             raise format_error(self.path, begin, f"length of {field}", length, f"1 to {most} bytes")
         start = self.take(length, field)
-        return decode(self.path, start, field, self.view[start : start + length])
+        return decode(self.path, start, field, self.data[start : start + length])
 
 
 def decode(path: Path, offset: int, field: str, raw: bytes | memoryview) -> str:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
 from typing import Any
-
-import numpy as np
 
 from clarion.gguf.file import File
 from clarion.gguf.metadata import Metadata, Strings
@@ -43,13 +42,13 @@ def describe(file: File) -> dict[str, Any]:
 
 
 def _plain(metadata: Metadata, key: str) -> Any:
-    value = metadata[key]
+    value = metadata.plain(key)
     if isinstance(value, Strings):
         return value.texts()
-    if isinstance(value, np.ndarray):
-        return [_number(item) for item in value.tolist()]
+    if isinstance(value, array | list):
+        return [_number(item) for item in value]
     return value if isinstance(value, str) else _number(value)
 
 
-def _number(value: float) -> float | str:
+def _number(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from clarion.errors import ParameterError
-from clarion.gguf.metadata import ARRAY, BOOL, DTYPES, MAX_KEY_BYTES, STRING, Strings
+from clarion.gguf.metadata import ARRAY, BOOL, MAX_KEY_BYTES, SCALARS, STRING, Strings
 
+DTYPES = {type_id: np.dtype(scalar.name).newbyteorder("<") for type_id, scalar in SCALARS.items()}
 _TYPE_IDS = {dtype: type_id for type_id, dtype in DTYPES.items()}
 # The first of these that holds all the values is the type of a Python int.
 _INT_TYPES = ("<u4", "<i4", "<u8", "<i8")

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from clarion._native import files
 from clarion.errors import UnsupportedError
-from clarion.host import native
 
 # Every type id that GGUF has ever assigned, from 0 on (ggml.h, enum ggml_type).
 _NAMES = """
@@ -47,7 +47,7 @@ PLAIN = (
 @functools.cache
 def formats() -> Mapping[int, Format]:
     """The formats that a tensor may have, by type id."""
-    computed = [Format(name, type_id, size, n_bytes) for type_id, name, size, n_bytes in native().formats()]
+    computed = [Format(name, type_id, size, n_bytes) for type_id, name, size, n_bytes in files.formats()]
     return MappingProxyType({format.type_id: format for format in (*computed, *PLAIN)})
 
 

@@ -4,32 +4,53 @@ from __future__ import annotations
 
 import builtins
 import re
+import struct
+import sys
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar, overload
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, overload
 
 from clarion._native import files
 from clarion.errors import FormatError, UnsupportedError
-from clarion.gguf.cursor import MOST_AT_ONCE, Bytes, Cursor, decode, format_error
+from clarion.gguf.cursor import MOST_AT_ONCE, Cursor, decode, format_error
+
+# Imported where arrays of numbers are asked for: who only runs a model starts without it.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 BOOL, STRING, ARRAY = 7, 8, 9
-# Value type ids whose values have a fixed size.
-DTYPES: Final[Mapping[int, np.dtype[Any]]] = {
-    0: np.dtype("u1"),
-    1: np.dtype("i1"),
-    2: np.dtype("<u2"),
-    3: np.dtype("<i2"),
-    4: np.dtype("<u4"),
-    5: np.dtype("<i4"),
-    6: np.dtype("<f4"),
-    BOOL: np.dtype("?"),
-    10: np.dtype("<u8"),
-    11: np.dtype("<i8"),
-    12: np.dtype("<f8"),
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """A type of number: the letter that `struct` and `array` have for it, and its kind as numpy says it."""
+
+    name: str
+    letter: str
+    kind: str
+
+    @property
+    def itemsize(self) -> int:
+        return _SIZES[self.letter]
+
+
+_SIZES: Final = {letter: struct.calcsize("<" + letter) for letter in "BbHhIiQqfd?"}
+# By value type id: those whose values have a fixed size.
+SCALARS: Final[Mapping[int, Scalar]] = {
+    0: Scalar("uint8", "B", "u"),
+    1: Scalar("int8", "b", "i"),
+    2: Scalar("uint16", "H", "u"),
+    3: Scalar("int16", "h", "i"),
+    4: Scalar("uint32", "I", "u"),
+    5: Scalar("int32", "i", "i"),
+    6: Scalar("float32", "f", "f"),
+    BOOL: Scalar("bool", "?", "b"),
+    10: Scalar("uint64", "Q", "u"),
+    11: Scalar("int64", "q", "i"),
+    12: Scalar("float64", "d", "f"),
 }
 MAX_PAIRS = 65_536  # real files have some dozen; this many are read in about half a second
 MAX_KEY_BYTES = 65_535  # the format's own limit
@@ -37,7 +58,7 @@ MAX_KEY_BYTES = 65_535  # the format's own limit
 OF_THE_FILE = frozenset({"general.alignment", "split.no", "split.count", "split.tensors.count"})
 LEAST_PAIR_BYTES = 8 + 1 + 4 + 1  # key length, key, value type, value
 
-Numbers: TypeAlias = npt.NDArray[Any]
+Numbers: TypeAlias = "npt.NDArray[Any]"
 D = TypeVar("D")
 _REQUIRED: Final[Any] = object()
 
@@ -51,7 +72,7 @@ class Strings(Sequence[str]):
     __slots__ = ("_data", "_key", "_lengths", "_path", "_starts")
 
     def __init__(
-        self, path: Path, key: str, data: Bytes, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+        self, path: Path, key: str, data: memoryview, starts: memoryview, lengths: memoryview
     ) -> None:
         self._path = path
         self._key = key
@@ -64,22 +85,21 @@ class Strings(Sequence[str]):
 
     def raw(self, index: int) -> bytes:
         """The bytes of string `index`."""
-        start = int(self._starts[index])
-        return self._data[start : start + int(self._lengths[index])].tobytes()
+        start = self._starts[index]
+        return self._data[start : start + self._lengths[index]].tobytes()
 
     def raws(self) -> Iterator[bytes]:
         """The bytes of every string, in order."""
-        view = self._data.data
         for start, length in zip(self._starts.tolist(), self._lengths.tolist(), strict=True):
-            yield bytes(view[start : start + length])
+            yield bytes(self._data[start : start + length])
 
     def texts(self) -> list[str]:
         """Every string, in order. Bytes that are no UTF-8 become lone surrogates (`surrogateescape`)."""
         return files.strings(*self.places())
 
-    def places(self) -> tuple[Bytes, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Bytes, and where in them each string begins and how long it is."""
-        return self._data, np.ascontiguousarray(self._starts), np.ascontiguousarray(self._lengths)
+    def places(self) -> tuple[memoryview, memoryview, memoryview]:
+        """Bytes, and where in them each string begins and how long it is: i64[n] twice."""
+        return self._data, _contiguous(self._starts), _contiguous(self._lengths)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -101,10 +121,11 @@ class Strings(Sequence[str]):
         return f"<{len(self)} strings>"
 
     def _decode(self, index: int, raw: bytes) -> str:
-        return decode(self._path, int(self._starts[index]), f"metadata {self._key!r}[{index}]", raw)
+        return decode(self._path, self._starts[index], f"metadata {self._key!r}[{index}]", raw)
 
 
-Value: TypeAlias = int | float | bool | str | Numbers | Strings
+Value: TypeAlias = "int | float | bool | str | Numbers | Strings"
+Plain: TypeAlias = "int | float | bool | str | list[builtins.bool] | array[Any] | Strings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +136,7 @@ class Entry:
     offset: int  # of the number, the string's bytes, or the array's first element
     length: int  # of the string in bytes; of the array in elements; 1 for a number
     is_array: bool
-    strings: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None  # starts, lengths
+    strings: tuple[memoryview, memoryview] | None = None  # starts, lengths
 
 
 class Metadata(Mapping[str, Value]):
@@ -127,7 +148,7 @@ class Metadata(Mapping[str, Value]):
 
     __slots__ = ("_data", "_entries", "_path")
 
-    def __init__(self, path: Path, data: Bytes, entries: Mapping[str, Entry]) -> None:
+    def __init__(self, path: Path, data: memoryview, entries: Mapping[str, Entry]) -> None:
         self._path = path
         self._data = data
         self._entries = entries
@@ -146,13 +167,32 @@ class Metadata(Mapping[str, Value]):
         if entry.type_id == STRING or entry.is_array:
             value: Value = self._stored(key, entry)
             return value
-        number: builtins.int | builtins.float | builtins.bool = self._stored(key, entry).item()
+        number: builtins.int | builtins.float | builtins.bool
+        (number,) = struct.unpack_from("<" + SCALARS[entry.type_id].letter, self._data, entry.offset)
         return number
+
+    def plain(self, key: builtins.str) -> Plain | None:
+        """The value without numpy: of numbers an `array`, of bools a list, both copies; None where the key is
+        missing."""
+        entry = self._entries.get(key)
+        if entry is None or not entry.is_array or entry.type_id == STRING:
+            found: Any = self.get(key)
+            stored: Plain | None = found
+            return stored
+        scalar = SCALARS[entry.type_id]
+        raw = self._data[entry.offset : entry.offset + entry.length * scalar.itemsize]
+        if entry.type_id == BOOL:
+            return list(map(builtins.bool, raw))
+        values = array(scalar.letter)
+        values.frombytes(raw)
+        if sys.byteorder == "big":
+            values.byteswap()
+        return values
 
     def type(self, key: builtins.str) -> builtins.str:
         """The type in the file: `uint32`, `string`, `float32[4]`, ..."""
         entry = self._entries[key]
-        name = "string" if entry.type_id == STRING else DTYPES[entry.type_id].name
+        name = "string" if entry.type_id == STRING else SCALARS[entry.type_id].name
         return f"{name}[{entry.length}]" if entry.is_array else name
 
     def error(self, key: builtins.str, found: object, allowed: object) -> FormatError:
@@ -215,6 +255,8 @@ class Metadata(Mapping[str, Value]):
         values = self._get(key, default, "iu", is_array=True, allowed="an array of integers")
         if key not in self._entries:
             return values
+        import numpy as np
+
         if values.dtype == np.uint64 and np.any(values > np.iinfo(np.int64).max):
             raise self.error(key, f"an array with {values.max()}", "at most 2^63-1")
         return values.astype(np.int64)
@@ -226,7 +268,7 @@ class Metadata(Mapping[str, Value]):
     def floats(self, key: builtins.str, default: Any = _REQUIRED) -> Any:
         """f64[n], a copy."""
         values = self._get(key, default, "f", is_array=True, allowed="an array of float32 or float64")
-        return values.astype(np.float64) if key in self._entries else values
+        return values.astype("f8") if key in self._entries else values
 
     @overload
     def bools(self, key: builtins.str) -> npt.NDArray[np.bool_]: ...
@@ -249,7 +291,7 @@ class Metadata(Mapping[str, Value]):
             if default is _REQUIRED:
                 raise self.error(key, None, allowed)
             return default
-        kind = "s" if entry.type_id == STRING else DTYPES[entry.type_id].kind
+        kind = "s" if entry.type_id == STRING else SCALARS[entry.type_id].kind
         if kind not in kinds or entry.is_array != is_array:
             raise self.error(key, f"of type {self.type(key)}", allowed)
         return self[key]
@@ -260,8 +302,11 @@ class Metadata(Mapping[str, Value]):
         if entry.type_id == STRING:
             raw = self._data[entry.offset : entry.offset + entry.length].tobytes()
             return decode(self._path, entry.offset, f"metadata {key!r}", raw)
-        dtype = DTYPES[entry.type_id]
-        values = self._data[entry.offset : entry.offset + entry.length * dtype.itemsize].view(dtype)
+        import numpy as np
+
+        scalar = SCALARS[entry.type_id]
+        raw_values = self._data[entry.offset : entry.offset + entry.length * scalar.itemsize]
+        values = np.frombuffer(raw_values, np.dtype(scalar.name).newbyteorder("<"))
         return values if entry.is_array else values[0]
 
 
@@ -283,21 +328,21 @@ def read_metadata(cursor: Cursor, n_pairs: builtins.int) -> Metadata:
 
 
 def _read_entry(cursor: Cursor, field: str) -> Entry:
-    type_id = _read_type(cursor, f"value type of {field}", (*DTYPES, STRING, ARRAY))
+    type_id = _read_type(cursor, f"value type of {field}", (*SCALARS, STRING, ARRAY))
     if type_id == STRING:
         length = cursor.u64(f"length of {field}")
         return Entry(STRING, cursor.take(length, field), length, is_array=False)
     if type_id != ARRAY:
-        entry = Entry(type_id, cursor.take(DTYPES[type_id].itemsize, field), 1, is_array=False)
+        entry = Entry(type_id, cursor.take(SCALARS[type_id].itemsize, field), 1, is_array=False)
     else:
         begin = cursor.offset
-        element_type = _read_type(cursor, f"element type of {field}", (*DTYPES, STRING, ARRAY))
+        element_type = _read_type(cursor, f"element type of {field}", (*SCALARS, STRING, ARRAY))
         if element_type == ARRAY:
             raise UnsupportedError(f"{cursor.path}: offset {begin}: {field} is an array of arrays")
         count = cursor.u64(f"length of {field}")
         if element_type == STRING:
             return _read_strings(cursor, field, count)
-        start = cursor.take(count * DTYPES[element_type].itemsize, field)
+        start = cursor.take(count * SCALARS[element_type].itemsize, field)
         entry = Entry(element_type, start, count, is_array=True)
     if entry.type_id == BOOL:
         _check_bools(cursor, field, entry.offset)
@@ -323,7 +368,12 @@ def _read_strings(cursor: Cursor, field: str, count: int) -> Entry:
 
 
 def _check_bools(cursor: Cursor, field: str, start: int) -> None:
-    wrong = np.flatnonzero(cursor.data[start : cursor.offset] > 1)
-    if len(wrong):
-        offset = start + int(wrong[0])
-        raise format_error(cursor.path, offset, field, cursor.data[offset], "0 or 1 for a bool")
+    wrong = bytes(cursor.data[start : cursor.offset]).lstrip(b"\x00\x01")
+    if wrong:
+        offset = cursor.offset - len(wrong)
+        raise format_error(cursor.path, offset, field, wrong[0], "0 or 1 for a bool")
+
+
+def _contiguous(places: memoryview) -> memoryview:
+    """The same numbers beside each other: those of a slice with a step are not."""
+    return places if places.c_contiguous else memoryview(array("q", places.tolist()))

@@ -12,14 +12,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clarion._native import files
 from clarion.errors import FileError, FormatError, UnsupportedError
-from clarion.gguf.cursor import Bytes, Cursor, format_error
+from clarion.gguf.cursor import Cursor, format_error
 from clarion.gguf.formats import Format, format_of
 from clarion.gguf.metadata import LEAST_PAIR_BYTES, MAX_PAIRS, Metadata, read_metadata
 from clarion.gguf.texts import part_text, size_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -45,8 +49,8 @@ class Tensor:
     name: str
     shape: tuple[int, ...]  # row-major: [out, in]; [experts, out, in]
     format: Format
-    data: Bytes = field(repr=False)  # u8[n_bytes], read-only, in the mapping
-    offset: int  # of `data` in its file
+    view: memoryview = field(repr=False)  # u8[n_bytes], read-only, in the mapping
+    offset: int  # of `view` in its file
     part: int  # index of that file
 
     @property
@@ -55,7 +59,14 @@ class Tensor:
 
     @property
     def n_bytes(self) -> int:
-        return len(self.data)
+        return self.view.nbytes
+
+    @property
+    def data(self) -> npt.NDArray[np.uint8]:
+        """`view` as an array of numpy, which is imported now."""
+        import numpy as np
+
+        return np.frombuffer(self.view, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +153,7 @@ def _explained(
     """The error of a file that is none of ours, or not all of one, in words that say so."""
     from clarion.gguf import kinds
 
-    path, begin = cursor.path, bytes(cursor.view[:4])
+    path, begin = cursor.path, bytes(cursor.data[:4])
     detail = str(error).removeprefix(f"{path}: ")
     if not begin or not MAGIC.startswith(begin):
         found = kinds.instead(path, wanted)
@@ -168,7 +179,7 @@ def _read(cursor: Cursor, mapping: Any) -> Part:
 
 def _read_version(cursor: Cursor) -> int:
     begin = cursor.take(4, "magic")
-    magic = bytes(cursor.view[begin : cursor.offset])
+    magic = bytes(cursor.data[begin : cursor.offset])
     if magic != MAGIC:
         raise format_error(cursor.path, begin, "magic", magic, MAGIC)
     begin = cursor.offset

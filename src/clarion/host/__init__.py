@@ -1,5 +1,13 @@
 """The machine at hand: which instruction set to use."""
 
-from clarion.host.isa import choices, choose, native, processor_family, processor_name, quantizer
+from clarion.host.isa import (
+    choices,
+    choose,
+    module_sizes,
+    native,
+    processor_family,
+    processor_name,
+    quantizer,
+)
 
-__all__ = ["choices", "choose", "native", "processor_family", "processor_name", "quantizer"]
+__all__ = ["choices", "choose", "module_sizes", "native", "processor_family", "processor_name", "quantizer"]

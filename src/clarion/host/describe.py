@@ -7,7 +7,7 @@ import platform
 from dataclasses import asdict
 from typing import Any
 
-from clarion.host import choices, choose, processor_family, processor_name
+from clarion.host import choices, choose, module_sizes, processor_family, processor_name
 from clarion.host.hierarchy import hierarchy
 from clarion.host.memory import memory
 from clarion.host.record import best_threads, stored
@@ -36,6 +36,7 @@ def describe(isa: str | None = None) -> dict[str, Any]:
                 "name": choice.name,
                 "installed": choice.installed,
                 "missing_features": list(choice.missing_features),
+                "bytes": module_sizes(choice.name),
             }
             for choice in choices()
             if choice.family in (processor_family(), "any")

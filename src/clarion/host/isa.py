@@ -1,12 +1,17 @@
 """Which native module this process uses: the best one that the processor has and the package holds.
 
 The choice is made once, at the first call of `native`. `CLARION_ISA` overrides it.
+
+An instruction set has a main module, `avx2`, and further ones, `avx2_formats`, with weight formats and
+operations that only some models need. The main module asks for a further one when something that it holds is
+named.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import platform
@@ -174,8 +179,31 @@ def choose(name: str | None = None) -> Choice:
 
 @functools.cache
 def native(name: str | None = None) -> ModuleType:
-    """The native module that `choose` picks, imported."""
-    return importlib.import_module(f"clarion._native.{choose(name).name}")
+    """The main module that `choose` picks, imported; it loads the further modules of its instruction set."""
+    isa = choose(name).name
+    module = importlib.import_module(f"clarion._native.{isa}")
+    module.load_modules_with(functools.partial(_contents, isa))
+    return module
+
+
+def _contents(isa: str, further: str) -> object:
+    """What a further module gives to the main module of its instruction set."""
+    name = f"{isa}_{further}"
+    if not _installed(name):
+        raise DeviceError(f"native module {name!r} is not part of this installation, though {isa!r} is")
+    return importlib.import_module(f"clarion._native.{name}").CONTENTS
+
+
+def module_sizes(isa: str) -> dict[str, int]:
+    """The bytes of an instruction set's installed modules, by name: main one, further ones and quantizer."""
+    sizes = {
+        path.name.partition(".")[0]: path.stat().st_size
+        for folder in importlib.import_module("clarion._native").__path__
+        for path in Path(folder).iterdir()
+        if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
+    }
+    wanted = (isa, f"quantize_{isa}")
+    return {name: sizes[name] for name in sorted(sizes) if name in wanted or name.startswith(f"{isa}_")}
 
 
 @functools.cache

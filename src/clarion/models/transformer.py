@@ -6,7 +6,8 @@ from clarion.errors import ModelError, UnsupportedError
 from clarion.models.keys import Keys
 from clarion.models.rope import Rope, rope
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.graph import Array, Graph, Hyperparameters
+from clarion.plan.graph import Array, Graph
+from clarion.plan.hyperparameters import Hyperparameters
 
 # Far above any model, far below what would exhaust memory before the tensors' shapes are compared.
 _MAX_HEAD_DIM = 1 << 16

@@ -11,11 +11,14 @@ import struct
 from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.plan.ir import Tensor, Weight
+from clarion.plan.ir import Tensor
+from clarion.plan.weight import Weight, Whole, part
 
 # Integer tensors exist in files, but no product or table reads them.
 _NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64"})
 _SHOWN = 5
+
+ALL = slice(None)
 
 
 class Checkpoint:
@@ -56,16 +59,20 @@ class Checkpoint:
         """Elements of all tensors of the file."""
         return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
-    def matrix(self, rows: int, cols: int) -> Weight:
-        """`prefix.weight`, rows × cols."""
-        return self._take("weight", (rows, cols))
+    def matrix(self, n_rows: int, n_cols: int, *, rows: slice = ALL, cols: slice = ALL) -> Weight:
+        """`prefix.weight`, which has n_rows × n_cols, or those of its rows and columns that are named.
 
-    def experts(self, n: int, rows: int, cols: int) -> Weight:
-        """`prefix.weight`, n matrices of rows × cols."""
-        return self._take("weight", (n, rows, cols))
+        Raises:
+            UnsupportedError: some columns of several rows, which are no one piece of bytes.
+        """
+        return part(self._take("weight", (n_rows, n_cols)), ALL, rows, cols)
 
-    def vector(self, leaf: str, n: int) -> Weight:
-        """`prefix.leaf`, n values in float32.
+    def experts(self, n: int, n_rows: int, n_cols: int, *, experts: slice = ALL) -> Weight:
+        """`prefix.weight`, n matrices of n_rows × n_cols, or those of them that are named."""
+        return part(self._take("weight", (n, n_rows, n_cols)), experts, ALL, ALL)
+
+    def vector(self, leaf: str, n: int, *, elements: slice = ALL) -> Weight:
+        """`prefix.leaf`, which has n values in float32, or those of them that are named.
 
         Raises:
             UnsupportedError: the vector is in another format.
@@ -75,16 +82,16 @@ class Checkpoint:
             raise UnsupportedError(
                 f"tensor {weight.name!r} is in {weight.format}; vectors are read in F32 only"
             )
-        return weight
+        return part(weight, ALL, ALL, elements)
 
-    def bias(self, n: int) -> Weight | None:
-        """`prefix.bias`, where the file has one."""
-        return self.vector("bias", n) if "bias" in self else None
+    def bias(self, n: int, *, rows: slice = ALL) -> Weight | None:
+        """`prefix.bias`, where the file has one: its n values, or those that are named."""
+        return self.vector("bias", n, elements=rows) if "bias" in self else None
 
     def floats(self, n: int) -> tuple[float, ...]:
         """The n values of the vector `prefix.weight`."""
         weight = self.vector("weight", n)
-        return struct.unpack(f"<{n}f", self._tensors[weight.name].data.tobytes())
+        return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
@@ -105,5 +112,12 @@ class Checkpoint:
         self._used.add(name)
         experts, rows, cols = (1,) * (3 - len(shape)) + shape
         return Weight(
-            name, tensor.format.name, tensor.format.type_id, rows, cols, experts, tensor.data.nbytes
+            name,
+            Whole(name),
+            tensor.format.name,
+            tensor.format.type_id,
+            rows,
+            cols,
+            experts,
+            tensor.view.nbytes,
         )

@@ -1,28 +1,31 @@
 """Pass: neighbours that one kernel can do in one go become one operation.
 
 Each rule is a function over the whole list. None changes a result by a bit: the fused kernel does the same
-roundings in the same order, and saves the trip through memory.
+roundings in the same order, and saves the trip through memory. Where an entry of the table says what a rule
+needs, the rule asks it. Two patterns name their operations, as only they know which operation the others make
+together: `_gate`, and `_rope_to_cache`; `_residual` names the sum.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Node, Value, producers, users
+from clarion.plan.operation import Reads
 from clarion.plan.operations import OPERATIONS
 
 
-def fuse(nodes: Sequence[Node]) -> list[Node]:
-    """The same computation in fewer operations."""
+def fuse(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
+    """The same computation in fewer operations; `kept` are the values that are read after it."""
     for rule in (_gate, _residual, _side_by_side, _encode_at_source, _rope_to_cache):
-        nodes = rule(nodes)
+        nodes = rule(nodes, kept)
     return list(nodes)
 
 
-def _gate(nodes: Sequence[Node]) -> list[Node]:
+def _gate(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """silu(g) * u → swiglu(g, u)"""
-    made_by, used_by = producers(nodes), users(nodes)
+    made_by, used_by = producers(nodes), users(nodes, kept)
     changed: dict[Node, Node | None] = {}
     for node in nodes:
         if node.op != "mul":
@@ -36,9 +39,9 @@ def _gate(nodes: Sequence[Node]) -> list[Node]:
     return _apply(nodes, changed)
 
 
-def _residual(nodes: Sequence[Node]) -> list[Node]:
+def _residual(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """x + linear(a) → linear(a, x), the sum last; the same for a sum of experts."""
-    made_by, used_by = producers(nodes), users(nodes)
+    made_by, used_by = producers(nodes), users(nodes, kept)
     position = {node: i for i, node in enumerate(nodes)}
     changed: dict[Node, Node | None] = {}
     for node in nodes:
@@ -60,7 +63,7 @@ def _residual(nodes: Sequence[Node]) -> list[Node]:
     return _apply(nodes, changed)
 
 
-def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
+def _side_by_side(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """Products of one input (query, key and value; gate and up) → one product with several results.
 
     Where their weights need different encodings of the input, one for each encoding: the fallback
@@ -73,14 +76,14 @@ def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
         entry = OPERATIONS[node.op]
         if entry.has_many and len(node.inputs) == entry.n_inputs:
             x = node.inputs[0]
-            source = made_by[x].inputs[0] if made_by[x].op == "encode" else x
+            source = made_by[x].inputs[0] if OPERATIONS[made_by[x].op].encodes else x
             groups.setdefault((node.op, node.inputs), []).append(node)
             encodings.setdefault((node.op, source), set()).add(x)
     split = {key: len(found) > 1 for key, found in encodings.items()}
 
     changed: dict[Node, Node | None] = {}
     for (op, inputs), group in groups.items():
-        source = made_by[inputs[0]].inputs[0] if made_by[inputs[0]].op == "encode" else inputs[0]
+        source = made_by[inputs[0]].inputs[0] if OPERATIONS[made_by[inputs[0]].op].encodes else inputs[0]
         fallback = group[0].fallback or ("split-linear" if split[op, source] else "")
         weights = tuple(node.weights[i] for i in range(len(group[0].weights)) for node in group)
         outputs = tuple(value for node in group for value in node.outputs)
@@ -89,13 +92,13 @@ def _side_by_side(nodes: Sequence[Node]) -> list[Node]:
     return _apply(nodes, changed)
 
 
-def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
+def _encode_at_source(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """encode(rms_norm(x)) → an rms_norm that writes the encoding, beside the f32 where that is needed too;
     encode(swiglu) likewise, instead of the f32."""
-    made_by, used_by = producers(nodes), users(nodes)
+    made_by, used_by = producers(nodes), users(nodes, kept)
     changed: dict[Node, Node | None] = {}
     for node in nodes:
-        if node.op != "encode":
+        if not OPERATIONS[node.op].encodes:
             continue
         x = node.inputs[0]
         source, alone = made_by[x], used_by[x] == [node]
@@ -108,15 +111,15 @@ def _encode_at_source(nodes: Sequence[Node]) -> list[Node]:
     return _apply(nodes, changed)
 
 
-def _rope_to_cache(nodes: Sequence[Node]) -> list[Node]:
+def _rope_to_cache(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """rope(q), rope(k), kv_write(k, v) → rope_kv(q, k, v)"""
-    made_by, used_by = producers(nodes), users(nodes)
-    attention = {node.ints["layer"]: node for node in nodes if node.op == "attention"}
+    made_by, used_by = producers(nodes), users(nodes, kept)
+    readers = {node.ints["state"]: node for node in nodes if isinstance(OPERATIONS[node.op].state, Reads)}
     changed: dict[Node, Node | None] = {}
     for node in nodes:
-        if node.op != "kv_write" or node.ints["layer"] not in attention:
+        if node.op != "kv_write" or node.ints["state"] not in readers:
             continue
-        reader = attention[node.ints["layer"]]
+        reader = readers[node.ints["state"]]
         q, k = made_by[reader.inputs[0]], made_by[node.inputs[0]]
         if (
             (q.op, k.op) == ("rope", "rope")
@@ -125,7 +128,7 @@ def _rope_to_cache(nodes: Sequence[Node]) -> list[Node]:
             and used_by[q.outputs[0]] == [reader]
             and used_by[k.outputs[0]] == [node]
         ):
-            ints = {**q.ints, "n_head_kv": k.ints["n_head"], "layer": node.ints["layer"]}
+            ints = {**q.ints, "n_head_kv": k.ints["n_head"], "state": node.ints["state"]}
             changed[node] = Node(
                 "rope_kv",
                 (q.inputs[0], k.inputs[0], node.inputs[1], q.inputs[1]),

@@ -10,31 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clarion.errors import ModelError
-from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.ir import Node, Rows, Value, Weight
+from clarion.plan.checkpoint import ALL, Checkpoint
+from clarion.plan.hyperparameters import Hyperparameters
+from clarion.plan.ir import Node, Rows, Value
+from clarion.plan.lower import lower
+from clarion.plan.output import Logits, Output
+from clarion.plan.plan import Plan
+from clarion.plan.state import Paged, State
+from clarion.plan.verify import verify_plan
+from clarion.plan.weight import Weight
 
-
-@dataclass(frozen=True, slots=True)
-class Hyperparameters:
-    """A model's figures, for people and for the cache."""
-
-    architecture: str
-    context_length: int  # tokens that the model was made for
-    n_layer: int
-    n_embd: int
-    n_vocab: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_rot: int  # elements of a head that are rotated
-    n_ff: int
-    norm_eps: float
-    attention_scale: float
-    window: int = 0  # tokens a token attends to; 0: all before it
-    n_expert: int = 0
-    n_expert_used: int = 0
-    rope: str = ""  # how positions are rotated, in words
-    n_parameters: int = 0
+_LOGITS = Logits()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,13 +38,13 @@ class Array:
 
 
 class Graph:
-    """Nodes in the order of computation, from token ids to logits [O, n_vocab]."""
+    """Nodes in the order of computation, from token ids to the model's outputs."""
 
     def __init__(self, hyperparameters: Hyperparameters) -> None:
         self.hyperparameters = hyperparameters
         self.nodes: list[Node] = []
-        self.kv_layers: list[tuple[int, int, int]] = []  # (n_head_kv, dim_k, dim_v)
-        self.logits: Value | None = None
+        self.states: list[State] = []
+        self.outputs: list[Output] = []
         self._names: set[str] = set()
 
     def embed(self, table: Checkpoint, n_vocab: int, n_embd: int, scale: float = 1.0) -> Array:
@@ -82,11 +68,14 @@ class Graph:
         out = self._like(x, gain.prefix)
         return self._emit("rms_norm", (x,), out, [gain.vector("weight", x.value.width)], floats={"eps": eps})
 
-    def linear(self, x: Array, parameters: Checkpoint, n_out: int) -> Array:
-        """x · Wᵀ, plus the bias where the file has one: [T, n_out]."""
-        weight = parameters.matrix(n_out, x.value.width)
-        out = self._emit("linear", (x,), self._like(x, parameters.prefix, n_out), [weight, None])
-        if bias := parameters.bias(n_out):
+    def linear(self, x: Array, parameters: Checkpoint, n_out: int, *, rows: slice = ALL) -> Array:
+        """x · Wᵀ, plus the bias where the file has one: [T, n_out].
+
+        rows: the rows of the tensor, which has n_out, that are used: then the result has as many elements.
+        """
+        weight = parameters.matrix(n_out, x.value.width, rows=rows)
+        out = self._emit("linear", (x,), self._like(x, parameters.prefix, weight.rows), [weight, None])
+        if bias := parameters.bias(n_out, rows=rows):
             return self._emit("bias", (out,), self._like(out, f"{parameters.prefix}.bias"), [bias])
         return out
 
@@ -110,23 +99,23 @@ class Graph:
     def attention(
         self, q: Array, k: Array, v: Array, n_head: int, n_head_kv: int, scale: float, window: int = 0
     ) -> Array:
-        """Writes k and v to the cache of the next layer, and attends to it, causally: [T, n_head·head_dim].
+        """Writes k and v to a state of their own, and attends to it, causally: [T, n_head·head_dim].
 
         softmax(scale · q kᵀ) v over positions max(0, p - window + 1) .. p of the token's own sequence; each
         group of n_head / n_head_kv query heads shares a head of k and v.
         """
-        layer, head_dim = len(self.kv_layers), q.value.width // n_head
-        self.kv_layers.append((n_head_kv, head_dim, head_dim))
-        self.nodes.append(Node("kv_write", (k.value, v.value), ints={"layer": layer}))
+        state, head_dim = len(self.states), q.value.width // n_head
+        self.states.append(Paged(n_head_kv, head_dim, head_dim))
+        self.nodes.append(Node("kv_write", (k.value, v.value), ints={"state": state}))
         ints = {
-            "layer": layer,
+            "state": state,
             "n_head": n_head,
             "n_head_kv": n_head_kv,
             "head_dim": head_dim,
             "window": window,
         }
         return self._emit(
-            "attention", (q,), self._like(q, f"blk.{layer}.attention"), [], ints, {"scale": scale}
+            "attention", (q,), self._like(q, f"blk.{state}.attention"), [], ints, {"scale": scale}
         )
 
     def silu(self, x: Array) -> Array:
@@ -160,11 +149,37 @@ class Graph:
         """The weighted sum of each token's slots: [T, width]."""
         return self._emit("expert_sum", (y, weights), self._value(f"{y.value.name}.sum", y.value.width))
 
-    def output(self, logits: Array) -> None:
-        """Names the result `logits`, [O, n_vocab]."""
-        self.logits = replace(logits.value, name="logits")
-        last = self.nodes.pop()
-        self.nodes.append(replace(last, outputs=(self.logits,)))
+    def output(self, x: Array, kind: Output = _LOGITS) -> Array:
+        """Makes x an output of the model, by default its logits [O, n_vocab]; returns x under the output's
+        name.
+
+        kind: what x is; see `clarion.plan.output`.
+        """
+        value = replace(x.value, name=self._name(kind.value))
+        self.outputs.append(replace(kind, value=value.name))
+        self.nodes = [
+            replace(
+                node,
+                inputs=tuple(value if v == x.value else v for v in node.inputs),
+                outputs=tuple(value if v == x.value else v for v in node.outputs),
+            )
+            if x.value in (*node.inputs, *node.outputs)
+            else node
+            for node in self.nodes
+        ]
+        return Array(self, value)
+
+    def plan(self) -> Plan:
+        """What the graph computes, as a verified plan.
+
+        Raises:
+            PlanError: the graph has no output, or breaks a rule.
+        """
+        outputs = {output.value for output in self.outputs}
+        kept = [value for node in self.nodes for value in node.outputs if value.name in outputs]
+        plan = Plan.of(self.hyperparameters, lower(self.nodes, kept), self.states, self.outputs)
+        verify_plan(plan)
+        return plan
 
     def _binary(self, op: str, x: Array, y: Array) -> Array:
         a, b = x.value, y.value

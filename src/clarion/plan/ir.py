@@ -1,7 +1,7 @@
 """What the passes rewrite: a list of nodes over values, each value written once.
 
-A graph and a plan are the same list at different ages. The graph says what is computed; every pass returns a
-new list that computes the same; the last ones give values a place in memory.
+A plan and a program are the same list at different ages. The plan says what is computed; every pass returns
+a new list that computes the same; the last ones give values a place in memory.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from clarion.plan.weight import Weight
+
 Kind = Literal["f32", "fast", "high", "bf16", "i32"]
 Rows = Literal["tokens", "outputs", "batch"]
 Activations = Literal["fast", "high", "exact"]
 CacheFormat = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 
-# Products over these read plain float32 activations; products over every other format read encoded ones.
-FLOAT_FORMATS = frozenset({"F64", "F32", "F16", "BF16"})
+CALLER = "caller"  # stands for an operation where whoever runs the list reads a value
 
 
 class Format(Protocol):
@@ -46,42 +47,22 @@ class Tensor(Protocol):
     @property
     def format(self) -> Format: ...
     @property
-    def data(self) -> Bytes: ...
+    def view(self) -> Bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
-    """A tensor as an operation reads it: `experts` matrices of `rows` × `cols`; a vector is one row."""
-
-    name: str
-    format: str
-    type_id: int
-    rows: int
-    cols: int
-    experts: int
-    n_bytes: int
-
-    @property
-    def is_float(self) -> bool:
-        return self.format in FLOAT_FORMATS
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        if self.experts > 1:
-            return (self.experts, self.rows, self.cols)
-        return (self.rows, self.cols) if self.rows > 1 else (self.cols,)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """Rows of `width` elements: for each token, each wanted output, or the whole batch, one row, or
-    `slots_per_token` where experts have rows of their own."""
+    `slots_per_token` where experts have rows of their own. No two values of a list have the same name."""
 
     name: str
     width: int
     rows: Rows = "tokens"
     kind: Kind = "f32"
     slots_per_token: int = 1
+
+    def __hash__(self) -> int:
+        return hash(self.name)  # a tenth of what all fields take; passes look values up all the time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +79,14 @@ class Node:
     fallback: str = ""
 
 
-def users(nodes: Iterable[Node]) -> dict[Value, list[Node]]:
-    """For each value that is read, the nodes that read it, in order."""
+def users(nodes: Iterable[Node], kept: Iterable[Value] = ()) -> dict[Value, list[Node]]:
+    """For each value that is read, the nodes that read it, in order.
+
+    kept: values that the caller reads after the last node. Each has one more reader here, which is no node of
+        the list.
+    """
     table: dict[Value, list[Node]] = {}
-    for node in nodes:
+    for node in (*nodes, *(Node(CALLER, (value,)) for value in kept)):
         for value in dict.fromkeys(node.inputs):
             table.setdefault(value, []).append(node)
     return table

@@ -1,25 +1,24 @@
-"""Pass: what the machine has no operation of its own for becomes part of a neighbour.
+"""What the operation table has no entry for becomes part of a neighbour, on the way from a graph to its plan.
 
-A bias belongs to its linear, the norm of heads to the rotation that follows. Every plan needs this, fused or
-not.
+A bias belongs to its linear, the norm of heads to the rotation that follows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from clarion.errors import PlanError
 from clarion.plan.ir import Node, Value, producers, users
 
 
-def lower(nodes: Sequence[Node]) -> list[Node]:
-    """The same computation without `bias` and `head_norm`.
+def lower(nodes: Sequence[Node], kept: Iterable[Value] = ()) -> list[Node]:
+    """The same computation without `bias` and `head_norm`; `kept` are the values of the outputs.
 
     Raises:
         PlanError: one stands where it cannot be merged.
     """
-    made_by, used_by = producers(nodes), users(nodes)
+    made_by, used_by = producers(nodes), users(nodes, kept)
     merged: dict[Node, Node | None] = {}
     for node in nodes:
         if node.op == "bias":

@@ -10,9 +10,9 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from clarion.errors import PlanError
-from clarion.plan.ir import Node, Value, users
+from clarion.plan.ir import Kind, Node, Value, users
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.plan import Buffer
+from clarion.plan.program import Buffer
 
 ALIGNMENT = 64  # a cache line, and the widest vector
 
@@ -32,7 +32,7 @@ def memory(
     nodes: Sequence[Node],
     kept: Collection[Value],
     max_rows: Callable[[Value], int],
-    row_bytes: Callable[[str, int], int],
+    row_bytes: Callable[[Kind, int], int],
 ) -> tuple[tuple[Buffer, ...], dict[Value, int], int]:
     """Lays out the arena.
 
@@ -78,7 +78,7 @@ def _blocks(
     nodes: Sequence[Node],
     kept: Collection[Value],
     max_rows: Callable[[Value], int],
-    row_bytes: Callable[[str, int], int],
+    row_bytes: Callable[[Kind, int], int],
 ) -> list[_Block]:
     position = {node: i for i, node in enumerate(nodes)}
     last_use = {value: position[readers[-1]] for value, readers in users(nodes).items()}

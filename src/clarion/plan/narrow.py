@@ -1,4 +1,4 @@
-"""Pass: after the last attention, compute only the rows whose logits are wanted.
+"""Pass: after the last attention, compute only the rows whose outputs are wanted.
 
 A model selects these rows before its output; most of what leads there treats each row alone, so the selection
 can move up to the last operation that does not. For a prompt of which one row is wanted this saves nearly one
@@ -7,16 +7,17 @@ layer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Node, Value, users
 from clarion.plan.operations import OPERATIONS
 
 
-def narrow(nodes: Sequence[Node]) -> list[Node]:
-    """The same logits from fewer rows."""
-    used_by = users(nodes)
+def narrow(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
+    """The same outputs from fewer rows; `kept` are the values of the outputs."""
+    used_by = users(nodes, kept)
+    selections = [node for node in nodes if OPERATIONS[node.op].selects and node.outputs[0] not in kept]
     narrowed: set[Node] = set()
     for node in reversed(nodes):
         readers = [reader for value in node.outputs for reader in used_by.get(value, [])]
@@ -24,7 +25,7 @@ def narrow(nodes: Sequence[Node]) -> list[Node]:
             OPERATIONS[node.op].row_wise
             and readers
             and all(value.rows == "tokens" for value in node.outputs)
-            and all(reader.op == "select" or reader in narrowed for reader in readers)
+            and all(reader in selections or reader in narrowed for reader in readers)
         ):
             narrowed.add(node)
     if not any(
@@ -32,26 +33,24 @@ def narrow(nodes: Sequence[Node]) -> list[Node]:
     ):  # sums alone are not worth the selections
         return list(nodes)
 
-    few = {value: _few(value) for node in narrowed for value in (*node.inputs, *node.outputs)}
-    few |= {
-        node.outputs[0]: few[node.inputs[0]]
-        for node in nodes
-        if node.op == "select" and node.inputs[0] in few
-    }
+    few = {value: _few(value, kept) for node in narrowed for value in (*node.inputs, *node.outputs)}
+    moved = [node for node in selections if node.inputs[0] in few]
+    few |= {node.outputs[0]: few[node.inputs[0]] for node in moved}
     result = []
     for node in nodes:
         if node in narrowed:
             inputs = tuple(few[value] for value in node.inputs)
             result.append(replace(node, inputs=inputs, outputs=tuple(few[value] for value in node.outputs)))
-        elif not (node.op == "select" and node.inputs[0] in few):
+        elif node not in moved:
             inputs = tuple(
                 few[value] if value.rows == "outputs" and value in few else value for value in node.inputs
             )
-            result.append(replace(node, inputs=inputs))
+            result.append(node if inputs == node.inputs else replace(node, inputs=inputs))
             # At once, so that the sums further on find their operands in place.
             result += [Node("select", (value,), (few[value],)) for value in node.outputs if value in few]
     return result
 
 
-def _few(value: Value) -> Value:
-    return replace(value, name=f"{value.name}.select", rows="outputs")
+def _few(value: Value, kept: Collection[Value]) -> Value:
+    few = replace(value, name=f"{value.name}.select", rows="outputs")
+    return replace(few, name=f"{few.name}.2") if few in kept else few

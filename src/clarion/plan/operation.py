@@ -23,13 +23,18 @@ each of several outputs.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, Literal, NoReturn
 
 from clarion.errors import PlanError
-from clarion.plan.ir import Kind, Rows, Weight
+from clarion.plan.ir import Kind, Rows, Value
+from clarion.plan.state import State
+from clarion.plan.weight import Weight
 
 F32: Final[tuple[Kind, ...]] = ("f32",)
 I32: Final[tuple[Kind, ...]] = ("i32",)
@@ -89,34 +94,30 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Writes:
-    """The operation writes keys and values of every token to the state that the parameter `layer` numbers."""
+class Uses:
+    """What an operation asks of the state that its parameter `state` numbers.
 
-    k: str
-    v: str
+    Attributes:
+        kind: of state.
+        sizes: pairs of products that are equal: one of the state's fields, as `n_head·dim_k`, and a width of
+            the operation.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """The operation reads that state: heads, and the width of a head's keys and values."""
-
-    heads: str
-    k: str
-    v: str
+    kind: type[State]
+    sizes: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """What an entry sees of a buffer."""
-
-    name: str
-    kind: Kind
-    rows: Rows
-    width: int
-    slots_per_token: int
+class Writes(Uses):
+    """The operation puts something of every token into the state."""
 
 
 @dataclass(frozen=True, slots=True)
+class Reads(Uses):
+    """The operation reads what was written to the state, by this run and those before it."""
+
+
+@dataclass(frozen=True)
 class Operation:
     """An entry of the table.
 
@@ -133,6 +134,7 @@ class Operation:
         adds: the optional input that is added to the only output last.
         state: what it does with a state.
         check: what the declaration cannot say; it calls `Call.fail`.
+        module: the native module that holds its kernel; "" is the main one, which ordinary plans need.
     """
 
     name: str
@@ -149,29 +151,47 @@ class Operation:
     adds: str
     state: Reads | Writes | None
     check: Callable[[Call], None] | None
+    module: str
 
-    @property
+    @cached_property
     def has_many(self) -> bool:
         """Whether it can have several outputs of one sort: products of one input, side by side."""
         return any(output.many for output in self.outputs)
 
-    @property
+    @cached_property
     def writes_encoded(self) -> bool:
         """Whether it can write its result encoded: a product that follows needs no `encode` then."""
         return any(set(ENCODED) & set(output.kinds) for output in self.outputs)
 
-    @property
+    @cached_property
     def keeps_plain(self) -> bool:
         """Whether it can write its result plain and encoded at once."""
         return any(output.copy_of for output in self.outputs)
 
-    @property
+    @cached_property
+    def encodes(self) -> bool:
+        """Whether it only encodes its input."""
+        return [output.kinds for output in self.outputs] == [ENCODED] and not self.weights
+
+    @cached_property
+    def selects(self) -> bool:
+        """Whether it only chooses the rows of the wanted outputs."""
+        operands: list[Input | Output] = [*self.inputs, *self.outputs]
+        return [operand.rows for operand in operands] == ["T", "O"] and not self.weights
+
+    @cached_property
+    def in_order(self) -> tuple[int, ...]:
+        """The inputs in an order in which what each names is known: S is k rows for each of B, and the inputs
+        that name B and k come first."""
+        return tuple(sorted(range(len(self.inputs)), key=lambda i: "S" in self.inputs[i].rows))
+
+    @cached_property
     def row_wise(self) -> bool:
         """Whether it treats each row alone, whatever rows these are."""
         operands: list[Input | Output] = [*self.inputs, *self.outputs]
         return all(operand.rows in ("R", "B", "S", "B|S") for operand in operands)
 
-    @property
+    @cached_property
     def multiplied(self) -> int | None:
         """The index of the input that its matrices multiply."""
         return self._input(self.multiplies) if self.multiplies else None
@@ -184,7 +204,7 @@ class Operation:
             return None
         return self._input(wanted), bool(declared.in_place)
 
-    @property
+    @cached_property
     def n_inputs(self) -> int:
         """How many inputs it has at least: those that are not optional."""
         return sum(1 for operand in self.inputs if not operand.optional)
@@ -249,8 +269,8 @@ class Call:
         self,
         where: str,
         entry: Operation,
-        inputs: Sequence[Shape],
-        outputs: Sequence[Shape],
+        inputs: Sequence[Value],
+        outputs: Sequence[Value],
         weights: Sequence[Weight | None],
         parameters: Mapping[str, Any],
     ) -> None:
@@ -265,7 +285,7 @@ class Call:
             for name, value in parameters.items()
             if not isinstance(value, float)
         }
-        self._like: Shape | None = None  # what R stands for
+        self._like: Value | None = None  # what R stands for
         self._base: Rows | None = None  # what B stands for
 
     def fail(self, what: str) -> NoReturn:
@@ -277,12 +297,9 @@ class Call:
         for name in sorted(self.entry.flags):
             if self.parameters[name] not in (0, 1):
                 self.fail(f"{name} is {self.parameters[name]}, expected 0 or 1")
-        # S is k rows for each of B, and the operands that name B and k come first.
-        inputs = sorted(
-            zip(self.entry.inputs, self.inputs, strict=False), key=lambda pair: "S" in pair[0].rows
-        )
-        for operand, shape in inputs:
-            self._buffer(operand, shape, 0)
+        for i in self.entry.in_order:
+            if i < len(self.inputs):
+                self._buffer(self.entry.inputs[i], self.inputs[i], 0)
         last = len(self.entry.outputs) - 1
         for i, shape in enumerate(self.outputs):
             self._buffer(self.entry.outputs[min(i, last)], shape, i)
@@ -297,13 +314,13 @@ class Call:
 
     def size(self, expression: str, i: int = 0) -> int | None:
         """The value of a width; None while it names a size that is not known yet."""
-        product = 1
-        for term in expression.split("·"):
-            value = int(term) if term.isdecimal() else self.sizes.get(_indexed(term, i))
-            if value is None:
+        value = 1
+        for term in _terms(expression):
+            factor = term if isinstance(term, int) else self.sizes.get(_indexed(term, i))
+            if factor is None:
                 return None
-            product *= value
-        return product
+            value *= factor
+        return value
 
     def _counts(self) -> None:
         entry = self.entry
@@ -320,7 +337,7 @@ class Call:
         if len(found) not in allowed:
             self.fail(f"{len(found)} {kind}, expected {' or '.join(map(str, allowed))}")
 
-    def _buffer(self, operand: Input | Output, shape: Shape, i: int) -> None:
+    def _buffer(self, operand: Input | Output, shape: Value, i: int) -> None:
         if operand.rows == "R":
             self._like = like = self._like or shape
             rows = (like.rows, like.slots_per_token)
@@ -382,6 +399,7 @@ def operation(
     adds: str = "",
     state: Reads | Writes | None = None,
     check: Callable[[Call], None] | None = None,
+    module: str = "",
 ) -> Callable[[Callable[..., Any]], Operation]:
     """Makes a definition an entry, under its name. The parameters after the star are the operation's, with
     their types: int, bool, float or Floats."""
@@ -404,12 +422,24 @@ def operation(
             arrays=frozenset(types["Floats"]),
             takes_batch="batch" in parameters,
             multiplies=multiplies,
+            module=module,
             adds=adds,
             state=state,
             check=check,
         )
 
     return make
+
+
+@functools.cache
+def _terms(expression: str) -> tuple[str | int, ...]:
+    """The factors of a product: numbers, and names of sizes."""
+    return tuple(int(term) if term.isdecimal() else term for term in expression.split("·"))
+
+
+def size_of_state(expression: str, state: State) -> int:
+    """The value of a product of numbers and fields of a state."""
+    return math.prod(term if isinstance(term, int) else getattr(state, term) for term in _terms(expression))
 
 
 def _indexed(size: str, i: int) -> str:

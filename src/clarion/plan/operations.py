@@ -8,6 +8,7 @@ wanted outputs and slots.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from clarion.plan.operation import (
@@ -23,6 +24,10 @@ from clarion.plan.operation import (
     Writes,
     operation,
 )
+from clarion.plan.state import Paged
+
+# What heads of keys and values ask of their state.
+OF_HEADS = (("n_head", "n_head_kv"), ("dim_k", "head_dim"), ("dim_v", "head_dim"))
 
 Array = Any
 Floats = tuple[float, ...]
@@ -34,6 +39,7 @@ class Batch(Protocol):
     Attributes:
         tokens, positions: [T], ids and positions in their sequences.
         outputs: [O], the tokens whose rows are wanted.
+        states: those of the plan, by number.
     """
 
     @property
@@ -42,14 +48,20 @@ class Batch(Protocol):
     def positions(self) -> Array: ...
     @property
     def outputs(self) -> Array: ...
+    @property
+    def states(self) -> Sequence[Any]: ...
 
-    def write(self, layer: int, k: Array, v: Array) -> None:
-        """Puts keys and values [T, n_head·head_dim] at the tokens' positions of a layer's state."""
 
-    def read(self, layer: int) -> tuple[Array, Array, Array]:
-        """Keys [P, n_head, head_dim] and values [P, n_head, head_dim] of P positions of a layer's state, and
-        [T, P] by how many positions each lies before a token of its sequence: below zero where it lies after
-        the token, or in another sequence."""
+class PagedArrays(Protocol):
+    """What `Batch.states` holds for a state of the kind `Paged`."""
+
+    def write(self, k: Array, v: Array) -> None:
+        """Puts keys and values [T, n_head·dim] at the tokens' positions."""
+
+    def read(self) -> tuple[Array, Array, Array]:
+        """Keys [P, n_head, dim_k] and values [P, n_head, dim_v] of P positions, and [T, P] by how many
+        positions each lies before a token of its sequence: below zero where it lies after the token, or in
+        another sequence."""
 
 
 # ---- entries ----------------------------------------------------------------------------------------------
@@ -139,11 +151,12 @@ def rope(
 
 
 @operation(
-    inputs=[Input("k", "k_width", "T"), Input("v", "v_width", "T")], state=Writes("k_width", "v_width")
+    inputs=[Input("k", "k_width", "T"), Input("v", "v_width", "T")],
+    state=Writes(Paged, (("n_head·dim_k", "k_width"), ("n_head·dim_v", "v_width"))),
 )
-def kv_write(xp: Any, k: Array, v: Array, *, batch: Batch, layer: int) -> None:
-    """Puts k and v at the tokens' positions of the layer's cache."""
-    batch.write(layer, k, v)
+def kv_write(xp: Any, k: Array, v: Array, *, batch: Batch, state: int) -> None:
+    """Puts k and v at the tokens' positions of the state."""
+    batch.states[state].write(k, v)
 
 
 @operation(
@@ -155,17 +168,17 @@ def kv_write(xp: Any, k: Array, v: Array, *, batch: Batch, layer: int) -> None:
     ],
     outputs=[Output("y", "n_head·head_dim", "T", in_place="q")],
     weights=[Tensor("q_gain", ("head_dim",), optional=True), Tensor("k_gain", ("head_dim",), optional=True)],
-    state=Writes("n_head_kv·head_dim", "n_head_kv·head_dim"),
+    state=Writes(Paged, OF_HEADS),
     check=_rotates_pairs,
 )
 def rope_kv(
     xp: Any, q: Array, k: Array, v: Array, r: Array, q_gain: Array | None, k_gain: Array | None, *,
-    batch: Batch, layer: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int, neox: bool, eps: float,
+    batch: Batch, state: int, n_head: int, n_head_kv: int, head_dim: int, n_rot: int, neox: bool, eps: float,
 ) -> Array:  # fmt: skip
-    """`rope` of q and of k; k and v go to the layer's cache."""
+    """`rope` of q and of k; k and v go to the state."""
     rotate = rope.definition
     rotation = {"head_dim": head_dim, "n_rot": n_rot, "neox": neox, "eps": eps}
-    batch.write(layer, rotate(xp, k, r, k_gain, n_head=n_head_kv, **rotation), v)
+    batch.states[state].write(rotate(xp, k, r, k_gain, n_head=n_head_kv, **rotation), v)
     return rotate(xp, q, r, q_gain, n_head=n_head, **rotation)
 
 
@@ -182,7 +195,7 @@ def _groups_heads(call: Call) -> None:
 @operation(
     inputs=[Input("q", "n_head·head_dim", "T")],
     outputs=[Output("o", "n_head·head_dim", "T")],
-    state=Reads(heads="n_head_kv", k="head_dim", v="head_dim"),
+    state=Reads(Paged, OF_HEADS),
     check=_groups_heads,
 )
 def attention(
@@ -190,7 +203,7 @@ def attention(
     q: Array,
     *,
     batch: Batch,
-    layer: int,
+    state: int,
     n_head: int,
     n_head_kv: int,
     head_dim: int,
@@ -199,7 +212,7 @@ def attention(
 ) -> Array:
     """softmax(scale · q kᵀ) v over the positions max(0, p - window + 1) .. p of the token's own sequence, all
     before it where window is 0. Each group of n_head / n_head_kv heads shares a head of k and v."""
-    k, v, distance = batch.read(layer)  # [P, n_head_kv, head_dim] twice, [T, P]
+    k, v, distance = batch.states[state].read()  # [P, n_head_kv, head_dim] twice, [T, P]
     hidden = (distance < 0) | (distance >= window) if window else distance < 0
     heads = []
     for h in range(n_head):

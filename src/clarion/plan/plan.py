@@ -1,42 +1,31 @@
-"""The plan: a flat list of operations over named buffers. Whoever understands it understands the system.
+"""The plan: what a model computes, as a flat list of operations over named values.
 
-It is frozen data. It names weights and holds no bytes of them: it can be printed, compared, pickled, written
-as JSON and read again without the model's file.
+It is frozen data, and portable: operations on float32 values, the states that they use, the weights that they
+read and the outputs that somebody wants. It holds no bytes, knows no processor and chooses no precision; it
+can be printed, compared, pickled, written as JSON and read again without the model's file.
+`clarion.plan.compile` makes a program of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from clarion.errors import PlanError
-from clarion.plan.cache import CacheFormats
-from clarion.plan.graph import Hyperparameters
-from clarion.plan.ir import Activations, Kind, Rows, Weight
-from clarion.plan.operations import OPERATIONS
-
-OUTPUT = "logits"
-
-
-@dataclass(frozen=True, slots=True)
-class Buffer:
-    """A piece of the arena: `rows` rows of `width` elements, stored as `kind`; n_bytes is for the largest
-    batch."""
-
-    name: str
-    kind: Kind
-    rows: Rows
-    width: int
-    offset: int
-    n_bytes: int
-    slots_per_token: int
+from clarion.plan.hyperparameters import Hyperparameters
+from clarion.plan.ir import Node, Value
+from clarion.plan.output import Output
+from clarion.plan.plain import tagged, untagged
+from clarion.plan.state import State
+from clarion.plan.weight import Weight, WeightSource
 
 
 @dataclass(frozen=True, slots=True)
 class Op:
-    """One operation. Numbers index the plan's buffers and weights; -1 stands for a weight that is absent."""
+    """One operation. Numbers index the values of a plan, or the buffers of a program, and the weights; -1
+    stands for a weight that is absent."""
 
     op: str
     inputs: tuple[int, ...]
@@ -45,7 +34,21 @@ class Op:
     ints: Mapping[str, int]
     floats: Mapping[str, float]
     arrays: Mapping[str, tuple[float, ...]]
-    fallback: str  # the name of what stands in for the better way, "" where this is it
+    fallback: str = ""  # of a program: the name of what stands in for the better way, "" where this is it
+
+    @classmethod
+    def of(cls, node: Node, values: Mapping[Value, int], weights: Mapping[str, int]) -> Self:
+        """The operation of a node; `values` and `weights` (by name) are the numbers."""
+        return cls(
+            node.op,
+            tuple(values[value] for value in node.inputs),
+            tuple(values[value] for value in node.outputs),
+            tuple(-1 if weight is None else weights[weight.name] for weight in node.weights),
+            node.ints,
+            node.floats,
+            node.arrays,
+            node.fallback,
+        )
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Self:
@@ -55,118 +58,85 @@ class Op:
         return cls(**plain | tuples | {"arrays": arrays})
 
 
-class Source(Protocol):
-    """What has the weights' bytes."""
+def weights_of(nodes: Iterable[Node]) -> tuple[Weight, ...]:
+    """The weights that nodes read, each once, in the order in which they are read."""
+    return tuple(
+        {weight.name: weight for node in nodes for weight in node.weights if weight is not None}.values()
+    )
 
-    def data(self, name: str) -> object:
-        """The bytes of a weight: an array of uint8, rows as in a file, or what a store has for it."""
+
+def plain_weight(weight: Weight) -> dict[str, Any]:
+    """A weight as JSON has it."""
+    return asdict(weight) | {"source": tagged(weight.source)}
+
+
+def weight_from_plain(plain: dict[str, Any]) -> Weight:
+    """The weight that `plain_weight` wrote."""
+    return Weight(**plain | {"source": untagged(WeightSource, plain["source"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that the machine needs to run a model, but the bytes."""
+    """What a model computes.
+
+    Attributes:
+        values: what operations read and write, each written once.
+        states: what a sequence keeps between runs; an operation's parameter `state` is an index here.
+        outputs: what is computed for the caller.
+    """
 
     hyperparameters: Hyperparameters
-    activations: Activations
-    kv: CacheFormats
-    context: int
-    max_tokens: int
-    max_outputs: int
-    fused: bool
-    n_graph_ops: int
-    kv_layers: tuple[tuple[int, int, int], ...]  # (n_head_kv, dim_k, dim_v) for each layer
-    arena_bytes: int
-    buffers: tuple[Buffer, ...]
+    values: tuple[Value, ...]
+    states: tuple[State, ...]
     weights: tuple[Weight, ...]
     ops: tuple[Op, ...]
-    kept: tuple[str, ...]  # buffers that are read after a run; OUTPUT is the first
+    outputs: tuple[Output, ...]
 
-    @property
-    def n_ops(self) -> int:
-        return len(self.ops)
+    @classmethod
+    def of(
+        cls,
+        hyperparameters: Hyperparameters,
+        nodes: Sequence[Node],
+        states: Iterable[State],
+        outputs: Iterable[Output],
+    ) -> Self:
+        """The plan of a list of nodes. It is not verified: `clarion.plan.verify` does that."""
+        values = {value: i for i, value in enumerate(dict.fromkeys(_values(nodes)))}
+        weights = weights_of(nodes)
+        index = {weight.name: i for i, weight in enumerate(weights)}
+        ops = tuple(Op.of(node, values, index) for node in nodes)
+        return cls(hyperparameters, tuple(values), tuple(states), weights, ops, tuple(outputs))
 
     @property
     def n_vocab(self) -> int:
         return self.hyperparameters.n_vocab
 
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Bytes of the cache that one token takes, over all layers."""
-        return sum(n_head * self.kv.position_bytes(dim_k, dim_v) for n_head, dim_k, dim_v in self.kv_layers)
-
-    @property
-    def read_together(self) -> list[tuple[str, ...]]:
-        """The matrices that one operation multiplies with its input, for each that does."""
+    def nodes(self) -> list[Node]:
+        """The operations as passes rewrite them."""
         return [
-            tuple(self.weights[i].name for i in op.weights[: len(op.outputs)])
+            Node(
+                op.op,
+                tuple(self.values[i] for i in op.inputs),
+                tuple(self.values[i] for i in op.outputs),
+                tuple(None if i < 0 else self.weights[i] for i in op.weights),
+                op.ints,
+                op.floats,
+                op.arrays,
+            )
             for op in self.ops
-            if OPERATIONS[op.op].multiplies and OPERATIONS[op.op].weights[0].read == "all"
         ]
 
-    def weight_bytes(self, op: Op) -> int:
-        """Bytes of weights that an operation reads for one token alone."""
-        return sum(weight.n_bytes // of * n for weight, n, of in self.weights_read(op))
-
-    def weights_read(self, op: Op) -> Iterator[tuple[Weight, int, int]]:
-        """The weights that an operation reads for one token alone, and how many of how many equal parts."""
-        for (tensor, _), i in zip(OPERATIONS[op.op].each_weight(len(op.outputs)), op.weights, strict=True):
-            if i < 0:
-                continue
-            weight = self.weights[i]
-            match tensor.read:
-                case "all":
-                    yield weight, 1, 1
-                case "row":
-                    yield weight, 1, weight.rows
-                case "chosen":
-                    yield weight, self.buffers[op.outputs[0]].slots_per_token, weight.experts
-
-    def native_spec(self, source: Source) -> dict[str, object]:
-        """The plan as the native `Program` takes it, with the weights' bytes."""
-        return {
-            "arena_bytes": self.arena_bytes,
-            "max_tokens": self.max_tokens,
-            "max_outputs": self.max_outputs,
-            "buffers": [
-                {
-                    "name": buffer.name,
-                    "kind": buffer.kind,
-                    "rows": buffer.rows,
-                    "width": buffer.width,
-                    "offset": buffer.offset,
-                    "slots_per_token": buffer.slots_per_token,
-                }
-                for buffer in self.buffers
-            ],
-            "weights": [
-                {
-                    "name": weight.name,
-                    "format": weight.type_id,
-                    "rows": weight.rows,
-                    "cols": weight.cols,
-                    "experts": weight.experts,
-                    "data": source.data(weight.name),
-                }
-                for weight in self.weights
-            ],
-            "ops": [
-                {
-                    "op": op.op,
-                    "inputs": list(op.inputs),
-                    "outputs": list(op.outputs),
-                    "weights": list(op.weights),
-                    "ints": dict(op.ints),
-                    "floats": dict(op.floats),
-                    "arrays": {name: list(values) for name, values in op.arrays.items()},
-                }
-                for op in self.ops
-            ],
-        }
+    def kept(self) -> list[Value]:
+        """The values of the outputs."""
+        by_name = {value.name: value for value in self.values}
+        return [by_name[output.value] for output in self.outputs]
 
     def to_json(self) -> str:
         """The whole plan, which `from_json` reads."""
         plain = asdict(self)
-        plain["kv"] = str(self.kv)
+        plain["weights"] = [plain_weight(weight) for weight in self.weights]
+        plain["states"] = [tagged(state) for state in self.states]
+        plain["outputs"] = [tagged(output) for output in self.outputs]
         return json.dumps(plain, indent=1)
 
     @classmethod
@@ -179,17 +149,22 @@ class Plan:
         try:
             plain = json.loads(text)
             plain["hyperparameters"] = Hyperparameters(**plain["hyperparameters"])
-            plain["kv"] = CacheFormats.parse(plain["kv"])
-            plain["kv_layers"] = tuple(map(tuple, plain["kv_layers"]))
-            plain["kept"] = tuple(plain["kept"])
-            plain["buffers"] = tuple(Buffer(**buffer) for buffer in plain["buffers"])
-            plain["weights"] = tuple(Weight(**weight) for weight in plain["weights"])
-            plain["ops"] = tuple(Op.from_plain(op) for op in plain["ops"])
+            plain["values"] = tuple(Value(**value) for value in plain["values"])
+            plain["states"] = tuple(untagged(State, state) for state in plain["states"])
+            plain["weights"] = tuple(map(weight_from_plain, plain["weights"]))
+            plain["ops"] = tuple(map(Op.from_plain, plain["ops"]))
+            plain["outputs"] = tuple(untagged(Output, output) for output in plain["outputs"])
             return cls(**plain)
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PlanError(f"the text is no plan: {error}") from error
 
     def __str__(self) -> str:
-        from clarion.plan.show import show
+        from clarion.plan.show import show_plan
 
-        return show(self)
+        return show_plan(self)
+
+
+def _values(nodes: Iterable[Node]) -> Iterable[Value]:
+    for node in nodes:
+        yield from node.inputs
+        yield from node.outputs

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from clarion.plan.ir import Activations, Kind, Node, Value, Weight
+from clarion.plan.ir import Activations, Kind, Node, Value
 from clarion.plan.operations import OPERATIONS
+from clarion.plan.weight import Weight
 
 
 def input_kind(weight: Weight, activations: Activations, bf16: bool) -> Kind:

@@ -1,38 +1,77 @@
-"""The plan as a table for people."""
+"""A plan and a program as tables for people."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
-from clarion.plan.plan import Buffer, Op, Plan
+from clarion.plan import output, state, target
+from clarion.plan.hyperparameters import Hyperparameters
+from clarion.plan.ir import Value
+from clarion.plan.plan import Op, Plan
+from clarion.plan.program import Program
+from clarion.plan.weight import Weight
 
 _ROWS = {"tokens": "T", "outputs": "O", "batch": "1"}
+_PLAN_HEAD = ("#", "operation", "in", "out", "weights", "format")
 _HEAD = ("#", "operation", "in", "out", "weights", "format", "MB/token", "fallback")
 
 
-def show(plan: Plan) -> str:
+def show_plan(plan: Plan) -> str:
+    """A header, one line for each operation, states and outputs. Shapes are as in `show_program`."""
+    lines = [_PLAN_HEAD, *(_line(i, op, plan.values, plan.weights) for i, op in enumerate(plan.ops))]
+    states = dict.fromkeys(map(state.describe, plan.states))
+    counted = [f"{sum(state.describe(s) == text for s in plan.states)} × {text}" for text in states]
+    n_bytes = sum(weight.n_bytes for weight in plan.weights)
+    return "\n".join(
+        [
+            *_header(plan.hyperparameters),
+            "",
+            *_table(lines),
+            "",
+            f"{len(plan.ops)} operations; {len(plan.weights)} weights, {n_bytes / 1e6:.3f} MB",
+            f"states: {'; '.join(counted) or 'none'}",
+            f"outputs: {_outputs(plan)}",
+        ]
+    )
+
+
+def show_program(program: Program) -> str:
     """A header, one line for each operation, and totals.
 
     Shapes stand as [T, width] for tokens, [O, ·] for wanted outputs, [2T, ·] and [2O, ·] where two experts
     have rows of their own, [1, ·] for the whole batch;
     MB/token are the weights that one token alone makes the machine read.
     """
-    moved = [plan.weight_bytes(op) for op in plan.ops]
-    lines = [_HEAD, *(_line(plan, i, op, n) for i, (op, n) in enumerate(zip(plan.ops, moved, strict=True)))]
-    widths = [max(len(line[c]) for line in lines) for c in range(len(_HEAD))]
-    right = {0, _HEAD.index("MB/token")}
-    table = [
+    values = [buffer.value for buffer in program.buffers]
+    moved = [program.weight_bytes(op) for op in program.ops]
+    lines: list[tuple[str, ...]] = [_HEAD]
+    for i, (op, n) in enumerate(zip(program.ops, moved, strict=True)):
+        line = _line(i, op, values, program.weights)
+        lines.append((*line, f"{n / 1e6:.3f}" if n else "", op.fallback))
+    header = [
+        *_header(program.hyperparameters),
+        f"activations {program.activations}, cache {program.kv}, context {program.context}, "
+        f"batch of {program.max_tokens} tokens and {program.max_outputs} outputs",
+    ]
+    return "\n".join([*header, "", *_table(lines), "", *_totals(program, sum(moved))])
+
+
+def _table(lines: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as their widest cell; the first line is the head."""
+    head = lines[0]
+    widths = [max(len(line[c]) for line in lines) for c in range(len(head))]
+    right = {c for c, name in enumerate(head) if name in ("#", "MB/token")}
+    return [
         "  ".join(
             cell.rjust(w) if c in right else cell.ljust(w)
             for c, (cell, w) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     ]
-    return "\n".join([*_header(plan), "", *table, "", *_totals(plan, sum(moved))])
 
 
-def _header(plan: Plan) -> list[str]:
-    hp = plan.hyperparameters
+def _header(hp: Hyperparameters) -> list[str]:
     experts = f", {hp.n_expert_used} of {hp.n_expert} experts" if hp.n_expert else ""
     window = f", window {hp.window}" if hp.window else ""
     return [
@@ -41,30 +80,30 @@ def _header(plan: Plan) -> list[str]:
         f"feed-forward {hp.n_ff}{experts}, vocabulary {hp.n_vocab}",
         f"positions: {hp.rope}, {hp.n_rot} of {hp.head_dim} rotated{window}; "
         f"made for {hp.context_length} tokens",
-        f"activations {plan.activations}, cache {plan.kv}, context {plan.context}, "
-        f"batch of {plan.max_tokens} tokens and {plan.max_outputs} outputs",
     ]
 
 
-def _line(plan: Plan, i: int, op: Op, moved: int) -> tuple[str, ...]:
-    weights = [plan.weights[w] for w in op.weights if w >= 0]
-    formats = dict.fromkeys(weight.format for weight in weights)
+def _line(i: int, op: Op, values: Sequence[Value], weights: Sequence[Weight]) -> tuple[str, ...]:
+    read = [weights[w] for w in op.weights if w >= 0]
+    formats = dict.fromkeys(weight.format for weight in read)
     return (
         str(i),
         op.op,
-        ", ".join(_shape(plan.buffers[b]) for b in op.inputs),
-        ", ".join(_shape(plan.buffers[b]) for b in op.outputs),
-        _names([weight.name for weight in weights]),
+        ", ".join(_shape(values[v]) for v in op.inputs),
+        ", ".join(_shape(values[v]) for v in op.outputs),
+        _names([weight.name for weight in read]),
         " ".join(formats),
-        f"{moved / 1e6:.3f}" if moved else "",
-        op.fallback,
     )
 
 
-def _shape(buffer: Buffer) -> str:
-    kind = "" if buffer.kind == "f32" else f"{buffer.kind} "
-    slots = buffer.slots_per_token if buffer.slots_per_token > 1 else ""
-    return f"{kind}[{slots}{_ROWS[buffer.rows]}, {buffer.width}]"
+def _shape(value: Value) -> str:
+    kind = "" if value.kind == "f32" else f"{value.kind} "
+    slots = value.slots_per_token if value.slots_per_token > 1 else ""
+    return f"{kind}[{slots}{_ROWS[value.rows]}, {value.width}]"
+
+
+def _outputs(found: Plan | Program) -> str:
+    return ", ".join(f"{o.value} ({output.describe(o)})" for o in found.outputs)
 
 
 def _names(names: list[str]) -> str:
@@ -74,16 +113,16 @@ def _names(names: list[str]) -> str:
     return " ".join([*names[:1], *(name.removeprefix(block[0] if block else "") for name in names[1:])])
 
 
-def _totals(plan: Plan, moved: int) -> list[str]:
-    n, graph = plan.n_ops, plan.n_graph_ops
-    if plan.fused:
-        fusion = f"fusion removed {graph - n} of {graph} operations ({100 * (graph - n) / graph:.0f}%)"
+def _totals(program: Program, moved: int) -> list[str]:
+    n, of = program.n_ops, program.n_plan_ops
+    if program.fused:
+        fusion = f"fusion removed {of - n} of {of} operations ({100 * (of - n) / of:.0f}%)"
     else:
-        fusion = f"not fused: {n} operations for {graph} of the graph"
-    found = [op.fallback for op in plan.ops if op.fallback]
+        fusion = f"not fused: {n} operations for {of} of the plan"
+    found = [op.fallback for op in program.ops if op.fallback]
     fallbacks = ", ".join(f"{found.count(name)} × {name}" for name in dict.fromkeys(found)) or "none"
     return [
         f"{n} operations; {fusion}; fallbacks: {fallbacks}",
-        f"weights {moved / 1e6:.3f} MB a token; "
-        f"arena {plan.arena_bytes / 1e6:.3f} MB; cache {plan.kv_bytes_per_token} bytes a token",
+        f"on {target.describe(program.place)}: weights {moved / 1e6:.3f} MB a token; "
+        f"arena {program.arena_bytes / 1e6:.3f} MB; cache {program.kv_bytes_per_token} bytes a token",
     ]

@@ -1,59 +1,90 @@
-"""Pass: does the plan keep the rules? Knows nothing of how the plan was made.
+"""Does a plan, or a program, keep the rules? Knows nothing of how it was made.
 
-Shapes, kinds and parameters, by the operation table; which buffers share memory; whether what is read was
-written and is still there; the order of writing and reading the cache.
+Of both: shapes, kinds and parameters, by the operation table; states, and the order of writing and reading
+them; outputs; whether what is read was written. Of a program, also which buffers share memory, and whether
+what was written is still there.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Mapping, Sequence
+from typing import NoReturn, assert_never
 
 from clarion.errors import PlanError
+from clarion.plan import output as outputs
+from clarion.plan.ir import Value
 from clarion.plan.memory import ALIGNMENT
-from clarion.plan.operation import Call, Operation, Reads, Shape, Writes
+from clarion.plan.operation import Call, Reads, Writes, size_of_state
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.plan import OUTPUT, Buffer, Op, Plan
+from clarion.plan.plan import Op, Plan
+from clarion.plan.program import Buffer, Program
+from clarion.plan.state import State
+from clarion.plan.weight import Weight
 
 
-def verify(plan: Plan) -> None:
+def verify_plan(plan: Plan) -> None:
     """Raises PlanError, naming the operation, for the first rule that the plan breaks."""
-    _buffers(plan)
-    valid = _Contents(plan)
-    cache = _Cache(plan)
+    names = {value.name for value in plan.values}
+    if len(names) < len(plan.values):
+        raise PlanError(f"{len(plan.values)} values have {len(names)} names, expected one for each")
+    for value in plan.values:
+        if value.kind not in ("f32", "i32"):
+            raise PlanError(
+                f"value {value.name} is {value.kind}, expected f32 or i32: a plan encodes nothing"
+            )
+    written: set[int] = set()
+    states = _States(plan.states)
     for i, op in enumerate(plan.ops):
-        where = f"operation {i} ({op.op})"
-        entry = OPERATIONS.get(op.op)
-        if entry is None:
-            raise PlanError(f"{where} is unknown; known: {', '.join(OPERATIONS)}")
-        call = _call(plan, op, where, entry)
+        call = _call(op, i, plan.values, plan.weights)
         call.verify()
-        _aliasing(plan, op, call, entry)
-        valid.run(op, where)
-        cache.run(op, call)
-    _output(plan)
-    index = {buffer.name: i for i, buffer in enumerate(plan.buffers)}
-    for name in plan.kept:
+        for v in op.inputs:
+            if v not in written:
+                call.fail(f"reads {plan.values[v].name}, which nothing wrote before")
+        for v in op.outputs:
+            if v in written:
+                call.fail(f"writes {plan.values[v].name} again")
+            written.add(v)
+        states.run(op, call)
+    _outputs(plan, {plan.values[v].name: plan.values[v] for v in written})
+
+
+def verify(program: Program) -> None:
+    """Raises PlanError, naming the operation, for the first rule that the program breaks."""
+    _buffers(program)
+    valid = _Contents(program)
+    states = _States(program.states)
+    values = [buffer.value for buffer in program.buffers]
+    for i, op in enumerate(program.ops):
+        call = _call(op, i, values, program.weights)
+        call.verify()
+        _aliasing(program, op, call)
+        valid.run(op, call.where)
+        states.run(op, call)
+    index = {buffer.name: i for i, buffer in enumerate(program.buffers)}
+    _outputs(program, {value.name: value for value in values})
+    for name in program.kept:
         if name not in index:
             raise PlanError(f"no buffer is named {name}")
         valid.read(index[name], "the end")
 
 
-def _output(plan: Plan) -> None:
-    """What every plan is for: one row of n_vocab for each wanted output."""
-    if plan.kept[:1] != (OUTPUT,):
-        raise PlanError(f"the buffers kept are {list(plan.kept)}, expected {OUTPUT} first")
-    for buffer in plan.buffers:
-        if buffer.name == OUTPUT and (buffer.kind, buffer.rows, buffer.width) != (
-            "f32",
-            "outputs",
-            plan.n_vocab,
-        ):
-            raise PlanError(f"buffer {OUTPUT} is {buffer}, expected f32 outputs of {plan.n_vocab}")
+def _outputs(found: Plan | Program, values: Mapping[str, Value]) -> None:
+    """There is something to compute, and it has the shape that it is said to have."""
+
+    def fail(what: str) -> NoReturn:
+        raise PlanError(f"output {what}")
+
+    if not found.outputs:
+        raise PlanError("there is no output")
+    for output in found.outputs:
+        if output.value not in values:
+            fail(f"{output.value}: nothing is named so, expected {outputs.describe(output)}")
+        outputs.check(output, values[output.value], found.n_vocab, fail)
 
 
-def _buffers(plan: Plan) -> None:
+def _buffers(program: Program) -> None:
     names = set()
-    for buffer in plan.buffers:
+    for buffer in program.buffers:
         if buffer.name in names:
             raise PlanError(f"two buffers are named {buffer.name}")
         names.add(buffer.name)
@@ -62,11 +93,16 @@ def _buffers(plan: Plan) -> None:
                 f"buffer {buffer.name} lies at {buffer.offset}, expected a multiple of {ALIGNMENT}"
             )
         end = buffer.offset + buffer.n_bytes
-        if end > plan.arena_bytes:
-            raise PlanError(f"buffer {buffer.name} ends at {end}, the arena at {plan.arena_bytes}")
+        if end > program.arena_bytes:
+            raise PlanError(f"buffer {buffer.name} ends at {end}, the arena at {program.arena_bytes}")
 
 
-def _call(plan: Plan, op: Op, where: str, entry: Operation) -> Call:
+def _call(op: Op, i: int, values: Sequence[Value], weights: Sequence[Weight]) -> Call:
+    """Operation i, what it names looked up."""
+    where = f"operation {i} ({op.op})"
+    entry = OPERATIONS.get(op.op)
+    if entry is None:
+        raise PlanError(f"{where} is unknown; known: {', '.join(OPERATIONS)}")
     for kind, found, known in (
         ("ints", op.ints, entry.ints),
         ("floats", op.floats, entry.floats),
@@ -74,50 +110,50 @@ def _call(plan: Plan, op: Op, where: str, entry: Operation) -> Call:
     ):
         if set(found) != known:
             raise PlanError(f"{where} has {kind} {sorted(found)}, expected {sorted(known)}")
-    for i in (*op.inputs, *op.outputs):
-        if not 0 <= i < len(plan.buffers):
-            raise PlanError(f"{where} names buffer {i} of {len(plan.buffers)}")
-    for i in op.weights:
-        if not -1 <= i < len(plan.weights):
-            raise PlanError(f"{where} names weight {i} of {len(plan.weights)}")
+    for v in (*op.inputs, *op.outputs):
+        if not 0 <= v < len(values):
+            raise PlanError(f"{where} names value {v} of {len(values)}")
+    for w in op.weights:
+        if not -1 <= w < len(weights):
+            raise PlanError(f"{where} names weight {w} of {len(weights)}")
     return Call(
         where,
         entry,
-        [_shape(plan.buffers[i]) for i in op.inputs],
-        [_shape(plan.buffers[i]) for i in op.outputs],
-        [plan.weights[i] if i >= 0 else None for i in op.weights],
+        [values[v] for v in op.inputs],
+        [values[v] for v in op.outputs],
+        [weights[w] if w >= 0 else None for w in op.weights],
         {**op.ints, **op.floats, **op.arrays},
     )
-
-
-def _shape(buffer: Buffer) -> Shape:
-    return Shape(buffer.name, buffer.kind, buffer.rows, buffer.width, buffer.slots_per_token)
 
 
 def _overlap(a: Buffer, b: Buffer) -> bool:
     return a.offset < b.offset + b.n_bytes and b.offset < a.offset + a.n_bytes
 
 
-def _aliasing(plan: Plan, op: Op, call: Call, entry: Operation) -> None:
+def _aliasing(program: Program, op: Op, call: Call) -> None:
     """What is written shares no memory with anything else of the operation, but where the table says so."""
     for o, written in enumerate(op.outputs):
-        at, must = entry.alias(o) or (-1, False)
+        at, must = call.entry.alias(o) or (-1, False)
         if must and op.inputs[at] != written:
             call.fail(f"output {o} must be the buffer of input {at}")
         for i, read in enumerate(op.inputs):
             same = written == read and i == at
-            if not same and _overlap(plan.buffers[written], plan.buffers[read]):
-                call.fail(f"output {plan.buffers[written].name} shares memory with {plan.buffers[read].name}")
+            if not same and _overlap(program.buffers[written], program.buffers[read]):
+                call.fail(
+                    f"output {program.buffers[written].name} shares memory with {program.buffers[read].name}"
+                )
         for other in op.outputs[:o]:
-            if _overlap(plan.buffers[written], plan.buffers[other]):
-                call.fail(f"outputs {plan.buffers[written].name} and {plan.buffers[other].name} share memory")
+            if _overlap(program.buffers[written], program.buffers[other]):
+                call.fail(
+                    f"outputs {program.buffers[written].name} and {program.buffers[other].name} share memory"
+                )
 
 
 class _Contents:
     """Which buffers hold what was written to them: writing one ends all others that share its memory."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._buffers = plan.buffers
+    def __init__(self, program: Program) -> None:
+        self._buffers = program.buffers
         self._whole: set[int] = set()
         self._ended_by: dict[int, str] = {}
 
@@ -136,36 +172,34 @@ class _Contents:
             raise PlanError(f"{where} reads {self._buffers[i].name}: {cause}")
 
 
-class _Cache:
-    """Each layer of the cache is written once, and read only then."""
+class _States:
+    """Each state is written by one operation, and read only after that."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._layers = plan.kv_layers
+    def __init__(self, states: Sequence[State]) -> None:
+        self._states = states
         self._written: set[int] = set()
 
     def run(self, op: Op, call: Call) -> None:
-        state = call.entry.state
-        if state is None:
+        use = call.entry.state
+        if use is None:
             return
-        layer = op.ints["layer"]
-        if not 0 <= layer < len(self._layers):
-            call.fail(f"layer is {layer} of {len(self._layers)}")
-        n_head, dim_k, dim_v = self._layers[layer]
-        match state:
+        i = op.ints["state"]
+        if not 0 <= i < len(self._states):
+            call.fail(f"state is {i} of {len(self._states)}")
+        state = self._states[i]
+        if not isinstance(state, use.kind):
+            call.fail(f"state {i} is {state}, expected {use.kind.__name__}")
+        for of_state, width in use.sizes:
+            wanted, found = size_of_state(of_state, state), call.size(width)
+            if found != wanted:
+                call.fail(f"state {i} is {state}: its {of_state} is {wanted}, found {width} of {found}")
+        match use:
             case Reads():
-                if layer not in self._written:
-                    call.fail(f"reads layer {layer} of the cache, which nothing wrote")
-                found = tuple(call.size(name) for name in (state.heads, state.k, state.v))
-                if found != (n_head, dim_k, dim_v):
-                    call.fail(f"the cache's layer {layer} is {self._layers[layer]}, found {found}")
+                if i not in self._written:
+                    call.fail(f"reads state {i}, which nothing wrote")
             case Writes():
-                if layer in self._written:
-                    call.fail(f"layer {layer} of the cache is written twice")
-                self._written.add(layer)
-                k, v = call.size(state.k), call.size(state.v)
-                if (k, v) != (n_head * dim_k, n_head * dim_v):
-                    call.fail(
-                        f"the cache's layer {layer} is {self._layers[layer]}, found k {k} and v {v} wide"
-                    )
+                if i in self._written:
+                    call.fail(f"state {i} is written twice")
+                self._written.add(i)
             case _:
-                assert_never(state)
+                assert_never(use)

@@ -1,7 +1,8 @@
 """Making models smaller: weights in fewer bits, and what that costs."""
 
+from clarion.gguf.file_types import RECIPES, Recipe
 from clarion.quantize.model import Quantized, quantize, write_quantized
-from clarion.quantize.recipes import RECIPES, Choice, Recipe, choose_formats, recipe_named
+from clarion.quantize.recipes import Choice, choose_formats, recipe_named
 from clarion.quantize.tensor import TensorError, dequantize_tensor, quantize_tensor, tensor_error, writable
 
 __all__ = [

@@ -12,12 +12,13 @@ from typing import Any
 
 from clarion.errors import ParameterError
 from clarion.evaluate.chunks import beginning
+from clarion.evaluate.collect import collect
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Writer
+from clarion.gguf.file_types import ALIASES, RECIPES, Recipe
 from clarion.gguf.part import padded
 from clarion.gguf.writable import check_writable
-from clarion.quantize.collect import collect
 from clarion.quantize.frontier import Frontier, Offer
-from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.measure import CANDIDATES, Measured, measure, own_text
 from clarion.quantize.model import (
     Quantized,
@@ -28,10 +29,7 @@ from clarion.quantize.model import (
     written_metadata,
 )
 from clarion.quantize.recipes import (
-    ALIASES,
-    RECIPES,
     Choice,
-    Recipe,
     choose_formats,
     is_quantizable,
     recipe_named,

@@ -21,17 +21,18 @@ import numpy.typing as npt
 
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.figures import score
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
-from clarion.model import load, make_plan
+from clarion.model import load, make_program
+from clarion.plan.sources import Sources
 from clarion.quantize.frontier import Offer
-from clarion.quantize.imatrix import Imatrix
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error
 from clarion.residency import Replaced, Store
+from clarion.runtime.executor import Executor
 from clarion.runtime.sampling import Options
-from clarion.runtime.solo import Solo
 
 CANDIDATES = ("Q2_K", "IQ3_XXS", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
 # Coarse enough that one matrix alone is seen in the output, fine enough that its effect is in proportion.
@@ -149,12 +150,12 @@ class _Probe:
     def __init__(self, file: File, tokens: Sequence[int], threads: int | None) -> None:
         context = min(PROBE_CONTEXT, len(tokens))
         self._chunks = [tokens[i : i + context] for i in range(0, len(tokens) - context + 1, context)]
-        plan = make_plan(file, context=context, batch=context, outputs=context)
-        self._weights = Replaced(file.tensors)
+        program = make_program(file, context=context, batch=context, outputs=context)
+        self._weights = Replaced(Sources(program.weights, file.tensors))
         self._threads = threads
-        self._used = {weight.name for weight in plan.weights}
-        self._solo = Solo(plan, Store(plan.weights, self._weights), threads=threads)
-        self._wanted = [self._solo.logits(chunk) for chunk in self._chunks]
+        self._used = {weight.name for weight in program.weights}
+        self._executor = Executor(program, Store(program.weights, self._weights), threads=threads)
+        self._wanted = [self._executor.logits(chunk) for chunk in self._chunks]
 
     def influence(self, tensor: Tensor, rows: Floats, importance: Importance) -> float:
         """Mean divergence for each unit of the probe's squared error; 0 for what the model does not read."""
@@ -172,7 +173,7 @@ class _Probe:
         self._weights.use({tensor.name: np.concatenate(pieces)})
         divergences = []
         for chunk, wanted in zip(self._chunks, self._wanted, strict=True):
-            logits = self._solo.logits(chunk)
+            logits = self._executor.logits(chunk)
             targets = np.zeros(len(chunk), np.int64)  # of no interest here
             divergences.append(score(logits, targets, wanted, self._threads or default_threads()).divergence)
         mean = float(np.concatenate(divergences).mean())

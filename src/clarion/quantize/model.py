@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from clarion.convert.output import Entry, part_names, write
+from clarion.convert.output import Planned, part_names, write
 from clarion.errors import ModelError, ParameterError
+from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Format, Tensor
+from clarion.gguf.file_types import Recipe
 from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
 from clarion.host import native
-from clarion.quantize.imatrix import Imatrix
-from clarion.quantize.recipes import Choice, Recipe, choose_formats, is_quantizable, recipe_named
-from clarion.quantize.tensor import Rows, encode_rows
+from clarion.quantize.recipes import Choice, choose_formats, is_quantizable, recipe_named
+from clarion.quantize.tensor import Values, encode_rows
 
 CHUNK_BYTES = 64 * 1024 * 1024  # of float32 values in memory at once, or one row where that is more
 _QUANTIZATION_VERSION = 2  # of the block formats' layout
@@ -168,7 +169,7 @@ def write_quantized(
             progress(done, total)
 
     entries = [
-        Entry(c.tensor.name, c.tensor.shape, c.format, lambda c=c: encode(c))  # type: ignore[misc]
+        Planned(c.tensor.name, c.tensor.shape, c.format, lambda c=c: encode(c))  # type: ignore[misc]
         for c in choices
     ]
     parts = None
@@ -197,14 +198,14 @@ def written_metadata(file: File, recipe: Recipe, more: Mapping[str, Any]) -> dic
     }
 
 
-def read_rows(tensor: Tensor, begin: int, end: int) -> Rows:
+def read_rows(tensor: Tensor, begin: int, end: int) -> Values:
     """Rows of a tensor, [end - begin, cols]: float16 as it is, of bfloat16 the bits, else float32."""
     cols = tensor.shape[-1]
     size = tensor.format.n_bytes((1, cols))
     raw = np.asarray(tensor.data)[begin * size : end * size]
     kind = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}.get(tensor.format.name)
     if kind is None:
-        rows: Rows = native().dequantize(
+        rows: Values = native().dequantize(
             tensor.format.type_id, np.ascontiguousarray(raw), (end - begin) * cols
         )
     else:
@@ -287,8 +288,8 @@ def _fallback(first: Choice, *others: Choice) -> str:
 def imatrix_metadata(path: str | os.PathLike[str], imatrix: Imatrix) -> dict[str, Any]:
     """What a file says of the importance matrix that it was made with."""
     return {
-        "quantize.imatrix.file": name_text(path),
-        "quantize.imatrix.dataset": ", ".join(map(name_text, imatrix.datasets)),
-        "quantize.imatrix.entries_count": np.int32(len(imatrix.statistics)),
-        "quantize.imatrix.chunks_count": np.int32(imatrix.chunk_count),
+        "evaluate.imatrix.file": name_text(path),
+        "evaluate.imatrix.dataset": ", ".join(map(name_text, imatrix.datasets)),
+        "evaluate.imatrix.entries_count": np.int32(len(imatrix.statistics)),
+        "evaluate.imatrix.chunks_count": np.int32(imatrix.chunk_count),
     }

@@ -17,7 +17,7 @@ from clarion.host.threads import default_threads
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
 # float32, float16, or uint16: the bits of bfloat16.
-Rows = npt.NDArray[Any]
+Values = npt.NDArray[Any]
 
 _CHUNK_ELEMENTS = 1 << 22
 MAX_THREADS = 1024
@@ -71,7 +71,7 @@ def quantize_tensor(
 
 
 def encode_rows(
-    rows: Rows,
+    rows: Values,
     format: Format,
     importance: npt.NDArray[Any] | None,
     threads: int | None,
@@ -140,7 +140,7 @@ def tensor_error(
     return TensorError(squared, norm)
 
 
-def _widened(rows: Rows) -> Floats:
+def _widened(rows: Values) -> Floats:
     if rows.dtype == np.uint16:
         return (rows.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(rows, np.float32)

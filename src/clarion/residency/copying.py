@@ -56,7 +56,7 @@ class Copies:
         """Raises MemoryError."""
         self._core = origin.core
         self._store = store
-        self._originals = {name: memoryview(origin.tensors[name].data) for name in units}  # type: ignore[arg-type]
+        self._originals = {name: memoryview(origin.tensors[name].view) for name in units}
         sizes = {name: original.nbytes for name, original in self._originals.items()}
         starts = [0, *accumulate(-(-size // _LINE) * _LINE for size in sizes.values())]
         memory = files.HugePages(starts[-1]).bytes

@@ -19,4 +19,4 @@ class Mapped(Policy):
 
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
         for name, unit in units.items():
-            unit.place_all(self._tensors[name].data)
+            unit.place_all(self._tensors[name].view)

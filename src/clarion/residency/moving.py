@@ -39,7 +39,7 @@ class Moving(Policy):
         matrices = {name: unit for name, unit in units.items() if unit.weight.rows > 1}
         copies = Copies(self._origin, store, matrices)
         for name, unit in units.items():
-            unit.place_all(self._origin.tensors[name].data)
+            unit.place_all(self._origin.tensors[name].view)
         self._work = store, list(matrices.values()), copies
 
     def start(self) -> None:

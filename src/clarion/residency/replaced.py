@@ -19,7 +19,7 @@ class Replaced(Policy):
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
         self._units = units
         for name, unit in units.items():
-            unit.place_all(self._tensors[name].data)
+            unit.place_all(self._tensors[name].view)
 
     def use(self, data: Mapping[str, object]) -> None:
         """From the next run on these weights' bytes, rows as in a file, are those; all others the file's.
@@ -32,7 +32,7 @@ class Replaced(Policy):
             if weight.rows * weight.experts == 1:
                 raise ValueError(f"weight {name!r}: found a vector, expected a matrix")
         for name in self._replaced - data.keys():
-            self._units[name].place_all(self._tensors[name].data)
+            self._units[name].place_all(self._tensors[name].view)
         self._replaced = set()
         for name, values in data.items():
             self._replaced.add(name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from clarion._native import files
 
@@ -41,7 +41,7 @@ class Tensor(Protocol):
     """Something with bytes: u8[n_bytes], of the file."""
 
     @property
-    def data(self) -> object: ...
+    def view(self) -> Any: ...
 
 
 class Unit:
@@ -76,9 +76,9 @@ class Unit:
         """
         return self._native.place(extent, data, panels)
 
-    def place_all(self, data: object, *, panels: bool = False) -> int:
+    def place_all(self, data: Any, *, panels: bool = False) -> int:
         """`place` for all extents: `data` is the whole weight, u8[n_bytes]."""
-        whole = memoryview(data)  # type: ignore[arg-type]  # typing has no name for the buffer protocol yet
+        whole = memoryview(data)
         version = 0
         for i, extent in enumerate(self.extents):
             version = self.place(i, whole[extent], panels=panels)
@@ -125,7 +125,7 @@ class Policy(ABC):
 
 
 class Store:
-    """The weights of one program or of several, as a source of `Plan.native_spec`."""
+    """The weights of one program or of several, as a source of `Program.native_spec`."""
 
     def __init__(
         self,

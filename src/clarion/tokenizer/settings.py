@@ -6,6 +6,7 @@ import reprlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from clarion.errors import TokenizerError, UnsupportedError
@@ -90,7 +91,9 @@ class Fields:
 
     def sequence(self, key: str) -> Sequence[Any] | None:
         """An array of anything, or None where the key is missing."""
-        value = self._metadata.get(key)
+        # A file's metadata gives arrays of numbers without numpy, which would take half of the start.
+        plain = getattr(self._metadata, "plain", self._metadata.get)
+        value: Any = plain(key)
         if value is not None and (isinstance(value, str | bytes | Mapping) or not hasattr(value, "__len__")):
             raise self.error(key, brief(value), "an array")
         return value
@@ -135,8 +138,6 @@ class Fields:
 
     def _places(self, key: str) -> tuple[Any, Any, Any] | None:
         """Bytes that hold an array's strings, and where each begins and how long it is."""
-        import numpy as np
-
         places = getattr(self.sequence(key), "places", None)
         if places is not None:
             found: tuple[Any, Any, Any] = places()
@@ -145,8 +146,9 @@ class Fields:
         if strings is None:
             return None
         raws = [text.encode("utf-8", "surrogateescape") for text in strings]
-        lengths = np.fromiter(map(len, raws), np.int64, len(raws))
-        return np.frombuffer(b"".join(raws), np.uint8), np.cumsum(lengths) - lengths, lengths
+        lengths = array("q", map(len, raws))
+        starts = array("q", accumulate(lengths, initial=0))
+        return b"".join(raws), starts[:-1], lengths
 
     def floats(self, key: str, least: int) -> array[float] | None:
         """An array of at least `least` numbers in float32, none of them NaN."""

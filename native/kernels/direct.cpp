@@ -1,14 +1,16 @@
-#include "kernels/reference.h"
+#include "kernels/direct.h"
 
 #include <algorithm>
 #include <memory>
 #include <new>
 #include <stdexcept>
 
+#include "formats/bf16.h"
 #include "kernels/activations.h"
-#include "kernels/format_table.h"
 #include "kernels/panel.h"
 #include "kernels/product.h"
+#include "kernels/row_decoder.h"
+#include "machine/modules.h"
 
 namespace clarion {
 
@@ -31,22 +33,13 @@ const Format& known_format(int type_id) {
 
 }  // namespace
 
-int n_formats() { return static_cast<int>(formats_end() - formats_begin()); }
-
-FormatInfo format_info(int i) {
-    const Format& f = formats_begin()[i];
-    return {f.id, f.name, f.block, f.bytes};
-}
-
-bool multiplies_bf16() { return multiplies(known_format(30), Kind::bf16); }
-
-int64_t buffer_row_bytes(Kind kind, int64_t width) { return row_bytes(kind, width); }
+bool multiplies_bf16() { return multiplies(known_format(BF16::id), Kind::bf16); }
 
 void dequantize(int type_id, const uint8_t* data, int64_t n_bytes, int64_t n, float* x) {
     const Format& format = known_format(type_id);
     if (n < 0 || n % format.block != 0 || n_bytes < format.row_bytes(n))
         throw std::invalid_argument("n must be whole blocks within the data");
-    format.dequantize(data, n, x);
+    dequantize(format, data, n, x);
 }
 
 void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int64_t cols, bool panels,
@@ -56,7 +49,7 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
         throw std::invalid_argument("rows and cols must be positive, whole blocks, and within the data");
     if (!multiplies(format, kind))
         throw std::invalid_argument("this format does not multiply activations of this kind");
-    if (panels && !can_be_panels(format, rows))
+    if (panels && !format.can_be_panels(rows))
         throw std::invalid_argument("so many rows of this format are no panels");
     const WeightRows weight{format, data, rows, cols, panels};
     const int64_t stride = row_bytes(kind, cols);
@@ -76,12 +69,12 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
     }
 }
 
-bool can_be_panels(int type_id, int64_t rows) { return can_be_panels(known_format(type_id), rows); }
+bool can_be_panels(int type_id, int64_t rows) { return known_format(type_id).can_be_panels(rows); }
 
 void interleave(int type_id, int64_t cols, const uint8_t* rows, uint8_t* panels, int64_t n_bytes) {
     const Format& format = known_format(type_id);
     if (cols < 1 || cols % format.block != 0 || n_bytes % (16 * format.row_bytes(cols)) != 0 ||
-        !can_be_panels(format, 16))
+        !format.can_be_panels(16))
         throw std::invalid_argument("interleave: needs whole panels of a format that has them");
     const int64_t row_bytes = format.row_bytes(cols);
     for (int64_t at = 0; at < n_bytes; at += 16 * row_bytes)

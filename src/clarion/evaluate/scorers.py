@@ -13,7 +13,7 @@ import numpy as np
 from clarion.errors import ClarionError, FileError, UnsupportedError
 from clarion.evaluate.chunks import Chunk
 from clarion.evaluate.exact import Exact
-from clarion.evaluate.figures import Rows
+from clarion.evaluate.figures import LogitRows
 from clarion.model import load, open_file
 from clarion.plan.cache import CacheFormats
 
@@ -25,10 +25,10 @@ BATCH = 1024
 LOGITS = 1 << 26
 
 
-Take = Callable[[int, int, Rows], None]
+Take = Callable[[int, int, LogitRows], None]
 
 
-class Engine(Protocol):
+class Scorer(Protocol):
     """A model that computes texts."""
 
     name: str
@@ -41,7 +41,7 @@ class Engine(Protocol):
     def close(self) -> None: ...
 
 
-class ClarionEngine:
+class ClarionScorer:
     """This engine. `options` are those of `clarion.load`.
 
     A step takes as many chunks as make `batch` tokens, and their logits are read where they were computed.
@@ -62,7 +62,7 @@ class ClarionEngine:
         )
         # Nobody waits for a first token, and what moves would take time from scoring.
         self._model.settle()
-        self.name = f"clarion {self._model.plan.activations}, cache {self._model.plan.kv}"
+        self.name = f"clarion {self._model.program.activations}, cache {self._model.program.kv}"
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:
         self._model.each_logits(((chunk.tokens, chunk.first) for chunk in chunks), take)
@@ -71,14 +71,14 @@ class ClarionEngine:
         self._model.close()
 
 
-class ExactEngine:
+class ExactScorer:
     """The file's weights in float64 arithmetic."""
 
     name = "float64"
 
     def __init__(self, path: Path | None, context: int) -> None:
         with ExitStack() as stack:
-            self._exact = Exact(stack.enter_context(open_file(path)), context)
+            self._exact = Exact(stack.enter_context(open_file(path)))
             self._stack = stack.pop_all()
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:
@@ -101,7 +101,7 @@ def require_llama_cpp() -> Any:
         raise UnsupportedError("llama-cpp-python is not installed; pip install llama-cpp-python") from error
 
 
-class LlamaCppEngine:
+class LlamaCppScorer:
     """llama.cpp, through llama-cpp-python.
 
     Raises:

@@ -1,19 +1,19 @@
-#include "kernels/format_table.h"
+// Makes the run-time entry of a format (formats/entry.h) from its header: the kernels, written once, for this format.
+#pragma once
 
 #include <algorithm>
-#include <iterator>
+#include <array>
 #include <string>
 
+#include "formats/entry.h"
 #include "formats/table.h"
 #include "kernels/float_product.h"
 #include "kernels/grid_product.h"
-#include "kernels/part_sinks.h"
+#include "kernels/per_register.h"
 #include "kernels/row_decoder.h"
 #include "kernels/sinks.h"
 
 namespace clarion {
-
-namespace {
 
 template <typename F>
 void decode_codes(const uint8_t* panel, int64_t blocks, const Tile& tile) {
@@ -26,7 +26,7 @@ void multiply_one_codes(const uint8_t* panel, const Format::Columns& columns, co
 }
 
 template <typename F>
-constexpr Format row() {
+constexpr Format format_entry() {
     Format f{};
     f.id = F::id;
     std::copy_n(F::name, std::char_traits<char>::length(F::name), f.name);
@@ -49,10 +49,10 @@ constexpr Format row() {
         constexpr int sums = OneToken<F, High>::sums;
         constexpr bool fast = F::hot && sums <= simd::live_groups,
                        high = F::hot && sums <= simd::live_groups_high;
-        if constexpr (in_parts<High>) {
-            f.decode_panel = decode_tile_parts<F, High>;
-            if constexpr (fast) f.one_fast = multiply_one_parts<F, Fast>;
-            if constexpr (high) f.one_high = multiply_one_parts<F, High>;
+        if constexpr (takes_registers<High>) {
+            f.decode_panel = decode_tile_per_register<F, High>;
+            if constexpr (fast) f.one_fast = multiply_one_per_register<F, Fast>;
+            if constexpr (high) f.one_high = multiply_one_per_register<F, High>;
         } else {
             f.decode_panel = decode_tile<F>;
             if constexpr (fast) f.one_fast = multiply_one<F, Fast>;
@@ -68,30 +68,8 @@ constexpr Format row() {
 }
 
 template <typename... F>
-struct Rows {
-    static constexpr Format rows[] = {row<F>()...};
-};
-template <typename... F>
-constexpr const Format (&rows_of(FormatList<F...>)) [sizeof...(F)] { return Rows<F...>::rows; }
-
-constexpr auto& table = rows_of(AllFormats{});
-
-}  // namespace
-
-void Format::dequantize(const uint8_t* row, int64_t n, float* x) const {
-    if (integer())
-        dequantize_row(*this, row, n, x);
-    else
-        dequantize_floats(row, n, x);
-}
-
-const Format* formats_begin() { return std::begin(table); }
-const Format* formats_end() { return std::end(table); }
-
-const Format* find_format(int id) {
-    for (const Format& f : table)
-        if (f.id == id) return &f;
-    return nullptr;
+constexpr std::array<Format, sizeof...(F)> format_entries(FormatList<F...>) {
+    return {format_entry<F>()...};
 }
 
 }  // namespace clarion

@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
+import random
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from statistics import median
-from types import ModuleType
-
-import numpy as np
 
 from clarion._native import files
+from clarion.gguf.formats import Format, format_named
 from clarion.host.hierarchy import hierarchy
 from clarion.host.isa import choose, native
 from clarion.host.load import BUSY_SHARE, Snapshot, others
 from clarion.host.memory import memory
 from clarion.host.record import Rates, Record, stored, this_machine
 from clarion.host.threads import default_threads, most_threads
+from clarion.plan import Program, Target, compile
+from clarion.plan.checkpoint import Checkpoint
+from clarion.plan.graph import Graph
+from clarion.plan.hyperparameters import Hyperparameters
+from clarion.residency import Mapped, Store
+from clarion.runtime.executor import Executor
 
 _MIB = 1 << 20
 _ROUNDS = 3
 _SECONDS = 0.2
 _MOST_SPREAD = 0.3  # of rounds; 2 to 10% on machines that rest
-_Q4_K, _BLOCK, _BLOCK_BYTES = 12, 256, 144
 _WIDTH = 4096  # of the matrices, rows and columns: those of a model of 8 billion parameters
 _PROMPT = 64  # tokens
+# Those of the products' plan, which has no layer.
+_FIGURES = Hyperparameters(
+    architecture="products",
+    context_length=_PROMPT,
+    n_layer=0,
+    n_embd=_WIDTH,
+    n_vocab=_WIDTH,
+    n_head=0,
+    n_head_kv=0,
+    head_dim=0,
+    n_rot=0,
+    n_ff=0,
+    norm_eps=0.0,
+    attention_scale=0.0,
+)
 
 
 def bandwidth(threads: int, isa: str | None = None, seconds: float = 0.25) -> float:
@@ -50,6 +70,19 @@ def peaks(threads: int, isa: str, seconds: float = 0.25) -> tuple[float, float]:
     if rates is not None:
         return rates.bandwidth, rates.multiply
     return bandwidth(threads, isa, seconds), multiply_peak(threads, isa, seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class _Matrix:
+    """A tensor of the measured products."""
+
+    name: str
+    view: memoryview
+    shape: tuple[int, ...] = (_WIDTH, _WIDTH)
+
+    @property
+    def format(self) -> Format:
+        return format_named("Q4_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +118,7 @@ def measure(isa: str | None = None, progress: Callable[[str], None] = lambda _: 
     module = choose(isa).name
     counts = _counts()
     rounds: dict[int, list[tuple[float, ...]]] = {threads: [] for threads in counts}
-    with_weights = _Products(native(module))
+    with_weights = _Products(module)
     processors = hierarchy().processors
     began = Snapshot.now(processors)
     for turn in range(_ROUNDS):
@@ -115,72 +148,49 @@ def _counts() -> list[int]:
 class _Products:
     """Products with random Q4_K matrices, more of them than caches hold, as a model's plan would do them."""
 
-    def __init__(self, core: ModuleType) -> None:
-        self._core = core
-        n_bytes = _WIDTH * _WIDTH // _BLOCK * _BLOCK_BYTES
-        weight = np.random.default_rng(0).integers(0, 256, n_bytes, np.uint8)
+    def __init__(self, isa: str) -> None:
+        self._isa = isa
+        n_bytes = format_named("Q4_K").n_bytes((_WIDTH, _WIDTH))
+        weight = random.Random(0).randbytes(n_bytes)
         n = max(2, min(256 * _MIB, memory().available // 4) // n_bytes)
-        space = np.asarray(files.HugePages(n * n_bytes).bytes)
-        self._weights = [space[i * n_bytes : (i + 1) * n_bytes] for i in range(n)]
-        for copy in self._weights:
-            copy[:] = weight
+        space = files.HugePages(n * n_bytes).bytes
+        names = [f"{i}.weight" for i in range(n)]
+        self._tensors = {
+            name: _Matrix(name, space[i * n_bytes : (i + 1) * n_bytes]) for i, name in enumerate(names)
+        }
+        for matrix in self._tensors.values():
+            matrix.view[:] = weight
 
     def rates(self, threads: int) -> tuple[float, float]:
         """Bytes of weights a second with one token; products of bytes a second with many."""
-        machine = self._core.Machine(threads, **hierarchy().cache_bytes)
-        read = sum(weight.nbytes for weight in self._weights)
-        generation = read / self._seconds(machine, self._weights, 1)
-        some = self._weights[:2]
+        names = list(self._tensors)
+        read = sum(len(matrix.view) for matrix in self._tensors.values())
+        generation = read / self._seconds(threads, names, 1)
+        some = names[:2]
         products = 2 * _PROMPT * _WIDTH * _WIDTH * len(some)  # 16-bit activations count twice
-        return generation, products / self._seconds(machine, some, _PROMPT)
+        return generation, products / self._seconds(threads, some, _PROMPT)
 
-    def _seconds(
-        self, machine: object, weights: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], n: int
-    ) -> float:
-        """The shortest time in which n tokens meet all of the weights."""
-        program = self._core.Program(machine, self._spec(weights, n))
-        nothing = np.zeros(n, np.int32)
-        arguments = (nothing, nothing, nothing, np.zeros((1, 1), np.int32), nothing[:0])
+    def _compiled(self, names: list[str], n: int) -> Program:
+        """Rows of the first matrix, multiplied by each of these: one encoding, then one product after
+        the other."""
+        g, w = Graph(_FIGURES), Checkpoint(self._tensors)
+        x = g.embed(w["0"], _WIDTH, _WIDTH)  # [T, _WIDTH]
+        for name in names:
+            g.linear(x, w[name.removesuffix(".weight")], _WIDTH)
+        g.output(g.select(x))
+        target = Target(row_bytes=native(self._isa).encoded_row_bytes)
+        return compile(g.plan(), target, max_tokens=n, max_outputs=1, context=n, fuse=False)
+
+    def _seconds(self, threads: int, names: list[str], n: int) -> float:
+        """The shortest time in which n tokens meet all of these weights."""
+        program = self._compiled(names, n)
+        store = Store(program.weights, Mapped(self._tensors))
+        executor = Executor(program, store, threads=threads, isa=self._isa)
+        tokens = array("i", bytes(4 * n))
+        positions = array("i", range(n))
+        pages = memoryview(array("i", [0])).cast("B").cast("i", (1, 1))
         shortest, end = float("inf"), time.perf_counter() + _SECONDS
         while (start := time.perf_counter()) < end or shortest == float("inf"):
-            program.run(None, *arguments)
+            executor.run(tokens, positions, tokens, pages, array("i"))
             shortest = min(shortest, time.perf_counter() - start)
         return shortest
-
-    def _spec(self, weights: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], n: int) -> dict[str, object]:
-        widths = [(kind, self._core.encoded_row_bytes(kind, _WIDTH)) for kind in ("f32", "high", "f32")]
-        offsets = [0, *np.cumsum([-(-size * n // 64) * 64 for _, size in widths]).tolist()]
-        ops: list[tuple[str, int, int, list[int]]] = [("encode", 0, 1, [])]
-        ops += [("linear", 1, 2, [i, -1]) for i in range(len(weights))]
-        return {
-            "arena_bytes": offsets[-1],
-            "max_tokens": n,
-            "max_outputs": 0,
-            "buffers": [
-                {
-                    "name": str(i),
-                    "kind": kind,
-                    "rows": "tokens",
-                    "slots_per_token": 1,
-                    "width": _WIDTH,
-                    "offset": offsets[i],
-                }
-                for i, (kind, _) in enumerate(widths)
-            ],
-            "weights": [
-                {"name": str(i), "format": _Q4_K, "rows": _WIDTH, "cols": _WIDTH, "experts": 1, "data": data}
-                for i, data in enumerate(weights)
-            ],
-            "ops": [
-                {
-                    "op": op,
-                    "inputs": [source],
-                    "outputs": [target],
-                    "weights": used,
-                    "ints": {},
-                    "floats": {},
-                    "arrays": {},
-                }
-                for op, source, target, used in ops
-            ],
-        }

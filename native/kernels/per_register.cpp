@@ -1,4 +1,4 @@
-#include "kernels/part_sinks.h"
+#include "kernels/per_register.h"
 
 #include <algorithm>
 
@@ -6,13 +6,14 @@
 
 namespace clarion {
 
-void multiply_parts(const PartProduct& product, const uint8_t* panel, const Format::Columns& columns,
-                    const std::byte* activation, const Fetch& fetch, float* sums) {
+void multiply_per_register(const RegisterProduct& product, const uint8_t* panel,
+                           const Format::Columns& columns, const std::byte* activation, const Fetch& fetch,
+                           float* sums) {
     alignas(64) float scale[most_tile_columns],
         neg_min[most_tile_columns];  // [columns/group][16], group >= 16
     alignas(64) int32_t group_sums[most_tile_columns];
     const EncodedLayout layout(product.kind, columns.n_cols);
-    const int64_t quad_bytes = product.kind == Kind::fast ? 4 : 8, rows = 16 / product.parts;
+    const int64_t quad_bytes = product.kind == Kind::fast ? 4 : 8, rows = 16 / product.registers;
     const auto* a_scales = reinterpret_cast<const float*>(activation + layout.scale);
     const auto* a_fsums = reinterpret_cast<const float*>(activation + layout.fsum(product.group));
     const auto* a_sums = reinterpret_cast<const int32_t*>(activation + layout.sum(product.group));
@@ -23,10 +24,10 @@ void multiply_parts(const PartProduct& product, const uint8_t* panel, const Form
         const int64_t bytes = 16 * blocks * product.bytes, first = column / product.group;
         product.scales(panel, blocks, scale, neg_min);
         Fetch lines = ahead;
-        for (int64_t part = 0; part < product.parts; ++part, lines.advance(64))
-            product.multiply(panel + 4 * rows * part, blocks,
+        for (int64_t r = 0; r < product.registers; ++r, lines.advance(64))
+            product.multiply(panel + 4 * rows * r, blocks,
                              reinterpret_cast<const uint8_t*>(activation) + column / 4 * quad_bytes,
-                             a_sums + first, lines, group_sums + rows * part);
+                             a_sums + first, lines, group_sums + rows * r);
         const int64_t groups = activation_block / product.group;
         for (int64_t g = 0; g < n / product.group; g += groups) {  // the roundings of the product over tiles
             const simd::f32x16 by = simd::set1(a_scales[(column + g * product.group) / activation_block]);

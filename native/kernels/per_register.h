@@ -1,6 +1,6 @@
-// As sinks.h, for processors whose vectors of 16 rows take several registers: a register's rows, a part, are decoded through
-// all blocks that L1 holds, then the next part's. Sixteen rows at once would be as many times the machine code, and their
-// sums and weights more registers than there are.
+// The sinks of sinks.h for processors where a vector of 16 rows takes several registers. They take the rows of one register
+// through all blocks that L1 holds, then the rows of the next register. All 16 rows at once would need as many times the
+// machine code, and more registers than there are.
 #pragma once
 
 #include <cstring>
@@ -10,8 +10,8 @@
 namespace clarion {
 
 template <typename F, typename Accumulator>
-void decode_tile_parts(const uint8_t* panel, int64_t blocks, const Tile& tile) {
-    using Vector = typename Accumulator::Part::Vector;
+void decode_tile_per_register(const uint8_t* panel, int64_t blocks, const Tile& tile) {
+    using Vector = typename Accumulator::OneRegister::Vector;
     decode_scales<F>(panel, blocks, tile.scale, tile.neg_min);
     for (size_t rows = 0; rows < 64; rows += sizeof(Vector)) {
         TileSink<F, Vector> sink{tile.u + rows};
@@ -19,16 +19,16 @@ void decode_tile_parts(const uint8_t* panel, int64_t blocks, const Tile& tile) {
     }
 }
 
-// Integer sums of a part's rows with one token, for each group of columns.
+// Multiplies the rows of one register with one token: an integer sum for each row and group of columns.
 template <typename F, typename Accumulator>
-struct OnePart : GroupSums<F, Accumulator> {
+struct RegisterSums : GroupSums<F, Accumulator> {
     using Vector = typename Accumulator::Vector;
     using Sums = GroupSums<F, Accumulator>;
     using Sums::a_sum, Sums::acc, Sums::columns, Sums::quads, Sums::run, Sums::runs, Sums::sums, Sums::waits;
     static constexpr int64_t unit_bytes = 16 * F::bytes * columns / F::block;  // of all rows
 
-    int32_t* group_sums;  // [groups][16 rows], from this part's on
-    Fetch fetch;          // what this part fetches of as many bytes as a unit has: every so many-th line
+    int32_t* group_sums;  // [groups][16 rows], from this register's rows on
+    Fetch fetch;          // a register's share: every so many-th line of a unit's bytes
 
     template <int quad>
     [[gnu::always_inline]] void put2(Vector w0, Vector w1) {
@@ -40,7 +40,7 @@ struct OnePart : GroupSums<F, Accumulator> {
             keep(2 * 16);
             group_sums += 16;
             ++a_sum;
-            if (++run < runs) this->start();  // there is no third, and no sums for it
+            if (++run < runs) this->start();  // after the last run there are no more sums to start
         }
     }
     [[gnu::always_inline]] void keep(int64_t apart) {
@@ -60,20 +60,20 @@ struct OnePart : GroupSums<F, Accumulator> {
     }
 };
 
-// What one token's product has of a format, beside what is the same for all of them.
-struct PartProduct {
+// What multiply_per_register must know of a format.
+struct RegisterProduct {
     Kind kind;
-    int block, bytes, group, parts;
+    int block, bytes, group, registers;
     bool has_min;
     void (*scales)(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);
     void (*multiply)(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
                      const Fetch& fetch, int32_t* group_sums);
 };
 
-template <typename F, typename Part>
-void multiply_part(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
-                   const Fetch& fetch, int32_t* group_sums) {
-    OnePart<F, Part> sink;
+template <typename F, typename OneRegister>
+void multiply_register(const uint8_t* panel, int64_t blocks, const uint8_t* quads, const int32_t* a_sum,
+                       const Fetch& fetch, int32_t* group_sums) {
+    RegisterSums<F, OneRegister> sink;
     sink.quads = quads;
     sink.a_sum = a_sum;
     sink.fetch = fetch;
@@ -81,25 +81,26 @@ void multiply_part(const uint8_t* panel, int64_t blocks, const uint8_t* quads, c
     for (int64_t b = 0; b < blocks; ++b) F::weights(panel, b * F::bytes, sink);
 }
 
-// sums[r] += each group's sum times its scales, in column order, as the product over tiles does it.
-void multiply_parts(const PartProduct&, const uint8_t* panel, const Format::Columns&,
-                    const std::byte* activation, const Fetch&, float* sums);
+// Adds each group's sum, times its scales, to sums[r]: in the order of the columns, with the roundings of the product over
+// tiles.
+void multiply_per_register(const RegisterProduct&, const uint8_t* panel, const Format::Columns&,
+                           const std::byte* activation, const Fetch&, float* sums);
 
 template <typename F, typename Accumulator>
-void multiply_one_parts(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
-                        const Fetch& fetch, float* sums) {
-    using Part = typename Accumulator::Part;
-    static constexpr PartProduct product = {
-        .kind = Part::quad_bytes == 4 ? Kind::fast : Kind::high,
+void multiply_one_per_register(const uint8_t* panel, const Format::Columns& columns,
+                               const std::byte* activation, const Fetch& fetch, float* sums) {
+    using OneRegister = typename Accumulator::OneRegister;
+    static constexpr RegisterProduct product = {
+        .kind = OneRegister::quad_bytes == 4 ? Kind::fast : Kind::high,
         .block = F::block,
         .bytes = F::bytes,
         .group = F::group,
-        .parts = 64 / sizeof(typename Part::Vector),
+        .registers = 64 / sizeof(typename OneRegister::Vector),
         .has_min = F::has_min,
         .scales = decode_scales<F>,
-        .multiply = multiply_part<F, Part>,
+        .multiply = multiply_register<F, OneRegister>,
     };
-    multiply_parts(product, panel, columns, activation, fetch, sums);
+    multiply_per_register(product, panel, columns, activation, fetch, sums);
 }
 
 }  // namespace clarion

@@ -1,4 +1,4 @@
-// The formats as the machine sees them at run time: a row of this table for each format of formats/table.h.
+// A weight format at run time: its facts, and its functions, which kernels/format_entry.h makes from the format's header.
 #pragma once
 
 #include <cstddef>
@@ -8,9 +8,7 @@
 
 namespace clarion {
 
-struct EncodedLayout;
-
-// A block of columns of a panel, decoded, in L1.
+// Some columns of a panel, decoded, in L1.
 struct Tile {
     uint8_t* u;      // [cols/4][16 rows][4]
     float* scale;    // [cols/group][16]
@@ -50,12 +48,12 @@ struct Format {
     bool has_min;
     int32_t largest;
     bool odd_last;
-    // One of the two: how rows are decoded, or panels (kernels/panel.h). Some blocks: at most 512 columns.
+    // A module decodes rows, or it decodes panels (kernels/panel.h): one of the two is null. At most 512 columns at a time.
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
     void (*decode_panel)(const uint8_t* panel, int64_t blocks, const Tile& tile);
-    // The product of some blocks of a panel, `n` columns from `first` on, with one token of `n_cols`, the weights never
-    // leaving registers; null unless the format is hot and simd::live_groups allows it. Adds to `sums`. As many bytes as the
-    // blocks have are fetched meanwhile.
+    // Multiplies some blocks of a panel, `n` columns from `first` on, with one token of `n_cols` columns, and adds the products
+    // to `sums`. The weights do not leave the registers. Meanwhile it fetches as many bytes as the blocks have. Null unless the
+    // format is hot and simd::live_groups allows it.
     struct Columns {
         int64_t first, n, n_cols;
     };
@@ -68,15 +66,10 @@ struct Format {
                             int64_t n_tokens, Fetch fetch, float* sums);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 
-    // n weights from a block's start, n a multiple of block.
-    void dequantize(const uint8_t* row, int64_t n, float* x) const;
-
     bool integer() const { return group != 0; }
     int64_t row_bytes(int64_t cols) const { return cols / block * bytes; }
+    // Whether a matrix of so many rows may lie as panels.
+    bool can_be_panels(int64_t n_rows) const { return decode_panel != nullptr && n_rows % 16 == 0; }
 };
-
-const Format* find_format(int id);  // null when unknown
-const Format* formats_begin();
-const Format* formats_end();
 
 }  // namespace clarion

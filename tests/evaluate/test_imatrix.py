@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from clarion.cli.main import execute
 from clarion.errors import FormatError, ModelError, ParameterError
+from clarion.evaluate.collect import collect
 from clarion.evaluate.exact import Exact
+from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File, Writer
 from clarion.plan.operations import OPERATIONS
-from clarion.quantize.collect import collect
-from clarion.quantize.imatrix import Imatrix, Statistics
 from tests.end_to_end.files import BUILT_IN
 from tests.models.files import unpack
 
@@ -50,7 +50,7 @@ def expected(path, tokens, bos):
     with File.open(path) as file, pytest.MonkeyPatch.context() as patch:
         for name in ("linear", "expert_linear"):
             patch.setitem(OPERATIONS, name, looks(name))
-        model = Exact(file, CHUNK)
+        model = Exact(file)
         for begin in range(0, len(tokens) - CHUNK + 1, CHUNK):
             chunk = tokens[begin : begin + CHUNK]
             model.logits([bos, *chunk[1:]] if bos is not None else chunk)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from clarion.errors import ModelError, ParameterError
+from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File
-from clarion.model import make_plan
+from clarion.model import make_program
 from clarion.plan.observe import SquareSums
-from clarion.quantize.imatrix import Imatrix, Statistics
+from clarion.plan.sources import Sources
 from clarion.residency import Mapped, Store
-from clarion.runtime.solo import Solo
+from clarion.runtime.executor import Executor
 
 CHUNK = 512  # tokens, as llama.cpp's tool has it
 
@@ -55,7 +56,7 @@ def collect(
     starts = range(0, len(tokens) - chunk + 1, chunk)[:n_chunks]
     squares = SquareSums(lambda name: output or name.startswith("blk."))
     batch = min(chunk, 512)
-    plan = make_plan(
+    program = make_program(
         file,
         context=chunk,
         activations=activations,
@@ -64,8 +65,9 @@ def collect(
         outputs=batch,
         observe=squares,
     )
-    solo = Solo(plan, Store(plan.weights, Mapped(file.tensors)), threads=threads, isa=isa)
-    widths = {weight.name: (weight.experts, weight.cols) for weight in plan.weights}
+    store = Store(program.weights, Mapped(Sources(program.weights, file.tensors)))
+    executor = Executor(program, store, threads=threads, isa=isa)
+    widths = {weight.name: (weight.experts, weight.cols) for weight in program.weights}
     # Matrices of one input share its statistics.
     shared = {
         found: Statistics(np.zeros(widths[name]), np.zeros(widths[name][0]))
@@ -75,10 +77,10 @@ def collect(
         ids = np.array(tokens[start : start + chunk], np.int32)
         if bos is not None:
             ids[0] = bos
-        for _ in solo.run(ids, first=0 if output else chunk):
+        for _ in executor.each_batch(ids.tolist(), first=0 if output else chunk):
             for found, statistics in shared.items():
-                statistics.sums.ravel()[:] += solo.buffer(found.sums)[0]
-                statistics.counts[:] += solo.buffer(found.counts)[0]
+                statistics.sums.ravel()[:] += executor.array(found.sums)[0]
+                statistics.counts[:] += executor.array(found.counts)[0]
         file.check()
         progress(done + 1, len(starts))
     for name, found in squares.found.items():

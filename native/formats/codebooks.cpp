@@ -1,0 +1,7 @@
+#include "formats/codebooks.h"
+
+namespace clarion {
+
+const Codebooks codebooks;
+
+}  // namespace clarion

@@ -1,0 +1,13 @@
+// What the kernels give to the modules: machine/modules.h says which module holds what.
+#pragma once
+
+#include "machine/modules.h"
+
+namespace clarion {
+
+// Of the main module, `<isa>`.
+extern const Contents common_formats, common_operations;
+// Of the module `<isa>_formats`.
+extern const Contents other_formats;
+
+}  // namespace clarion

@@ -1,0 +1,28 @@
+"""A model's figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """A model's figures, for people and for the cache."""
+
+    architecture: str
+    context_length: int  # tokens that the model was made for
+    n_layer: int
+    n_embd: int
+    n_vocab: int
+    n_head: int
+    n_head_kv: int
+    head_dim: int
+    n_rot: int  # elements of a head that are rotated
+    n_ff: int
+    norm_eps: float
+    attention_scale: float
+    window: int = 0  # tokens a token attends to; 0: all before it
+    n_expert: int = 0
+    n_expert_used: int = 0
+    rope: str = ""  # how positions are rotated, in words
+    n_parameters: int = 0

@@ -1,0 +1,166 @@
+"""A program bound to a machine, to a store of its weights and to states: what computes a batch.
+
+Models, evaluation, importance matrices and benchmarks all compute with it. Whoever makes an executor runs it:
+one thread at a time, except for `cancel`.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from clarion._native import sampling
+from clarion.errors import ContextError, ParameterError
+from clarion.host import choose, native
+from clarion.host.threads import default_threads
+from clarion.plan.output import Logits
+from clarion.plan.program import Program
+from clarion.plan.state import paged_layers
+from clarion.residency import Store
+from clarion.runtime.machine import shared_machine
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+PAGE_SIZE = 64  # positions in one page of the cache
+
+
+class Executor:
+    """Computes batches of one program.
+
+    Attributes:
+        program: the compiled plan.
+        isa, threads: the native module, and the threads of its machine that compute.
+        n_slots: sequences that have a state at once; each has a row in the table of pages.
+        states: the native cache: pages of 64 positions, of all layers.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        store: Store,
+        *,
+        n_slots: int = 1,
+        n_pages: int | None = None,
+        threads: int | None = None,
+        isa: str | None = None,
+    ) -> None:
+        """`store` has the weights; the states have `n_pages`, or what one sequence needs."""
+        self.program = program
+        self.isa = choose(isa).name
+        self.threads = threads or default_threads()
+        self.n_slots = n_slots
+        self.pages_per_slot = -(-program.context // PAGE_SIZE)
+        core = native(self.isa)
+        self._machine = shared_machine(self.isa, self.threads)
+        self.states = core.KvCache(
+            paged_layers(program.states),
+            n_pages or self.pages_per_slot,
+            PAGE_SIZE,
+            program.kv.keys,
+            program.kv.values,
+        )
+        self._samplers: sampling.Samplers | None = None
+        self._store = store
+        self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
+
+    @property
+    def bound(self) -> Any:
+        """The native program."""
+        return self._bound
+
+    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
+        """Computes one batch. All arguments are buffers of 32-bit integers.
+
+        Args:
+            tokens, positions, slots: [T]; a token's slot is the row of its sequence in `pages`.
+            pages: [n_slots, pages_per_slot], the page of each sequence's positions 64·i to 64·i + 63.
+            outputs: [O], the tokens whose rows are wanted.
+
+        Returns False when `cancel` ended it early: outputs and new positions are then undefined.
+        """
+        self._store.before_run()
+        finished: bool = self._bound.run(self.states, tokens, positions, slots, pages, outputs)
+        return finished
+
+    def cancel(self) -> None:
+        """Ends the run in progress between two operations; from any thread."""
+        self._bound.cancel()
+
+    def rows(self, name: str = Logits().value) -> memoryview:
+        """A kept buffer, float32 [most rows, width]: a view that the next batch overwrites. Of outputs only
+        as many rows are valid as were wanted."""
+        view: memoryview = self._bound.rows(name)
+        return view
+
+    def array(self, name: str = Logits().value) -> Floats:
+        """`rows` as an array of numpy."""
+        values: Floats = self._bound.buffer(name)
+        return values
+
+    # ---- sampling ----------------------------------------------------------------------------------------
+
+    def sample(self, states: Sequence[sampling.SamplerState], rows: Sequence[int]) -> list[int | ValueError]:
+        """Draws the next token of each state from its row of the logits, all of them in one native call on
+        the threads of the machine. A row from which none can be drawn gives the error."""
+        found = self._workspaces().sample(states, self.rows(), rows, self._machine.parallel)
+        return [token if isinstance(token, int) else ValueError(token) for token in found]
+
+    def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
+        """ln softmax of a row of the logits: of `token`, then of the n most probable tokens."""
+        return self._workspaces().log_probabilities(self.rows(), row, token, n)
+
+    def _workspaces(self) -> sampling.Samplers:
+        if self._samplers is None:
+            self._samplers = sampling.Samplers(self.program.n_vocab, self.threads)
+        return self._samplers
+
+    # ---- one text from its beginning ---------------------------------------------------------------------
+
+    def each_batch(self, tokens: Sequence[int], first: int = 0) -> Iterator[slice]:
+        """Computes a text from its beginning, batch by batch, in slot 0.
+
+        After each batch, while `rows` holds its results, yields which of the text's rows have outputs there;
+        those from `first` on are wanted.
+
+        Raises:
+            ContextError: more tokens than the program's context.
+            ParameterError: the program has fewer rows of outputs than of tokens.
+        """
+        program = self.program
+        if program.max_outputs < program.max_tokens:
+            raise ParameterError(
+                f"the program has {program.max_outputs} outputs, expected {program.max_tokens}, "
+                f"one for each token"
+            )
+        if len(tokens) > program.context:
+            raise ContextError(f"{len(tokens)} tokens are more than the context of {program.context}")
+        ids = array("i", tokens)
+        pages = (
+            memoryview(array("i", range(self.pages_per_slot))).cast("B").cast("i", (1, self.pages_per_slot))
+        )
+        for begin in range(0, len(ids), program.max_tokens):
+            end = min(begin + program.max_tokens, len(ids))
+            wanted = slice(min(max(first, begin), end), end)
+            self.run(
+                ids[begin:end],
+                array("i", range(begin, end)),
+                array("i", bytes(4 * (end - begin))),
+                pages,
+                array("i", range(wanted.start - begin, end - begin)),
+            )
+            yield wanted
+
+    def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
+        """The logits after every token of a text from `first` on: [T - first, V]."""
+        import numpy as np
+
+        result = np.empty((len(tokens) - first, self.program.n_vocab), np.float32)
+        for rows in self.each_batch(tokens, first):
+            if rows.start < rows.stop:
+                result[rows.start - first : rows.stop - first] = self.array()[: rows.stop - rows.start]
+        return result
