@@ -94,5 +94,5 @@ def test_the_measurement_runs_on_every_module(monkeypatch):
     for choice in choices():
         if choice.installed and not choice.missing_features:
             products = measure._Products(choice.name)
-            products._weights = dict(list(products._weights.items())[:2])
+            products._tensors = dict(list(products._tensors.items())[:2])
             assert all(rate > 0 for rate in products.rates(1))
