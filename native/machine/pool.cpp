@@ -173,9 +173,10 @@ void Pool::advance(int thread) {
         Op& op = *ops_[next_++];
         const int64_t items = op.begin(*batch_);
         if (items > 1) {
+            const int active = active_;  // once published, others may end this run and begin the next
             unfinished_.store(static_cast<uint32_t>(items), std::memory_order_relaxed);
             publish(static_cast<uint32_t>(items));
-            wake(0, active_, items - 1);
+            wake(0, active, items - 1);
             return;
         }
         if (items == 1) op.run(*batch_, 0, scratch_[static_cast<size_t>(thread)]);
