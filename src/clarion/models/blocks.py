@@ -1,8 +1,8 @@
 """The blocks that families are made of. What varies between families is a keyword of a block.
 
-A block takes a layer and rows, [T, n_embd], and gives rows. A family composes blocks to the block that is one
-layer of it, and `decoder` repeats that. Where layers differ, the family's block asks `layer.number`, and gives
-other blocks a changed copy of the layer: `replace(layer, rope=None)`.
+A block takes a layer and rows, [T, n_embd], and gives rows. A family puts blocks together to one that is all
+of a layer, and `decoder` repeats that. Where layers differ, the family's block asks `layer.number`, and gives
+the others a changed copy of the layer: `replace(layer, rope=None)`.
 """
 
 from __future__ import annotations

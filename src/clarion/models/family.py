@@ -1,7 +1,7 @@
 """What a family's file says of it: how its graph is built, and which checkpoints become files of it.
 
-Checkpoints are those that Hugging Face's transformers write. What is the same in nearly all of them stands
-here once, and a family gives what differs.
+Checkpoints are those of Hugging Face's transformers. What is the same in nearly all of them stands here once,
+and a family gives what differs.
 """
 
 from __future__ import annotations
@@ -43,27 +43,38 @@ PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """Where config.json has a hyperparameter.
-
-    Attributes:
-        names: the first that is there and not null counts.
-        kind: whole numbers from 1, numbers above zero, or true and false.
-        default: where there is none; None: it is required.
-        unwritten: the value that the file need not state.
-    """
+class Integer:
+    """A whole number of config.json, from 1. Of its names there, the first that is there and not null counts;
+    without a default it is required."""
 
     names: tuple[str, ...]
-    kind: Literal["integer", "number", "flag"] = "integer"
-    default: float | bool | None = None
-    unwritten: float | bool | None = None
+    default: int | None = None
 
 
-EXPERT_KEYS = {
-    "expert_count": Key(("num_local_experts", "num_experts")),
-    "expert_used_count": Key(("num_experts_per_tok",)),
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number above zero, as `Integer`."""
+
+    names: tuple[str, ...]
+    default: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false, as `Integer`; the file need not state `unwritten`."""
+
+    names: tuple[str, ...]
+    default: bool | None = None
+    unwritten: bool | None = None
+
+
+Key = Integer | Number | Flag
+
+EXPERT_KEYS: dict[str, Key] = {
+    "expert_count": Integer(("num_local_experts", "num_experts")),
+    "expert_used_count": Integer(("num_experts_per_tok",)),
 }
-# What config.json may only say so, where it says anything.
+# The only values of these keys that are implemented, where config.json has them.
 ONLY: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu",),
     "attention_multiplier": (1,),

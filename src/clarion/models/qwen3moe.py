@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 
 from clarion.models.blocks import Layer, attention, decoder, experts, softmax_router
-from clarion.models.family import EXPERT_KEYS, Family, HuggingFace, Key
+from clarion.models.family import EXPERT_KEYS, Family, Flag, HuggingFace, Integer
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
@@ -27,7 +27,7 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
 
 
 _KEYS = EXPERT_KEYS | {
-    "expert_feed_forward_length": Key(("moe_intermediate_size",)),
-    "expert_weights_norm": Key(("norm_topk_prob",), "flag", default=False, unwritten=True),
+    "expert_feed_forward_length": Integer(("moe_intermediate_size",)),
+    "expert_weights_norm": Flag(("norm_topk_prob",), default=False, unwritten=True),
 }
 FAMILY = Family("qwen3moe", build, (HuggingFace("qwen3_moe", keys=_KEYS, window="switch", words="qwen2"),))
