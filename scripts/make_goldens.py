@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
 from clarion.models import FAMILIES  # noqa: E402
-from clarion.models.family import TENSORS  # noqa: E402
+from clarion.models.family import TENSORS, HuggingFace  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "models" / "goldens"
 N_TOKENS, N_VOCAB = 32, 80
@@ -165,8 +165,6 @@ KINDS = {kind.model_type: kind for family in FAMILIES.values() for kind in famil
 ARCHITECTURES = {
     kind.model_type: family.architecture for family in FAMILIES.values() for kind in family.checkpoints
 }
-# The names of a file by those of transformers.
-NAMES = {theirs.removeprefix("model."): ours for ours, theirs in TENSORS.items()}
 
 
 def random_weights(model, seed: int) -> None:
@@ -191,11 +189,15 @@ def gguf_tensors(model, kind: str) -> dict[str, tuple[torch.Tensor, tuple[int, .
     file."""
     tensors = {}
     head_dim = model.model.layers[0].self_attn.head_dim
+    family = KINDS.get(kind, HuggingFace(kind))
+    names = {
+        theirs.removeprefix("model."): ours for ours, theirs in (*TENSORS.items(), *family.tensors.items())
+    }
     for name, parameter in model.named_parameters():
         module, _, leaf = name.removeprefix("model.").rpartition(".")
         value = parameter.data
-        if module in NAMES:
-            tensors[f"{NAMES[module]}.{leaf}"] = (value, value.shape)
+        if module in names:
+            tensors[f"{names[module]}.{leaf}"] = (value, value.shape)
             continue
         _, layer, inner = module.split(".", 2)
         if leaf == "gate_up_proj":
@@ -206,8 +208,8 @@ def gguf_tensors(model, kind: str) -> dict[str, tuple[torch.Tensor, tuple[int, .
             tensors[f"blk.{layer}.ffn_down_exps.weight"] = (value, value.shape)
         else:
             shape = value.shape
-            ours = NAMES[f"layers.{{layer}}.{inner}"]
-            if kind in KINDS and ours in KINDS[kind].interleaved:
+            ours = names[f"layers.{{layer}}.{inner}"]
+            if ours in family.interleaved:
                 # Halves (i, i + n/2) become neighbours (2i, 2i + 1).
                 value = value.view(-1, 2, head_dim // 2, *shape[1:]).transpose(1, 2)
             tensors[f"blk.{layer}.{ours}.{leaf}"] = (value, shape)
