@@ -96,7 +96,7 @@ ARMS = {
     "weight source": {
         ("sources.py", "__getitem__"): [
             "case Stacked(tensors):",
-            '    return Piece(b"".join(bytes(self._tensor(name).data) for name in tensors))',
+            '    return Piece(b"".join(bytes(self._tensor(name).view) for name in tensors))',
         ],
     },
     "place": {
@@ -154,7 +154,7 @@ assert "1 × a sum of 8" in str(plan)
 assert "scores of 3 classes" in str(plan)
 
 sources = Sources(plan.weights, first, rest)
-stored = lambda weight, n_axes: np.frombuffer(sources[weight.name].data, np.float32).reshape(weight.rows, -1)
+stored = lambda weight, n_axes: np.frombuffer(sources[weight.name].view, np.float32).reshape(weight.rows, -1)
 ids = np.array([3, 10, 0, 5])
 found = interpret(np, plan.nodes(), plan.kept(), stored, Text(np, ids, 2, plan.states))
 expected = (table[ids].astype(np.float64).cumsum(0) @ head.T.astype(np.float64))[2:]

@@ -30,7 +30,7 @@ def with_fused_qkv(name):
             found = [tensors.pop(f"blk.{i}.{part}.{leaf}", None) for part in FUSED]
             if found[0] is not None:
                 shape = (sum(tensor.shape[0] for tensor in found), *found[0].shape[1:])
-                data = np.concatenate([tensor.data for tensor in found])
+                data = np.concatenate([tensor.view for tensor in found])
                 fused = f"blk.{i}.attn_qkv.{leaf}"
                 tensors[fused] = Tensor(fused, shape, found[0].format, data)
     return metadata, tensors
@@ -102,19 +102,19 @@ def test_parts_and_their_bytes():
     w = Checkpoint(tensors)
 
     def data(weight):
-        return Sources([weight], tensors)[weight.name].data
+        return Sources([weight], tensors)[weight.name].view
 
     assert w.m.matrix(6, 64, rows=slice(None)).source == Whole("m.weight")
     rows = w.m.matrix(6, 64, rows=slice(2, 5))
     assert (rows.name, rows.shape) == ("m.weight[0:1, 2:5, 0:64]", (3, 64))
-    np.testing.assert_array_equal(data(rows), tensors["m.weight"].data[2 * 68 : 5 * 68])
-    assert np.shares_memory(data(rows), tensors["m.weight"].data)
+    np.testing.assert_array_equal(data(rows), tensors["m.weight"].view[2 * 68 : 5 * 68])
+    assert np.shares_memory(data(rows), tensors["m.weight"].view)
     experts = w.e.experts(4, 3, 32, experts=slice(1, 3))
     assert experts.shape == (2, 3, 32)
-    np.testing.assert_array_equal(data(experts), tensors["e.weight"].data[3 * 34 : 9 * 34])
+    np.testing.assert_array_equal(data(experts), tensors["e.weight"].view[3 * 34 : 9 * 34])
     bias = w.v.bias(10, rows=slice(4, None))
     assert (bias.rows, bias.cols) == (1, 6)
-    np.testing.assert_array_equal(data(bias), tensors["v.bias"].data[16:])
+    np.testing.assert_array_equal(data(bias), tensors["v.bias"].view[16:])
 
 
 def test_parts_that_are_no_piece_of_bytes_are_refused():

@@ -27,7 +27,7 @@ def computed(plan, ids, *tensors):
     def stored(weight, n_axes):
         shape = {"experts": weight.experts, "rows": weight.rows, "cols": weight.cols}
         return with_axes(
-            dequantize({"format": weight.type_id, "data": sources[weight.name].data, **shape}), n_axes
+            dequantize({"format": weight.type_id, "data": sources[weight.name].view, **shape}), n_axes
         )
 
     return interpret(np, plan.nodes(), plan.kept(), stored, Text(np, np.asarray(ids), 0, plan.states))
