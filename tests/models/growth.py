@@ -1,8 +1,8 @@
 """A copy of the package in which every kind of growth of the price list is performed.
 
-`add_family` adds a family: its file, and its line in the registry. `declare` adds what somebody would add first
-of the rest: an operation, and a class in each closed union. `complete` adds what the type checker then asks
-for. `USE` is a program that uses all of it.
+`add_family` adds a family: its file, and its line in the registry. `declare` adds what somebody would add
+first of the rest: an operation, and a class in each closed union. `complete` adds what the type checker then
+asks for. `USE` is a program that uses all of it.
 """
 
 from __future__ import annotations
@@ -183,6 +183,8 @@ class Copy:
         self.folder = folder
         left_out = shutil.ignore_patterns("*.so", "*.gguf", "*.bin", "__pycache__")
         shutil.copytree(SOURCE, folder / "clarion", ignore=left_out)
+        for module in (SOURCE / "_native").glob("*.so"):
+            (folder / "clarion" / "_native" / module.name).symlink_to(module)
 
     def add_family(self, source: str) -> None:
         """The family `example`, of which this is the file."""
