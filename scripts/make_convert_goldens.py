@@ -28,7 +28,13 @@ import torch
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-GOLDENS = Path(__file__).parent.parent / "tests" / "convert" / "goldens"
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from clarion.models import FAMILIES  # noqa: E402
+from clarion.models.family import LAYER, TENSORS  # noqa: E402
+
+GOLDENS = ROOT / "tests" / "convert" / "goldens"
 N_TOKENS, N_BYTE_LEVEL, N_SENTENCEPIECE = 24, 304, 320
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -228,19 +234,17 @@ def store_masters(folder: Path, masters: dict[str, torch.Tensor]) -> None:
     """Puts the weights from before they were rounded into the file, under 1bitLLM's names."""
     from safetensors.torch import save_file
 
-    names = (
-        ("self_attn.attn_sub_norm", "self_attn.inner_attn_ln"),
-        ("mlp.ffn_sub_norm", "mlp.ffn_layernorm"),
-    )
-    for theirs, ours in names:
-        masters = {name.replace(theirs, ours): value for name, value in masters.items()}
+    (kind,) = FAMILIES["bitnet"].checkpoints
+    for name, other in kind.tensors.items():
+        before, after = (text.removeprefix(LAYER) for text in (TENSORS[name], other))
+        masters = {name.replace(before, after): value for name, value in masters.items()}
     masters.pop("lm_head.weight")
     kept = {name: value.float().contiguous() for name, value in masters.items()}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     config |= {
         "model_type": "llama",
-        "architectures": ["BitnetForCausalLM"],
+        "architectures": [kind.architecture],
         "weight_bits": 1,
         "input_bits": 8,
     }

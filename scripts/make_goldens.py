@@ -27,7 +27,13 @@ import numpy as np
 import torch
 import transformers
 
-GOLDENS = Path(__file__).parent.parent / "tests" / "models" / "goldens"
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from clarion.models import FAMILIES  # noqa: E402
+from clarion.models.family import TENSORS, HuggingFace  # noqa: E402
+
+GOLDENS = ROOT / "tests" / "models" / "goldens"
 N_TOKENS, N_VOCAB = 32, 80
 MIN_ROUTER_MARGIN = 3e-3  # between the last expert chosen and the next, so that rounding cannot swap them
 
@@ -155,31 +161,9 @@ GOLDENS_TABLE = {
     ),
 }
 
+KINDS = {kind.model_type: kind for family in FAMILIES.values() for kind in family.checkpoints}
 ARCHITECTURES = {
-    "llama": "llama",
-    "mistral": "llama",
-    "mixtral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "qwen3_moe": "qwen3moe",
-    "bitnet": "bitnet",
-}
-OUTER = {"embed_tokens": "token_embd", "norm": "output_norm", "lm_head": "output"}
-MODULES = {
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "self_attn.q_norm": "attn_q_norm",
-    "self_attn.k_norm": "attn_k_norm",
-    "self_attn.attn_sub_norm": "attn_sub_norm",
-    "mlp.ffn_sub_norm": "ffn_sub_norm",
-    "input_layernorm": "attn_norm",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-    "mlp.gate": "ffn_gate_inp",
+    kind.model_type: family.architecture for family in FAMILIES.values() for kind in family.checkpoints
 }
 
 
@@ -205,11 +189,15 @@ def gguf_tensors(model, kind: str) -> dict[str, tuple[torch.Tensor, tuple[int, .
     file."""
     tensors = {}
     head_dim = model.model.layers[0].self_attn.head_dim
+    family = KINDS.get(kind, HuggingFace(kind))
+    names = {
+        theirs.removeprefix("model."): ours for ours, theirs in (*TENSORS.items(), *family.tensors.items())
+    }
     for name, parameter in model.named_parameters():
         module, _, leaf = name.removeprefix("model.").rpartition(".")
         value = parameter.data
-        if module in OUTER:
-            tensors[f"{OUTER[module]}.{leaf}"] = (value, value.shape)
+        if module in names:
+            tensors[f"{names[module]}.{leaf}"] = (value, value.shape)
             continue
         _, layer, inner = module.split(".", 2)
         if leaf == "gate_up_proj":
@@ -220,10 +208,11 @@ def gguf_tensors(model, kind: str) -> dict[str, tuple[torch.Tensor, tuple[int, .
             tensors[f"blk.{layer}.ffn_down_exps.weight"] = (value, value.shape)
         else:
             shape = value.shape
-            if ARCHITECTURES[kind] == "llama" and inner in ("self_attn.q_proj", "self_attn.k_proj"):
+            ours = names[f"layers.{{layer}}.{inner}"]
+            if ours in family.interleaved:
                 # Halves (i, i + n/2) become neighbours (2i, 2i + 1).
                 value = value.view(-1, 2, head_dim // 2, *shape[1:]).transpose(1, 2)
-            tensors[f"blk.{layer}.{MODULES[inner]}.{leaf}"] = (value, shape)
+            tensors[f"blk.{layer}.{ours}.{leaf}"] = (value, shape)
     return tensors
 
 
@@ -246,7 +235,8 @@ def quantize(values: np.ndarray, name: str, rng: np.random.Generator) -> np.ndar
 
 
 def write_gguf(path: Path, golden: Golden, config, tensors, rng) -> None:
-    architecture = ARCHITECTURES[golden.kind]
+    # A family that converts none of transformers' checkpoints has the name of its model type.
+    architecture = ARCHITECTURES.get(golden.kind, golden.kind)
     writer = gguf.GGUFWriter(path, architecture)
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_context_length(config.max_position_embeddings)
@@ -257,7 +247,7 @@ def write_gguf(path: Path, golden: Golden, config, tensors, rng) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    if head_dim * config.num_attention_heads != config.hidden_size or architecture.startswith("qwen3"):
+    if head_dim * config.num_attention_heads != config.hidden_size:
         writer.add_key_length(head_dim)
         writer.add_value_length(head_dim)
     if architecture == "llama":

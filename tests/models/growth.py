@@ -1,7 +1,8 @@
 """A copy of the package in which every kind of growth of the price list is performed.
 
-`declare` adds what somebody would add first: an operation, and a class in each closed union. `complete` adds
-what the type checker then asks for. `USE` is a program that uses all of it.
+`add_family` adds a family: its file, and its line in the registry. `declare` adds what somebody would add
+first of the rest: an operation, and a class in each closed union. `complete` adds what the type checker then
+asks for. `USE` is a program that uses all of it.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ import sys
 
 import numpy as np
 
+from clarion.convert.families import recognise
+from clarion.models import FAMILIES
 from clarion.plan import Hyperparameters, Plan, Target, compile
 from clarion.plan.interpret import Text, interpret
 from clarion.plan.ir import Node, Value
@@ -166,6 +169,9 @@ assert "on accelerator 1" in str(program)
 page = runpy.run_path(sys.argv[1])["page"]()
 (row,) = [line for line in page.splitlines() if line.startswith("| `running_sum`")]
 assert "The sum of x over the token and those before it. Writes its state, `Running`." in row
+family, kind = recognise({"model_type": "example"})
+assert family is FAMILIES["example"]
+assert kind.keys
 print("used", len(OPERATIONS))
 """
 
@@ -177,30 +183,38 @@ class Copy:
         self.folder = folder
         left_out = shutil.ignore_patterns("*.so", "*.gguf", "*.bin", "__pycache__")
         shutil.copytree(SOURCE, folder / "clarion", ignore=left_out)
+        for module in (SOURCE / "_native").glob("*.so"):
+            (folder / "clarion" / "_native" / module.name).symlink_to(module)
+
+    def add_family(self, source: str) -> None:
+        """The family `example`, of which this is the file."""
+        (self.folder / "clarion" / "models" / "example.py").write_text(source, encoding="utf-8")
+        self.put("models/__init__.py", "import bitnet, ", "", "import bitnet, example, ")
+        self.put("models/__init__.py", "        bitnet.FAMILY,\n", "        example.FAMILY,\n")
 
     def declare(self) -> None:
         """An operation, and one more member of each union."""
-        self.put("operations.py", "# ---- functions that definitions share", OPERATION)
-        self.put("state.py", "State = Paged\n", STATE, "State = Paged | Running\n")
+        self.put("plan/operations.py", "# ---- functions that definitions share", OPERATION)
+        self.put("plan/state.py", "State = Paged\n", STATE, "State = Paged | Running\n")
         union = "WeightSource = Whole | Slice"
-        self.put("weight.py", union, SOURCE_OF_WEIGHTS, f"{union} | Stacked")
-        self.put("target.py", "Place = Host\n", PLACE, "Place = Host | Accelerator\n")
+        self.put("plan/weight.py", union, SOURCE_OF_WEIGHTS, f"{union} | Stacked")
+        self.put("plan/target.py", "Place = Host\n", PLACE, "Place = Host | Accelerator\n")
         union = "Output = Logits | HiddenRows | Pooled"
-        self.put("output.py", union, OUTPUT, f"{union} | Scores")
-        self.put("operations.py", "import Paged\n", "", "import Paged, Running\n")
+        self.put("plan/output.py", union, OUTPUT, f"{union} | Scores")
+        self.put("plan/operations.py", "import Paged\n", "", "import Paged, Running\n")
 
     def complete(self) -> None:
         """What the type checker asks for."""
         for arms in ARMS.values():
             for (file, function), lines in arms.items():
                 self.arm(file, function, lines)
-        self.put("interpret.py", "import Paged, State\n", "", "import Paged, Running, State\n")
-        self.put("interpret.py", "def interpret(", RUNNING_ARRAYS)
-        self.put("sources.py", "import Slice, Weight", "", "import Slice, Stacked, Weight")
+        self.put("plan/interpret.py", "import Paged, State\n", "", "import Paged, Running, State\n")
+        self.put("plan/interpret.py", "def interpret(", RUNNING_ARRAYS)
+        self.put("plan/sources.py", "import Slice, Weight", "", "import Slice, Stacked, Weight")
 
     def put(self, file: str, before: str, text: str, instead: str | None = None) -> None:
         """Puts a text before another, which is there once, and something else in the place of that."""
-        path = self.folder / "clarion" / "plan" / file
+        path = self.folder / "clarion" / file
         found = path.read_text(encoding="utf-8")
         assert found.count(before) == 1, (file, before)
         path.write_text(

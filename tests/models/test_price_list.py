@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +13,45 @@ import pytest
 
 import clarion
 from clarion import models
+from clarion.convert import convert
+from clarion.convert.families import recognise
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import File, Writer
 from clarion.plan.operations import OPERATIONS
+from tests.convert.files import NAMES as CHECKPOINTS
+from tests.convert.files import expected as expected_of_checkpoint
+from tests.convert.files import unpack as unpack_checkpoint
 from tests.models.files import GOLDENS, NAMES, expected, golden, nmse, unpack
 from tests.models.growth import ARMS, CLASSES, Copy
 
-SHARED = {"__init__.py", "keys.py", "rope.py", "transformer.py"}
+SHARED = {"__init__.py", "blocks.py", "family.py", "hyperparameters.py", "keys.py", "rope.py"}
 
 
 def test_every_family_has_a_file_of_its_own():
     folder = Path(models.__file__).parent
     families = {path.name for path in folder.glob("*.py")} - SHARED
-    registered = [Path(inspect.getfile(build)).name for build in models.FAMILIES.values()]
+    registered = [Path(inspect.getfile(family.build)).name for family in models.FAMILIES.values()]
     assert sorted(registered) == sorted(families)
 
 
-@pytest.mark.parametrize("build", models.FAMILIES.values(), ids=models.FAMILIES)
-def test_a_family_fits_on_a_page(build):
-    assert len(Path(inspect.getfile(build)).read_text(encoding="utf-8").splitlines()) <= 150
+@pytest.mark.parametrize("family", models.FAMILIES.values(), ids=models.FAMILIES)
+def test_a_family_fits_on_a_page(family):
+    assert len(Path(inspect.getfile(family.build)).read_text(encoding="utf-8").splitlines()) <= 150
 
 
 def test_every_family_has_a_golden_and_every_golden_a_family():
-    assert {models.family(golden(name)[0]) for name in NAMES} == set(models.FAMILIES)
+    found = {models.family(golden(name)[0]).architecture for name in NAMES}
+    assert found == set(models.FAMILIES)
+
+
+def test_every_kind_of_checkpoint_has_a_golden():
+    wanted = {kind.model_type for family in models.FAMILIES.values() for kind in family.checkpoints}
+    found = set()
+    for name in CHECKPOINTS:
+        with tempfile.TemporaryDirectory() as folder:
+            config = json.loads((unpack_checkpoint(name, folder) / "config.json").read_text())
+        found.add(recognise(config)[1].model_type)
+    assert found == wanted
 
 
 def test_goldens_are_small_and_complete():
@@ -46,13 +64,17 @@ PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 EPSILON = "attention.head_norm_epsilon"
 
 
+def page_example():
+    """The file of the family that the page adds."""
+    (source,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return source
+
+
 @pytest.fixture
 def example(monkeypatch):
-    """The family that the page adds."""
-    (source,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    module = {}
+    source, module = page_example(), {}
     exec(compile(source, str(PAGE), "exec"), module)
-    monkeypatch.setitem(models.FAMILIES, "example", module["build"])
+    monkeypatch.setitem(models.FAMILIES, "example", module["FAMILY"])
     return source
 
 
@@ -79,6 +101,24 @@ def test_the_worked_example_is_a_family(example, tmp_path):
         assert not any(line.split()[1:2] == ["head_norm"] for line in str(model.program).splitlines())
 
 
+def as_checkpoint(folder, **changes):
+    """A checkpoint of Qwen 3 under the example's names."""
+    checkpoint = unpack_checkpoint("qwen3-fp8", folder / "checkpoint")
+    config = json.loads((checkpoint / "config.json").read_text())
+    config |= {"model_type": "example", "head_norm_eps": config["rms_norm_eps"]} | changes
+    (checkpoint / "config.json").write_text(json.dumps(config))
+    return checkpoint
+
+
+def test_the_worked_example_is_converted(example, tmp_path):
+    ids, logits = expected_of_checkpoint("qwen3-fp8")
+    (path,) = convert(as_checkpoint(tmp_path), tmp_path / "example.gguf", "f32")
+    with clarion.load(path, activations="exact") as model:
+        assert nmse(model.logits(ids.tolist()), logits) <= 1e-11
+    with pytest.raises(ModelError, match=r"config\.json: head_norm_eps is None"):
+        convert(as_checkpoint(tmp_path / "other", head_norm_eps=None), path)
+
+
 def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
     with pytest.raises(ModelError, match=f"example.{EPSILON}"):
         clarion.load(as_example(tmp_path, **{f"example.{EPSILON}": None}))
@@ -88,10 +128,11 @@ def test_what_the_worked_example_forgets_is_an_error(example, tmp_path):
 
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory):
-    """A copy of the package with an operation, a state, a source of weights, a place and an output more: what
-    the type checker misses first, what is left when that is there, and the copy."""
+    """A copy of the package with a family, an operation, a state, a source of weights, a place and an output
+    more: what the type checker misses first, what is left when that is there, and the copy."""
     pytest.importorskip("mypy")
     copy = Copy(tmp_path_factory.mktemp("grown"))
+    copy.add_family(page_example())
     copy.declare()
     missing = copy.missing()
     copy.complete()

@@ -10,10 +10,9 @@ import pytest
 
 from clarion import models
 from clarion.errors import ModelError, UnsupportedError
+from clarion.models.blocks import decoder, feed_forward
 from clarion.models.keys import Keys
-from clarion.models.transformer import feed_forward
-from clarion.models.transformer import hyperparameters as figures
-from clarion.plan import Graph, Plan
+from clarion.plan import Plan
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.sources import Sources
 from clarion.plan.weight import Slice, Whole
@@ -39,27 +38,22 @@ def with_fused_qkv(name):
 
 def fused_llama(metadata, tensors):
     """Llama with one tensor for query, key and value."""
-    keys, w = Keys(metadata), Checkpoint(tensors)
-    hp, rope = figures(keys, w)
-    n_q, n_kv = hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim
-    n = n_q + 2 * n_kv
-    g = Graph(hp)
-    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)
-    r = g.rope_table(rope.inv_freq, rope.magnitude)
-    for i in range(hp.n_layer):
-        blk = w.blk[i]
-        h = g.rms_norm(x, blk.attn_norm, hp.norm_eps)
-        q = g.linear(h, blk.attn_qkv, n, rows=slice(n_q))
-        k = g.linear(h, blk.attn_qkv, n, rows=slice(n_q, n_q + n_kv))
-        v = g.linear(h, blk.attn_qkv, n, rows=slice(n_q + n_kv, None))
-        q, k = (g.rope(heads, r, hp.head_dim, neox=False) for heads in (q, k))
+    keys, checkpoint = Keys(metadata), Checkpoint(tensors)
+
+    def block(layer, x):
+        g, w, hp = layer.g, layer.w, layer.hp
+        n_q, n_kv = hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim
+        h, table = layer.norm(x, "attn_norm"), layer.tables[layer.rope]
+        parts = (slice(n_q), slice(n_q, n_q + n_kv), slice(n_q + n_kv, None))
+        q, k, v = (g.linear(h, w.attn_qkv, n_q + 2 * n_kv, rows=rows) for rows in parts)
+        q, k = (g.rope(heads, table, hp.head_dim, neox=False) for heads in (q, k))
         o = g.attention(q, k, v, hp.n_head, hp.n_head_kv, hp.attention_scale, hp.window)
-        x = x + g.linear(o, blk.attn_output, hp.n_embd)
-        x = x + feed_forward(g, g.rms_norm(x, blk.ffn_norm, hp.norm_eps), blk)
-    x = g.rms_norm(g.select(x), w.output_norm, hp.norm_eps)
-    g.output(g.linear(x, w.output if "weight" in w.output else w.token_embd, hp.n_vocab))
-    w.refuse_unused()
-    return g.plan()
+        x = x + g.linear(o, w.attn_output, hp.n_embd)
+        return x + feed_forward(layer, layer.norm(x, "ffn_norm"))
+
+    graph = decoder(keys, checkpoint, block)
+    checkpoint.refuse_unused()
+    return graph.plan()
 
 
 @pytest.mark.parametrize("name", ["llama-mha", "llama-q8_0", "llama-bias"])

@@ -41,19 +41,20 @@ class Config:
             raise self.error(keys[0], value, f"a whole number from {least}")
         return number
 
-    def number(self, key: str, default: float | None = None) -> float:
+    def number(self, *keys: str, default: float | None = None) -> float:
         """A number above zero that is one in float32 too, which is how files hold it."""
-        value: Any = self.get(key)
+        value: Any = self.get(*keys)
         value = default if value is None else value
         if type(value) not in (int, float) or not _LEAST <= value <= _MOST:
-            raise self.error(key, value, f"a number above zero, {_LEAST:.2g} to {_MOST:.2g}")
+            raise self.error(keys[0], value, f"a number above zero, {_LEAST:.2g} to {_MOST:.2g}")
         return float(value)
 
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.get(key)
+    def flag(self, *keys: str, default: bool | None = None) -> bool:
+        """True or false; the first of the keys that is there."""
+        value = self.get(*keys)
         value = default if value is None else value
         if type(value) is not bool:
-            raise self.error(key, value, "true or false")
+            raise self.error(keys[0], value, "true or false")
         return value
 
     def child(self, key: str) -> Config:
@@ -93,7 +94,7 @@ def rope(config: Config, n_rot: int, *, factors: bool) -> tuple[dict[str, Any], 
     base = scaling.get("rope_theta")
     if scaling.get("rope_type") is None:
         scaling = config.child("rope_scaling")
-    base = config.number("rope_theta", 10000.0) if base is None else scaling.number("rope_theta")
+    base = config.number("rope_theta", default=10000.0) if base is None else scaling.number("rope_theta")
     scaling.only("partial_rotary_factor", 1, 1.0)
     metadata: dict[str, Any] = {"rope.freq_base": base, "rope.dimension_count": n_rot}
     kind = scaling.get("rope_type", "type") or "default"

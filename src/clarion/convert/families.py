@@ -1,65 +1,32 @@
-"""What each family's checkpoint is called in a GGUF file: hyperparameters and tensors.
+"""A checkpoint's figures and tensors under the names of a GGUF file, as the family's own file says.
 
-A tensor of the checkpoint that no family asks for is an error, and so is one that is missing: nothing is
-guessed, and nothing is dropped but what `_IGNORED` names.
+Which tensors there must be, and in which shape, the family's graph says: it is built from the checkpoint, as
+it will be from the file. A tensor that the graph does not ask for is an error, and so is one that is missing:
+nothing is guessed, and nothing is dropped but what `_IGNORED` names.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, assert_never
 
 from clarion.convert.config import Config, rope, whole
 from clarion.convert.pieces import Piece, Target
 from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError, UnsupportedError
+from clarion.gguf import Format, format_named
+from clarion.models import FAMILIES, Family, build
+from clarion.models.family import TENSORS, Flag, HuggingFace, Integer, Key, Number
+from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
 _IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|input_scale|input_scale_ub|activation_scale)")
 _SCALES = ("_scale_inv", "_scale")
 _SHOWN = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """How one `model_type` differs from the others.
-
-    Attributes:
-        architecture: the name in the file.
-        interleaved: neighbouring elements of a head are rotated together, which reorders query and key rows.
-        head_norms: query and key heads are normalised.
-        experts: what router and expert matrices are called: router, gate, up, down.
-        sliding: how the configuration says that attention looks back over a window: "" never, "always" where
-            sliding_window is given, "switch" where use_sliding_window is true.
-        ternary: projections are rounded to -1, 0 and 1 times a scale, have norms before them, and the
-            embedding is the output.
-    """
-
-    architecture: str
-    interleaved: bool = False
-    head_norms: bool = False
-    experts: tuple[str, str, str, str] | None = None
-    sliding: str = ""
-    ternary: bool = False
-
-
-_MIXTRAL_EXPERT = "block_sparse_moe.experts.{}."
-_MIXTRAL = ("block_sparse_moe.gate", _MIXTRAL_EXPERT + "w1", _MIXTRAL_EXPERT + "w3", _MIXTRAL_EXPERT + "w2")
-_QWEN_EXPERT = "mlp.experts.{}."
-_QWEN = ("mlp.gate", _QWEN_EXPERT + "gate_proj", _QWEN_EXPERT + "up_proj", _QWEN_EXPERT + "down_proj")
-FAMILIES = {
-    "llama": Family("llama", interleaved=True),
-    "mistral": Family("llama", interleaved=True, sliding="always"),
-    "mixtral": Family("llama", interleaved=True, sliding="always", experts=_MIXTRAL),
-    "qwen2": Family("qwen2", sliding="switch"),
-    "qwen3": Family("qwen3", head_norms=True, sliding="switch"),
-    "qwen3_moe": Family("qwen3moe", head_norms=True, sliding="switch", experts=_QWEN),
-    "bitnet_b1_58": Family("bitnet", ternary=True),
-}
-# Checkpoints that share their model_type with another family are told by their architecture.
-_BY_ARCHITECTURE = {"BitnetForCausalLM": "bitnet_b1_58"}
+_F32, _NO_BYTES = format_named("F32"), memoryview(b"")
+_NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>\w+)\.(?P<leaf>\w+)")  # of a tensor of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,37 +46,15 @@ class Converted:
     n_vocab: int
 
 
-@dataclass(slots=True)
-class _Source:
-    """The checkpoint's tensors, and which of them were asked for."""
-
-    tensors: Mapping[str, Stored]
-    folder: str
-    block: tuple[int, int]
-    used: set[str] = field(default_factory=set)
-
-    def piece(self, name: str, head_dim: int = 0, ternary: bool = False) -> Piece:
-        if name not in self.tensors:
-            raise ModelError(f"{self.folder}: tensor {name!r} is missing")
-        stored = self.tensors[name]
-        scales = [name + suffix for suffix in _SCALES if name + suffix in self.tensors]
-        self.used |= {name, *scales}
-        if stored.dtype.startswith("F8") and not scales:
-            raise ModelError(
-                f"{stored.path}: tensor {name!r} holds {stored.dtype}, and {name}_scale is missing"
-            )
-        if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
-            raise UnsupportedError(f"{stored.path}: tensor {name!r} holds {stored.dtype} and has {scales}")
-        return Piece(stored, self.tensors[scales[0]] if scales else None, self.block, head_dim, ternary)
-
-    def refuse_unused(self) -> None:
-        unused = [name for name in self.tensors if name not in self.used and not _IGNORED.fullmatch(name)]
-        if unused:
-            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
-            raise UnsupportedError(
-                f"{self.folder}: tensors that this family does not have: "
-                f"{', '.join(map(repr, unused[:_SHOWN]))}{more}"
-            )
+def recognise(values: Mapping[str, Any]) -> tuple[Family, HuggingFace] | None:
+    """What the checkpoint of a config.json is; None: no family reads it."""
+    kinds = [(family, kind) for family in FAMILIES.values() for kind in family.checkpoints]
+    named = values.get("architectures")
+    for family, kind in kinds:
+        if kind.architecture and named == [kind.architecture]:
+            return family, kind
+    model_type = values.get("model_type")
+    return next(((family, kind) for family, kind in kinds if kind.model_type == model_type), None)
 
 
 def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: str) -> Converted:
@@ -120,101 +65,207 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
         ModelError: a figure or a tensor is missing, or they contradict each other.
     """
     config = Config(values, f"{folder}/config.json")
-    kind, named = config.get("model_type"), config.get("architectures")
-    if isinstance(named, list) and len(named) == 1 and isinstance(named[0], str):
-        kind = _BY_ARCHITECTURE.get(named[0], kind)
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    found = recognise(values)
+    if found is None:
+        known = ", ".join(kind.model_type for family in FAMILIES.values() for kind in family.checkpoints)
         raise UnsupportedError(
-            f"{folder}/config.json: model_type is {kind!r:.80} (architectures: {named!r:.80}), "
-            f"supported: {', '.join(FAMILIES)}"
+            f"{folder}/config.json: model_type is {values.get('model_type')!r:.80} "
+            f"(architectures: {values.get('architectures')!r:.80}), supported: {known}"
         )
-    family = FAMILIES[kind]
-    config.only("hidden_act", "silu")
-    config.only("attention_multiplier", 1, 1.0)
-    config.only("partial_rotary_factor", 1, 1.0)
-    config.only("decoder_sparse_step", 1)
-    config.only("mlp_only_layers", [])
-    if family.ternary:
-        config.only("tie_word_embeddings", True)
-    shape = _Shape.read(config)
-    source = _Source(tensors, folder, _fp8_block(config))
-    targets = list(_targets(config, family, shape, source))
-    source.refuse_unused()
-    metadata, factors = _metadata(config, family, shape)
-    n_vocab = targets[0].shape[0]
-    metadata["vocab_size"] = n_vocab
+    family, kind = found
+    for key, allowed in kind.only.items():
+        config.only(key, *allowed)
+    metadata, factors = _metadata(config, kind)
+    source = _Source(tensors, kind, metadata, _fp8_block(config))
     prefix = family.architecture
-    return Converted(
-        {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}},
-        targets,
-        factors,
-        n_vocab,
-    )
+    keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
+    try:
+        if config.flag("tie_word_embeddings", default=False):
+            source.drop("output")  # where it is there, it is the embedding again
+        else:
+            source["output.weight"]  # a graph would do without, and take the embedding
+        n_vocab = build(keys, source).hyperparameters.n_vocab
+        source.refuse_unused()
+    except (ModelError, UnsupportedError) as error:
+        raise type(error)(f"{folder}: {error}") from error
+    return Converted({**keys, f"{prefix}.vocab_size": n_vocab}, source.in_order(), factors, n_vocab)
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    n_layer: int
-    n_embd: int
-    n_head: int
-    n_head_kv: int
-    head_dim: int
-    n_ff: int
+    """A target as a graph sees tensors: no bytes, and a format that any operation reads."""
 
-    @classmethod
-    def read(cls, config: Config) -> _Shape:
-        n_embd, n_head = config.integer("hidden_size"), config.integer("num_attention_heads")
-        head_dim = config.integer("head_dim", default=n_embd // n_head)
-        if head_dim % 2:
-            raise config.error("head_dim", head_dim, "an even number")
-        return cls(
-            config.integer("num_hidden_layers"),
-            n_embd,
-            n_head,
-            config.integer("num_key_value_heads", default=n_head),
-            head_dim,
-            config.integer("intermediate_size"),
-        )
+    name: str
+    shape: tuple[int, ...]
+    format: Format = _F32
+    view: memoryview = _NO_BYTES
 
 
-def _metadata(config: Config, family: Family, shape: _Shape) -> tuple[dict[str, Any], Floats | None]:
-    """Hyperparameters below the architecture's name."""
+class _Source(Mapping[str, Tensor]):
+    """The checkpoint's tensors by the names of the file, as a graph asks for them; it remembers for which."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Stored],
+        kind: HuggingFace,
+        metadata: Mapping[str, Any],
+        block: tuple[int, int],
+    ) -> None:
+        self._tensors = tensors
+        self._kind = kind
+        self._metadata = metadata
+        self._block = block
+        self._names = {**TENSORS, **kind.tensors}
+        self._targets: dict[str, Target] = {}
+        self._used: set[str] = set()
+
+    def __contains__(self, name: object) -> bool:
+        theirs = self._theirs(str(name))
+        return theirs is not None and theirs.format(expert=0) in self._tensors
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Raises ModelError if the checkpoint lacks it, and KeyError if the family names no such tensor."""
+        theirs = self._theirs(name)
+        if theirs is None:
+            raise KeyError(name)
+        if name not in self._targets:
+            stem = name.rsplit(".", 2)[-2]
+            self._targets[name] = self._target(name, stem, theirs)
+        target = self._targets[name]
+        return _Shape(theirs, target.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def drop(self, stem: str) -> None:
+        """Takes the tensors of this name away, whether they are there or not."""
+        self._used.add(f"{self._names.pop(stem)}.weight")
+
+    def in_order(self) -> list[Target]:
+        """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
+        rest."""
+        stems = list(self._names)
+        first = next(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs)
+
+        def place(name: str) -> tuple[float, int, bool]:
+            match = _NAME.fullmatch(name)
+            assert match
+            index = stems.index(match["stem"])
+            outside = -1 if index < first else float("inf")
+            return (
+                outside if match["layer"] is None else int(match["layer"]),
+                index,
+                match["leaf"] == "bias",
+            )
+
+        return [self._targets[name] for name in sorted(self._targets, key=place)]
+
+    def refuse_unused(self) -> None:
+        """Raises UnsupportedError if the checkpoint has tensors that nobody asked for."""
+        unused = [name for name in self._tensors if name not in self._used and not _IGNORED.fullmatch(name)]
+        if unused:
+            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
+            raise UnsupportedError(
+                f"tensors that this family does not have: {', '.join(map(repr, unused[:_SHOWN]))}{more}"
+            )
+
+    def _theirs(self, name: str) -> str | None:
+        """What the checkpoint calls a tensor, with `{expert}` where it has one for each."""
+        match = _NAME.fullmatch(name)
+        theirs = self._names.get(match["stem"]) if match else None
+        if match is None or theirs is None or ("{layer}" in theirs) != (match["layer"] is not None):
+            return None
+        return f"{theirs.replace('{layer}', match['layer'] or '')}.{match['leaf']}"
+
+    def _target(self, name: str, stem: str, theirs: str) -> Target:
+        head_dim = self._metadata["attention.key_length"] if stem in self._kind.interleaved else 0
+        ternary = stem in self._kind.ternary and name.endswith(".weight")
+        if "{expert}" not in theirs:
+            return Target(name, (self._piece(theirs, head_dim, ternary),))
+        each = (theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
+        pieces = tuple(self._piece(one, head_dim, ternary) for one in each)
+        expected = pieces[0].stored.shape
+        for piece in pieces:
+            if piece.stored.shape != expected:
+                raise ModelError(
+                    f"{piece.stored.path.name}: tensor {piece.stored.name!r} has shape "
+                    f"{list(piece.stored.shape)}, the first expert's has {list(expected)}"
+                )
+        return Target(name, pieces, stacked=True)
+
+    def _piece(self, name: str, head_dim: int, ternary: bool) -> Piece:
+        if name not in self._tensors:
+            raise ModelError(f"tensor {name!r} is missing")
+        stored = self._tensors[name]
+        scales = [name + suffix for suffix in _SCALES if name + suffix in self._tensors]
+        self._used |= {name, *scales}
+        if stored.dtype.startswith("F8") and not scales:
+            raise ModelError(
+                f"{stored.path.name}: tensor {name!r} holds {stored.dtype}, and {name}_scale is missing"
+            )
+        if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
+            raise UnsupportedError(
+                f"{stored.path.name}: tensor {name!r} holds {stored.dtype} and has {scales}"
+            )
+        return Piece(stored, self._tensors[scales[0]] if scales else None, self._block, head_dim, ternary)
+
+
+def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Floats | None]:
+    """Hyperparameters below the architecture's name, and divisors of the rotary frequencies."""
+    n_embd, n_head = config.integer("hidden_size"), config.integer("num_attention_heads")
+    head_dim = config.integer("head_dim", default=n_embd // n_head)
+    if head_dim % 2:
+        raise config.error("head_dim", head_dim, "an even number")
+    n_layer = config.integer("num_hidden_layers")
     metadata: dict[str, Any] = {
-        "block_count": shape.n_layer,
+        "block_count": n_layer,
         "context_length": config.integer("max_position_embeddings"),
-        "embedding_length": shape.n_embd,
-        "feed_forward_length": shape.n_ff,
-        "attention.head_count": shape.n_head,
-        "attention.head_count_kv": shape.n_head_kv,
-        "attention.key_length": shape.head_dim,
-        "attention.value_length": shape.head_dim,
-        "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", 1e-6),
+        "embedding_length": n_embd,
+        "feed_forward_length": config.integer("intermediate_size"),
+        "attention.head_count": n_head,
+        "attention.head_count_kv": config.integer("num_key_value_heads", default=n_head),
+        "attention.key_length": head_dim,
+        "attention.value_length": head_dim,
+        "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", default=1e-6),
     }
-    window = _window(config, family, shape)
+    window = _window(config, kind, n_layer)
     if window:
         metadata["attention.sliding_window"] = window
-    if family.experts:
-        metadata["expert_count"] = config.integer("num_local_experts", "num_experts")
-        metadata["expert_used_count"] = config.integer("num_experts_per_tok")
-        if family.architecture == "qwen3moe":
-            metadata["expert_feed_forward_length"] = config.integer("moe_intermediate_size")
-            if not config.flag("norm_topk_prob", False):
-                metadata["expert_weights_norm"] = False
-    # Only files of this architecture may hold divisors, as far as others know.
-    rotation, factors = rope(config, shape.head_dim, factors=family.architecture == "llama")
+    for name, key in kind.keys.items():
+        value = _value(config, key)
+        if value is not None:
+            metadata[name] = value
+    rotation, factors = rope(config, head_dim, factors=kind.rope_factors)
     return metadata | rotation, factors
 
 
-def _window(config: Config, family: Family, shape: _Shape) -> int:
+def _value(config: Config, key: Key) -> float | bool | None:
+    """What config.json says; None: the file need not state it."""
+    match key:
+        case Integer(names, default):
+            return config.integer(*names, default=default)
+        case Number(names, default):
+            return config.number(*names, default=default)
+        case Flag(names, default, unwritten):
+            flag = config.flag(*names, default=default)
+            return None if flag is unwritten else flag
+        case _:
+            assert_never(key)
+
+
+def _window(config: Config, kind: HuggingFace, n_layer: int) -> int:
     """How many positions every layer's attention sees; 0 for all."""
-    switched = family.sliding == "switch" and config.flag("use_sliding_window", False)
-    if config.get("sliding_window") is None or not (family.sliding == "always" or switched):
+    switched = kind.window == "switch" and config.flag("use_sliding_window", default=False)
+    if config.get("sliding_window") is None or not (kind.window == "always" or switched):
         return 0
     window = config.integer("sliding_window")
     layers = config.get("layer_types")
     if layers is None and switched:
-        first = min(config.integer("max_window_layers", default=0, least=0), shape.n_layer)
-        layers = ["full_attention"] * first + ["sliding_attention"] * (shape.n_layer - first)
+        first = min(config.integer("max_window_layers", default=0, least=0), n_layer)
+        layers = ["full_attention"] * first + ["sliding_attention"] * (n_layer - first)
     kinds = set(layers or ["sliding_attention"])
     if kinds == {"full_attention"}:
         return 0
@@ -240,73 +291,3 @@ def _fp8_block(config: Config) -> tuple[int, int]:
     if len(sizes) != 2 or min(sizes) < 1:
         raise quantization.error("weight_block_size", block, "two whole numbers")
     return (sizes[0], sizes[1])
-
-
-def _targets(config: Config, family: Family, shape: _Shape, source: _Source) -> Iterator[Target]:
-    """The tensors in the file's order, the embedding first."""
-    n_embd, n_q = shape.n_embd, shape.n_head * shape.head_dim
-    n_kv = shape.n_head_kv * shape.head_dim
-
-    def one(name: str, theirs: str, *expected: int, head_dim: int = 0, ternary: bool = False) -> Target:
-        target = Target(name, (source.piece(theirs, head_dim, ternary),))
-        target.check_shape(expected)
-        return target
-
-    def linear(name: str, theirs: str, rows: int, cols: int, head_dim: int = 0) -> Iterator[Target]:
-        weight = f"{theirs}.weight"
-        yield one(f"{name}.weight", weight, rows, cols, head_dim=head_dim, ternary=family.ternary)
-        if f"{theirs}.bias" in source.tensors:
-            yield one(f"{name}.bias", f"{theirs}.bias", rows, head_dim=head_dim)
-
-    embedding = Target("token_embd.weight", (source.piece("model.embed_tokens.weight"),))
-    n_vocab = embedding.shape[0] if len(embedding.shape) == 2 else 0
-    embedding.check_shape((n_vocab, n_embd))
-    yield embedding
-    permuted = shape.head_dim if family.interleaved else 0
-    for i in range(shape.n_layer):
-        blk, layer = f"blk.{i}", f"model.layers.{i}"
-        attention = f"{layer}.self_attn"
-        yield one(f"{blk}.attn_norm.weight", f"{layer}.input_layernorm.weight", n_embd)
-        yield from linear(f"{blk}.attn_q", f"{attention}.q_proj", n_q, n_embd, permuted)
-        yield from linear(f"{blk}.attn_k", f"{attention}.k_proj", n_kv, n_embd, permuted)
-        yield from linear(f"{blk}.attn_v", f"{attention}.v_proj", n_kv, n_embd)
-        if family.head_norms:
-            yield one(f"{blk}.attn_q_norm.weight", f"{attention}.q_norm.weight", shape.head_dim)
-            yield one(f"{blk}.attn_k_norm.weight", f"{attention}.k_norm.weight", shape.head_dim)
-        if family.ternary:
-            yield one(f"{blk}.attn_sub_norm.weight", f"{attention}.inner_attn_ln.weight", n_q)
-            yield one(f"{blk}.ffn_sub_norm.weight", f"{layer}.mlp.ffn_layernorm.weight", shape.n_ff)
-        yield from linear(f"{blk}.attn_output", f"{attention}.o_proj", n_embd, n_q)
-        yield one(f"{blk}.ffn_norm.weight", f"{layer}.post_attention_layernorm.weight", n_embd)
-        if family.experts:
-            yield from _experts(config, family.experts, shape, source, blk, layer)
-        else:
-            yield from linear(f"{blk}.ffn_gate", f"{layer}.mlp.gate_proj", shape.n_ff, n_embd)
-            yield from linear(f"{blk}.ffn_up", f"{layer}.mlp.up_proj", shape.n_ff, n_embd)
-            yield from linear(f"{blk}.ffn_down", f"{layer}.mlp.down_proj", n_embd, shape.n_ff)
-    yield one("output_norm.weight", "model.norm.weight", n_embd)
-    if config.flag("tie_word_embeddings", False):
-        source.used.add("lm_head.weight")  # where it is there, it is the embedding again
-    else:
-        yield one("output.weight", "lm_head.weight", n_vocab, n_embd)
-
-
-def _experts(
-    config: Config,
-    names: tuple[str, str, str, str],
-    shape: _Shape,
-    source: _Source,
-    blk: str,
-    layer: str,
-) -> Iterator[Target]:
-    n_expert = config.integer("num_local_experts", "num_experts")
-    n_ff = config.integer("moe_intermediate_size", default=shape.n_ff)
-    router, *matrices = names
-    target = Target(f"{blk}.ffn_gate_inp.weight", (source.piece(f"{layer}.{router}.weight"),))
-    target.check_shape((n_expert, shape.n_embd))
-    yield target
-    for kind, theirs in zip(("gate", "up", "down"), matrices, strict=True):
-        pieces = (source.piece(f"{layer}.{theirs.format(e)}.weight") for e in range(n_expert))
-        target = Target(f"{blk}.ffn_{kind}_exps.weight", tuple(pieces), stacked=True)
-        target.check_shape((shape.n_embd, n_ff) if kind == "down" else (n_ff, shape.n_embd))
-        yield target

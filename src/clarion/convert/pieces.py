@@ -108,7 +108,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A tensor of the file: pieces of one shape, stacked where there are several or `stacked`."""
+    """A tensor of the file: pieces of one shape, stacked where `stacked`."""
 
     name: str
     pieces: tuple[Piece, ...]
@@ -118,15 +118,6 @@ class Target:
     def shape(self) -> tuple[int, ...]:
         shape = self.pieces[0].stored.shape
         return (len(self.pieces), *shape) if self.stacked else shape
-
-    def check_shape(self, expected: tuple[int, ...]) -> None:
-        """Raises ModelError if a piece has another shape."""
-        for piece in self.pieces:
-            if piece.stored.shape != expected:
-                raise ModelError(
-                    f"{piece.stored.path}: tensor {piece.stored.name!r} has shape "
-                    f"{list(piece.stored.shape)}, expected {list(expected)}"
-                )
 
     def encode(self, format: str, progress: Callable[[int], None]) -> Iterator[Bytes]:
         """Its bytes in chunks; `progress` hears of each chunk's length.

@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from clarion.convert import compare, library, pretokenizers, recognise, roles, sentencepiece, templates, texts
+from clarion.convert import (
+    compare,
+    families,
+    library,
+    pretokenizers,
+    recognise,
+    roles,
+    sentencepiece,
+    templates,
+    texts,
+)
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.config import whole
 from clarion.convert.library import parts
@@ -27,7 +37,6 @@ from clarion.tokenizer.vocabulary import SPACE
 _BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 _UNREACHABLE = -1e6  # score of what no merge gives
-_MODELS_OF_QWEN = ("qwen2", "qwen3", "qwen3_moe")
 _MAX_ID = 2**24
 _OPTIONS = {
     "lstrip": STRIP_LEFT,
@@ -380,7 +389,8 @@ def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, 
     metadata: dict[str, Any] = {"tokenizer.ggml.add_bos_token": False, "tokenizer.ggml.add_eos_token": False}
     # What cuts a text into words is no file here, but the class that transformers load.
     of_class = str(settings.get("tokenizer_class")).removesuffix("Fast") == "Qwen2Tokenizer"
-    if of_class or checkpoint.config.get("model_type") in _MODELS_OF_QWEN:
+    found = families.recognise(checkpoint.config)
+    if of_class or (found and found[1].words == "qwen2"):
         metadata |= {"tokenizer.ggml.pre": "qwen2", OWN + "normalizers": ["nfc"]}
     else:
         metadata["tokenizer.ggml.pre"] = "gpt-2"

@@ -31,7 +31,7 @@ _TILES_GRANTED = "amx_tile:granted"
 # Best first within each family of processors. Features have the names that Linux gives them in /proc/cpuinfo.
 # `sve` stands behind `neon_i8mm`, since a processor that has both does as many products with either, and
 # those of 16-bit activations in half of the instructions with the second.
-FAMILIES: dict[str, dict[str, frozenset[str]]] = {
+MODULES: dict[str, dict[str, frozenset[str]]] = {
     "x86-64": {
         "amx": _AVX512VNNI | {"avx512_bf16", "amx_tile", "amx_int8", _TILES_GRANTED},
         "avx512bf16": _AVX512VNNI | {"avx512_bf16"},
@@ -137,7 +137,7 @@ def choices() -> list[Choice]:
     features = processor_features()
     return [
         Choice(name, family, tuple(sorted(needed - features)), _installed(name))
-        for family, modules in FAMILIES.items()
+        for family, modules in MODULES.items()
         for name, needed in modules.items()
     ]
 

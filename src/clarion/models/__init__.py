@@ -1,27 +1,29 @@
-"""Model families: one file each, which says what is computed, in which order, from which tensors."""
+"""Model families: one file each, which says what is computed, in which order, from which tensors, and how
+checkpoints become its files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import bitnet, llama, mixtral, qwen2, qwen3, qwen3moe
+from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe
+from clarion.models.family import Family
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
 from clarion.plan.ir import Tensor
 
-# By general.architecture; "+experts" where one architecture's name covers a dense family and one with
-# experts.
-FAMILIES: dict[str, Callable[[Keys, Checkpoint], Graph]] = {
-    "llama": llama.build,
-    "llama+experts": mixtral.build,
-    "qwen2": qwen2.build,
-    "qwen3": qwen3.build,
-    "qwen3moe": qwen3moe.build,
-    "bitnet": bitnet.build,
+# The registry, by general.architecture.
+FAMILIES: dict[str, Family] = {
+    family.architecture: family
+    for family in (
+        llama.FAMILY,
+        qwen2.FAMILY,
+        qwen3.FAMILY,
+        qwen3moe.FAMILY,
+        bitnet.FAMILY,
+    )
 }
-
 
 # What a file is, by general.type or general.architecture, that holds something else than a language model.
 _OTHER_FILES = {
@@ -32,8 +34,8 @@ _OTHER_FILES = {
 }
 
 
-def family(metadata: Mapping[str, object]) -> str:
-    """The name in FAMILIES of the family that a file belongs to.
+def family(metadata: Mapping[str, object]) -> Family:
+    """The family that a file belongs to.
 
     Raises:
         ModelError: the file names no architecture.
@@ -46,16 +48,11 @@ def family(metadata: Mapping[str, object]) -> str:
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
         raise ModelError(f"general.architecture is {architecture!r}, expected a name")
-    with_experts = f"{architecture}+experts"
-    experts = metadata.get(f"{architecture}.expert_count", 0)
-    if with_experts in FAMILIES and not (isinstance(experts, int) and experts == 0):
-        return with_experts
+    if architecture in _OTHER_FILES:
+        raise UnsupportedError(f"general.architecture is {architecture!r}: {_OTHER_FILES[architecture]}")
     if architecture not in FAMILIES:
-        if architecture in _OTHER_FILES:
-            raise UnsupportedError(f"general.architecture is {architecture!r}: {_OTHER_FILES[architecture]}")
-        known = ", ".join(name for name in FAMILIES if "+" not in name)
-        raise UnsupportedError(f"general.architecture is {architecture!r}; known: {known}")
-    return architecture
+        raise UnsupportedError(f"general.architecture is {architecture!r}; known: {', '.join(FAMILIES)}")
+    return FAMILIES[architecture]
 
 
 def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Graph:
@@ -69,13 +66,11 @@ def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Grap
         UnsupportedError: an architecture, a hyperparameter or a tensor's format that no family implements.
         ModelError: hyperparameters and tensors contradict each other; a tensor is missing or unexpected.
     """
-    name = family(metadata)
-    keys = Keys(metadata)
-    checkpoint = Checkpoint(tensors)
-    graph = FAMILIES[name](keys, checkpoint)
+    found, keys, checkpoint = family(metadata), Keys(metadata), Checkpoint(tensors)
+    graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()
     return graph
 
 
-__all__ = ["FAMILIES", "build", "family"]
+__all__ = ["FAMILIES", "Family", "build", "family"]

@@ -1,35 +1,48 @@
-"""Llama 1 to 3.x, Mistral, and everything else whose file says `llama` and has no experts.
+"""Llama 1 to 3.x, Mistral, Mixtral, and everything else whose file says `llama`.
 
-Touvron et al., 2023, LLaMA; Jiang et al., 2023, Mistral 7B (sliding window). Files hold query and key rows so
-ordered that neighbouring elements of a head are rotated together.
+Touvron et al., 2023, LLaMA; Jiang et al., 2023, Mistral 7B (sliding window); Jiang et al., 2024, Mixtral of
+Experts, whose feed-forward networks are experts. Files hold query and key rows so ordered that neighbouring
+elements of a head are rotated together.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+from clarion.models.blocks import Layer, attention, decoder, experts, feed_forward, softmax_router
+from clarion.models.family import EXPERT_KEYS, LAYER, Family, HuggingFace
 from clarion.models.keys import Keys
-from clarion.models.transformer import feed_forward, hyperparameters
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.graph import Graph
+from clarion.plan.graph import Array, Graph
 
 
 def build(keys: Keys, w: Checkpoint) -> Graph:
     """The graph; see `clarion.models.build`."""
-    hp, rope = hyperparameters(keys, w)
-    n_q, n_kv = hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim
-    g = Graph(hp)
-    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)  # [T, n_embd]
-    r = g.rope_table(rope.inv_freq, rope.magnitude)
-    for i in range(hp.n_layer):
-        blk = w.blk[i]
-        h = g.rms_norm(x, blk.attn_norm, hp.norm_eps)
-        q = g.rope(g.linear(h, blk.attn_q, n_q), r, hp.head_dim, neox=False)  # [T, H·D]
-        k = g.rope(g.linear(h, blk.attn_k, n_kv), r, hp.head_dim, neox=False)  # [T, H_kv·D]
-        v = g.linear(h, blk.attn_v, n_kv)
-        o = g.attention(q, k, v, hp.n_head, hp.n_head_kv, hp.attention_scale, hp.window)
-        x = x + g.linear(o, blk.attn_output, hp.n_embd)  # [T, n_embd]
-        h = g.rms_norm(x, blk.ffn_norm, hp.norm_eps)
-        x = x + feed_forward(g, h, blk)
-    x = g.rms_norm(g.select(x), w.output_norm, hp.norm_eps)  # [O, n_embd]
-    head = w.output if "weight" in w.output else w.token_embd
-    g.output(g.linear(x, head, hp.n_vocab))  # [O, n_vocab]
-    return g
+    has_experts = keys.integer("expert_count", 0, minimum=0) > 0
+    network = feed_forward
+    if has_experts:
+        normalize = keys.flag("expert_weights_norm", True)
+        network = partial(experts, router=partial(softmax_router, normalize=normalize))
+
+    def block(layer: Layer, x: Array) -> Array:
+        x = x + attention(layer, layer.norm(x, "attn_norm"), neox=False)
+        return x + network(layer, layer.norm(x, "ffn_norm"))
+
+    return decoder(keys, w, block, experts=has_experts)
+
+
+_LLAMA = HuggingFace("llama", interleaved=("attn_q", "attn_k"), rope_factors=True)
+_MISTRAL = replace(_LLAMA, model_type="mistral", window="always")
+_MIXTRAL = replace(
+    _MISTRAL,
+    model_type="mixtral",
+    keys=EXPERT_KEYS,
+    tensors={
+        "ffn_gate_inp": LAYER + "block_sparse_moe.gate",
+        "ffn_gate_exps": LAYER + "block_sparse_moe.experts.{expert}.w1",
+        "ffn_up_exps": LAYER + "block_sparse_moe.experts.{expert}.w3",
+        "ffn_down_exps": LAYER + "block_sparse_moe.experts.{expert}.w2",
+    },
+)
+FAMILY = Family("llama", build, (_LLAMA, _MISTRAL, _MIXTRAL))

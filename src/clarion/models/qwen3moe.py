@@ -6,35 +6,28 @@ otherwise.
 
 from __future__ import annotations
 
+from functools import partial
+
+from clarion.models.blocks import Layer, attention, decoder, experts, softmax_router
+from clarion.models.family import EXPERT_KEYS, Family, Flag, HuggingFace, Integer
 from clarion.models.keys import Keys
-from clarion.models.transformer import hyperparameters, mixture
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.graph import Graph
+from clarion.plan.graph import Array, Graph
 
 
 def build(keys: Keys, w: Checkpoint) -> Graph:
     """The graph; see `clarion.models.build`."""
-    hp, rope = hyperparameters(keys, w, experts=True)
-    normalize = keys.flag("expert_weights_norm", True)
-    n_q, n_kv = hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim
-    g = Graph(hp)
-    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)  # [T, n_embd]
-    r = g.rope_table(rope.inv_freq, rope.magnitude)
-    for i in range(hp.n_layer):
-        blk = w.blk[i]
-        h = g.rms_norm(x, blk.attn_norm, hp.norm_eps)
-        q = g.linear(h, blk.attn_q, n_q)  # [T, H·D]
-        k = g.linear(h, blk.attn_k, n_kv)  # [T, H_kv·D]
-        v = g.linear(h, blk.attn_v, n_kv)
-        q = g.head_norm(q, blk.attn_q_norm, hp.head_dim, hp.norm_eps)
-        k = g.head_norm(k, blk.attn_k_norm, hp.head_dim, hp.norm_eps)
-        q = g.rope(q, r, hp.head_dim, neox=True)
-        k = g.rope(k, r, hp.head_dim, neox=True)
-        o = g.attention(q, k, v, hp.n_head, hp.n_head_kv, hp.attention_scale, hp.window)
-        x = x + g.linear(o, blk.attn_output, hp.n_embd)  # [T, n_embd]
-        h = g.rms_norm(x, blk.ffn_norm, hp.norm_eps)
-        x = x + mixture(g, h, blk, normalize=normalize)
-    x = g.rms_norm(g.select(x), w.output_norm, hp.norm_eps)  # [O, n_embd]
-    head = w.output if "weight" in w.output else w.token_embd
-    g.output(g.linear(x, head, hp.n_vocab))  # [O, n_vocab]
-    return g
+    router = partial(softmax_router, normalize=keys.flag("expert_weights_norm", True))
+
+    def block(layer: Layer, x: Array) -> Array:
+        x = x + attention(layer, layer.norm(x, "attn_norm"), neox=True, head_norm=True)
+        return x + experts(layer, layer.norm(x, "ffn_norm"), router=router)
+
+    return decoder(keys, w, block, experts=True)
+
+
+_KEYS = EXPERT_KEYS | {
+    "expert_feed_forward_length": Integer(("moe_intermediate_size",)),
+    "expert_weights_norm": Flag(("norm_topk_prob",), default=False, unwritten=True),
+}
+FAMILY = Family("qwen3moe", build, (HuggingFace("qwen3_moe", keys=_KEYS, window="switch", words="qwen2"),))

@@ -48,12 +48,12 @@ class Checkpoint:
             ModelError: the tensor is missing or not a matrix.
         """
         name = f"{self.prefix}.weight"
-        if name not in self._tensors:
+        tensor = self._tensors.get(name)
+        if tensor is None:
             raise ModelError(f"tensor {name!r} is missing")
-        shape = self._tensors[name].shape
-        if len(shape) != 2:
-            raise ModelError(f"tensor {name!r} has shape {list(shape)}, expected a matrix")
-        return shape[0]
+        if len(tensor.shape) != 2:
+            raise ModelError(f"tensor {tensor.name!r} has shape {list(tensor.shape)}, expected a matrix")
+        return tensor.shape[0]
 
     def n_elements(self) -> int:
         """Elements of all tensors of the file."""
@@ -106,7 +106,7 @@ class Checkpoint:
         if tensor is None:
             raise ModelError(f"tensor {name!r} is missing, expected with shape {list(shape)}")
         if tuple(tensor.shape) != shape:
-            raise ModelError(f"tensor {name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
+            raise ModelError(f"tensor {tensor.name!r} has shape {list(tensor.shape)}, expected {list(shape)}")
         if tensor.format.name in _NOT_WEIGHTS:
             raise UnsupportedError(f"tensor {name!r} is in {tensor.format.name}, which no operation reads")
         self._used.add(name)

@@ -1,4 +1,4 @@
-"""What the decoder families share: their hyperparameters, and the two kinds of feed-forward network."""
+"""The figures of a decoder, as a file states them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from clarion.errors import ModelError, UnsupportedError
 from clarion.models.keys import Keys
 from clarion.models.rope import Rope, rope
 from clarion.plan.checkpoint import Checkpoint
-from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
 
 # Far above any model, far below what would exhaust memory before the tensors' shapes are compared.
@@ -14,10 +13,10 @@ _MAX_HEAD_DIM = 1 << 16
 
 
 def hyperparameters(keys: Keys, w: Checkpoint, *, experts: bool = False) -> tuple[Hyperparameters, Rope]:
-    """The figures that every family here states, checked against each other.
+    """The figures that every decoder states, and its rotation, checked against each other.
 
     Args:
-        experts: the family's feed-forward network is `mixture`, else `feed_forward`.
+        experts: the feed-forward networks are experts (`blocks.experts`).
 
     Raises:
         ModelError: a figure is missing, out of range, or contradicts another.
@@ -89,29 +88,3 @@ def hyperparameters(keys: Keys, w: Checkpoint, *, experts: bool = False) -> tupl
         n_parameters=w.n_elements(),
     )
     return hp, rotation
-
-
-def feed_forward(g: Graph, x: Array, blk: Checkpoint) -> Array:
-    """W_down (silu(W_gate x) · W_up x): [T, n_embd]. (Shazeer, 2020, SwiGLU)"""
-    hp = g.hyperparameters
-    gate = g.linear(x, blk.ffn_gate, hp.n_ff)  # [T, n_ff]
-    up = g.linear(x, blk.ffn_up, hp.n_ff)
-    return g.linear(g.silu(gate) * up, blk.ffn_down, hp.n_embd)
-
-
-def mixture(g: Graph, x: Array, blk: Checkpoint, *, normalize: bool) -> Array:
-    """The same network once for each of the k experts that the router prefers, weighted: [T, n_embd].
-
-    `normalize`: the k weights sum to 1. (Jiang et al., 2024, Mixtral of Experts)
-    """
-    hp = g.hyperparameters
-    if "0.weight" in blk.ffn_gate:
-        raise UnsupportedError(
-            f"'{blk.prefix}.ffn_gate.0.weight': files with one tensor per expert are not read"
-        )
-    scores = g.linear(x, blk.ffn_gate_inp, hp.n_expert)  # [T, E]
-    ids, weights = g.route(scores, hp.n_expert_used, normalize=normalize)  # [T, k]
-    gate = g.expert_linear(x, ids, blk.ffn_gate_exps, hp.n_expert, hp.n_ff)  # [S, n_ff], S = T·k
-    up = g.expert_linear(x, ids, blk.ffn_up_exps, hp.n_expert, hp.n_ff)
-    down = g.expert_linear(g.silu(gate) * up, ids, blk.ffn_down_exps, hp.n_expert, hp.n_embd)  # [S, n_embd]
-    return g.expert_sum(down, weights)

@@ -1,0 +1,130 @@
+"""What a family's file says of it: how its graph is built, and which checkpoints become files of it.
+
+Checkpoints are those of Hugging Face's transformers. What is the same in nearly all of them stands here once,
+and a family gives what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clarion.models.keys import Keys
+from clarion.plan.checkpoint import Checkpoint
+from clarion.plan.graph import Graph
+
+LAYER = "model.layers.{layer}."
+EXPERT = LAYER + "mlp.experts.{expert}."
+# A checkpoint's names by those of the file, in the file's order. Names in a layer stand below `blk.<layer>`.
+TENSORS = {
+    "token_embd": "model.embed_tokens",
+    "attn_norm": LAYER + "input_layernorm",
+    "attn_q": LAYER + "self_attn.q_proj",
+    "attn_k": LAYER + "self_attn.k_proj",
+    "attn_v": LAYER + "self_attn.v_proj",
+    "attn_q_norm": LAYER + "self_attn.q_norm",
+    "attn_k_norm": LAYER + "self_attn.k_norm",
+    "attn_sub_norm": LAYER + "self_attn.attn_sub_norm",
+    "ffn_sub_norm": LAYER + "mlp.ffn_sub_norm",
+    "attn_output": LAYER + "self_attn.o_proj",
+    "ffn_norm": LAYER + "post_attention_layernorm",
+    "ffn_gate": LAYER + "mlp.gate_proj",
+    "ffn_up": LAYER + "mlp.up_proj",
+    "ffn_down": LAYER + "mlp.down_proj",
+    "ffn_gate_inp": LAYER + "mlp.gate",
+    "ffn_gate_exps": EXPERT + "gate_proj",
+    "ffn_up_exps": EXPERT + "up_proj",
+    "ffn_down_exps": EXPERT + "down_proj",
+    "output_norm": "model.norm",
+    "output": "lm_head",
+}
+PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+@dataclass(frozen=True, slots=True)
+class Integer:
+    """A whole number of config.json, from 1. Of its names there, the first that is there and not null counts;
+    without a default it is required."""
+
+    names: tuple[str, ...]
+    default: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number above zero, as `Integer`."""
+
+    names: tuple[str, ...]
+    default: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """True or false, as `Integer`; the file need not state `unwritten`."""
+
+    names: tuple[str, ...]
+    default: bool | None = None
+    unwritten: bool | None = None
+
+
+Key = Integer | Number | Flag
+
+EXPERT_KEYS: dict[str, Key] = {
+    "expert_count": Integer(("num_local_experts", "num_experts")),
+    "expert_used_count": Integer(("num_experts_per_tok",)),
+}
+# The only values of these keys that are implemented, where config.json has them.
+ONLY: dict[str, tuple[object, ...]] = {
+    "hidden_act": ("silu",),
+    "attention_multiplier": (1,),
+    "partial_rotary_factor": (1,),
+    "decoder_sparse_step": (1,),
+    "mlp_only_layers": ([],),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class HuggingFace:
+    """One kind of checkpoint of Hugging Face's, and how it becomes a file of the family.
+
+    Attributes:
+        model_type: what config.json calls it.
+        architecture: the one name in `architectures` that tells it as well, whatever the model_type is.
+        tensors: the names that are not those of `TENSORS`.
+        keys: the file's hyperparameters beside those that all decoders have, by their name in the file.
+        only: the values that are implemented, by key of config.json.
+        interleaved: what belongs to heads of which the file rotates neighbouring elements together, and the
+            checkpoint halves: its rows are reordered.
+        ternary: the matrices that are rounded to -1, 0 and 1 times their mean magnitude.
+        window: when attention looks back over `sliding_window` positions: never, always where that is given,
+            or where `use_sliding_window` is true.
+        rope_factors: files may hold divisors of the rotation's frequencies.
+        words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
+    """
+
+    model_type: str
+    architecture: str = ""
+    tensors: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    only: Mapping[str, tuple[object, ...]] = field(default_factory=lambda: ONLY)
+    interleaved: tuple[str, ...] = ()
+    ternary: tuple[str, ...] = ()
+    window: Literal["never", "always", "switch"] = "never"
+    rope_factors: bool = False
+    words: str = "gpt-2"
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of models.
+
+    Attributes:
+        architecture: `general.architecture` of its files.
+        build: the graph that a file's hyperparameters and tensors describe; see `clarion.models.build`.
+        checkpoints: what is converted to such files.
+    """
+
+    architecture: str
+    build: Callable[[Keys, Checkpoint], Graph]
+    checkpoints: tuple[HuggingFace, ...] = ()
