@@ -1,8 +1,8 @@
-"""What the runtime needs of a native module. The tests put small fakes in its place."""
+"""What sequences and programs of their own need of a native module."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,40 +13,7 @@ Floats = npt.NDArray[np.float32]
 PAGE_SIZE = 64  # positions in one page of the KV cache
 
 
-class Program(Protocol):
-    """A plan, ready to run."""
-
-    def run(
-        self, cache: Any, tokens: Ints, positions: Ints, sequences: Ints, pages: Ints, outputs: Ints
-    ) -> bool:
-        """One batch; False when `cancel` ended it early, which leaves outputs and new positions undefined."""
-        ...
-
-    def cancel(self) -> None: ...
-    def buffer(self, name: str) -> Floats: ...
-
-
-class Mover(Protocol):
-    """Something that works in the background, and waits while somebody waits for a prompt."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-
-
 class KvCache(Protocol):
     """Keys and values of all layers, in pages."""
 
     def copy_page(self, source: int, destination: int) -> None: ...
-
-
-class SamplerState(Protocol):
-    """The sampling parameters and the history of one sequence."""
-
-    def extend(self, tokens: Ints) -> None: ...
-
-
-class Sampler(Protocol):
-    """The sampling workspace of one thread."""
-
-    def sample(self, state: Any, logits: Floats) -> int: ...
-    def log_probabilities(self, logits: Floats, token: int, n: int) -> list[tuple[int, float]]: ...
