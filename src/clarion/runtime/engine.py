@@ -291,10 +291,9 @@ class Engine:
         """The scheduler's next step, with room for it."""
         while isinstance(step := self._scheduler.next(self._describe, self._states.room_for), Preempt):
             self._preempt(self._tasks[step.id])
-        if step.missing:
-            for share in step.shares:
-                has_room = self._tasks[share.id].state.reserve(share.tokens)
-                assert has_room, "the states need more bytes than they said"
+        for share in step.shares:
+            has_room = self._tasks[share.id].state.reserve(share.tokens)
+            assert has_room, "the states need more bytes than they said"
         return step
 
     def _run(self, step: Step) -> bool:

@@ -220,9 +220,9 @@ class SequenceState:
         """
         return min((part.rewindable for part in self._parts), default=min(REWIND, self.length))
 
-    def missing(self, n: int) -> int:
-        """Bytes that `reserve(n)` needs beyond what the state has."""
-        return self._missing(n, alone=False)
+    def missing(self, n: int, *, alone: bool = False) -> int:
+        """Bytes that `reserve(n)` needs beyond what the state has; `alone`: once nothing is retained."""
+        return self._missing(n, alone=alone)
 
     def fits(self, n: int) -> bool:
         """Whether `reserve(n)` would succeed now. It changes nothing."""
