@@ -61,10 +61,8 @@ class Prefixes:
     def take(self, tokens: Sequence[int], n: int) -> tuple[list[Spans], list[Point]]:
         """The spans and points of the path of the first n tokens, which is used now: n = `longest(tokens)`.
         The spans and points of the path of the first n tokens, which is used now: n = `longest(tokens)`."""
-        path, length = self._match(tokens[:n])
+        path, length = self._path(tokens[:n])
         assert length == n
-        if path[-1].end > n:
-            path[-1] = self._split(path[-1], n)  # what lies behind was not used
         self._use(path)
         points = [point for node in path for point in node.points.values()]
         return [node.spans for node in path[1:]], points
@@ -76,11 +74,9 @@ class Prefixes:
 
         `points` are those of the prefix. If points are needed, the last one is at its end.
         """
-        path, length = self._match(tokens)
+        path, length = self._path(tokens)
         node = path[-1]
         if length < len(tokens):
-            if length < node.end:
-                node = path[-1] = self._split(node, length)
             spans = share(length, len(tokens))
             if node in self._leaves:
                 node.tokens += tokens[length:]
@@ -135,6 +131,13 @@ class Prefixes:
             n += agreeing
             if agreeing < len(node.tokens):
                 break
+        return path, n
+
+    def _path(self, tokens: Sequence[int]) -> tuple[list[Node], int]:
+        """As `_match`, but the last node ends where the agreement ends: what lies behind is not used."""
+        path, n = self._match(tokens)
+        if path[-1].end > n:
+            path[-1] = self._split(path[-1], n)
         return path, n
 
     def _usable(self, path: Sequence[Node], n: int) -> int:
