@@ -36,8 +36,8 @@ def greedy(prompt: list[int], n: int) -> list[int]:
 
 
 class FakeExecutor:
-    """Writes tokens where a real one writes keys and values, then reads each wanted history back through the page
-    table. It draws with a real sampler."""
+    """Writes tokens where a real one writes keys and values, then reads each wanted history back through the
+    page table. It draws with a real sampler."""
 
     def __init__(self, n_pages: int, n_slots: int, max_outputs: int) -> None:
         self.n_slots = n_slots

@@ -160,7 +160,8 @@ def requests(draw: st.DrawFn, n_pages: int) -> Counted:
 @settings(deadline=None)
 @given(st.data())
 def test_everybody_ends_in_time_and_nothing_is_left(data: st.DataObject) -> None:
-    """Arrivals and cancellations at any time. Nobody starves: while the oldest runs, it computes in every step."""
+    """Arrivals and cancellations at any time. Nobody starves: while the oldest runs, it computes in every
+    step."""
     world = data.draw(worlds())
     to_come = data.draw(st.lists(requests(world.n_pages), max_size=8))
     actions = data.draw(st.lists(st.sampled_from(["arrive", "cancel", "step", "step"]), max_size=60))
@@ -176,7 +177,8 @@ def test_everybody_ends_in_time_and_nothing_is_left(data: st.DataObject) -> None
             alive -= set(world.step())
     for request in to_come:
         alive.add(world.arrive(request))
-    # The oldest is never preempted, so everybody ends within the steps that each would take alone, one by one.
+    # The oldest is never preempted, so everybody ends within the steps that each would take alone, one by
+    # one.
     most = sum(2 * request.prompt + request.draws + request.waits_for + 1 for request in world.requests)
     for _ in range(most):
         alive -= set(world.step())

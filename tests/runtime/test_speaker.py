@@ -24,7 +24,8 @@ PROMPT = [1, 2] * 10
 
 
 class Spoken:
-    """A speaker, and what is heard of it: ends as the engine hears them, everything else as the caller does."""
+    """A speaker, and what is heard of it: ends as the engine hears them, everything else as the caller
+    does."""
 
     def __init__(self) -> None:
         self.heard: list[Any] = []
@@ -162,7 +163,7 @@ def test_what_was_cancelled_in_line_has_no_times() -> None:
     assert (end.timings.waiting, end.timings.prompt, end.timings.generation) == (3.0, 0.0, 0.0)
 
 
-# ---- behind the engine -----------------------------------------------------------------------------------------
+# ---- behind the engine -------------------------------------------------------------------------------------
 
 
 class Gated:
@@ -207,7 +208,8 @@ def test_steps_do_not_wait_for_the_speaker(machine: FakeMachine) -> None:
 @pytest.mark.parametrize("n", [1, 5, 15, 30])
 @pytest.mark.parametrize("early", [0, 4])
 def test_a_stop_that_is_found_late_leaves_what_an_early_one_does(n: int, early: int) -> None:
-    """The engine is ahead as far as it may be; tokens behind the stop are taken back, also from the prefix."""
+    """The engine is ahead as far as it may be; tokens behind the stop are taken back, also from the
+    prefix."""
     machine = FakeMachine()
     gated = Gated()
     expected = greedy(PROMPT, 60)

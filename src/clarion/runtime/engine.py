@@ -3,14 +3,14 @@
     arrivals ──▶ scheduler ──▶ batch ──▶ executor.run ──▶ executor.sample ──▶ next step
                                                               └──▶ speaker ──▶ callers
 
-Who owns what. The engine's thread owns the executor, the states, the scheduler and the tasks; nobody else touches
-them. Other threads own nothing but the way in: `submit` appends to the arrivals, a handle marks its task, the
-speaker says which texts are over, `close` ends the thread, all under the lock. Results leave through the speaker,
-which owns the texts; only rows of outputs are handed over here.
+Who owns what. The engine's thread owns the executor, the states, the scheduler and the tasks; nobody else
+touches them. Other threads own nothing but the way in: `submit` appends to the arrivals, a handle marks its
+task, the speaker says which texts are over, `close` ends the thread, all under the lock. Texts leave through
+the speaker, which owns them; only rows of outputs are handed over here.
 
-A step takes the next token of every text being generated and fills the batch with pieces of prompts. Since a result
-does not depend on the batch it was computed in, who shares a step with whom is a question of speed; `scheduler.py`
-answers it.
+A step takes the next token of every text being generated and fills the batch with pieces of prompts. Since a
+result does not depend on the batch it was computed in, who shares a step with whom is a question of speed;
+`scheduler.py` answers it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Engine:
         check: Callable[[], None],
         node: Node | None = None,
     ) -> None:
-        """`states` hold at least one sequence as long as the context; `check` raises where results are worthless;
-        `node` is where the executor's first thread, the engine's, stays."""
+        """`states` hold at least one sequence as long as the context; `check` raises where results are
+        worthless; `node` is where the executor's first thread, the engine's, stays."""
         self._executor = executor
         self._states = states
         self._scheduler = Scheduler(
@@ -379,7 +379,7 @@ class Engine:
     # ---- the engine's thread: ends ------------------------------------------------------------------------
 
     def _preempt(self, task: Task) -> None:
-        """The task gives its bytes back. What nobody takes before it is its turn again is not computed again."""
+        """The task gives its bytes back. What nobody takes until its turn comes is not computed again."""
         if isinstance(task, Writing) and task.has_ended:
             self._retire(task)
             return

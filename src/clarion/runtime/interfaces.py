@@ -1,4 +1,4 @@
-"""What the engine needs of the executor, the states and the sampler. The tests put small fakes in their place."""
+"""What the engine needs of the executor, the states and the sampler. Tests put small fakes in their place."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ class SamplerState(Protocol):
 class Executor(Protocol):
     """A program, ready to run batches, one at a time.
 
-    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; its keys and
-    values lie where pages[slots[t]] says; `outputs` are the tokens, in rising order, whose rows are wanted.
+    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; its
+    keys and values lie where pages[slots[t]] says; `outputs` are the tokens, in rising order, whose rows are
+    wanted.
     """
 
     @property
@@ -57,11 +58,11 @@ class SequenceState(Protocol):
     @property
     def length(self) -> int: ...
     def missing(self, n: int, *, alone: bool = False) -> int:
-        """The bytes that `reserve(n)` needs beyond what the state holds; `alone`: once nothing is retained."""
+        """The bytes that `reserve(n)` needs beyond what the state has; `alone`: once nothing is retained."""
         ...
 
     def reserve(self, n: int) -> bool:
-        """Makes room for n more tokens, also in place of what is retained; False, and no change, without room."""
+        """Makes room for n more tokens, also in place of what is retained; False, and no change, without."""
         ...
 
     def append(self, tokens: Sequence[int]) -> None:

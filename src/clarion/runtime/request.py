@@ -81,8 +81,8 @@ class Generate:
 class Score:
     """The logits after every token from `first` on. The result is the number of their rows.
 
-    `take` gets them as they are computed, in order, on the engine's thread: while it works, nothing is computed.
-    Where the request was preempted, it gets the same rows again.
+    `take` gets them as they are computed, in order, on the engine's thread: while it works, nothing is
+    computed. Where the request was preempted, it gets the same rows again.
     """
 
     first: int

@@ -1,17 +1,18 @@
 """Who computes how many tokens next: a policy on plain data.
 
-It knows requests by number only. It has no thread, no clock and no machine, and touches no memory: whoever runs
-it (`engine.py`, or a test) does what it says, and tells it what came of that. It owns the line of those who wait
-and the list of those who run, both in the order in which the requests arrived.
+It knows requests by number only. It has no thread, no clock and no machine, and touches no memory: whoever
+runs it (`engine.py`, or a test) does what it says, and tells it what came of that. It owns the line of those
+who wait and the list of those who run, both in the order in which the requests arrived.
 
 The policy:
 
-- First come, first served. The first in line is admitted when there is room for all of its tokens besides what
-  the running ones were promised, or when nobody runs.
-- Texts before prompts: a text takes one token of a step, which is cheap, and somebody reads along. Prompts share
-  what is left, the oldest first.
-- Where bytes run out, the one that came last gives everything back and goes to the front of the line. The oldest
-  never does. So the oldest ends, whatever else happens, and then the next one is the oldest: nobody starves.
+- First come, first served. The first in line is admitted when there is room for all of its tokens besides
+  what the running ones were promised, or when nobody runs.
+- Texts before prompts: a text takes one token of a step, which is cheap, and somebody reads along. Prompts
+  share what is left, the oldest first.
+- Where bytes run out, the one that came last gives everything back and goes to the front of the line. The
+  oldest never does. So the oldest ends, whatever else happens, and then the next one is the oldest: nobody
+  starves.
 - Whoever waits costs nothing: the first in line is not looked at again until bytes were given back.
 """
 

@@ -1,12 +1,12 @@
-"""Tokens become text, pieces and completions: on a thread of its own, while the engine computes the next step.
+"""Tokens become text, pieces and completions: on a thread of its own, while the engine computes.
 
-Who owns what. A `Speech`, one for each text, is made by the caller's thread and handed over with the request. From
-then on only the speaker's thread touches it, except that the engine reads `n_spoken`. The engine tells what
-happened in events, in their order; the speaker alone calls a text's `put`. So a caller hears of a text in the order
-in which things happened.
+Who owns what. A `Speech`, one for each text, is made by the caller's thread and handed over with the request.
+From then on only the speaker's thread touches it, except that the engine reads `n_spoken`, and
+`stopped_after` once the text is over. The engine tells what happened in events, in their order; the speaker
+alone calls a text's `put`. So a caller hears of a text in the order in which things happened.
 
-The speaker alone sees stop strings, and so it has the last word on where a text ends: `ended` is called before the
-caller hears of the end.
+The speaker alone sees stop strings, and so it has the last word on where a text ends: `ended` is called
+before the caller hears of the end.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Speaker:
             self._went_on()
 
     def _hear_next(self) -> bool:
-        """The next events; False at the end. Afterwards this thread holds nothing that was mentioned in them."""
+        """The next events; False at the end. Afterwards this thread holds nothing that they mention."""
         events = self._told.get()
         for event in events or ():
             self._hear(event)

@@ -58,7 +58,7 @@ async def wait_async(engine: Engine, prepare: Prepare, progress: Progress | None
 def wait_all(
     engine: Engine, requests: Iterable[Request], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
-    """Serves requests to their ends, of which `in_line` are with the engine at a time, and so may share steps.
+    """Serves requests to their ends; `in_line` of them are with the engine at a time, and so may share steps.
 
     The first error, and whatever interrupts the wait, cancels the others.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from typing import cast
 
 from clarion._native import sampling
 from clarion.runtime.interfaces import SamplerState, SequenceState
@@ -10,8 +11,8 @@ from clarion.runtime.request import Generate, Put, Request, Score
 from clarion.runtime.scheduler import Work
 from clarion.runtime.speaker import Speech
 
-# Tokens that a text with stop strings is ahead of the speaker at most. When a stop is found, these and the token
-# that completed it are taken back: 16, as many as every kind of state takes back exactly.
+# Tokens that a text with stop strings is ahead of the speaker at most. When a stop is found, these and the
+# token that completed it are taken back: 16, as many as every kind of state takes back exactly.
 MOST_UNSPOKEN = 15
 
 
@@ -93,10 +94,7 @@ class Writing(_Task):
         self.n_written = 0
         self.has_started = False
         self.has_ended = False  # but for the speaker's word
-        self.sampler: SamplerState = sampling.SamplerState(
-            n_vocab, generate.parameters.native(generate.breakers)
-        )
-        self.sampler.extend(array("i", request.tokens))
+        self.sampler = _sampler(request, generate, n_vocab)
 
     def work(self) -> Work:
         """What it wants to compute next."""
@@ -114,3 +112,12 @@ class Writing(_Task):
 
 
 Task = Scoring | Writing
+
+
+def _sampler(request: Request, generate: Generate, n_vocab: int) -> SamplerState:
+    """Draws the text's tokens. It knows the prompt."""
+    sampler = cast(
+        SamplerState, sampling.SamplerState(n_vocab, generate.parameters.native(generate.breakers))
+    )
+    sampler.extend(array("i", request.tokens))
+    return sampler
