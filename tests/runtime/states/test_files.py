@@ -87,7 +87,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_cut_anywhere(saved: Path, tmp_path: Path) -> None:
     data = saved.read_bytes()
     path = tmp_path / "cut.state"
-    for n in [*range(0, 400), *range(400, len(data), 97), len(data) - 1]:
+    for n in [*range(400), *range(400, len(data), 97), len(data) - 1]:
         path.write_bytes(data[:n])
         with pytest.raises(FormatError, match=r"cut\.state: "):
             load(path)

@@ -205,7 +205,7 @@ def test_a_lookup_costs_the_length_of_the_prompt_only() -> None:
     points = RestorePoints([], 0, itertools.count().__next__)
     tree = Prefixes(1, GRAIN, points, itertools.count().__next__)
     costs = []
-    for first in range(0, 2000):
+    for first in range(2000):
         tokens = [*range(50), first, *range(50)]
         tree.insert(tokens, [], lambda start, end, tokens=tokens: (CellSpan(start, tokens[start:end]),))  # type: ignore[misc]
         CountingList.read = 0

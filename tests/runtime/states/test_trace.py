@@ -1,9 +1,9 @@
 """How many tokens of a recorded trace are reused, against a simple policy: a list of finished sequences.
 
-The simple policy keeps the latest finished sequences, one for each slot; searches all of them for the longest common
-prefix; drops those that another one begins with; and forgets the oldest where pages are needed. Both policies serve
-the same requests, which come at recorded steps, with the same scheduling: first come, first served; texts before
-prompts; the last to come gives its pages back.
+The simple policy keeps the latest finished sequences, one for each slot; searches all of them for the longest
+common prefix; drops those that another one begins with; and forgets the oldest where pages are needed. Both
+policies serve the same requests, which come at recorded steps, with the same scheduling: first come, first
+served; texts before prompts; the last to come gives its pages back.
 """
 
 from __future__ import annotations

@@ -220,9 +220,9 @@ class SequenceState:
         """
         return min((part.rewindable for part in self._parts), default=min(REWIND, self.length))
 
-    def missing(self, n: int) -> int:
-        """Bytes that `reserve(n)` needs beyond what the state has."""
-        return self._missing(n, alone=False)
+    def missing(self, n: int, *, alone: bool = False) -> int:
+        """Bytes that `reserve(n)` needs beyond what the state has; `alone`: once nothing is retained."""
+        return self._missing(n, alone=alone)
 
     def fits(self, n: int) -> bool:
         """Whether `reserve(n)` would succeed now. It changes nothing."""
@@ -242,6 +242,8 @@ class SequenceState:
             raise ContextError(
                 f"a sequence of {self.length + n} tokens, the context is {self._states.context}"
             )
+        if self.missing(n) == 0:
+            return True
         if not self.fits(n):
             return False
         while self.missing(n) > self._states.free_bytes:
@@ -255,10 +257,11 @@ class SequenceState:
         for part in self._parts:
             part.append(len(tokens))
         self.tokens.extend(tokens)
-        self._prune()
-        last = self._points[-1].length if self._points else 0
-        if self._states.points.is_due(self.length, last):
-            self._make_point()
+        if self._states.points.are_made:
+            self._prune()
+            last = self._points[-1].length if self._points else 0
+            if self._states.points.is_due(self.length, last):
+                self._make_point()
 
     def mark(self) -> None:
         """Here a text may be taken up again: the end of a prompt, the border of a message, the end of an
@@ -341,7 +344,7 @@ class SequenceState:
         self._states._slots.append(self.slot)
 
     def _missing(self, n: int, *, alone: bool) -> int:
-        return sum(part.missing(n, alone=alone) for part in self._parts)
+        return sum([part.missing(n, alone=alone) for part in self._parts])
 
     def _adopt(self, tokens: Sequence[int], path: Sequence[Spans], points: Sequence[Point]) -> None:
         """Continues a retained prefix."""
