@@ -1,4 +1,5 @@
-"""States against plain lists, under any order of operations, with pages alone and with a recurrent kind beside."""
+"""States against plain lists, under any order of operations, with pages alone and with a recurrent kind
+beside."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from clarion.errors import ContextError, ParameterError
 from clarion.runtime.states.kinds import REWIND
 from clarion.runtime.states.paged import PAGE_SIZE, Paged, PagedSpan
 from clarion.runtime.states.states import SHORTEST_REUSE, SequenceState, States
-from tests.runtime.states.toys import PAGE_BYTES, Toy, ToySnapshot, folded
+from tests.runtime.states.toys import PAGE_BYTES, Toy, ToyRecurrent, ToySnapshot, folded
 
 N_PAGES = 14
 N_SLOTS = 4
@@ -83,6 +84,7 @@ class StatesMachine(RuleBasedStateMachine):
     def extend_by(self, twin: Twin, new: list[int]) -> None:
         missing, free = twin.state.missing(len(new)), self.states.free_bytes
         fits = twin.state.fits(len(new))
+        assert fits == self.states.room_for(twin.state.missing(len(new), alone=True))
         assert fits or not self.states.room_for(missing)
         if not twin.state.reserve(len(new)):
             assert not fits
@@ -350,6 +352,7 @@ def test_the_only_sequence_fits_though_its_last_page_is_retained() -> None:
     assert state.length == 40
     assert state.missing(10) == PAGE_BYTES
     assert not toy.states.room_for(PAGE_BYTES)
+    assert state.missing(10, alone=True) == 0
     assert state.fits(10)
     assert toy.compute(state, list(range(40, 50)))
     assert toy.device.copies == 0
@@ -363,6 +366,27 @@ def test_the_beginning_of_a_prefix_outlives_its_end() -> None:
     assert toy.states.prefixes.longest(list(range(200))) == 192
     toy.states.evict(3 * PAGE_BYTES)
     assert toy.states.prefixes.longest(list(range(200))) == 64
+
+
+def test_a_page_on_a_border_is_there_once_when_one_branch_is_left() -> None:
+    toy = Toy(n_pages=8)
+    toy.states.retain(toy.open(list(range(100))))
+    toy.states.retain(toy.open([*range(40), *range(500, 560)]))
+    assert toy.states.used_bytes == 4 * PAGE_BYTES
+    toy.states.evict(6 * PAGE_BYTES)
+    assert toy.states.used_bytes == 2 * PAGE_BYTES
+    assert toy.states.prefixes.longest(list(range(100))) == 40
+    state = toy.states.open([*range(40), *range(500, 561)], reuse=True)
+    assert state is not None
+    toy.check(state, [*range(40), *range(500, 560)])
+
+
+def test_a_prefix_that_is_used_up_to_the_end_of_a_page_is_given_back_whole() -> None:
+    toy = Toy(n_pages=8)
+    toy.states.retain(toy.open(list(range(128))))
+    toy.open([*range(64), 7]).release()
+    toy.states.evict(8 * PAGE_BYTES)
+    assert toy.states.used_bytes == 0
 
 
 def test_what_was_used_last_is_evicted_last() -> None:
@@ -412,8 +436,6 @@ def test_a_budget_holds_a_context_and_not_more_than_the_pages(n_pages: int, budg
 
 
 def test_a_program_without_pages_has_states() -> None:
-    from tests.runtime.states.toys import ToyRecurrent
-
     recurrent = ToyRecurrent(2, 700)
     states = States(None, n_pages=0, n_slots=2, context=64, beside=[recurrent], budget_bytes=1400)
     state = states.open([1, 2, 3], reuse=True)

@@ -75,7 +75,10 @@ class Part(Protocol):
         ...
 
     def reserve(self, n: int) -> None:
-        """Makes room for n more tokens. The caller has seen to it that the bytes are free."""
+        """Makes room for n more tokens, which costs `missing(n)` bytes that are free.
+
+        The runtime does not ask where no kind misses any.
+        """
         ...
 
     def append(self, n: int) -> None:

@@ -45,6 +45,7 @@ class RestorePoints:
         """`limit_bytes`: the most that points may use; `clock` counts uses."""
         self.needed = not all(kind.anywhere for kind in kinds)
         self.point_bytes = sum(kind.snapshot_bytes for kind in kinds)
+        self.are_made = self.needed and self.point_bytes <= limit_bytes
         self._limit = limit_bytes
         self._clock = clock
         self._points: OrderedDict[Point, None] = OrderedDict()
@@ -54,18 +55,13 @@ class RestorePoints:
         return len(self._points) * self.point_bytes
 
     @property
-    def are_made(self) -> bool:
-        """Whether the program needs points, and the limit leaves room for any."""
-        return self.needed and self.point_bytes <= self._limit
-
-    @property
     def are_full(self) -> bool:
         """Whether one more would exceed the limit."""
         return self.used_bytes + self.point_bytes > self._limit
 
     def is_due(self, length: int, last: int) -> bool:
         """Whether a sequence of this length, whose last point is at `last`, wants one that nobody marked."""
-        return self.are_made and length >= max(FIRST_SPACED, 2 * last)
+        return length >= max(FIRST_SPACED, 2 * last)
 
     def make(self, length: int, parts: Iterable[Part]) -> Point:
         """A point at the present length of the parts, held once. Its bytes are free."""

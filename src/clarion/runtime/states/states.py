@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import os
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from clarion.errors import ContextError, ParameterError
 from clarion.runtime.states.files import SavedState, write
@@ -129,8 +129,7 @@ class States:
     def evict(self, n_bytes: int) -> None:
         """Evicts what was used least recently, until so many bytes are free or nothing would free any more.
         Evicts what was used least recently, until so many bytes are free or nothing would free any more."""
-        while self.free_bytes < n_bytes and self.evictable_bytes > 0:
-            self._evict_one()
+        self._evict_until(lambda: self.free_bytes >= n_bytes or self.evictable_bytes == 0)
 
     def forget(self) -> None:
         """Evicts all that is retained: after an error of the machine none of it can be trusted."""
@@ -179,15 +178,17 @@ class States:
             return self._paged.row(slot)
         return memoryview(array("i", [0]))
 
-    def _evict_one(self) -> None:
-        """Evicts a restore point, or the last unit of a retained prefix, whichever was used least recently.
-        Evicts a restore point, or the last unit of a retained prefix, whichever was used least recently."""
-        leaf, point = self.prefixes.oldest(), self.points.oldest()
-        if point is not None and (leaf is None or (False, point.stamp) < age(leaf)):
-            self._evict_point(point)
-        else:
+    def _evict_until(self, is_enough: Callable[[], bool]) -> None:
+        """Evicts restore points and the ends of retained prefixes, what was used least recently first."""
+        while not is_enough():
+            leaf, point = self.prefixes.oldest(), self.points.oldest()
+            if point is not None and (leaf is None or (False, point.stamp) < age(leaf)):
+                self._evict_point(point)
+                continue
             assert leaf is not None
-            self.prefixes.cut(leaf)
+            oldest = age(leaf)
+            while self.prefixes.cut(leaf) and age(leaf) == oldest and not is_enough():
+                pass  # it is still the oldest: there is no need to search again
 
     def _evict_point(self, point: Point) -> None:
         self.points.evict(point)
@@ -242,10 +243,11 @@ class SequenceState:
             raise ContextError(
                 f"a sequence of {self.length + n} tokens, the context is {self._states.context}"
             )
+        if self.missing(n) == 0:
+            return True
         if not self.fits(n):
             return False
-        while self.missing(n) > self._states.free_bytes:
-            self._states._evict_one()
+        self._states._evict_until(lambda: self.missing(n) <= self._states.free_bytes)
         for part in self._parts:
             part.reserve(n)
         return True
@@ -255,10 +257,11 @@ class SequenceState:
         for part in self._parts:
             part.append(len(tokens))
         self.tokens.extend(tokens)
-        self._prune()
-        last = self._points[-1].length if self._points else 0
-        if self._states.points.is_due(self.length, last):
-            self._make_point()
+        if self._states.points.are_made:
+            self._prune()
+            last = self._points[-1].length if self._points else 0
+            if self._states.points.is_due(self.length, last):
+                self._make_point()
 
     def mark(self) -> None:
         """Here a text may be taken up again: the end of a prompt, the border of a message, the end of an
@@ -341,7 +344,7 @@ class SequenceState:
         self._states._slots.append(self.slot)
 
     def _missing(self, n: int, *, alone: bool) -> int:
-        return sum(part.missing(n, alone=alone) for part in self._parts)
+        return sum([part.missing(n, alone=alone) for part in self._parts])
 
     def _adopt(self, tokens: Sequence[int], path: Sequence[Spans], points: Sequence[Point]) -> None:
         """Continues a retained prefix."""
