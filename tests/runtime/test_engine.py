@@ -285,6 +285,42 @@ def test_any_mix_of_requests(requests: list[tuple[int, int, int]]) -> None:
     assert machine.states.free_slots == 4
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.integers(1, 80), st.integers(1, 60), st.integers(-1, 20), st.booleans()
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_cancelling_at_any_point_frees_everything(requests: list[tuple[int, int, int, int, bool]]) -> None:
+    """Each is left after so many pieces of its text, if it has them; -1: before its first step. Some may stop
+    by a string."""
+    machine = FakeMachine(context=192, max_outputs=4)
+
+    def read(token: int, length: int, n: int, pieces: int, may_stop: bool) -> None:
+        stop = ["?"] if may_stop else []
+        stream = TextStream(machine.engine, generation([token] * length, n, streams=True, stop=stop))
+        for _ in range(pieces):
+            next(stream, None)
+        tokens = stream.cancel().tokens
+        assert list(tokens) == greedy([token] * length, len(tokens))
+
+    try:
+        with ThreadPoolExecutor(len(requests)) as threads:
+            for ended in [threads.submit(read, *request) for request in requests]:
+                ended.result()
+        generate(machine, [5], 1)  # afterwards the engine has heard of every end
+        assert machine.engine._tasks == {}
+    finally:
+        machine.engine.close()
+    machine.states.forget()
+    assert machine.states.used_bytes == 0
+    assert machine.states.free_slots == 4
+
+
 # ---- ends -----------------------------------------------------------------------------------------
 
 

@@ -292,7 +292,7 @@ class Engine:
         while isinstance(step := self._scheduler.next(self._describe, self._states.room_for), Preempt):
             self._preempt(self._tasks[step.id])
         for share in step.shares:
-            has_room = self._tasks[share.id].state.reserve(share.tokens)
+            has_room = self._tasks[share.id].reserve(share.tokens, self._states.grain)
             assert has_room, "the states need more bytes than they said"
         return step
 
@@ -331,7 +331,7 @@ class Engine:
             task.n_prompt_done = max(task.n_prompt_done, min(task.state.length, task.n_prompt))
             self._told.append(Prompted(task.speech, time.perf_counter(), task.n_prompt_done))
             if not task.todo:
-                task.state.mark()
+                task.mark()
 
     def _hand_over(self, task: Scoring, share: Share, row: int) -> None:
         """Hands rows of outputs over, from row `row` on, and ends the task with the last of them."""
@@ -424,9 +424,8 @@ class Engine:
     def _retire(self, task: Task) -> None:
         """The task leaves; what it computed may serve as somebody's prefix."""
         if task.is_running:
-            state = task.stop()
-            state.mark()
-            self._states.retain(state)
+            task.mark()
+            self._states.retain(task.stop())
         self._scheduler.leave(task.id)
         del self._tasks[task.id]
 

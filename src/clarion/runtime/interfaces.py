@@ -86,6 +86,11 @@ class States(Protocol):
     """All states of an executor, in a budget of bytes. The engine's thread owns them."""
 
     @property
+    def grain(self) -> int:
+        """Tokens that share a unit of memory."""
+        ...
+
+    @property
     def table(self) -> Any:
         """The pages of each slot: a buffer of int32 [slots, pages of a slot]."""
         ...

@@ -24,6 +24,7 @@ class _Task:
         self.todo = list(request.tokens)  # not computed yet
         self.is_unwanted = False  # from any thread, under the engine's lock: no step for this one any more
         self._state: SequenceState | None = None
+        self._room = 0  # the state has room up to this length at least
 
     @property
     def state(self) -> SequenceState:
@@ -38,6 +39,7 @@ class _Task:
     def start(self, state: SequenceState) -> None:
         """It runs, in a state that may hold some of its tokens already."""
         self._state = state
+        self._room = state.length
         del self.todo[: state.length]
 
     def stop(self) -> SequenceState:
@@ -52,7 +54,26 @@ class _Task:
 
     def missing(self, n: int) -> int:
         """The bytes that its next n tokens need, once nothing is retained for others."""
+        if self.state.length + n <= self._room:
+            return 0
         return self.state.missing(n, alone=True)
+
+    def reserve(self, n: int, grain: int) -> bool:
+        """Makes room for its next n tokens. Often there is more then, up to a multiple of `grain`: for the
+        tokens that follow, nobody needs to be asked."""
+        end = self.state.length + n
+        if end <= self._room:
+            return True
+        if not self.state.reserve(n):
+            return False
+        whole = end + -end % grain
+        self._room = whole if self.state.missing(whole - self.state.length) == 0 else end
+        return True
+
+    def mark(self) -> None:
+        """Others may begin with what is computed; then they may share its room."""
+        self.state.mark()
+        self._room = self.state.length
 
     def advance(self, n: int) -> None:
         """Its next n tokens are computed."""
