@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clarion.errors import ClosedError
 from clarion.runtime.completion import Completion
 from clarion.runtime.request import Generate, PromptDone
 from clarion.runtime.sampling import Parameters
@@ -299,3 +300,20 @@ def test_an_end_is_known_to_the_engine_before_it_is_to_the_caller(machine: FakeM
         prompt = [*PROMPT, *greedy(PROMPT, 8)]
         assert generate(machine, PROMPT, 20, stop=[stop]).stopped_by == stop
         assert generate(machine, prompt, 1).timings.reused_tokens == len(prompt) - 1
+
+
+def test_the_speaker_may_close_the_engine(machine: FakeMachine) -> None:
+    """Wherever a thread is, it may collect a forgotten model. Then it waits for nobody."""
+    heard: SimpleQueue[Any] = SimpleQueue()
+
+    def put(item: Any) -> None:
+        assert machine.engine.is_here()
+        with machine.engine._lock:
+            machine.engine.close()
+        heard.put(item)
+
+    machine.engine.submit(generation([1], 10**6, streams=True), put)
+    assert heard.get(timeout=10) == text(greedy([1], 1))
+    machine.engine.close()
+    items = [heard.get() for _ in range(heard.qsize())]
+    assert isinstance(items[-1], ClosedError)

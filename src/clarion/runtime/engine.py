@@ -27,10 +27,11 @@ from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
 from clarion.runtime.completion import FinishReason, TokenLogprob
-from clarion.runtime.interfaces import Executor, States
+from clarion.runtime.interfaces import Executor
 from clarion.runtime.request import Generate, Put, Request, Score
 from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
 from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speaker, Speech, Started
+from clarion.runtime.states.states import States
 from clarion.runtime.task import Scoring, Task, Writing
 
 
@@ -133,12 +134,11 @@ class Engine:
                 if self._in_step:
                     self._executor.cancel()
                 self._hear_news()
-        me = threading.current_thread()
-        # The speaker ends after the engine's thread, and so does not wait for itself.
-        if me is not self._thread:
+        # Neither of the engine's threads waits for the other, which may need the lock that this one holds: it
+        # may collect a forgotten model anywhere.
+        if not self.is_here():
             self._thread.join()
-            if me is not self._speaker.thread:
-                self._speaker.thread.join()
+            self._speaker.thread.join()
 
     def is_here(self) -> bool:
         """Whether one of the engine's threads asks."""
@@ -354,21 +354,23 @@ class Engine:
         speeches: list[Speech] = []
         tokens: list[int] = []
         logprobs: list[TokenLogprob | None] = []
-        self._told.append(Drawn(now, speeches, tokens, logprobs))
+        n_told = len(self._told)  # tokens come before the ends that follow them
         for task, row, token in zip(tasks, rows, drawn, strict=True):
             if isinstance(token, ValueError):
                 self._fail(task, token)
-            elif token in task.stop_tokens:
+                continue
+            if token in task.stop_tokens:
                 self._end(task, now, "stop", token)
+                continue
+            logprobs.append(self._logprob(task, row, token))
+            speeches.append(task.speech)
+            tokens.append(token)
+            task.n_written += 1
+            if task.n_written == task.room:
+                self._end(task, now, "length", None)
             else:
-                speeches.append(task.speech)
-                tokens.append(token)
-                logprobs.append(self._logprob(task, row, token))
-                task.n_written += 1
-                if task.n_written == task.room:
-                    self._end(task, now, "length", None)
-                else:
-                    task.todo.append(token)
+                task.todo.append(token)
+        self._told.insert(n_told, Drawn(now, speeches, tokens, logprobs))
 
     def _logprob(self, task: Writing, row: int, token: int) -> TokenLogprob | None:
         if task.logprobs is None:

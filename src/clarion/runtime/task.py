@@ -6,10 +6,11 @@ from array import array
 from typing import cast
 
 from clarion._native import sampling
-from clarion.runtime.interfaces import SamplerState, SequenceState
+from clarion.runtime.interfaces import SamplerState
 from clarion.runtime.request import Generate, Put, Request, Score
 from clarion.runtime.scheduler import Work
 from clarion.runtime.speaker import Speech
+from clarion.runtime.states.states import SequenceState
 
 # Tokens that a text with stop strings is ahead of the speaker at most. When a stop is found, these and the
 # token that completed it are taken back: 16, as many as every kind of state takes back exactly.
