@@ -34,6 +34,10 @@ from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speak
 from clarion.runtime.states.states import States
 from clarion.runtime.task import Scoring, Task, Writing
 
+# Events that wait for somebody to hear of them at most: to wake the speaker costs more than to decode a
+# token, but a text that nobody reads along shall not be decoded as a whole at its end.
+MOST_UNTOLD = 32
+
 
 class Handle:
     """A request that was submitted, as its caller sees it."""
@@ -75,7 +79,8 @@ class Engine:
         self._check = check
         self._node = node
         self._tasks: dict[int, Task] = {}  # that wait or run
-        self._told: list[Event] = []  # what the speaker is told next
+        self._untold: list[Event] = []  # what the speaker is told next
+        self._is_heard = False  # somebody waits to hear of it
         self._is_idle = True  # the last round computed nothing
 
         # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
@@ -234,10 +239,16 @@ class Engine:
             if task.id in self._tasks:
                 self._end_cancelled(task)
 
+    def _note(self, event: Event, *, is_heard: bool) -> None:
+        """Something happened, of which the caller hears now, or later with the rest."""
+        self._untold.append(event)
+        self._is_heard |= is_heard
+
     def _tell(self) -> None:
-        """Tells the speaker what has happened."""
-        if self._told:
-            told, self._told = self._told, []
+        """Tells the speaker what has happened, if somebody waits to hear of it."""
+        if self._is_heard or len(self._untold) >= MOST_UNTOLD:
+            told, self._untold = self._untold, []
+            self._is_heard = False
             self._speaker.tell(told)
 
     def _admit(self) -> None:
@@ -254,7 +265,7 @@ class Engine:
             if isinstance(task, Writing) and not task.has_started:
                 task.has_started = True
                 task.n_prompt_done = state.length
-                self._told.append(Started(task.speech, time.perf_counter(), state.length))
+                self._note(Started(task.speech, time.perf_counter(), state.length), is_heard=False)
 
     def _describe(self, id: int) -> Work:
         return self._tasks[id].work()
@@ -329,7 +340,8 @@ class Engine:
         if task.n_prompt_done < task.n_prompt:
             # What was computed before the task was preempted does not count again.
             task.n_prompt_done = max(task.n_prompt_done, min(task.state.length, task.n_prompt))
-            self._told.append(Prompted(task.speech, time.perf_counter(), task.n_prompt_done))
+            done = Prompted(task.speech, time.perf_counter(), task.n_prompt_done)
+            self._note(done, is_heard=task.reports)
             if not task.todo:
                 task.mark()
 
@@ -354,23 +366,23 @@ class Engine:
         speeches: list[Speech] = []
         tokens: list[int] = []
         logprobs: list[TokenLogprob | None] = []
-        n_told = len(self._told)  # tokens come before the ends that follow them
+        # Noted before the ends of these texts, and told with them: by then the lists are filled.
+        event = Drawn(now, speeches, tokens, logprobs)
+        self._note(event, is_heard=any(task.is_heard for task in tasks))
         for task, row, token in zip(tasks, rows, drawn, strict=True):
             if isinstance(token, ValueError):
                 self._fail(task, token)
-                continue
-            if token in task.stop_tokens:
+            elif token in task.stop_tokens:
                 self._end(task, now, "stop", token)
-                continue
-            logprobs.append(self._logprob(task, row, token))
-            speeches.append(task.speech)
-            tokens.append(token)
-            task.n_written += 1
-            if task.n_written == task.room:
-                self._end(task, now, "length", None)
             else:
-                task.todo.append(token)
-        self._told.insert(n_told, Drawn(now, speeches, tokens, logprobs))
+                logprobs.append(self._logprob(task, row, token))
+                speeches.append(task.speech)
+                tokens.append(token)
+                task.n_written += 1
+                if task.n_written == task.room:
+                    self._end(task, now, "length", None)
+                else:
+                    task.todo.append(token)
 
     def _logprob(self, task: Writing, row: int, token: int) -> TokenLogprob | None:
         if task.logprobs is None:
@@ -390,7 +402,7 @@ class Engine:
 
     def _end(self, task: Writing, at: float, reason: FinishReason, stopped_by: int | None) -> None:
         """A text ends, unless the speaker finds a stop string before."""
-        self._told.append(Ended(task.speech, at, reason, stopped_by))
+        self._note(Ended(task.speech, at, reason, stopped_by), is_heard=True)
         self._await_word(task)
 
     def _fail(self, task: Writing, cause: ValueError) -> None:
@@ -398,7 +410,7 @@ class Engine:
         position = task.n_prompt + task.n_written
         error = ModelError(f"{task.name}no token can be chosen for position {position}: {cause}")
         error.__cause__ = cause
-        self._told.append(Failed(task.speech, error))
+        self._note(Failed(task.speech, error), is_heard=True)
         self._await_word(task)
 
     def _await_word(self, task: Writing) -> None:
@@ -438,7 +450,7 @@ class Engine:
             self._scheduler.leave(task.id)
             match task:
                 case Writing(speech=speech):
-                    self._told.append(Failed(speech, error))
+                    self._note(Failed(speech, error), is_heard=True)
                 case Scoring(put=put):
                     put(error)
         self._tasks.clear()

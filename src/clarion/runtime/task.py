@@ -111,6 +111,8 @@ class Writing(_Task):
         self.logprobs = generate.parameters.logprobs
         self.stop_tokens = generate.stop_tokens
         self.may_stop = bool(generate.stop_strings)  # by a string, which only the speaker sees
+        self.is_heard = generate.streams or self.may_stop  # token by token
+        self.reports = generate.reports
         self.n_prompt = len(request.tokens)
         self.n_prompt_done = 0
         self.n_written = 0
