@@ -25,7 +25,7 @@ from clarion.evaluate.evaluation import Track, evaluate
 from clarion.evaluate.plots import Series, standalone
 from clarion.evaluate.scorers import ClarionScorer, ExactScorer, LlamaCppScorer, Scorer
 from clarion.gguf import File
-from clarion.model import BUILT_IN
+from clarion.programs import BUILT_IN
 from clarion.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]

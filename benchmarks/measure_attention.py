@@ -22,9 +22,9 @@ import numpy as np
 
 from clarion.host import native
 from clarion.host.numa import thread_nodes
-from clarion.model import make_program, open_file
 from clarion.plan.sources import Sources
 from clarion.plan.state import paged_layers
+from clarion.programs import make_program, open_file
 from clarion.residency import Origin, make_store
 from clarion.runtime.measure import bandwidth
 

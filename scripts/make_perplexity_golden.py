@@ -20,7 +20,7 @@ import numpy as np
 
 from clarion.gguf import File, Writer
 from clarion.host import native
-from clarion.model import BUILT_IN
+from clarion.programs import BUILT_IN
 
 ROOT = Path(__file__).parents[1]
 CONTEXTS = (64, 256)

@@ -8,46 +8,38 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 
-import numpy as np
-
-from clarion._native import sampling
 from clarion.errors import (
     ClarionError,
     ContextError,
     DeviceError,
-    FileError,
-    ModelError,
     ParameterError,
     PicklingError,
     TemplateError,
-    UnsupportedError,
 )
 from clarion.exiting import loading
 from clarion.gguf import File
-from clarion.gguf.texts import as_path
 from clarion.host import choose, native
 from clarion.host.memory import memory
 from clarion.host.numa import thread_nodes
 from clarion.host.record import best_threads
-from clarion.models import build
-from clarion.plan import Plan, Program, Target, compile
-from clarion.plan.observe import Observer
+from clarion.host.threads import MOST_THREADS
+from clarion.plan import Program
 from clarion.plan.sources import Sources
+from clarion.programs import DEFAULT_OUTPUTS, make_program, open_file
 from clarion.residency import Origin, Store, make_store
 from clarion.runtime.completion import Completion
-from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.executor import Executor
-from clarion.runtime.jobs import Generation, Put, Scoring
 from clarion.runtime.machine import first_node
 from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.request import Generate, Request, Score
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
     GREATEST_COUNT,
@@ -57,10 +49,11 @@ from clarion.runtime.sampling import (
     integer,
     random_seed,
 )
+from clarion.runtime.states.paged import PAGE_SIZE
+from clarion.runtime.states.states import States
 from clarion.runtime.streams import (
     AsyncTextStream,
     Hear,
-    MakeJob,
     Progress,
     TextStream,
     in_thread,
@@ -70,18 +63,16 @@ from clarion.runtime.streams import (
     wait_async,
 )
 
+# numpy takes half of the start of a command, and is imported where arrays are asked for.
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from clarion.tokenizer import Tokenizer
 
-Messages = Iterable[Mapping[str, Any]]
+    Floats = npt.NDArray[np.float32]
 
-BUILT_IN = "tale-q8_0.gguf"
-# A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
-DEFAULT_CONTEXT = 4096
-MAX_CONTEXT = 2**24
-MAX_THREADS = 1024
-MAX_BATCH = 65_536
-DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
+Messages = Iterable[Mapping[str, Any]]
 
 
 def load(
@@ -129,7 +120,7 @@ def load(
     started = time.perf_counter()
     isa = choose(isa).name
     core = native(isa)
-    n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MAX_THREADS)
+    n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MOST_THREADS)
     with loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         program = make_program(
@@ -149,12 +140,12 @@ def load(
             program, store, n_slots=program.max_outputs, n_pages=n_pages, threads=n_threads, isa=isa
         )
         store.start()
+        states = States(
+            executor.states, n_pages=n_pages, n_slots=program.max_outputs, context=program.context
+        )
         engine = Engine(
-            executor.bound,
-            executor.states,
-            sampling.Sampler(program.n_vocab),
-            n_pages=n_pages,
-            context=program.context,
+            executor,
+            states,
             max_tokens=program.max_tokens,
             max_outputs=program.max_outputs,
             check=file.check,
@@ -173,64 +164,6 @@ def load(
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
-
-
-@contextmanager
-def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
-    """The model file at `path`; None: the one that comes with Clarion."""
-    with ExitStack() as stack:
-        if path is None:
-            from importlib import resources
-
-            path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
-        elif not os.path.lexists(as_path(path)):
-            from clarion.names import missing
-
-            name = os.fsdecode(path)  # as it was given: a path loses a slash of an address
-            raise FileError(f"{name}: {missing(name)}")
-        yield stack.enter_context(File.open(path))
-
-
-def make_plan(file: File) -> Plan:
-    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
-    try:
-        return build(file.metadata, file.tensors).plan()
-    except (ModelError, UnsupportedError) as error:
-        raise type(error)(f"{file.path}: {error}") from error
-
-
-def host_target(isa: str | None = None) -> Target:
-    """This machine, as a program is compiled for it: what its native module can do."""
-    core = native(isa)
-    return Target(row_bytes=core.encoded_row_bytes, bf16=core.MULTIPLIES_BF16)
-
-
-def make_program(
-    file: File,
-    *,
-    context: int | None = None,
-    activations: str = "high",
-    kv: str | Sequence[str] | None = None,
-    isa: str | None = None,
-    batch: int = 256,
-    outputs: int = DEFAULT_OUTPUTS,
-    observe: Observer | None = None,
-) -> Program:
-    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
-    batch = integer("batch", batch, 1, MAX_BATCH)
-    plan = make_plan(file)
-    if context is None:
-        context = min(plan.hyperparameters.context_length, DEFAULT_CONTEXT)
-    return compile(
-        plan,
-        host_target(isa),
-        activations=cast(Any, activations),
-        kv=kv,
-        max_tokens=batch,
-        max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
-        context=integer("context", context, 1, MAX_CONTEXT),
-        observe=observe,
-    )
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
@@ -328,10 +261,10 @@ class Model:
         """
         found, several = look(prompt)
         if several:
-            jobs, hear = self._generations(found, options, progress)
-            return cast(list[Completion], wait_all(self._engine, jobs, self.program.max_outputs, hear))
-        make_job = self._generation(found, options, reports=_hears(progress))
-        return cast(Completion, wait(self._engine, make_job, progress))
+            requests, hear = self._generations(found, options, progress)
+            return cast(list[Completion], wait_all(self._engine, requests, self.program.max_outputs, hear))
+        request = self._generation(found, options, reports=_hears(progress))
+        return cast(Completion, wait(self._engine, request, progress))
 
     def stream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
@@ -340,8 +273,8 @@ class Model:
 
         `progress` is called while the first piece is waited for.
         """
-        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
-        return TextStream(self._engine, make_job, progress)
+        request = self._generation(prompt, options, streams=True, reports=_hears(progress))
+        return TextStream(self._engine, request, progress, self)
 
     @overload
     async def agenerate(  # type: ignore[overload-overlap]
@@ -363,18 +296,18 @@ class Model:
         """`generate` for an event loop. Cancelling the task ends the computation."""
         found, several = look(prompt)
         if several:
-            jobs, hear = await in_thread(self._generations, found, options, progress)
-            results = await wait_all_async(self._engine, jobs, self.program.max_outputs, hear)
+            requests, hear = await in_thread(self._generations, found, options, progress)
+            results = await wait_all_async(self._engine, requests, self.program.max_outputs, hear)
             return cast(list[Completion], results)
-        make_job = self._generation(found, options, reports=_hears(progress))
-        return cast(Completion, await wait_async(self._engine, make_job, progress))
+        prepare = partial(self._generation, found, options, reports=_hears(progress))
+        return cast(Completion, await wait_async(self._engine, prepare, progress))
 
     def astream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
     ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
-        return AsyncTextStream(self._engine, make_job, progress)
+        prepare = partial(self._generation, prompt, options, streams=True, reports=_hears(progress))
+        return AsyncTextStream(self._engine, prepare, progress)
 
     # ---- conversations ------------------------------------------------------------------------------------
 
@@ -406,12 +339,13 @@ class Model:
         if stream:
             return self.chat_stream(messages, **options)
         progress = options.get("progress")
-        return cast(Completion, wait(self._engine, self._answer(messages, options, streams=False), progress))
+        prepare = self._answer(messages, options, streams=False)
+        return cast(Completion, wait(self._engine, prepare(), progress))
 
     def chat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> TextStream:
         """`chat` that yields the answer piece by piece."""
-        make_job = self._answer(messages, options, streams=True)
-        return TextStream(self._engine, make_job, options.get("progress"))
+        prepare = self._answer(messages, options, streams=True)
+        return TextStream(self._engine, prepare(), options.get("progress"), self)
 
     @overload
     async def achat(
@@ -429,13 +363,13 @@ class Model:
         """`chat` for an event loop. Cancelling the task ends the computation."""
         if stream:
             return self.achat_stream(messages, **options)
-        make_job = self._answer(messages, options, streams=False)
-        return cast(Completion, await wait_async(self._engine, make_job, options.get("progress")))
+        prepare = self._answer(messages, options, streams=False)
+        return cast(Completion, await wait_async(self._engine, prepare, options.get("progress")))
 
     def achat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncTextStream:
         """`chat_stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._answer(messages, options, streams=True)
-        return AsyncTextStream(self._engine, make_job, options.get("progress"))
+        prepare = self._answer(messages, options, streams=True)
+        return AsyncTextStream(self._engine, prepare, options.get("progress"))
 
     def tokenize_chat(
         self,
@@ -540,6 +474,8 @@ class Model:
         if len(ids) > self.context:
             raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
         n = len(ids) - integer("first", first, 0, len(ids))
+        import numpy as np
+
         if out is None:
             out = np.empty((n, self.n_vocab), np.float32)
         elif out.dtype != np.float32 or out.ndim != 2 or len(out) < n or out.shape[1] != self.n_vocab:
@@ -548,11 +484,11 @@ class Model:
             )
         rows = out[:n]
 
-        def take(row: int, logits: Floats) -> None:
+        def take_rows(row: int, logits: memoryview) -> None:
             rows[row : row + len(logits)] = logits
 
         if n > 0:
-            wait(self._engine, lambda put: Scoring(ids, first, take, put))
+            wait(self._engine, Request(tuple(ids), Score(first, take_rows)))
         return rows
 
     def each_logits(
@@ -570,15 +506,15 @@ class Model:
             ContextError, ParameterError: as `logits`; texts before the one that is refused may be computed.
         """
 
-        def job(i: int, tokens: Iterable[int], first: int) -> MakeJob:
+        def request(i: int, tokens: Iterable[int], first: int) -> Request:
             ids = self._check_ids(tokens)
             if len(ids) > self.context:
                 raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
             integer("first", first, 0, len(ids) - 1)
-            return lambda put: Scoring(ids, first, partial(take, i), put)
+            return Request(tuple(ids), Score(first, lambda row, logits: take(i, row, np.asarray(logits))))
 
-        jobs = (job(i, tokens, first) for i, (tokens, first) in enumerate(texts))
-        wait_all(self._engine, jobs, self.program.max_outputs)
+        requests = (request(i, tokens, first) for i, (tokens, first) in enumerate(texts))
+        wait_all(self._engine, requests, self.program.max_outputs)
 
     # ---- figures ------------------------------------------------------------------------------------------
 
@@ -631,20 +567,16 @@ class Model:
         *,
         streams: bool = False,
         reports: bool = False,
-    ) -> MakeJob:
-        """What makes the job of one prompt, or of what makes its token ids."""
-
-        def make(put: Put) -> Generation:
-            parameters = self._parameters(options)
-            ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
-            return self._job(ids, parameters, put, streams=streams, reports=reports)
-
-        return make
+    ) -> Request:
+        """The request of one prompt, or of what makes its token ids."""
+        parameters = self._parameters(options)
+        ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
+        return self._request(ids, parameters, streams=streams, reports=reports)
 
     def _generations(
         self, prompts: Sequence[Prompt], options: Options, progress: Progress | None
-    ) -> tuple[Iterator[MakeJob], Hear | None]:
-        """What makes the jobs of several prompts, all of which are checked first, and what hears of them."""
+    ) -> tuple[Iterator[Request], Hear | None]:
+        """The requests of several prompts, all of which are checked first, and what hears of them."""
         parameters = self._parameters(options)
         all_ids = []
         for i, prompt in enumerate(prompts):
@@ -660,14 +592,14 @@ class Model:
             done[number] = n_done
             progress(sum(done), total)
 
-        def make(number: int, put: Put) -> Generation:
+        def request(number: int) -> Request:
             own = parameters if options.get("seed") is not None else replace(parameters, seed=random_seed())
-            return self._job(all_ids[number], own, put, reports=_hears(progress), name=f"prompt {number}: ")
+            return self._request(all_ids[number], own, reports=_hears(progress), name=f"prompt {number}: ")
 
-        return (partial(make, number) for number in range(len(all_ids))), hear if _hears(progress) else None
+        return map(request, range(len(all_ids))), hear if _hears(progress) else None
 
-    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> MakeJob:
-        """What makes the job that answers a conversation."""
+    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> Callable[[], Request]:
+        """What makes the request that answers a conversation."""
         rest: dict[str, Any] = dict(options)
         progress, variables = rest.pop("progress", None), rest.pop("variables", None) or {}
         chosen = {name: rest.pop(name, None) for name in ("tools", "template")}
@@ -677,39 +609,38 @@ class Model:
             if name in variables:
                 raise ParameterError(f"variables: found {name!r}, which is an argument of its own")
         tokenize = partial(self.tokenize_chat, messages, **chosen, **variables)
-        return self._generation(
+        return partial(
+            self._generation,
             lambda: self._check_prompt(tokenize()),
             cast(Options, rest),
             streams=streams,
             reports=_hears(progress),
         )
 
-    def _job(
+    def _request(
         self,
         ids: list[int],
         parameters: Parameters,
-        put: Put,
         *,
         streams: bool = False,
         reports: bool = False,
         name: str = "",
-    ) -> Generation:
+    ) -> Request:
         room = self.context - len(ids)
         if parameters.max_tokens is not None:
             room = min(room, parameters.max_tokens)
         breakers = self._breaker_tokens(parameters.dry_breakers) if parameters.dry_multiplier else []
-        return Generation(
-            ids,
+        generate = Generate(
             parameters,
             room=room,
-            state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
-            decoder=self.tokenizer.stream() if parameters.detokenize else None,
-            end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
+            end_tokens=frozenset() if parameters.ignore_eos else self.tokenizer.end_tokens,
+            breakers=tuple(breakers),
+            detokenizer=self.tokenizer if parameters.detokenize else None,
             streams=streams,
-            put=put,
             reports=reports,
             name=name,
         )
+        return Request(tuple(ids), generate)
 
     def _parameters(self, options: Options) -> Parameters:
         parameters = Parameters.parse(options)

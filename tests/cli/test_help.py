@@ -11,7 +11,7 @@ from typing import get_args
 
 import pytest
 
-from clarion import model, residency
+from clarion import programs, residency
 from clarion.cli import options
 from clarion.cli.main import _HOMES, execute
 from clarion.gguf.file_types import ALIASES, RECIPES
@@ -48,8 +48,7 @@ def test_the_choices_shown_are_those_that_there_are() -> None:
     assert options.CACHE_FORMATS == FORMATS
     assert get_args(Activations) == options.ACTIVATIONS
     assert options.WEIGHTS == residency.WEIGHTS
-    assert options.GREATEST_DEFAULT_CONTEXT == model.DEFAULT_CONTEXT
-    assert options.MAX_THREADS == model.MAX_THREADS
+    assert options.GREATEST_DEFAULT_CONTEXT == programs.DEFAULT_CONTEXT
 
 
 def test_no_summary_is_cut(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ import pytest
 import clarion
 from clarion.evaluate.exact import Exact
 from clarion.gguf import File
-from clarion.model import open_file
 from clarion.plan.observe import SquareSums
+from clarion.programs import open_file
 from tests.models.files import NAMES, expected, nmse, unpack
 
 BOUND = 1e-12  # transformers keeps norms, softmax and rotations in float32

@@ -18,6 +18,7 @@ ROOMS = (
     "host",
     "residency",
     "runtime",
+    "programs",
     "model",
     "convert",
     "evaluate",

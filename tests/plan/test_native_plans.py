@@ -7,9 +7,9 @@ import pytest
 
 from clarion import models, plan
 from clarion.host import native
-from clarion.model import host_target
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import paged_layers
+from clarion.programs import host_target
 from tests.models.files import NAMES, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from clarion.model import host_target
 from clarion.plan.observe import Layers, SquareSums
 from clarion.plan.sources import Sources
 from clarion.plan.state import paged_layers
+from clarion.programs import host_target
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
 from tests.models.files import NAMES, expected, golden, mapped

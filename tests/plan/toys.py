@@ -6,11 +6,11 @@ import numpy as np
 
 from clarion import models
 from clarion.host import native
-from clarion.model import host_target
 from clarion.plan import compile
 from clarion.plan.interpret import Text, interpret
 from clarion.plan.sources import Sources
 from clarion.plan.state import paged_layers
+from clarion.programs import host_target
 from clarion.residency import Mapped, Store
 from tests.models.files import golden
 from tests.plan.reference import dequantize, with_axes

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clarion._native import files
 from clarion.host.numa import thread_nodes
-from clarion.model import make_program, open_file
+from clarion.programs import make_program, open_file
 from clarion.residency import Copied, Mapped, Moving, Origin, Policy, Replaced, Store
 from clarion.residency.store import Tensor, Unit
 from clarion.runtime.executor import Executor

@@ -5,7 +5,7 @@ import pytest
 
 import clarion
 from clarion.errors import ContextError, ParameterError
-from clarion.model import make_program, open_file
+from clarion.programs import make_program, open_file
 from clarion.residency import Mapped, Replaced, Store
 from clarion.runtime.executor import Executor
 

@@ -65,7 +65,7 @@ def bench(
     from clarion.evaluate.summary import Summary
     from clarion.host import choose
     from clarion.host.record import best_threads
-    from clarion.model import open_file
+    from clarion.programs import open_file
 
     for name, value in (("-p", prompt_tokens), ("-n", max_tokens), ("-r", rounds)):
         if value < 1:

@@ -41,7 +41,7 @@ def inspect(
     """
     if plan and program:
         raise click.UsageError("--plan and --program: choose one")
-    from clarion.model import make_plan, make_program, open_file
+    from clarion.programs import make_plan, make_program, open_file
 
     with open_file(model or model_path) as file:
         if plan:

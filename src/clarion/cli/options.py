@@ -20,7 +20,6 @@ CACHE_FORMATS = ("f32", "f16", "bf16", "q8_0", "q4_0")
 ACTIVATIONS = ("fast", "high", "exact")
 WEIGHTS = ("auto", "mapped", "copied", "moving")
 GREATEST_DEFAULT_CONTEXT = 4096
-MAX_THREADS = 1024
 
 
 def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -84,9 +83,9 @@ def cache(function: F) -> F:
 def _check_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """Warns of more threads than processors: they take turns, and all wait for the last."""
     if threads is not None and not context.resilient_parsing:
-        from clarion.host.threads import most_threads
+        from clarion.host.threads import MOST_THREADS, most_threads
 
-        if (most := most_threads()) < threads <= MAX_THREADS:
+        if (most := most_threads()) < threads <= MOST_THREADS:
             processors = f"{most} processor{'s' if most > 1 else ''}"
             warn(f"-t {threads} is more than the {processors} that this process may use: slower, not faster")
     return threads

@@ -40,7 +40,7 @@ def tokenize(
     from clarion import Tokenizer
     from clarion.cli.prompt import check_names, check_utf8, model_and_prompt, read_text
     from clarion.cli.turn import warn_of_names
-    from clarion.model import open_file
+    from clarion.programs import open_file
 
     path, word = model_and_prompt(words, model_path, prompt, file)
     check_names(words, path, word, prompt, file)

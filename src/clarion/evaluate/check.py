@@ -25,7 +25,8 @@ from clarion.evaluate.scorers import LlamaCppScorer, require_llama_cpp
 from clarion.evaluate.summary import Summary
 from clarion.gguf import File
 from clarion.host.threads import default_threads
-from clarion.model import Model, load, make_plan, open_file
+from clarion.model import Model, load
+from clarion.programs import make_plan, open_file
 from clarion.tokenizer import Tokenizer
 
 State = Literal["ok", "failed", "skipped"]

@@ -9,9 +9,9 @@ import numpy as np
 from clarion.errors import ModelError, ParameterError
 from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File
-from clarion.model import make_program
 from clarion.plan.observe import SquareSums
 from clarion.plan.sources import Sources
+from clarion.programs import make_program
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
 

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from clarion.gguf import File
 from clarion.host import native
-from clarion.model import make_plan
 from clarion.plan import Plan
 from clarion.plan.interpret import Text, interpret
 from clarion.plan.narrow import narrow
 from clarion.plan.observe import Observer
 from clarion.plan.sources import Sources
 from clarion.plan.weight import Weight
+from clarion.programs import make_plan
 
 Doubles = npt.NDArray[np.float64]
 Array = npt.NDArray[Any]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from clarion.errors import ModelError
 from clarion.evaluate.exact import Exact
 from clarion.gguf import File
-from clarion.model import make_program
 from clarion.plan.observe import Layers
 from clarion.plan.sources import Sources
+from clarion.programs import make_program
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
 

@@ -18,8 +18,8 @@ from clarion.evaluate.scorers import ClarionScorer, ExactScorer, LlamaCppScorer,
 from clarion.evaluate.weights import compare
 from clarion.gguf import File
 from clarion.host.threads import default_threads
-from clarion.model import open_file
 from clarion.plan.cache import CacheFormats
+from clarion.programs import open_file
 from clarion.tokenizer import Tokenizer
 
 EXACT: Literal["exact"] = "exact"

@@ -14,8 +14,9 @@ from clarion.errors import ClarionError, FileError, UnsupportedError
 from clarion.evaluate.chunks import Chunk
 from clarion.evaluate.exact import Exact
 from clarion.evaluate.figures import LogitRows
-from clarion.model import load, open_file
+from clarion.model import load
 from clarion.plan.cache import CacheFormats
+from clarion.programs import open_file
 
 Path = str | os.PathLike[str]
 

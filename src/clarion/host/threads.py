@@ -7,6 +7,7 @@ from pathlib import Path
 from clarion.host import kernel_files
 from clarion.host.hierarchy import hierarchy
 
+MOST_THREADS = 1024  # of a pool, as native/machine/pool.h has it
 _CGROUPS = Path("/sys/fs/cgroup")
 _PROCESS = Path("/proc/self/cgroup")
 _DEEPEST = 64  # groups within one another

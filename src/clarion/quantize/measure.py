@@ -25,8 +25,9 @@ from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
-from clarion.model import load, make_program
+from clarion.model import load
 from clarion.plan.sources import Sources
+from clarion.programs import make_program
 from clarion.quantize.frontier import Offer
 from clarion.quantize.recipes import fitting
 from clarion.quantize.tensor import dequantize_tensor, quantize_tensor, tensor_error

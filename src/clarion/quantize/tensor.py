@@ -12,7 +12,7 @@ import numpy.typing as npt
 from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.gguf import Format, format_named, format_of
 from clarion.host import native, quantizer
-from clarion.host.threads import default_threads
+from clarion.host.threads import MOST_THREADS, default_threads
 
 Floats = npt.NDArray[np.float32]
 Bytes = npt.NDArray[np.uint8]
@@ -20,7 +20,6 @@ Bytes = npt.NDArray[np.uint8]
 Values = npt.NDArray[Any]
 
 _CHUNK_ELEMENTS = 1 << 22
-MAX_THREADS = 1024
 # Of the largest importance in a block: products with squares of weights stay within float32.
 _LEAST_SHARE = 2.0**-80
 
@@ -85,8 +84,8 @@ def encode_rows(
             f"{where}: shape is {list(rows.shape)}, expected [rows, cols] with cols a multiple of "
             f"{format.block_size} for {format.name}"
         )
-    if threads is not None and not 1 <= threads <= MAX_THREADS:
-        raise ParameterError(f"threads is {threads}, allowed: 1 to {MAX_THREADS}")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise ParameterError(f"threads is {threads}, allowed: 1 to {MOST_THREADS}")
     if format.name == "F32":
         wide = _widened(rows)
         finite = np.isfinite(wide)

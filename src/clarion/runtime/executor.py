@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clarion._native import sampling
 from clarion.errors import ContextError, ParameterError
@@ -18,15 +18,15 @@ from clarion.plan.output import Logits
 from clarion.plan.program import Program
 from clarion.plan.state import paged_layers
 from clarion.residency import Store
+from clarion.runtime.interfaces import SamplerState
 from clarion.runtime.machine import shared_machine
+from clarion.runtime.states.paged import PAGE_SIZE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
-
-PAGE_SIZE = 64  # positions in one page of the cache
 
 
 class Executor:
@@ -104,10 +104,10 @@ class Executor:
 
     # ---- sampling ----------------------------------------------------------------------------------------
 
-    def sample(self, states: Sequence[sampling.SamplerState], rows: Sequence[int]) -> list[int | ValueError]:
+    def sample(self, states: Sequence[SamplerState], rows: Sequence[int]) -> list[int | ValueError]:
         """Draws the next token of each state from its row of the logits, all of them in one native call on
         the threads of the machine. A row from which none can be drawn gives the error."""
-        found = self._workspaces().sample(states, self.rows(), rows, self._machine.parallel)
+        found = self._workspaces().sample(cast(Any, states), self.rows(), rows, self._machine.parallel)
         return [token if isinstance(token, int) else ValueError(token) for token in found]
 
     def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:

@@ -1,0 +1,82 @@
+"""What the model of a file computes, and the program that this machine computes it with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, cast
+
+from clarion.errors import FileError, ModelError, UnsupportedError
+from clarion.gguf import File
+from clarion.gguf.texts import as_path
+from clarion.host import native
+from clarion.models import build
+from clarion.plan import Plan, Program, Target, compile
+from clarion.plan.observe import Observer
+from clarion.runtime.sampling import integer
+
+BUILT_IN = "tale-q8_0.gguf"
+# A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
+DEFAULT_CONTEXT = 4096
+MAX_CONTEXT = 2**24
+MAX_BATCH = 65_536
+DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
+
+
+@contextmanager
+def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
+    """The model file at `path`; None: the one that comes with Clarion."""
+    with ExitStack() as stack:
+        if path is None:
+            from importlib import resources
+
+            path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
+        elif not os.path.lexists(as_path(path)):
+            from clarion.names import missing
+
+            name = os.fsdecode(path)  # as it was given: a path loses a slash of an address
+            raise FileError(f"{name}: {missing(name)}")
+        yield stack.enter_context(File.open(path))
+
+
+def make_plan(file: File) -> Plan:
+    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
+    try:
+        return build(file.metadata, file.tensors).plan()
+    except (ModelError, UnsupportedError) as error:
+        raise type(error)(f"{file.path}: {error}") from error
+
+
+def host_target(isa: str | None = None) -> Target:
+    """This machine, as a program is compiled for it: what its native module can do."""
+    core = native(isa)
+    return Target(row_bytes=core.encoded_row_bytes, bf16=core.MULTIPLIES_BF16)
+
+
+def make_program(
+    file: File,
+    *,
+    context: int | None = None,
+    activations: str = "high",
+    kv: str | Sequence[str] | None = None,
+    isa: str | None = None,
+    batch: int = 256,
+    outputs: int = DEFAULT_OUTPUTS,
+    observe: Observer | None = None,
+) -> Program:
+    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
+    batch = integer("batch", batch, 1, MAX_BATCH)
+    plan = make_plan(file)
+    if context is None:
+        context = min(plan.hyperparameters.context_length, DEFAULT_CONTEXT)
+    return compile(
+        plan,
+        host_target(isa),
+        activations=cast(Any, activations),
+        kv=kv,
+        max_tokens=batch,
+        max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
+        context=integer("context", context, 1, MAX_CONTEXT),
+        observe=observe,
+    )

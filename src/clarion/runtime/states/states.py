@@ -1,0 +1,403 @@
+"""The states of all sequences, under one budget of bytes.
+
+A sequence has a slot from `open` (or `fork`, `load`) to `release` (or `retain`), the same all the time, by
+which the machine knows it. Its state is one part for each kind that the program declares. What ended is
+retained as a prefix for others until somebody needs its bytes; nothing retained is given up for a sequence
+that would not fit even then.
+
+The engine's thread owns `States` and every `SequenceState`; no other thread may use them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from array import array
+from collections.abc import Callable, Sequence
+
+from clarion.errors import ContextError, ParameterError
+from clarion.runtime.states.files import SavedState, write
+from clarion.runtime.states.kinds import REWIND, Kind, Snapshot
+from clarion.runtime.states.paged import Paged, PageDevice
+from clarion.runtime.states.prefixes import Prefixes, Spans, age
+from clarion.runtime.states.restore import Point, RestorePoints
+
+# To share a shorter prefix costs more (a page is copied in every layer) than to compute it again. Whole pages
+# are longer than that, and shared without a copy.
+SHORTEST_REUSE = 16
+
+
+class States:
+    """Slots, kinds of state, restore points and retained prefixes."""
+
+    def __init__(
+        self,
+        device: PageDevice | None,
+        *,
+        n_pages: int,
+        n_slots: int,
+        context: int,
+        beside: Sequence[Kind] = (),
+        budget_bytes: int | None = None,
+        restore_bytes: int | None = None,
+        meaning: str = "",
+    ) -> None:
+        """
+        Args:
+            device: the memory of the pages; None for a program without keys and values.
+            n_pages: pages that the device has.
+            n_slots: sequences that have a state at once.
+            context: tokens that a sequence may have.
+            beside: the kinds of state that the program has beside pages.
+            budget_bytes: the most that parts, prefixes and restore points use together, at most what the
+            pages
+                have (the default), so that whoever has bytes left has a page left.
+            restore_bytes: the most of it that restore points use; by default all.
+            meaning: what a saved state must agree in beyond its kinds: the model, the formats of its states.
+
+        Raises:
+            ParameterError: the budget does not hold one sequence of `context` tokens, or exceeds the pages.
+        """
+        self.context = context
+        self.meaning = meaning
+        self.kinds: tuple[Kind, ...] = tuple(beside)
+        self.table = memoryview(bytearray(4 * n_slots)).cast(
+            "i", (n_slots, 1)
+        )  # int32 [n_slots, pages of a slot]
+        self._paged: Paged | None = None
+        most = budget_bytes or 0
+        if device is not None:
+            self._paged = Paged(device, n_pages=n_pages, n_slots=n_slots, context=context)
+            self.kinds = (self._paged, *beside)
+            self.table = self._paged.table
+            most = n_pages * device.page_bytes
+        self.budget_bytes = most if budget_bytes is None else budget_bytes
+        least = sum(kind.load_bytes(context) for kind in self.kinds)
+        if not least <= self.budget_bytes <= most:
+            raise ParameterError(
+                f"states: budget_bytes: found {self.budget_bytes}, expected {least} (for {context} "
+                f"tokens, the context) to {most}"
+            )
+        clock = itertools.count(1).__next__
+        self.points = RestorePoints(
+            self.kinds, self.budget_bytes if restore_bytes is None else restore_bytes, clock
+        )
+        self.grain = max((kind.grain for kind in self.kinds), default=1)
+        self.prefixes = Prefixes(len(self.kinds), self.grain, self.points, clock)
+        self._slots = list(range(n_slots - 1, -1, -1))
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes that parts, prefixes and restore points use; what several of them share counts once."""
+        return sum(kind.used_bytes for kind in self.kinds)
+
+    @property
+    def free_bytes(self) -> int:
+        """What is left of the budget."""
+        return self.budget_bytes - self.used_bytes
+
+    @property
+    def evictable_bytes(self) -> int:
+        """What evicting all retained prefixes and restore points would free."""
+        return sum(kind.idle_bytes for kind in self.kinds) + self.points.used_bytes
+
+    @property
+    def free_slots(self) -> int:
+        """How many more sequences can be opened."""
+        return len(self._slots)
+
+    def open(self, tokens: Sequence[int], *, reuse: bool) -> SequenceState | None:
+        """A state for these tokens, which holds `state.length` of them already; None without a free slot.
+
+        With `reuse`, it continues the longest retained prefix of all tokens but the last, whose logits are
+        wanted and so have to be computed. Nothing is evicted, and no bytes are used, before `reserve`.
+        """
+        if not self._slots:
+            return None
+        state = SequenceState(self, self._slots.pop())
+        if reuse:
+            n = self.prefixes.longest(tokens[:-1])
+            if n >= SHORTEST_REUSE:
+                state._adopt(tokens[:n], *self.prefixes.take(tokens, n))
+        return state
+
+    def room_for(self, n_bytes: int) -> bool:
+        """Whether so many bytes are free, or would be if retained prefixes and restore points were evicted.
+        Whether so many bytes are free, or would be if retained prefixes and restore points were evicted."""
+        return n_bytes <= self.free_bytes + self.evictable_bytes
+
+    def evict(self, n_bytes: int) -> None:
+        """Evicts what was used least recently, until so many bytes are free or nothing would free any more.
+        Evicts what was used least recently, until so many bytes are free or nothing would free any more."""
+        self._evict_until(lambda: self.free_bytes >= n_bytes or self.evictable_bytes == 0)
+
+    def forget(self) -> None:
+        """Evicts all that is retained: after an error of the machine none of it can be trusted."""
+        self.prefixes.clear()
+        while (point := self.points.oldest()) is not None:
+            self._evict_point(point)
+
+    def retain(self, state: SequenceState) -> None:
+        """The sequence ended: what it computed may serve as somebody's prefix. Frees its slot."""
+        state._make_point()
+        state._publish(state._usable_length())
+        state.release()
+
+    def load(self, file: str | os.PathLike[str]) -> SequenceState | None:
+        """The state that `SequenceState.save` wrote; None without a slot or room for it now.
+
+        Raises:
+            FileError: the file cannot be read.
+            FormatError: the file is no saved state, or cut, or damaged.
+            ParameterError: it was saved by a program with other states.
+            ContextError: it has more tokens than a sequence may have here.
+        """
+        with SavedState(file) as saved:
+            n = saved.n_tokens
+            if n > self.context:
+                raise ContextError(f"{file}: found {n} tokens, the context is {self.context}")
+            fingerprints = [kind.fingerprint() for kind in self.kinds]
+            saved.check(self.meaning, fingerprints, sum(kind.saved_bytes(n) for kind in self.kinds))
+            needed = sum(kind.load_bytes(n) for kind in self.kinds)
+            if not self._slots or not self.room_for(needed):
+                return None
+            self.evict(needed)
+            state = SequenceState(self, self._slots.pop())
+            try:
+                state.tokens += saved.tokens()
+                for part in state._parts:
+                    part.load(n, saved.read)
+                saved.finish()
+            except BaseException:
+                state.release()
+                raise
+        return state
+
+    def _row(self, slot: int) -> memoryview:
+        if self._paged is not None:
+            return self._paged.row(slot)
+        return memoryview(array("i", [0]))
+
+    def _evict_until(self, is_enough: Callable[[], bool]) -> None:
+        """Evicts restore points and the ends of retained prefixes, what was used least recently first."""
+        while not is_enough():
+            leaf, point = self.prefixes.oldest(), self.points.oldest()
+            if point is not None and (leaf is None or (False, point.stamp) < age(leaf)):
+                self._evict_point(point)
+                continue
+            assert leaf is not None
+            oldest = age(leaf)
+            while self.prefixes.cut(leaf) and age(leaf) == oldest and not is_enough():
+                pass  # it is still the oldest: there is no need to search again
+
+    def _evict_point(self, point: Point) -> None:
+        self.points.evict(point)
+        if point.node is not None:
+            self.prefixes.point_is_gone(point)
+
+
+class SequenceState:
+    """The state of one sequence: its tokens, and what the machine keeps of them, in every kind."""
+
+    def __init__(self, states: States, slot: int) -> None:
+        """Made by `States` alone."""
+        self.slot = slot
+        self.tokens: list[int] = []  # those whose state is held
+        self.pages = states._row(slot)  # int32 [pages of a slot], a row of `States.table`
+        self._states = states
+        self._parts = [kind.part(slot) for kind in states.kinds]
+        self._points: list[Point] = []  # by length; some may be evicted
+        self._released = False
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def rewindable(self) -> int:
+        """How many of the last tokens `rewind` can take back now, at most 16.
+
+        At least those that were appended since the state was opened, truncated, forked or rewound, up to 16.
+        """
+        return min((part.rewindable for part in self._parts), default=min(REWIND, self.length))
+
+    def missing(self, n: int, *, alone: bool = False) -> int:
+        """Bytes that `reserve(n)` needs beyond what the state has; `alone`: once nothing is retained."""
+        return self._missing(n, alone=alone)
+
+    def fits(self, n: int) -> bool:
+        """Whether `reserve(n)` would succeed now. It changes nothing."""
+        states = self._states
+        return self._missing(n, alone=True) <= states.free_bytes + states.evictable_bytes
+
+    def reserve(self, n: int) -> bool:
+        """Makes room for n more tokens where nobody else reads; False, and no change, if there is none.
+
+        Evicts retained prefixes where that makes the room. The room is the state's own until it is marked or
+        forked.
+
+        Raises:
+            ContextError: the sequence would have more tokens than the context.
+        """
+        if self.length + n > self._states.context:
+            raise ContextError(
+                f"a sequence of {self.length + n} tokens, the context is {self._states.context}"
+            )
+        if self.missing(n) == 0:
+            return True
+        if not self.fits(n):
+            return False
+        self._states._evict_until(lambda: self.missing(n) <= self._states.free_bytes)
+        for part in self._parts:
+            part.reserve(n)
+        return True
+
+    def append(self, tokens: Sequence[int]) -> None:
+        """The machine has computed these tokens, in the room that was reserved."""
+        for part in self._parts:
+            part.append(len(tokens))
+        self.tokens.extend(tokens)
+        if self._states.points.are_made:
+            self._prune()
+            last = self._points[-1].length if self._points else 0
+            if self._states.points.is_due(self.length, last):
+                self._make_point()
+
+    def mark(self) -> None:
+        """Here a text may be taken up again: the end of a prompt, the border of a message, the end of an
+        answer.
+
+        Makes a restore point if the program needs one and there are bytes for it. Other sequences can
+        continue from here at once: whole pages cost nothing, and a copy of a page less than a snapshot.
+        """
+        self._make_point()
+        n = self._usable_length()
+        self._publish(n if self._states.points.needed else n - n % self._states.grain)
+
+    def truncate(self, n: int) -> int:
+        """Goes back to the last restore point m <= n, also gives back room reserved behind it, and returns m.
+
+        Where every kind truncates anywhere, and within `rewindable` tokens, m = n. 0 is always a restore
+        point.
+        """
+        if n < 0:
+            raise ParameterError(f"truncate: found {n}, expected at least 0")
+        k = max(0, self.length - n)
+        if k <= self.rewindable:
+            self.rewind(k)
+            return self.length
+        snapshots: Sequence[Snapshot | None] = [None] * len(self._parts)
+        if self._states.points.needed:
+            self._prune()
+            point = next((point for point in reversed(self._points) if point.length <= n), None)
+            n = 0
+            if point is not None:
+                n, snapshots = point.length, point.snapshots
+                self._states.points.use(point)
+        for part, snapshot in zip(self._parts, snapshots, strict=True):
+            part.truncate(n, snapshot)
+        self._shorten(n)
+        return n
+
+    def rewind(self, k: int) -> None:
+        """Takes back the last k tokens, exactly, without computing anything.
+
+        Raises:
+            ParameterError: k is not from 0 to `rewindable`.
+        """
+        if not 0 <= k <= self.rewindable:
+            raise ParameterError(f"rewind: found {k}, expected 0 to {self.rewindable}")
+        for part in self._parts:
+            part.rewind(k)
+        self._shorten(self.length - k)
+
+    def fork(self, n: int) -> SequenceState | None:
+        """Another state with the first tokens of this one, as many as `truncate(n)` would leave; None without
+        a slot.
+
+        Nothing is copied that can be shared.
+        """
+        if not self._states._slots:
+            return None
+        twin = SequenceState(self._states, self._states._slots.pop())
+        for part, own in zip(twin._parts, self._parts, strict=True):
+            part.fork(own)
+        twin.tokens += self.tokens
+        self._prune()
+        twin._hold(self._points)
+        twin.truncate(n)
+        return twin
+
+    def save(self, file: str | os.PathLike[str]) -> None:
+        """Writes tokens and state to a file, all of it or nothing. FileError if it cannot be written."""
+        states = self._states
+        chunks = itertools.chain.from_iterable(part.chunks() for part in self._parts)
+        write(file, self.tokens, states.meaning, [kind.fingerprint() for kind in states.kinds], chunks)
+
+    def release(self) -> None:
+        """Gives everything back, also the slot. The state must not be used again."""
+        assert not self._released
+        self._released = True
+        for part in self._parts:
+            part.release()
+        self._shorten(0)
+        self._states._slots.append(self.slot)
+
+    def _missing(self, n: int, *, alone: bool) -> int:
+        return sum([part.missing(n, alone=alone) for part in self._parts])
+
+    def _adopt(self, tokens: Sequence[int], path: Sequence[Spans], points: Sequence[Point]) -> None:
+        """Continues a retained prefix."""
+        self._hold(points)
+        snapshots: Sequence[Snapshot | None] = [None] * len(self._parts)
+        if self._states.points.needed:
+            self._states.points.use(self._points[-1])
+            snapshots = self._points[-1].snapshots
+        for i, part in enumerate(self._parts):
+            part.adopt([spans[i] for spans in path], len(tokens), snapshots[i])
+        self.tokens += tokens
+
+    def _usable_length(self) -> int:
+        """How far others can continue it."""
+        if not self._states.points.needed:
+            return self.length
+        self._prune()
+        return self._points[-1].length if self._points else 0
+
+    def _publish(self, n: int) -> None:
+        """Retains the first n tokens."""
+        if n >= SHORTEST_REUSE:
+            points = [point for point in self._points if point.alive and point.length <= n]
+            self._states.prefixes.insert(
+                self.tokens[:n], points, lambda start, end: tuple(p.span(start, end) for p in self._parts)
+            )
+
+    def _make_point(self) -> None:
+        """A restore point at the present length, if the program needs one and there are bytes for it."""
+        states, points = self._states, self._states.points
+        self._prune()
+        if not points.are_made or self.length in (0, *(point.length for point in self._points)):
+            return
+        if not states.room_for(points.point_bytes):
+            return
+        while points.are_full:
+            oldest = points.oldest()
+            assert oldest is not None
+            states._evict_point(oldest)
+        states.evict(points.point_bytes)
+        self._points.append(points.make(self.length, self._parts))
+
+    def _hold(self, points: Sequence[Point]) -> None:
+        self._points = sorted(points, key=lambda point: point.length)
+        for point in self._points:
+            self._states.points.hold(point)
+
+    def _prune(self) -> None:
+        """Forgets points that were evicted."""
+        self._points = [point for point in self._points if point.alive]
+
+    def _shorten(self, n: int) -> None:
+        """Forgets the tokens and points behind length n."""
+        del self.tokens[n:]
+        while self._points and self._points[-1].length > n:
+            self._states.points.drop(self._points.pop())
