@@ -110,6 +110,33 @@ def test_a_tensor_of_another_shape(checkpoint, refused):
     assert "has shape [31, 32], expected [32, 32]" in refused(ModelError)
 
 
+def test_experts_of_several_shapes(tmp_path, refused):
+    folder = unpack("qwen3moe", tmp_path / "other")
+    name = "model.layers.1.mlp.experts.2.up_proj.weight"
+    change_tensors(folder, lambda tensors: tensors.update({name: tensors[name][:-1]}))
+    message = refused(ModelError, folder)
+    assert f"{folder}: model.safetensors: tensor '{name}' has shape [15, 32]" in message
+    assert "expected that of the first expert, [16, 32]" in message
+
+
+def test_an_expert_that_is_missing(tmp_path, refused):
+    folder = unpack("qwen3moe", tmp_path / "other")
+    name = "model.layers.0.mlp.experts.3.down_proj.weight"
+    change_tensors(folder, lambda tensors: tensors.pop(name))
+    assert f"tensor '{name}' is missing" in refused(ModelError, folder)
+
+
+def test_an_output_that_is_missing(checkpoint, refused):
+    change(checkpoint, tie_word_embeddings=False)
+    assert f"{checkpoint}: tensor 'lm_head.weight' is missing" in refused(ModelError)
+
+
+def test_figures_that_no_file_may_have(checkpoint, refused):
+    """What loading the file would refuse is refused before it is written."""
+    change(checkpoint, num_key_value_heads=3)
+    assert "attention.head_count is 4, expected a multiple of" in refused(ModelError)
+
+
 @pytest.mark.parametrize("bits", [0x7FC0, 0x7F80, 0xFF80])
 def test_weights_that_are_no_numbers(checkpoint, refused, bits):
     def edit(tensors):

@@ -2,31 +2,22 @@
 
 Which tensors there must be, and in which shape, the family's graph says: it is built from the checkpoint, as
 it will be from the file. A tensor that the graph does not ask for is an error, and so is one that is missing:
-nothing is guessed, and nothing is dropped but what `_IGNORED` names.
+nothing is guessed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
 from clarion.convert.config import Config, rope, whole
-from clarion.convert.pieces import Piece, Target
+from clarion.convert.pieces import Target
+from clarion.convert.source import Source
 from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError, UnsupportedError
-from clarion.gguf import Format, format_named
 from clarion.models import FAMILIES, Family, build
-from clarion.models.family import TENSORS, Flag, HuggingFace, Integer, Key, Number
-from clarion.plan.ir import Tensor
-
-# Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
-_IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|input_scale|input_scale_ub|activation_scale)")
-_SCALES = ("_scale_inv", "_scale")
-_SHOWN = 5
-_F32, _NO_BYTES = format_named("F32"), memoryview(b"")
-_NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<stem>\w+)\.(?P<leaf>\w+)")  # of a tensor of a file
+from clarion.models.family import Flag, HuggingFace, Integer, Key, Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +67,12 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     for key, allowed in kind.only.items():
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
-    source = _Source(tensors, kind, metadata, _fp8_block(config))
+    source = Source(tensors, kind, metadata, _fp8_block(config))
+    tied = config.flag("tie_word_embeddings", default=False)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
     try:
-        if config.flag("tie_word_embeddings", default=False):
+        if tied:
             source.drop("output")  # where it is there, it is the embedding again
         else:
             source["output.weight"]  # a graph would do without, and take the embedding
@@ -89,128 +81,6 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     except (ModelError, UnsupportedError) as error:
         raise type(error)(f"{folder}: {error}") from error
     return Converted({**keys, f"{prefix}.vocab_size": n_vocab}, source.in_order(), factors, n_vocab)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A target as a graph sees tensors: no bytes, and a format that any operation reads."""
-
-    name: str
-    shape: tuple[int, ...]
-    format: Format = _F32
-    view: memoryview = _NO_BYTES
-
-
-class _Source(Mapping[str, Tensor]):
-    """The checkpoint's tensors by the names of the file, as a graph asks for them; it remembers for which."""
-
-    def __init__(
-        self,
-        tensors: Mapping[str, Stored],
-        kind: HuggingFace,
-        metadata: Mapping[str, Any],
-        block: tuple[int, int],
-    ) -> None:
-        self._tensors = tensors
-        self._kind = kind
-        self._metadata = metadata
-        self._block = block
-        self._names = {**TENSORS, **kind.tensors}
-        self._targets: dict[str, Target] = {}
-        self._used: set[str] = set()
-
-    def __contains__(self, name: object) -> bool:
-        theirs = self._theirs(str(name))
-        return theirs is not None and theirs.format(expert=0) in self._tensors
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Raises ModelError if the checkpoint lacks it, and KeyError if the family names no such tensor."""
-        theirs = self._theirs(name)
-        if theirs is None:
-            raise KeyError(name)
-        if name not in self._targets:
-            stem = name.rsplit(".", 2)[-2]
-            self._targets[name] = self._target(name, stem, theirs)
-        target = self._targets[name]
-        return _Shape(theirs, target.shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._targets)
-
-    def __len__(self) -> int:
-        return len(self._targets)
-
-    def drop(self, stem: str) -> None:
-        """Takes the tensors of this name away, whether they are there or not."""
-        self._used.add(f"{self._names.pop(stem)}.weight")
-
-    def in_order(self) -> list[Target]:
-        """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
-        rest."""
-        stems = list(self._names)
-        first = next(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs)
-
-        def place(name: str) -> tuple[float, int, bool]:
-            match = _NAME.fullmatch(name)
-            assert match
-            index = stems.index(match["stem"])
-            outside = -1 if index < first else float("inf")
-            return (
-                outside if match["layer"] is None else int(match["layer"]),
-                index,
-                match["leaf"] == "bias",
-            )
-
-        return [self._targets[name] for name in sorted(self._targets, key=place)]
-
-    def refuse_unused(self) -> None:
-        """Raises UnsupportedError if the checkpoint has tensors that nobody asked for."""
-        unused = [name for name in self._tensors if name not in self._used and not _IGNORED.fullmatch(name)]
-        if unused:
-            more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
-            raise UnsupportedError(
-                f"tensors that this family does not have: {', '.join(map(repr, unused[:_SHOWN]))}{more}"
-            )
-
-    def _theirs(self, name: str) -> str | None:
-        """What the checkpoint calls a tensor, with `{expert}` where it has one for each."""
-        match = _NAME.fullmatch(name)
-        theirs = self._names.get(match["stem"]) if match else None
-        if match is None or theirs is None or ("{layer}" in theirs) != (match["layer"] is not None):
-            return None
-        return f"{theirs.replace('{layer}', match['layer'] or '')}.{match['leaf']}"
-
-    def _target(self, name: str, stem: str, theirs: str) -> Target:
-        head_dim = self._metadata["attention.key_length"] if stem in self._kind.interleaved else 0
-        ternary = stem in self._kind.ternary and name.endswith(".weight")
-        if "{expert}" not in theirs:
-            return Target(name, (self._piece(theirs, head_dim, ternary),))
-        each = (theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
-        pieces = tuple(self._piece(one, head_dim, ternary) for one in each)
-        expected = pieces[0].stored.shape
-        for piece in pieces:
-            if piece.stored.shape != expected:
-                raise ModelError(
-                    f"{piece.stored.path.name}: tensor {piece.stored.name!r} has shape "
-                    f"{list(piece.stored.shape)}, the first expert's has {list(expected)}"
-                )
-        return Target(name, pieces, stacked=True)
-
-    def _piece(self, name: str, head_dim: int, ternary: bool) -> Piece:
-        if name not in self._tensors:
-            raise ModelError(f"tensor {name!r} is missing")
-        stored = self._tensors[name]
-        scales = [name + suffix for suffix in _SCALES if name + suffix in self._tensors]
-        self._used |= {name, *scales}
-        if stored.dtype.startswith("F8") and not scales:
-            raise ModelError(
-                f"{stored.path.name}: tensor {name!r} holds {stored.dtype}, and {name}_scale is missing"
-            )
-        if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
-            raise UnsupportedError(
-                f"{stored.path.name}: tensor {name!r} holds {stored.dtype} and has {scales}"
-            )
-        return Piece(stored, self._tensors[scales[0]] if scales else None, self._block, head_dim, ternary)
 
 
 def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Floats | None]:
