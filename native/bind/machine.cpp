@@ -213,7 +213,8 @@ void bind_machine(nb::module_& m) {
                 self.grow(threads, {processors.c_str(), processors.size()});
             },
             "threads"_a, "processors"_a = nb::bytes("", 0), "Starts threads until there are so many.")
-        .def_prop_ro("parallel", &parallel, nb::keep_alive<0, 1>(), "Its threads, lent to other modules.");
+        .def_prop_ro("parallel", &parallel,
+                     "Its threads, lent to another module for as long as this machine lives.");
 
     nb::class_<KvCache>(m, "KvCache", "Keys and values of all layers, in pages of 64 positions.")
         .def(

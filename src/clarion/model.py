@@ -506,6 +506,8 @@ class Model:
             ContextError, ParameterError: as `logits`; texts before the one that is refused may be computed.
         """
 
+        import numpy as np
+
         def request(i: int, tokens: Iterable[int], first: int) -> Request:
             ids = self._check_ids(tokens)
             if len(ids) > self.context:

@@ -189,8 +189,8 @@ def test_run_imports_only_what_it_uses() -> None:
     probe = "print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", f"{code}; {probe}"], capture_output=True, text=True)
     loaded = set(done.stderr.split())
-    assert {"numpy", "clarion.model"} <= loaded
-    assert not loaded & {"jinja2", "rich", "asyncio", "concurrent.futures", "secrets", "statistics"}
+    assert "clarion.model" in loaded
+    assert not loaded & {"numpy", "jinja2", "rich", "asyncio", "concurrent.futures", "secrets", "statistics"}
     assert not loaded & {"clarion.cli.bench", "clarion.convert", "clarion.gguf.writer", "clarion.quantize"}
 
 

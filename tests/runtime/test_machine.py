@@ -7,9 +7,11 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import clarion
-from clarion.host import choose
+from clarion.host import choose, native
+from clarion.host.threads import MOST_THREADS
 from clarion.runtime.machine import shared_machine
 
 
@@ -72,3 +74,8 @@ def test_a_machine_grows_and_ends():
     assert shared_machine(isa, before + 1) is machine
     assert machine.threads == before + 1
     assert shared_machine(isa, 1) is machine
+
+
+def test_the_limit_of_threads_is_that_of_the_pool():
+    with pytest.raises(ValueError, match=f"expected 1 to {MOST_THREADS}"):
+        native().Machine(MOST_THREADS + 1)

@@ -68,11 +68,6 @@ class Executor:
         self._store = store
         self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
 
-    @property
-    def bound(self) -> Any:
-        """The native program."""
-        return self._bound
-
     def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
         """Computes one batch. All arguments are buffers of 32-bit integers.
 

@@ -16,7 +16,6 @@ from array import array
 from collections.abc import Callable, Sequence
 
 from clarion.errors import ContextError, ParameterError
-from clarion.runtime.states.files import SavedState, write
 from clarion.runtime.states.kinds import REWIND, Kind, Snapshot
 from clarion.runtime.states.paged import Paged, PageDevice
 from clarion.runtime.states.prefixes import Prefixes, Spans, age
@@ -152,6 +151,8 @@ class States:
             ParameterError: it was saved by a program with other states.
             ContextError: it has more tokens than a sequence may have here.
         """
+        from clarion.runtime.states.files import SavedState  # who only runs a model starts without it
+
         with SavedState(file) as saved:
             n = saved.n_tokens
             if n > self.context:
@@ -332,6 +333,8 @@ class SequenceState:
         """Writes tokens and state to a file, all of it or nothing. FileError if it cannot be written."""
         states = self._states
         chunks = itertools.chain.from_iterable(part.chunks() for part in self._parts)
+        from clarion.runtime.states.files import write
+
         write(file, self.tokens, states.meaning, [kind.fingerprint() for kind in states.kinds], chunks)
 
     def release(self) -> None:
