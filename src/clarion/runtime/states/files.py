@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import struct
 import sys
 import zlib
@@ -49,7 +48,7 @@ def write(
         FileError: the file cannot be written; what the path held before is untouched.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.state.partial")
+    temporary = target.with_name(f".{os.urandom(8).hex()}.state.partial")
     header = json.dumps(_header(len(tokens), meaning, kinds)).encode()
     try:
         try:
