@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 
 import numpy as np
 
-from clarion._native import sampling
 from clarion.errors import (
     ClarionError,
     ContextError,
@@ -46,8 +45,9 @@ from clarion.runtime.completion import Completion
 from clarion.runtime.core import PAGE_SIZE, Floats
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
-from clarion.runtime.jobs import Generation, Put, Scoring
+from clarion.runtime.native_executor import NativeExecutor
 from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.request import Generate, Request, Score
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
     GREATEST_COUNT,
@@ -57,10 +57,10 @@ from clarion.runtime.sampling import (
     integer,
     random_seed,
 )
+from clarion.runtime.states.states import States
 from clarion.runtime.streams import (
     AsyncTextStream,
     Hear,
-    MakeJob,
     Progress,
     TextStream,
     in_thread,
@@ -150,16 +150,17 @@ def load(
         if mover is not None:
             stack.callback(mover.stop)
             mover.start(program)
-        engine = Engine(
+        executor = NativeExecutor(
             program,
             core.KvCache(list(plan.kv_layers), n_pages, PAGE_SIZE, plan.kv.keys, plan.kv.values),
-            sampling.Sampler(plan.n_vocab),
-            n_pages=n_pages,
-            context=plan.context,
+            n_slots=plan.max_outputs,
+        )
+        engine = Engine(
+            executor,
+            States(cast(Any, executor), n_pages=n_pages, n_slots=plan.max_outputs, context=plan.context),
             max_tokens=plan.max_tokens,
             max_outputs=plan.max_outputs,
             check=file.check,
-            mover=mover,
             node=None if free else nodes[0],
         )
         if not isinstance(residency, Copied):
@@ -340,10 +341,10 @@ class Model:
         """
         found, several = look(prompt)
         if several:
-            jobs, hear = self._generations(found, options, progress)
-            return cast(list[Completion], wait_all(self._engine, jobs, self.plan.max_outputs, hear))
-        make_job = self._generation(found, options, reports=_hears(progress))
-        return cast(Completion, wait(self._engine, make_job, progress))
+            requests, hear = self._generations(found, options, progress)
+            return cast(list[Completion], wait_all(self._engine, requests, self.plan.max_outputs, hear))
+        request = self._generation(found, options, reports=_hears(progress))
+        return cast(Completion, wait(self._engine, request, progress))
 
     def stream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
@@ -352,8 +353,8 @@ class Model:
 
         `progress` is called while the first piece is waited for.
         """
-        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
-        return TextStream(self._engine, make_job, progress)
+        request = self._generation(prompt, options, streams=True, reports=_hears(progress))
+        return TextStream(self._engine, request, progress, self)
 
     @overload
     async def agenerate(  # type: ignore[overload-overlap]
@@ -375,18 +376,18 @@ class Model:
         """`generate` for an event loop. Cancelling the task ends the computation."""
         found, several = look(prompt)
         if several:
-            jobs, hear = await in_thread(self._generations, found, options, progress)
-            results = await wait_all_async(self._engine, jobs, self.plan.max_outputs, hear)
+            requests, hear = await in_thread(self._generations, found, options, progress)
+            results = await wait_all_async(self._engine, requests, self.plan.max_outputs, hear)
             return cast(list[Completion], results)
-        make_job = self._generation(found, options, reports=_hears(progress))
-        return cast(Completion, await wait_async(self._engine, make_job, progress))
+        prepare = partial(self._generation, found, options, reports=_hears(progress))
+        return cast(Completion, await wait_async(self._engine, prepare, progress))
 
     def astream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
     ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._generation(prompt, options, streams=True, reports=_hears(progress))
-        return AsyncTextStream(self._engine, make_job, progress)
+        prepare = partial(self._generation, prompt, options, streams=True, reports=_hears(progress))
+        return AsyncTextStream(self._engine, prepare, progress)
 
     # ---- conversations ------------------------------------------------------------------------------------
 
@@ -418,12 +419,13 @@ class Model:
         if stream:
             return self.chat_stream(messages, **options)
         progress = options.get("progress")
-        return cast(Completion, wait(self._engine, self._answer(messages, options, streams=False), progress))
+        prepare = self._answer(messages, options, streams=False)
+        return cast(Completion, wait(self._engine, prepare(), progress))
 
     def chat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> TextStream:
         """`chat` that yields the answer piece by piece."""
-        make_job = self._answer(messages, options, streams=True)
-        return TextStream(self._engine, make_job, options.get("progress"))
+        prepare = self._answer(messages, options, streams=True)
+        return TextStream(self._engine, prepare(), options.get("progress"), self)
 
     @overload
     async def achat(
@@ -441,13 +443,13 @@ class Model:
         """`chat` for an event loop. Cancelling the task ends the computation."""
         if stream:
             return self.achat_stream(messages, **options)
-        make_job = self._answer(messages, options, streams=False)
-        return cast(Completion, await wait_async(self._engine, make_job, options.get("progress")))
+        prepare = self._answer(messages, options, streams=False)
+        return cast(Completion, await wait_async(self._engine, prepare, options.get("progress")))
 
     def achat_stream(self, messages: Messages, **options: Unpack[ChatOptions]) -> AsyncTextStream:
         """`chat_stream` for an event loop. Errors of the request come with the first piece."""
-        make_job = self._answer(messages, options, streams=True)
-        return AsyncTextStream(self._engine, make_job, options.get("progress"))
+        prepare = self._answer(messages, options, streams=True)
+        return AsyncTextStream(self._engine, prepare, options.get("progress"))
 
     def tokenize_chat(
         self,
@@ -560,11 +562,11 @@ class Model:
             )
         rows = out[:n]
 
-        def take(row: int, logits: Floats) -> None:
+        def take_rows(row: int, logits: memoryview) -> None:
             rows[row : row + len(logits)] = logits
 
         if n > 0:
-            wait(self._engine, lambda put: Scoring(ids, first, take, put))
+            wait(self._engine, Request(tuple(ids), Score(first, take_rows)))
         return rows
 
     def each_logits(
@@ -582,15 +584,15 @@ class Model:
             ContextError, ParameterError: as `logits`; texts before the one that is refused may be computed.
         """
 
-        def job(i: int, tokens: Iterable[int], first: int) -> MakeJob:
+        def request(i: int, tokens: Iterable[int], first: int) -> Request:
             ids = self._check_ids(tokens)
             if len(ids) > self.context:
                 raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
             integer("first", first, 0, len(ids) - 1)
-            return lambda put: Scoring(ids, first, partial(take, i), put)
+            return Request(tuple(ids), Score(first, lambda row, logits: take(i, row, np.asarray(logits))))
 
-        jobs = (job(i, tokens, first) for i, (tokens, first) in enumerate(texts))
-        wait_all(self._engine, jobs, self.plan.max_outputs)
+        requests = (request(i, tokens, first) for i, (tokens, first) in enumerate(texts))
+        wait_all(self._engine, requests, self.plan.max_outputs)
 
     # ---- figures ------------------------------------------------------------------------------------------
 
@@ -644,20 +646,16 @@ class Model:
         *,
         streams: bool = False,
         reports: bool = False,
-    ) -> MakeJob:
-        """What makes the job of one prompt, or of what makes its token ids."""
-
-        def make(put: Put) -> Generation:
-            parameters = self._parameters(options)
-            ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
-            return self._job(ids, parameters, put, streams=streams, reports=reports)
-
-        return make
+    ) -> Request:
+        """The request of one prompt, or of what makes its token ids."""
+        parameters = self._parameters(options)
+        ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
+        return self._request(ids, parameters, streams=streams, reports=reports)
 
     def _generations(
         self, prompts: Sequence[Prompt], options: Options, progress: Progress | None
-    ) -> tuple[Iterator[MakeJob], Hear | None]:
-        """What makes the jobs of several prompts, all of which are checked first, and what hears of them."""
+    ) -> tuple[Iterator[Request], Hear | None]:
+        """The requests of several prompts, all of which are checked first, and what hears of them."""
         parameters = self._parameters(options)
         all_ids = []
         for i, prompt in enumerate(prompts):
@@ -673,14 +671,14 @@ class Model:
             done[number] = n_done
             progress(sum(done), total)
 
-        def make(number: int, put: Put) -> Generation:
+        def request(number: int) -> Request:
             own = parameters if options.get("seed") is not None else replace(parameters, seed=random_seed())
-            return self._job(all_ids[number], own, put, reports=_hears(progress), name=f"prompt {number}: ")
+            return self._request(all_ids[number], own, reports=_hears(progress), name=f"prompt {number}: ")
 
-        return (partial(make, number) for number in range(len(all_ids))), hear if _hears(progress) else None
+        return map(request, range(len(all_ids))), hear if _hears(progress) else None
 
-    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> MakeJob:
-        """What makes the job that answers a conversation."""
+    def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> Callable[[], Request]:
+        """What makes the request that answers a conversation."""
         rest: dict[str, Any] = dict(options)
         progress, variables = rest.pop("progress", None), rest.pop("variables", None) or {}
         chosen = {name: rest.pop(name, None) for name in ("tools", "template")}
@@ -690,39 +688,38 @@ class Model:
             if name in variables:
                 raise ParameterError(f"variables: found {name!r}, which is an argument of its own")
         tokenize = partial(self.tokenize_chat, messages, **chosen, **variables)
-        return self._generation(
+        return partial(
+            self._generation,
             lambda: self._check_prompt(tokenize()),
             cast(Options, rest),
             streams=streams,
             reports=_hears(progress),
         )
 
-    def _job(
+    def _request(
         self,
         ids: list[int],
         parameters: Parameters,
-        put: Put,
         *,
         streams: bool = False,
         reports: bool = False,
         name: str = "",
-    ) -> Generation:
+    ) -> Request:
         room = self.context - len(ids)
         if parameters.max_tokens is not None:
             room = min(room, parameters.max_tokens)
         breakers = self._breaker_tokens(parameters.dry_breakers) if parameters.dry_multiplier else []
-        return Generation(
-            ids,
+        generate = Generate(
             parameters,
             room=room,
-            state=sampling.SamplerState(self.n_vocab, parameters.native(breakers)),
-            decoder=self.tokenizer.stream() if parameters.detokenize else None,
-            end_tokens=() if parameters.ignore_eos else self.tokenizer.end_tokens,
+            end_tokens=frozenset() if parameters.ignore_eos else self.tokenizer.end_tokens,
+            breakers=tuple(breakers),
+            detokenizer=self.tokenizer if parameters.detokenize else None,
             streams=streams,
-            put=put,
             reports=reports,
             name=name,
         )
+        return Request(tuple(ids), generate)
 
     def _parameters(self, options: Options) -> Parameters:
         parameters = Parameters.parse(options)

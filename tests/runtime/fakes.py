@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from clarion._native import sampling
-from clarion.runtime.core import PAGE_SIZE, Floats, Ints
 from clarion.runtime.engine import Engine
+from clarion.runtime.states.paged import PAGE_SIZE
+from clarion.runtime.states.states import States
+
+Floats = npt.NDArray[np.float32]
 
 V = 32
 EMPTY = -1
@@ -29,50 +35,56 @@ def greedy(prompt: list[int], n: int) -> list[int]:
     return tokens[len(prompt) :]
 
 
-class FakeCache:
-    """Stores token ids where a real one stores keys and values."""
+class FakeExecutor:
+    """Writes tokens where a real one writes keys and values, then reads each wanted history back through the
+    page table. It draws with a real sampler."""
 
-    def __init__(self, n_pages: int) -> None:
-        self.slots = np.full((n_pages, PAGE_SIZE), EMPTY, np.int32)
+    def __init__(self, n_pages: int, n_slots: int, max_outputs: int) -> None:
+        self.n_slots = n_slots
+        self.held = np.full((n_pages, PAGE_SIZE), EMPTY, np.int32)  # page, position in it → token
+        self.page_bytes = PAGE_SIZE
         self.copies = 0
-
-    def copy_page(self, source: int, destination: int) -> None:
-        self.slots[destination] = self.slots[source]
-        self.copies += 1
-
-
-class FakeProgram:
-    """Writes tokens into their slots, then reads each wanted history back through the page table."""
-
-    def __init__(self, max_outputs: int) -> None:
-        self._logits = np.zeros((max_outputs, V), np.float32)
+        self.logits = np.zeros((max_outputs, V), np.float32)
         self.batches: list[tuple[int, int]] = []  # (tokens, sequences) of each run
         self.computed = 0
         self.gate: threading.Semaphore | None = None  # one run for each release, where there is one
         self.started = threading.Semaphore(0)  # released by each run
         self.fail: Exception | None = None
         self._cancelled = threading.Event()
+        self._sampler = sampling.Sampler(V)
 
-    def buffer(self, name: str) -> Floats:
+    def copy_page(self, source: int, destination: int) -> None:
+        self.held[destination] = self.held[source]
+        self.copies += 1
+
+    def page(self, i: int) -> memoryview:
+        return memoryview(self.held[i].view(np.uint8))
+
+    def rows(self, name: str) -> memoryview:
         assert name == "logits"
-        return self._logits
+        return memoryview(self.logits)
 
     def cancel(self) -> None:
         self._cancelled.set()
         if self.gate is not None:
             self.gate.release()
 
-    def run(
-        self,
-        cache: FakeCache,
-        tokens: Ints,
-        positions: Ints,
-        sequences: Ints,
-        pages: Ints,
-        outputs: Ints,
-    ) -> bool:
-        assert tokens.dtype == positions.dtype == sequences.dtype == pages.dtype == outputs.dtype == np.int32
-        assert 0 < len(tokens) == len(positions) == len(sequences)
+    def sample(self, states: Sequence[Any], rows: Sequence[int]) -> list[int | ValueError]:
+        drawn: list[int | ValueError] = []
+        for state, row in zip(states, rows, strict=True):
+            try:
+                drawn.append(self._sampler.sample(state, self.logits[row]))
+            except ValueError as error:
+                drawn.append(error)
+        return drawn
+
+    def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
+        return self._sampler.log_probabilities(self.logits[row], token, n)
+
+    def run(self, *batch: Any) -> bool:
+        assert {memoryview(part).format for part in batch} == {"i"}
+        tokens, positions, slots, pages, outputs = (np.asarray(part) for part in batch)
+        assert 0 < len(tokens) == len(positions) == len(slots)
         self._cancelled.clear()
         self.started.release()
         if self.gate is not None:
@@ -81,35 +93,32 @@ class FakeProgram:
             raise self.fail
         if self._cancelled.is_set():
             return False
-        self.batches.append((len(tokens), len(pages)))
+        self.batches.append((len(tokens), len(set(slots.tolist()))))
         self.computed += len(tokens)
-        for token, position, row in zip(tokens, positions, sequences, strict=True):
-            cache.slots[pages[row, position // PAGE_SIZE], position % PAGE_SIZE] = token
+        for token, position, slot in zip(tokens, positions, slots, strict=True):
+            self.held[pages[slot, position // PAGE_SIZE], position % PAGE_SIZE] = token
         for i, output in enumerate(outputs):
-            row, length = sequences[output], positions[output] + 1
-            history = [int(cache.slots[pages[row, p // PAGE_SIZE], p % PAGE_SIZE]) for p in range(length)]
+            row, length = slots[output], positions[output] + 1
+            history = [int(self.held[pages[row, p // PAGE_SIZE], p % PAGE_SIZE]) for p in range(length)]
             assert EMPTY not in history
-            self._logits[i] = next_logits(history)
+            self.logits[i] = next_logits(history)
         return True
 
 
 class FakeMachine:
-    """An engine on fakes, with a real sampler."""
+    """An engine on fakes, with real states and a real sampler."""
 
     def __init__(
         self, *, context: int = 256, n_pages: int | None = None, max_tokens: int = 16, max_outputs: int = 8
     ) -> None:
         n_pages = n_pages or -(-context // PAGE_SIZE)
-        self.program = FakeProgram(max_outputs)
-        self.cache = FakeCache(n_pages)
+        self.executor = FakeExecutor(n_pages, max_outputs, max_outputs)
+        self.states = States(self.executor, n_pages=n_pages, n_slots=max_outputs, context=context)
         self.checks = 0
         self.damage: Exception | None = None
         self.engine = Engine(
-            self.program,
-            self.cache,
-            sampling.Sampler(V),
-            n_pages=n_pages,
-            context=context,
+            self.executor,
+            self.states,
             max_tokens=max_tokens,
             max_outputs=max_outputs,
             check=self._check,

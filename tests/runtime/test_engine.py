@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -16,14 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion._native import sampling
 from clarion.errors import ClosedError, FileError, ModelError
 from clarion.runtime.completion import Completion
-from clarion.runtime.core import Floats
-from clarion.runtime.engine import Engine
-from clarion.runtime.jobs import Generation, Put, Scoring
+from clarion.runtime.request import Generate, Request, Score
 from clarion.runtime.sampling import Options, Parameters
-from clarion.runtime.streams import AsyncTextStream, MakeJob, TextStream, wait, wait_all, wait_async
+from clarion.runtime.states.states import States
+from clarion.runtime.streams import AsyncTextStream, TextStream, wait, wait_all, wait_async
 from tests.runtime.fakes import FakeMachine, V, greedy, next_logits
 
 
@@ -41,25 +40,35 @@ def text(tokens: list[int]) -> str:
     return "".join(map(Letters().feed, tokens))
 
 
+class Alphabet:
+    """Has a decoder for each text."""
+
+    def stream(self) -> Letters:
+        return Letters()
+
+
 def generation(
-    prompt: list[int], n: int, *, end_tokens: tuple[int, ...] = (), streams: bool = False, **options: Any
-) -> MakeJob:
+    prompt: list[int],
+    n: int,
+    *,
+    end_tokens: tuple[int, ...] = (),
+    streams: bool = False,
+    reports: bool = False,
+    name: str = "",
+    alphabet: Any = None,
+    **options: Any,
+) -> Request:
     parsed: Options = {"greedy": True, "seed": 0, **options}  # type: ignore[typeddict-item]
-    parameters = Parameters.parse(parsed)
-
-    def make(put: Put) -> Generation:
-        return Generation(
-            list(prompt),
-            parameters,
-            room=n,
-            state=sampling.SamplerState(V, parameters.native()),
-            decoder=Letters(),
-            end_tokens=end_tokens,
-            streams=streams,
-            put=put,
-        )
-
-    return make
+    generate = Generate(
+        Parameters.parse(parsed),
+        room=n,
+        end_tokens=frozenset(end_tokens),
+        detokenizer=alphabet or Alphabet(),
+        streams=streams,
+        reports=reports,
+        name=name,
+    )
+    return Request(tuple(prompt), generate)
 
 
 def generate(machine: FakeMachine, prompt: list[int], n: int, **options: Any) -> Completion:
@@ -81,9 +90,9 @@ def test_generates_what_the_model_says(machine: FakeMachine) -> None:
     assert list(result.tokens) == greedy(prompt, 100)
     assert result.text == text(greedy(prompt, 100))
     assert result.finish_reason == "length"
-    assert machine.program.batches[:7] == [(16, 1)] * 6 + [(4, 1)]
-    assert machine.program.batches[7:] == [(1, 1)] * 99
-    assert machine.checks == len(machine.program.batches)
+    assert machine.executor.batches[:7] == [(16, 1)] * 6 + [(4, 1)]
+    assert machine.executor.batches[7:] == [(1, 1)] * 99
+    assert machine.checks == len(machine.executor.batches)
 
 
 def test_timings_count_tokens(machine: FakeMachine) -> None:
@@ -100,24 +109,24 @@ def test_ten_threads_get_what_each_gets_alone(machine: FakeMachine) -> None:
     with ThreadPoolExecutor(10) as threads:
         results = list(threads.map(lambda prompt: generate(machine, prompt, 30), prompts))
     assert [list(result.tokens) for result in results] == [greedy(prompt, 30) for prompt in prompts]
-    assert max(n for _, n in machine.program.batches) > 1
+    assert max(n for _, n in machine.executor.batches) > 1
 
 
 def test_texts_go_on_while_a_prompt_is_computed() -> None:
     machine = FakeMachine(context=512)
-    machine.program.gate = threading.Semaphore(3)
+    machine.executor.gate = threading.Semaphore(3)
     with ThreadPoolExecutor(2) as threads:
         first = threads.submit(generate, machine, [1], 20)
         for _ in range(4):
-            machine.program.started.acquire()
+            machine.executor.started.acquire()
         second = threads.submit(generate, machine, [2] * 100, 5)
         while not machine.engine._arrivals:  # it stands in line while the fourth run waits at the gate
             pass
         for _ in range(40):
-            machine.program.gate.release()
+            machine.executor.gate.release()
         assert list(first.result().tokens) == greedy([1], 20)
         assert list(second.result().tokens) == greedy([2] * 100, 5)
-    assert machine.program.batches[4:10] == [(16, 2)] * 6
+    assert machine.executor.batches[4:10] == [(16, 2)] * 6
     machine.engine.close()
 
 
@@ -128,7 +137,7 @@ def test_pages_run_out_and_everybody_still_gets_the_right_text() -> None:
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(lambda prompt: generate(machine, prompt, 120), prompts))
     assert [list(result.tokens) for result in results] == [greedy(prompt, 120) for prompt in prompts]
-    assert machine.program.computed > 6 * 159  # somebody was computed again
+    assert machine.executor.computed > 6 * 159  # somebody was computed again
     machine.engine.close()
 
 
@@ -142,13 +151,13 @@ def test_a_sequence_may_fill_all_pages() -> None:
 def test_prefixes_of_finished_texts_are_not_computed_again(machine: FakeMachine) -> None:
     first = generate(machine, [3] * 70, 10)
     longer = [3] * 70 + list(first.tokens) + [5, 6]
-    before = machine.program.computed
+    before = machine.executor.computed
     second = generate(machine, longer, 1)
     # The last token drawn was never computed.
     assert second.timings.reused_tokens == 79
-    assert machine.program.computed - before == 3
+    assert machine.executor.computed - before == 3
     assert list(second.tokens) == greedy(longer, 1)
-    assert machine.cache.copies == 1  # of the page that both end in
+    assert machine.executor.copies == 1  # of the page that both end in
 
     branch = [3] * 70 + [7]
     third = generate(machine, branch, 5)
@@ -164,22 +173,24 @@ def test_a_waiting_prompt_that_does_not_fit_forgets_nothing_and_costs_nothing(
     """Three pages: one is a finished text, one runs, and the first in line needs three."""
     machine = FakeMachine(context=192, n_pages=3, max_tokens=64)
     searches = []
-    prefix = Engine._prefix
-    monkeypatch.setattr(Engine, "_prefix", lambda self, job: (searches.append(job), prefix(self, job))[1])
+    search = States.open
+    monkeypatch.setattr(
+        States, "open", lambda self, tokens, reuse: (searches.append(1), search(self, tokens, reuse=reuse))[1]
+    )
     known = list(range(30)) * 2
     generate(machine, known[:50], 5)
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
     running = TextStream(machine.engine, generation([9] * 40, 20, streams=True))
-    machine.program.gate.release()
+    machine.executor.gate.release()
     next(running)
     searches.clear()
     large = TextStream(machine.engine, generation([7] * 150, 1, streams=True))
     for _ in range(8):
-        machine.program.gate.release()
+        machine.executor.gate.release()
         next(running)
     assert len(searches) == 1  # while it waits
     large.close()
-    machine.program.gate.release(1000)
+    machine.executor.gate.release(1000)
     assert "".join(running)
     assert generate(machine, known[:50], 5).timings.reused_tokens == 49
     machine.engine.close()
@@ -196,12 +207,12 @@ class Rows:
     def __init__(self, n: int) -> None:
         self.logits = np.full((n, V), np.nan, np.float32)
 
-    def take(self, row: int, logits: Floats) -> None:
+    def take(self, row: int, logits: memoryview) -> None:
         self.logits[row : row + len(logits)] = logits
 
 
-def scoring(tokens: list[int], rows: Rows) -> MakeJob:
-    return lambda put: Scoring(list(tokens), len(tokens) - len(rows.logits), rows.take, put)
+def scoring(tokens: list[int], rows: Rows) -> Request:
+    return Request(tuple(tokens), Score(len(tokens) - len(rows.logits), rows.take))
 
 
 def test_logits_of_every_token(machine: FakeMachine) -> None:
@@ -223,22 +234,22 @@ def test_texts_that_share_steps_get_their_own_logits() -> None:
         np.testing.assert_array_equal(
             rows.logits, [next_logits(text[: first + i + 1]) for i in range(len(rows.logits))]
         )
-    assert any(n_sequences > 1 for _, n_sequences in machine.program.batches)
+    assert any(n_sequences > 1 for _, n_sequences in machine.executor.batches)
     machine.engine.close()
 
 
 def test_an_error_of_one_text_ends_the_others() -> None:
     machine = FakeMachine(context=64, n_pages=2, max_tokens=8)
-    machine.program.gate = threading.Semaphore(1)  # one step, and then until it is cancelled
+    machine.executor.gate = threading.Semaphore(1)  # one step, and then until it is cancelled
     rows = Rows(60)
 
-    def refuse(row: int, logits: Floats) -> None:
+    def refuse(row: int, logits: memoryview) -> None:
         raise RuntimeError("not these")
 
-    jobs = [lambda put: Scoring([2] * 4, 0, refuse, put), scoring([1] * 60, rows)]
+    requests = [Request((2,) * 4, Score(0, refuse)), scoring([1] * 60, rows)]
     with pytest.raises(RuntimeError, match="not these"):
-        wait_all(machine.engine, jobs, 2)
-    machine.program.gate = None
+        wait_all(machine.engine, requests, 2)
+    machine.executor.gate = None
     assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
     assert np.isnan(rows.logits).any()
     machine.engine.close()
@@ -267,10 +278,47 @@ def test_any_mix_of_requests(requests: list[tuple[int, int, int]]) -> None:
         with ThreadPoolExecutor(len(prompts)) as threads:
             results = list(threads.map(lambda request: generate(machine, *request), prompts))
         assert [list(r.tokens) for r in results] == [greedy(*request) for request in prompts]
-        machine.engine._forget(machine.engine._pool.n_pages)
-        assert machine.engine._pool.n_free == machine.engine._pool.n_pages
     finally:
         machine.engine.close()
+    machine.states.forget()
+    assert machine.states.used_bytes == 0
+    assert machine.states.free_slots == 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3), st.integers(1, 80), st.integers(1, 60), st.integers(-1, 20), st.booleans()
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_cancelling_at_any_point_frees_everything(requests: list[tuple[int, int, int, int, bool]]) -> None:
+    """Each is left after so many pieces of its text, if it has them; -1: before its first step. Some may stop
+    by a string."""
+    machine = FakeMachine(context=192, max_outputs=4)
+
+    def read(token: int, length: int, n: int, pieces: int, may_stop: bool) -> None:
+        stop = ["?"] if may_stop else []
+        stream = TextStream(machine.engine, generation([token] * length, n, streams=True, stop=stop))
+        for _ in range(pieces):
+            next(stream, None)
+        tokens = stream.cancel().tokens
+        assert list(tokens) == greedy([token] * length, len(tokens))
+
+    try:
+        with ThreadPoolExecutor(len(requests)) as threads:
+            for ended in [threads.submit(read, *request) for request in requests]:
+                ended.result()
+        generate(machine, [5], 1)  # afterwards the engine has heard of every end
+        assert machine.engine._tasks == {}
+    finally:
+        machine.engine.close()
+    machine.states.forget()
+    assert machine.states.used_bytes == 0
+    assert machine.states.free_slots == 4
 
 
 # ---- ends -----------------------------------------------------------------------------------------
@@ -343,15 +391,15 @@ def test_stream(machine: FakeMachine) -> None:
 
 
 def test_cancelling_a_stream_ends_the_run_in_progress(machine: FakeMachine) -> None:
-    machine.program.gate = threading.Semaphore(3)
+    machine.executor.gate = threading.Semaphore(3)
     stream = TextStream(machine.engine, generation([1], 50, streams=True))
     pieces = [next(stream) for _ in range(3)]
-    machine.program.started.acquire()
+    machine.executor.started.acquire()
     completion = stream.cancel()
     assert completion.finish_reason == "cancelled"
     assert completion.text == "".join(pieces)
-    assert len(machine.program.batches) == 3
-    machine.program.gate = None
+    assert len(machine.executor.batches) == 3
+    machine.executor.gate = None
     assert list(generate(machine, [2], 5).tokens) == greedy([2], 5)
 
 
@@ -367,9 +415,9 @@ def test_cancelling_one_of_two_leaves_the_other_alone(machine: FakeMachine) -> N
 
 @pytest.mark.parametrize("how", ["close", "with", "last reference"])
 def test_a_stream_that_is_left_early_stops_computing(machine: FakeMachine, how: str) -> None:
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
     stream = TextStream(machine.engine, generation([1], 100, streams=True))
-    machine.program.started.acquire()
+    machine.executor.started.acquire()
     if how == "close":
         stream.close()
     elif how == "with":
@@ -378,36 +426,36 @@ def test_a_stream_that_is_left_early_stops_computing(machine: FakeMachine, how: 
     else:
         del stream
         gc.collect()
-    machine.program.gate = None
+    machine.executor.gate = None
     generate(machine, [2], 1)
-    assert machine.program.batches == [(1, 1)]
+    assert machine.executor.batches == [(1, 1)]
 
 
 def test_an_interrupted_wait_cancels(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted(SimpleQueue):  # type: ignore[type-arg]
         def get(self) -> Any:
-            machine.program.started.acquire()
+            machine.executor.started.acquire()
             raise KeyboardInterrupt
 
     monkeypatch.setattr("clarion.runtime.streams.SimpleQueue", Interrupted)
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
     with pytest.raises(KeyboardInterrupt):
         generate(machine, [1], 100)
     monkeypatch.undo()
-    machine.program.gate = None
+    machine.executor.gate = None
     generate(machine, [2], 1)
-    assert machine.program.batches == [(1, 1)]
+    assert machine.executor.batches == [(1, 1)]
 
 
 def test_async(machine: FakeMachine) -> None:
     async def run() -> None:
         results = await asyncio.gather(
-            *(wait_async(machine.engine, generation([i], 20)) for i in range(5)),
+            *(wait_async(machine.engine, partial(generation, [i], 20)) for i in range(5)),
         )
         for i, result in enumerate(results):
             assert isinstance(result, Completion)
             assert list(result.tokens) == greedy([i], 20)
-        stream = AsyncTextStream(machine.engine, generation([1], 20, streams=True))
+        stream = AsyncTextStream(machine.engine, partial(generation, [1], 20, streams=True))
         assert "".join([piece async for piece in stream]) == text(greedy([1], 20))
         assert stream.completion is not None
 
@@ -415,30 +463,30 @@ def test_async(machine: FakeMachine) -> None:
 
 
 def test_async_cancellation(machine: FakeMachine) -> None:
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
 
     async def run() -> None:
-        task = asyncio.create_task(wait_async(machine.engine, generation([1], 100)))
-        await asyncio.to_thread(machine.program.started.acquire)
+        task = asyncio.create_task(wait_async(machine.engine, partial(generation, [1], 100)))
+        await asyncio.to_thread(machine.executor.started.acquire)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with AsyncTextStream(machine.engine, generation([2], 100, streams=True)) as stream:
+        async with AsyncTextStream(machine.engine, partial(generation, [2], 100, streams=True)) as stream:
             task = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
-            await asyncio.to_thread(machine.program.started.acquire)
+            await asyncio.to_thread(machine.executor.started.acquire)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
     asyncio.run(run())
-    assert machine.program.batches == []
-    machine.program.gate = None
+    assert machine.executor.batches == []
+    machine.executor.gate = None
     assert list(generate(machine, [3], 5).tokens) == greedy([3], 5)
 
 
 def test_a_loop_that_is_gone_does_not_hurt_the_engine(machine: FakeMachine) -> None:
     loop = asyncio.new_event_loop()
-    stream = AsyncTextStream(machine.engine, generation([1], 20, streams=True))
+    stream = AsyncTextStream(machine.engine, partial(generation, [1], 20, streams=True))
     loop.run_until_complete(anext(stream))
     loop.close()
     assert list(generate(machine, [3], 5).tokens) == greedy([3], 5)
@@ -472,19 +520,19 @@ def test_a_file_that_changes_while_it_is_used_is_an_error_for_everybody(machine:
 
 
 def test_a_failing_run_reaches_the_caller(machine: FakeMachine) -> None:
-    machine.program.fail = MemoryError("no")
+    machine.executor.fail = MemoryError("no")
     with pytest.raises(MemoryError):
         generate(machine, [1], 10)
-    machine.program.fail = None
+    machine.executor.fail = None
     assert list(generate(machine, [1], 10).tokens) == greedy([1], 10)
 
 
 def test_close_ends_what_runs_and_what_waits() -> None:
     machine = FakeMachine(context=64, max_outputs=2)
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
     with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(generate, machine, [i], 60) for i in range(4)]
-        machine.program.started.acquire()
+        machine.executor.started.acquire()
         machine.engine.close()
         for future in futures:
             with pytest.raises(ClosedError):

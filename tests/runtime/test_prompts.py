@@ -11,7 +11,6 @@ import pytest
 
 import clarion
 from clarion.errors import ClarionError, ContextError, ModelError, ParameterError, TokenizerError
-from clarion.runtime.jobs import Generation, Put
 from clarion.runtime.prompts import look
 from clarion.runtime.streams import wait_all
 from tests.runtime.fakes import FakeMachine
@@ -39,7 +38,7 @@ def test_each_prompt_gets_what_it_gets_alone(model: clarion.Model) -> None:
 def test_they_share_steps() -> None:
     machine = FakeMachine(max_tokens=64, n_pages=8)
     wait_all(machine.engine, [generation([i] * 5, 10) for i in range(8)], 8)
-    assert machine.program.batches == [(40, 8)] + [(8, 8)] * 9
+    assert machine.executor.batches == [(40, 8)] + [(8, 8)] * 9
     machine.engine.close()
 
 
@@ -111,18 +110,10 @@ def test_errors_name_the_prompt(
 
 def test_an_error_while_it_is_computed_names_the_prompt() -> None:
     machine = FakeMachine()
-    make = generation([1], 5)
-
-    def make_named(put: Put) -> Generation:
-        job = make(put)
-        assert isinstance(job, Generation)
-        job._name = "prompt 1: "
-        return job
-
-    machine.program._logits[:] = np.nan
-    machine.program.run = lambda *_: True  # type: ignore[method-assign]
+    machine.executor.logits[:] = np.nan
+    machine.executor.run = lambda *_: True  # type: ignore[method-assign]
     with pytest.raises(ModelError, match=r"^prompt 1: no token can be chosen for position 1"):
-        wait_all(machine.engine, [make_named], 1)
+        wait_all(machine.engine, [generation([1], 5, name="prompt 1: ")], 1)
     machine.engine.close()
 
 

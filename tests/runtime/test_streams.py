@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,10 +13,9 @@ import pytest
 import clarion
 from clarion.errors import CancelledError, FileError, ParameterError
 from clarion.runtime.completion import Completion, Timings
-from clarion.runtime.jobs import Generation, Put
+from clarion.runtime.request import Request
 from clarion.runtime.streams import (
     AsyncTextStream,
-    MakeJob,
     TextStream,
     _Batch,
     wait,
@@ -41,16 +41,8 @@ def model() -> Iterator[clarion.Model]:
         yield model
 
 
-def reporting(prompt: list[int], n: int, *, streams: bool = False) -> MakeJob:
-    make = generation(prompt, n, streams=streams)
-
-    def make_reporting(put: Put) -> Generation:
-        job = make(put)
-        assert isinstance(job, Generation)
-        job._reports = True
-        return job
-
-    return make_reporting
+def reporting(prompt: list[int], n: int, *, streams: bool = False) -> Request:
+    return generation(prompt, n, streams=streams, reports=True)
 
 
 # ---- progress ----------------------------------------------------------------------------------------
@@ -79,9 +71,9 @@ def test_progress_in_an_event_loop(machine: FakeMachine) -> None:
     heard: list[tuple[int, int]] = []
 
     async def run() -> None:
-        await wait_async(machine.engine, reporting([1] * 20, 2), lambda *item: heard.append(item))
+        await wait_async(machine.engine, partial(reporting, [1] * 20, 2), lambda *item: heard.append(item))
         stream = AsyncTextStream(
-            machine.engine, reporting([2] * 20, 2, streams=True), lambda *item: heard.append(item)
+            machine.engine, partial(reporting, [2] * 20, 2, streams=True), lambda *item: heard.append(item)
         )
         async for _ in stream:
             pass
@@ -94,10 +86,10 @@ def test_an_error_in_progress_ends_the_generation(machine: FakeMachine) -> None:
     def refuse(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
-    machine.program.gate = threading.Semaphore(1)  # a step each, or the text may end before the interrupt
+    machine.executor.gate = threading.Semaphore(1)  # a step each, or the text may end before the interrupt
     with pytest.raises(KeyboardInterrupt):
         wait(machine.engine, reporting([1] * 200, 50), refuse)
-    machine.program.gate.release()
+    machine.executor.gate.release()
     stream = TextStream(machine.engine, reporting([2] * 200, 50, streams=True), refuse)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
@@ -128,10 +120,10 @@ def test_progress_of_the_model(model: clarion.Model) -> None:
 
 def cancelled_in_the_prompt(machine: FakeMachine, n_steps: int) -> Timings:
     """Of a prompt of 200 tokens, 16 in a step."""
-    machine.program.gate = threading.Semaphore(n_steps)
+    machine.executor.gate = threading.Semaphore(n_steps)
     stream = TextStream(machine.engine, generation([1] * 200, 50, streams=True))
     for _ in range(n_steps + 1):
-        machine.program.started.acquire()
+        machine.executor.started.acquire()
     return stream.cancel().timings
 
 
@@ -146,12 +138,12 @@ def test_a_prompt_that_is_cancelled_counts_as_far_as_it_came(machine: FakeMachin
 
 def test_a_text_that_is_cancelled_in_the_line_counts_nothing() -> None:
     machine = FakeMachine(context=64, max_outputs=1)
-    machine.program.gate = threading.Semaphore(0)
+    machine.executor.gate = threading.Semaphore(0)
     first = TextStream(machine.engine, generation([1], 50, streams=True))
-    machine.program.started.acquire()
+    machine.executor.started.acquire()
     second = TextStream(machine.engine, generation([2], 50, streams=True))
     second.close()
-    machine.program.gate.release(1000)
+    machine.executor.gate.release(1000)
     timings = second.cancel().timings
     assert (timings.prompt_tokens, timings.prompt, timings.prompt_rate) == (0, 0, 0)
     assert timings.waiting > 0
@@ -161,8 +153,8 @@ def test_a_text_that_is_cancelled_in_the_line_counts_nothing() -> None:
 
 def test_a_restarted_prompt_is_counted_once() -> None:
     machine = FakeMachine(context=64, n_pages=4, max_tokens=32)
-    jobs = [generation([i] * 30, 33) for i in range(3)]
-    for result in wait_all(machine.engine, jobs, 3):
+    requests = [generation([i] * 30, 33) for i in range(3)]
+    for result in wait_all(machine.engine, requests, 3):
         assert isinstance(result, Completion)
         assert result.timings.prompt_tokens == 30
     machine.engine.close()
@@ -233,11 +225,11 @@ def test_a_stream_keeps_its_completion_when_the_model_closes() -> None:
 
 
 def test_an_error_is_raised_once_and_by_cancel(machine: FakeMachine) -> None:
-    machine.program.gate = threading.Semaphore(1)
+    machine.executor.gate = threading.Semaphore(1)
     stream = TextStream(machine.engine, generation([1], 50, streams=True))
     next(stream)
     machine.damage = FileError("the file changed")
-    machine.program.gate.release()
+    machine.executor.gate.release()
     with pytest.raises(FileError):
         list(stream)
     assert list(stream) == []
@@ -313,9 +305,9 @@ def test_async_streams_that_were_never_read(model: clarion.Model) -> None:
 
 def test_the_completion_of_an_async_stream_waits_until_its_text_is_read(machine: FakeMachine) -> None:
     async def run() -> None:
-        stream = AsyncTextStream(machine.engine, generation([1], 5, streams=True))
+        stream = AsyncTextStream(machine.engine, partial(generation, [1], 5, streams=True))
         pieces = [await anext(stream)]
-        while machine.program.computed < 5:
+        while machine.executor.computed < 5:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
         assert stream.completion is None
@@ -354,7 +346,7 @@ def test_a_stream_can_be_closed_by_another_loop(model: clarion.Model) -> None:
     assert model.generate(PROMPT, max_tokens=2, ignore_eos=True).finish_reason == "length"
 
 
-def test_jobs_that_are_submitted_too_late_are_cancelled_too(machine: FakeMachine) -> None:
+def test_requests_that_are_submitted_too_late_are_cancelled_too(machine: FakeMachine) -> None:
     heard: list[Any] = []
     batch = _Batch(machine.engine, [generation([1], 10**6)], 1, lambda *item: heard.append(item), None)
     batch.cancel()

@@ -1,107 +1,126 @@
 """Continuous batching: one thread that runs whatever is to be run, step by step.
 
-Who owns what. The engine's thread owns the program, the KV cache, the pages, the sequences and the sampler;
-nobody else touches them. Other threads own nothing but the way in: `submit` appends to the arrivals, `cancel`
-marks a job, `close` ends the thread, all three under the lock. Results leave through each job's `put`.
+    arrivals ──▶ scheduler ──▶ batch ──▶ executor.run ──▶ executor.sample ──▶ next step
+                                                              └──▶ speaker ──▶ callers
 
-A step takes the next token of every text being generated and fills the batch with pieces of prompts. Since
-a result does not depend on the batch it was computed in, who shares a step with whom is a question of speed.
+Who owns what. The engine's thread owns the executor, the states, the scheduler and the tasks; nobody else
+touches them. Other threads own nothing but the way in: `submit` appends to the arrivals, a handle marks its
+task, the speaker says which texts are over, `close` ends the thread, all under the lock. Texts leave through
+the speaker, which owns them; only rows of outputs are handed over here.
 
-When the pages run out, the finished sequences that are kept for their prefixes go first, the oldest first;
-then the job that came last gives its pages back and waits to be computed again. The first always fits.
+A step takes the next token of every text being generated and fills the batch with pieces of prompts. Since a
+result does not depend on the batch it was computed in, who shares a step with whom is a question of speed;
+`scheduler.py` answers it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Callable
-from itertools import chain
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from itertools import count
 
-import numpy as np
-
-from clarion.errors import ClosedError
+from clarion.errors import CancelledError, ClosedError, ModelError
 from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
-from clarion.runtime.core import PAGE_SIZE, KvCache, Mover, Program, Sampler
-from clarion.runtime.jobs import Job, Result
-from clarion.runtime.pages import PagePool
-from clarion.runtime.sequence import Sequence
+from clarion.runtime.completion import FinishReason, TokenLogprob
+from clarion.runtime.interfaces import Executor
+from clarion.runtime.request import Generate, Put, Request, Score
+from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
+from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speaker, Speech, Started
+from clarion.runtime.states.states import States
+from clarion.runtime.task import Scoring, Task, Writing
 
-# A shorter common prefix costs more to share (a page is copied in every layer) than to compute again.
-SHORTEST_REUSE = 16
+# Events that wait for somebody to hear of them at most: to wake the speaker costs more than to decode a
+# token, but a text that nobody reads along shall not be decoded as a whole at its end.
+MOST_UNTOLD = 32
+
+
+class Handle:
+    """A request that was submitted, as its caller sees it."""
+
+    __slots__ = ("_cancel", "_task")
+
+    def __init__(self, cancel: Callable[[Task], None], task: Task) -> None:
+        self._cancel = cancel
+        self._task = task
+
+    def cancel(self) -> None:
+        """Ends the request before its next step, or in the middle of one that nobody else wants."""
+        self._cancel(self._task)
 
 
 class Engine:
-    """Runs jobs on one program until it is closed."""
+    """Serves requests on one executor until it is closed."""
 
     def __init__(
         self,
-        program: Program,
-        cache: KvCache,
-        sampler: Sampler,
+        executor: Executor,
+        states: States,
         *,
-        n_pages: int,
-        context: int,
         max_tokens: int,
         max_outputs: int,
         check: Callable[[], None],
-        mover: Mover | None = None,
         node: Node | None = None,
     ) -> None:
-        """`n_pages` hold at least `context` tokens; `check` raises where results are worthless; `mover`
-        pauses while prompts are computed; `node` is where the program's first thread, the engine's, stays."""
-        self._program = program
-        self._cache = cache
-        self._sampler = sampler
-        self._pool = PagePool(n_pages)
-        self._check = check
-        self._mover = mover
-        self._node = node
-        self._max_tokens = max_tokens
-        self._max_outputs = max_outputs
-        self._logits = program.buffer("logits")  # [max_outputs, V]
-        self._tokens = np.zeros(max_tokens, np.int32)
-        self._positions = np.zeros(max_tokens, np.int32)
-        self._sequences = np.zeros(max_tokens, np.int32)
-        self._outputs = np.zeros(max_outputs, np.int32)
-        self._pages = np.zeros((max_outputs, -(-context // PAGE_SIZE)), np.int32)
-
-        self._waiting: deque[Job] = deque()  # in the order in which they came
-        self._running: list[Job] = []  # likewise
-        self._retained: list[Sequence] = []  # finished, for their prefixes; the latest last
-        self._refused: Job | None = (
-            None  # the first in line, where nothing was given back since it found no room
+        """`states` hold at least one sequence as long as the context; `check` raises where results are
+        worthless; `node` is where the executor's first thread, the engine's, stays."""
+        self._executor = executor
+        self._states = states
+        self._scheduler = Scheduler(
+            max_tokens=max_tokens, max_outputs=max_outputs, max_running=min(executor.n_slots, max_outputs)
         )
+        self._logits = executor.rows("logits")  # [max_outputs, V]
+        assert self._logits.shape is not None
+        self._n_vocab = self._logits.shape[1]
+        self._check = check
+        self._node = node
+        self._tasks: dict[int, Task] = {}  # that wait or run
+        self._untold: list[Event] = []  # what the speaker is told next
+        self._n_untold = 0  # tokens in it
+        self._is_heard = False  # somebody waits to hear of it
+        self._is_idle = True  # the last round computed nothing
 
         # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)
-        self._arrivals: deque[Job] = deque()
-        self._in_step: list[Job] = []
+        self._ids = count()
+        self._arrivals: list[Task] = []
+        self._cancelled: list[Task] = []
+        self._spoken: list[Speech] = []  # to their ends
+        self._in_step: list[Task] = []
+        self._has_news = False
         self._closing = False
         self._exiting = False
 
         self._process = os.getpid()
+        self._speaker = Speaker(self._hear_end, self._hear_news)
         self._thread = Background(self._loop, name="clarion-engine")
         self._thread.start()
 
-    # ---- from any thread ---------------------------------------------------------------------------------
+    # ---- from any thread ----------------------------------------------------------------------------------
 
-    def submit(self, *jobs: Job) -> None:
-        """Puts jobs in line.
+    def submit(self, request: Request, put: Put) -> Handle:
+        """Puts a request in line.
 
         Raises:
             ClosedError: after `close`, and in a process forked from the one that holds the engine.
         """
+        return self.submit_all([(request, put)])[0]
+
+    def submit_all(self, requests: Iterable[tuple[Request, Put]]) -> list[Handle]:
+        """Puts requests in line together: those that are admitted begin in one step."""
         self.check_process()
+        submitted = time.perf_counter()
+        tasks = [self._task(request, put, submitted) for request, put in requests]
         with self._wake:
             if not self._closing:
-                self._arrivals.extend(jobs)
-                self._wake.notify()
-                return
+                self._arrivals += tasks
+                self._hear_news()
+                return [Handle(self._cancel, task) for task in tasks]
         if self._exiting:
             wait_for_the_end()
         raise ClosedError("the model is closed")
@@ -111,31 +130,25 @@ class Engine:
         if os.getpid() != self._process:
             raise ClosedError("the model was loaded by another process; load it again after a fork")
 
-    def cancel(self, job: Job) -> None:
-        """Ends the job before its next step, or in the middle of one that computes nothing else."""
-        if os.getpid() != self._process:
-            return
-        with self._wake:
-            job.cancelled = True
-            if self._in_step and all(other.cancelled for other in self._in_step):
-                self._program.cancel()
-            self._wake.notify()
-
     def close(self) -> None:
-        """Ends every job with a ClosedError, and the thread, which frees what it owns."""
+        """Ends every request with a ClosedError, and the threads, which free what they own."""
         if os.getpid() != self._process:
             return
         with self._wake:
             if not self._closing:
                 self._closing = True
-                self._program.cancel()
-                self._wake.notify()
+                if self._in_step:
+                    self._executor.cancel()
+                self._hear_news()
+        # Neither of the engine's threads waits for the other, which may need the lock that this one holds: it
+        # may collect a forgotten model anywhere.
         if not self.is_here():
             self._thread.join()
+            self._speaker.thread.join()
 
     def is_here(self) -> bool:
-        """Whether the engine's thread asks."""
-        return threading.current_thread() is self._thread
+        """Whether one of the engine's threads asks."""
+        return threading.current_thread() in (self._thread, self._speaker.thread)
 
     def exit(self) -> None:
         """`close`, when the interpreter exits. Who still waits is a daemon thread, which ends with the
@@ -143,176 +156,305 @@ class Engine:
         self._exiting = True
         self.close()
 
-    # ---- the engine's thread -----------------------------------------------------------------------------
+    def _task(self, request: Request, put: Put, submitted: float) -> Task:
+        match request.wanted:
+            case Generate() as generate:
+                id = next(self._ids)
+                speech = Speech(id, generate, len(request.tokens), put, submitted)
+                return Writing(id, request, generate, speech, self._n_vocab)
+            case Score() as score:
+                return Scoring(next(self._ids), request, score, put)
+
+    def _cancel(self, task: Task) -> None:
+        if os.getpid() != self._process:
+            return
+        with self._wake:
+            self._cancelled.append(task)
+            self._leave_step(task)
+            self._hear_news()
+
+    def _hear_end(self, speech: Speech) -> None:
+        """The speaker's word: a text is over."""
+        with self._wake:
+            self._spoken.append(speech)
+            for task in self._in_step:
+                if task.id == speech.id:
+                    self._leave_step(task)
+            self._hear_news()
+
+    def _leave_step(self, task: Task) -> None:
+        """Nobody wants what is being computed for this task. Under the lock."""
+        task.is_unwanted = True
+        if self._in_step and all(other.is_unwanted for other in self._in_step):
+            self._executor.cancel()
+
+    def _hear_news(self) -> None:
+        """Something has changed: an idle engine looks again."""
+        with self._wake:
+            self._has_news = True
+            self._wake.notify()
+
+    # ---- the engine's thread: rounds ----------------------------------------------------------------------
 
     def _loop(self) -> None:
         if self._node is not None:
             stay_near(self._node)
-        while self._next_arrivals():
+        while self._wait():
             try:
-                self._drop_cancelled()
+                self._take_in()
                 self._admit()
-                self._step()
-            except Exception as error:  # every caller shall hear of it; none of the cache can be trusted
+                self._is_idle = not self._step()
+            except Exception as error:  # every caller shall hear of it; none of the states can be trusted
                 self._end_all(error)
-                self._forget(self._pool.n_pages)
-        self._drop_cancelled()
-        self._end_all(ClosedError("the model was closed"))
-        self._retained.clear()
-        del self._logits, self._program, self._cache, self._sampler
+                self._states.forget()
+            self._tell()
+        self._take_in()
+        if not self._exiting:
+            self._end_all(ClosedError("the model was closed"))
+        self._tell()
+        self._speaker.close()
+        del self._logits, self._executor, self._states
+        self._tasks.clear()
 
-    def _next_arrivals(self) -> bool:
-        """Waits until there is something to do; False when the engine closes."""
+    def _wait(self) -> bool:
+        """Waits until there may be something to do; False when the engine closes."""
         with self._wake:
-            while not (self._closing or self._arrivals or self._waiting or self._running):
+            while self._is_idle and not (self._has_news or self._closing):
                 self._wake.wait()
-            self._waiting.extend(self._arrivals)
-            self._arrivals.clear()
+            self._has_news = False
             return not self._closing
 
-    def _drop_cancelled(self) -> None:
-        for job in [job for job in chain(self._running, self._waiting) if job.cancelled]:
-            self._finish(job, job.cancel())
+    def _take_in(self) -> None:
+        """Takes what other threads left: new tasks first, so that each end finds its task."""
+        with self._lock:
+            arrivals, self._arrivals = self._arrivals, []
+            cancelled, self._cancelled = self._cancelled, []
+            spoken, self._spoken = self._spoken, []
+        for task in arrivals:
+            self._tasks[task.id] = task
+            self._scheduler.arrive(task.id)
+        for speech in spoken:
+            writing = self._tasks.get(speech.id)
+            if isinstance(writing, Writing):
+                self._end_spoken(writing)
+        for task in cancelled:
+            if task.id in self._tasks:
+                self._end_cancelled(task)
+
+    def _note(self, event: Event, *, is_heard: bool) -> None:
+        """Something happened, of which the caller hears now, or later with the rest."""
+        self._untold.append(event)
+        self._is_heard |= is_heard
+
+    def _tell(self) -> None:
+        """Tells the speaker what has happened, if somebody waits to hear of it."""
+        if self._is_heard or len(self._untold) >= MOST_UNTOLD:
+            told, self._untold = self._untold, []
+            n_tokens, self._n_untold = self._n_untold, 0
+            self._is_heard = False
+            self._speaker.tell(told, n_tokens)
 
     def _admit(self) -> None:
-        """Takes jobs from the line, first come first served, while there are pages for all of their tokens.
-
-        What others may continue is only forgotten for a job that fits then.
-        """
-        while self._waiting and len(self._running) < self._max_outputs:
-            job = self._waiting[0]
-            if job is self._refused:
+        """Starts tasks from the line, as far as the scheduler admits them."""
+        while (id := self._scheduler.first()) is not None:
+            task = self._tasks[id]
+            state = self._states.open(task.todo, reuse=task.reuses_prefix)
+            assert state is not None, "fewer slots than tasks that run"
+            missing = state.missing(len(task.todo) - state.length, alone=True)
+            if not self._scheduler.admit(missing, self._describe, self._states.room_for):
+                state.release()
                 return
-            sequence = self._prefix(job)
-            reused = len(sequence.tokens)
-            needed = sequence.missing(len(job.todo) - reused)
-            room = self._pool.n_free + self._pool.n_freed_by(old.pages for old in self._retained)
-            if needed > room and self._running:
-                sequence.truncate(0)
-                self._refused = job
-                return
-            self._forget(needed)
-            self._running.append(self._waiting.popleft())
-            job.start(sequence)
+            task.start(state)
+            if isinstance(task, Writing) and not task.has_started:
+                task.has_started = True
+                task.n_prompt_done = state.length
+                self._note(Started(task.speech, time.perf_counter(), state.length), is_heard=False)
 
-    def _prefix(self, job: Job) -> Sequence:
-        """A new sequence that shares as much of the job's beginning as a finished one holds."""
-        if job.reuses_prefix and self._retained:
-            prompt = job.todo[:-1]  # the last token's logits are wanted, so it has to be computed
-            lengths = [sequence.common_prefix(prompt) for sequence in self._retained]
-            longest = max(lengths)
-            if longest >= SHORTEST_REUSE:
-                return self._retained[lengths.index(longest)].fork(longest)
-        return Sequence(self._pool, self._cache)
+    def _describe(self, id: int) -> Work:
+        return self._tasks[id].work()
 
-    def _step(self) -> None:
-        chosen = self._choose()
-        n_tokens = n_outputs = 0
-        for row, (job, n) in enumerate(chosen.items()):
-            start, end = len(job.sequence.tokens), n_tokens + n
-            outputs = job.outputs(n)
-            self._tokens[n_tokens:end] = job.todo[:n]
-            self._positions[n_tokens:end] = np.arange(start, start + n)
-            self._sequences[n_tokens:end] = row
-            self._pages[row, : len(job.sequence.pages)] = job.sequence.pages
-            self._outputs[n_outputs : n_outputs + len(outputs)] = (
-                np.arange(outputs.start, outputs.stop) + n_tokens
-            )
-            n_tokens, n_outputs = end, n_outputs + len(outputs)
-        with self._lock:
-            if self._closing or not chosen:
-                return
-            self._in_step = list(chosen)
-        paused = self._mover if n_tokens > len(chosen) else None
-        if paused is not None:
-            paused.pause()
-        try:
-            finished = self._program.run(
-                self._cache,
-                self._tokens[:n_tokens],
-                self._positions[:n_tokens],
-                self._sequences[:n_tokens],
-                self._pages[: len(chosen)],
-                self._outputs[:n_outputs],
-            )
-        finally:
-            if paused is not None:
-                paused.resume()
-            with self._lock:
-                self._in_step = []
+    # ---- the engine's thread: a step ----------------------------------------------------------------------
+
+    def _step(self) -> bool:
+        """Computes what the scheduler chooses; False where there is nothing to compute."""
+        step = self._next_step()
+        if not step.shares:
+            return False
+        self._tell()
+        if not self._run(step):  # whoever is left computes it again
+            return True
         self._check()
-        if not finished:  # whoever is left computes it again
-            return
-        first = 0
-        for job, n in chosen.items():
-            last = first + len(job.outputs(n))
-            job.sequence.append(job.todo[:n])
-            try:
-                result: Result | Exception | None = job.advance(n, self._logits[first:last], self._sampler)
-            except Exception as error:  # this job's own: the others go on
-                result = error
-            if result is not None:
-                self._finish(job, result)
-            first = last
-
-    def _choose(self) -> dict[Job, int]:
-        """The jobs of the next step, each with the number of tokens it computes; their pages are reserved."""
-        chosen: dict[Job, int] = {}
-        n_tokens, n_outputs = self._max_tokens, self._max_outputs
-        # Texts before prompts: one token of each is cheap and somebody is reading along.
-        for job in sorted(self._running, key=lambda job: len(job.todo) > 1):
-            n = job.share(n_tokens, n_outputs)
-            if n > 0 and job in self._running and self._reserve(job, n, chosen):
-                chosen[job] = n
-                n_tokens -= n
-                n_outputs -= len(job.outputs(n))
-        return chosen
-
-    def _reserve(self, job: Job, n: int, chosen: dict[Job, int]) -> bool:
-        """Pages for n more tokens, taken from the jobs that came last if need be; False if it is the last."""
-        while not job.sequence.reserve(n):
-            if self._retained:
-                self._forget(job.sequence.missing(n))
-                continue
-            victim = self._running.pop()
-            self._refused = None
-            chosen.pop(victim, None)
-            victim.restart()
-            self._waiting.appendleft(victim)
-            if victim is job:
-                return False
+        row, drawing, rows = 0, [], []
+        for share in step.shares:
+            task = self._tasks[share.id]
+            task.advance(share.tokens)
+            match task:
+                case Writing():
+                    self._advance_prompt(task)
+                    if share.outputs:
+                        drawing.append(task)
+                        rows.append(row)
+                case Scoring():
+                    self._hand_over(task, share, row)
+            row += share.outputs
+        if drawing:
+            self._draw(drawing, rows)
         return True
 
-    def _forget(self, n_pages: int) -> None:
-        """Frees the pages of finished sequences, oldest first, until n pages are free or none is left."""
-        while self._retained and self._pool.n_free < n_pages:
-            self._retained.pop(0).truncate(0)
+    def _next_step(self) -> Step:
+        """The scheduler's next step, with room for it."""
+        while isinstance(step := self._scheduler.next(self._describe, self._states.room_for), Preempt):
+            self._preempt(self._tasks[step.id])
+        for share in step.shares:
+            has_room = self._tasks[share.id].reserve(share.tokens, self._states.grain)
+            assert has_room, "the states need more bytes than they said"
+        return step
 
-    def _finish(self, job: Job, result: Result | Exception) -> None:
-        """The job leaves; what it computed may serve as somebody's prefix."""
-        self._refused = None
-        if job in self._running:
-            self._running.remove(job)
-            sequence = job.sequence
-            sequence.truncate(len(sequence.tokens))
-            for old in [
-                old for old in self._retained if sequence.common_prefix(old.tokens) == len(old.tokens)
-            ]:
-                self._retained.remove(old)
-                old.truncate(0)
-            self._retained.append(sequence)
-            if len(self._retained) > self._max_outputs:
-                self._retained.pop(0).truncate(0)
+    def _run(self, step: Step) -> bool:
+        tokens: list[int] = []
+        positions: list[int] = []
+        slots: list[int] = []
+        outputs: list[int] = []
+        tasks = [self._tasks[share.id] for share in step.shares]
+        for task, share in zip(tasks, step.shares, strict=True):
+            n, start = share.tokens, task.state.length
+            tokens += task.todo[:n]
+            positions += range(start, start + n)
+            slots += [task.state.slot] * n
+            outputs += range(len(tokens) - share.outputs, len(tokens))
+        with self._lock:
+            if self._closing or all(task.is_unwanted for task in tasks):
+                return False
+            self._in_step = tasks
+        try:
+            return self._executor.run(
+                array("i", tokens),
+                array("i", positions),
+                array("i", slots),
+                self._states.table,
+                array("i", outputs),
+            )
+        finally:
+            with self._lock:
+                self._in_step = []
+
+    def _advance_prompt(self, task: Writing) -> None:
+        """Some tokens were computed, perhaps of the prompt."""
+        if task.n_prompt_done < task.n_prompt:
+            # What was computed before the task was preempted does not count again.
+            task.n_prompt_done = max(task.n_prompt_done, min(task.state.length, task.n_prompt))
+            done = Prompted(task.speech, time.perf_counter(), task.n_prompt_done)
+            self._note(done, is_heard=task.reports)
+            if not task.todo:
+                task.mark()
+
+    def _hand_over(self, task: Scoring, share: Share, row: int) -> None:
+        """Hands rows of outputs over, from row `row` on, and ends the task with the last of them."""
+        n_done = task.state.length
+        try:
+            if share.outputs:
+                task.take(n_done - share.outputs - task.first, self._logits[row : row + share.outputs])
+        except Exception as error:  # this task's own: the others go on
+            self._retire(task)
+            task.put(error)
+            return
+        if not task.todo:
+            self._retire(task)
+            task.put(n_done - task.first)
+
+    def _draw(self, tasks: list[Writing], rows: list[int]) -> None:
+        """Draws the next token of each text."""
+        drawn = self._executor.sample([task.sampler for task in tasks], rows)
+        now = time.perf_counter()
+        speeches: list[Speech] = []
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob | None] = []
+        # Noted before the ends of these texts, and told with them: by then the lists are filled.
+        event = Drawn(now, speeches, tokens, logprobs)
+        self._note(event, is_heard=any(task.is_heard for task in tasks))
+        self._n_untold += len(tasks)
+        for task, row, token in zip(tasks, rows, drawn, strict=True):
+            if isinstance(token, ValueError):
+                self._fail(task, token)
+            elif token in task.stop_tokens:
+                self._end(task, now, "stop", token)
+            else:
+                logprobs.append(self._logprob(task, row, token))
+                speeches.append(task.speech)
+                tokens.append(token)
+                task.n_written += 1
+                if task.n_written == task.room:
+                    self._end(task, now, "length", None)
+                else:
+                    task.todo.append(token)
+
+    def _logprob(self, task: Writing, row: int, token: int) -> TokenLogprob | None:
+        if task.logprobs is None:
+            return None
+        (_, logprob), *top = self._executor.log_probabilities(row, token, task.logprobs)
+        return TokenLogprob(token, logprob, tuple(top))
+
+    # ---- the engine's thread: ends ------------------------------------------------------------------------
+
+    def _preempt(self, task: Task) -> None:
+        """The task gives its bytes back. What nobody takes until its turn comes is not computed again."""
+        if isinstance(task, Writing) and task.has_ended:
+            self._retire(task)
+            return
+        self._states.retain(task.restart())
+        self._scheduler.preempt(task.id)
+
+    def _end(self, task: Writing, at: float, reason: FinishReason, stopped_by: int | None) -> None:
+        """A text ends, unless the speaker finds a stop string before."""
+        self._note(Ended(task.speech, at, reason, stopped_by), is_heard=True)
+        self._await_word(task)
+
+    def _fail(self, task: Writing, cause: ValueError) -> None:
+        """No token can be drawn for a text."""
+        position = task.n_prompt + task.n_written
+        error = ModelError(f"{task.name}no token can be chosen for position {position}: {cause}")
+        error.__cause__ = cause
+        self._note(Failed(task.speech, error), is_heard=True)
+        self._await_word(task)
+
+    def _await_word(self, task: Writing) -> None:
+        """A text that stop strings may end keeps its state until the speaker says where that was."""
+        if task.may_stop and task.is_running:
+            task.has_ended = True
         else:
-            self._waiting.remove(job)
-        job.put(result)
+            self._retire(task)
+
+    def _end_spoken(self, task: Writing) -> None:
+        """The speaker has said where the text ends."""
+        if task.is_running:
+            task.take_back()
+        self._retire(task)
+
+    def _end_cancelled(self, task: Task) -> None:
+        match task:
+            case Writing():
+                if not task.has_ended:
+                    self._end(task, time.perf_counter(), "cancelled", None)
+            case Scoring():
+                self._retire(task)
+                task.put(CancelledError("the computation was cancelled"))
+
+    def _retire(self, task: Task) -> None:
+        """The task leaves; what it computed may serve as somebody's prefix."""
+        if task.is_running:
+            task.mark()
+            self._states.retain(task.stop())
+        self._scheduler.leave(task.id)
+        del self._tasks[task.id]
 
     def _end_all(self, error: Exception) -> None:
-        for job in self._running:
-            job.sequence.truncate(0)
-        ended = [*self._running, *self._waiting]
-        self._running.clear()
-        self._waiting.clear()
-        if not self._exiting:
-            for job in ended:
-                job.put(error)
+        for task in self._tasks.values():
+            if task.is_running:
+                task.stop().release()
+            self._scheduler.leave(task.id)
+            match task:
+                case Writing(speech=speech):
+                    self._note(Failed(speech, error), is_heard=True)
+                case Scoring(put=put):
+                    put(error)
+        self._tasks.clear()

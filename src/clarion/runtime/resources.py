@@ -21,13 +21,14 @@ class Resources:
         _open.add(self)
 
     def close(self) -> None:
-        """Once; whoever comes second waits. The engine's thread, which the first waits for, does not."""
+        """Once; whoever comes second waits. The engine's threads, which the first waits for, do not."""
         if not self._lock.acquire(blocking=not self._engine.is_here()):
             return
         try:
             self._engine.close()
             self._others.close()
-            _open.discard(self)
+            if not self._engine.is_here():  # else its threads have not ended: the exit waits for them
+                _open.discard(self)
         finally:
             self._lock.release()
 

@@ -17,6 +17,8 @@ class StopStrings:
 
     def feed(self, piece: str) -> tuple[str, str | None]:
         """Takes the next piece. Returns the text that is certain, and the stop string that ended it."""
+        if not self._stops:
+            return piece, None
         text = self._held + piece
         found = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         if found:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Generic, NoReturn, ParamSpec, TypeVar
 from clarion.errors import CancelledError, PicklingError
 from clarion.exiting import main_thread_has_ended, wait_for_the_end
 from clarion.runtime.completion import Completion
-from clarion.runtime.engine import Engine
-from clarion.runtime.jobs import Job, PromptDone, Put, Result
+from clarion.runtime.engine import Engine, Handle
+from clarion.runtime.request import PromptDone, Request, Result
 
 # Imported where it is used: by then the caller has done so, and others start without it.
 if TYPE_CHECKING:
@@ -20,52 +20,50 @@ if TYPE_CHECKING:
 
 End = Result | Exception
 Item = str | PromptDone | End
-MakeJob = Callable[[Put], Job]
+Prepare = Callable[[], Request]  # makes a request, which may take a while
 Progress = Callable[[int, int], None]  # (tokens of the prompt that are computed, tokens of the prompt)
-Hear = Callable[[int, int, int], None]  # the same of a job, after its number
+Hear = Callable[[int, int, int], None]  # the same of a request, after its number
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def wait(engine: Engine, make_job: MakeJob, progress: Progress | None = None) -> Result:
-    """Runs a job to its end. Whatever interrupts the wait cancels the job."""
+def wait(engine: Engine, request: Request, progress: Progress | None = None) -> Result:
+    """Serves a request to its end. Whatever interrupts the wait cancels it."""
     items: SimpleQueue[Item] = SimpleQueue()
-    job = make_job(items.put)
-    engine.submit(job)
+    handle = engine.submit(request, items.put)
     try:
         while True:
             item = items.get()
             if not _is_news(item, progress):
                 return _result(item)
     except BaseException:
-        engine.cancel(job)
+        handle.cancel()
         raise
 
 
-async def wait_async(engine: Engine, make_job: MakeJob, progress: Progress | None = None) -> Result:
-    """`wait` for an event loop."""
+async def wait_async(engine: Engine, prepare: Prepare, progress: Progress | None = None) -> Result:
+    """`wait` for an event loop. The request is made in another thread."""
     channel: _LoopChannel[Item] = _LoopChannel()
-    job = await in_thread(make_job, channel.put)
-    engine.submit(job)
+    handle = engine.submit(await in_thread(prepare), channel.put)
     try:
         while True:
             item = await channel.items.get()
             if not _is_news(item, progress):
                 return _result(item)
     except BaseException:
-        engine.cancel(job)
+        handle.cancel()
         raise
 
 
 def wait_all(
-    engine: Engine, make_jobs: Iterable[MakeJob], in_line: int, hear: Hear | None = None
+    engine: Engine, requests: Iterable[Request], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
-    """Runs jobs to their ends, of which `in_line` are with the engine at a time, and so may share steps.
+    """Serves requests to their ends; `in_line` of them are with the engine at a time, and so may share steps.
 
     The first error, and whatever interrupts the wait, cancels the others.
     """
     items: SimpleQueue[tuple[int, Item]] = SimpleQueue()
-    batch = _Batch(engine, make_jobs, in_line, lambda *item: items.put(item), hear)
+    batch = _Batch(engine, requests, in_line, lambda *item: items.put(item), hear)
     try:
         while batch.submit():
             batch.take(*items.get())
@@ -76,11 +74,11 @@ def wait_all(
 
 
 async def wait_all_async(
-    engine: Engine, make_jobs: Iterable[MakeJob], in_line: int, hear: Hear | None = None
+    engine: Engine, requests: Iterable[Request], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
     """`wait_all` for an event loop."""
     channel: _LoopChannel[tuple[int, Item]] = _LoopChannel()
-    batch = _Batch(engine, make_jobs, in_line, lambda *item: channel.put(item), hear)
+    batch = _Batch(engine, requests, in_line, lambda *item: channel.put(item), hear)
     try:
         while await in_thread(batch.submit):
             batch.take(*await channel.items.get())
@@ -91,32 +89,31 @@ async def wait_all_async(
 
 
 class _Batch:
-    """Jobs that are made as others end."""
+    """Requests that are submitted as others end."""
 
     def __init__(
         self,
         engine: Engine,
-        make_jobs: Iterable[MakeJob],
+        requests: Iterable[Request],
         in_line: int,
         put: Callable[[int, Item], None],
         hear: Hear | None,
     ) -> None:
         self._engine = engine
-        self._waiting = enumerate(make_jobs)
+        self._waiting = enumerate(requests)
         self._in_line = in_line
         self._put = put
         self._hear = hear
-        self._running: dict[int, Job] = {}
+        self._running: dict[int, Handle] = {}
         self._results: dict[int, Result] = {}
         self._cancelled = False
 
     def submit(self) -> bool:
-        """Hands the next jobs to the engine; False when there is nothing left to wait for."""
-        some = islice(self._waiting, self._in_line - len(self._running))
-        jobs = {number: make_job(partial(self._put, number)) for number, make_job in some}
-        self._running |= jobs
-        if jobs:
-            self._engine.submit(*jobs.values())
+        """Hands the next requests to the engine; False when there is nothing left to wait for."""
+        some = dict(islice(self._waiting, self._in_line - len(self._running)))
+        if some:
+            requests = [(request, partial(self._put, number)) for number, request in some.items()]
+            self._running |= zip(some, self._engine.submit_all(requests), strict=True)
         if self._cancelled:  # meanwhile, by the loop of a task that is gone
             self.cancel()
         return bool(self._running)
@@ -129,41 +126,78 @@ class _Batch:
 
     def cancel(self) -> None:
         self._cancelled = True
-        for job in list(self._running.values()):
-            self._engine.cancel(job)
+        for handle in list(self._running.values()):
+            handle.cancel()
 
     @property
     def results(self) -> list[Result]:
         return [self._results[number] for number in range(len(self._results))]
 
 
-class TextStream(Iterator[str]):
+class _Stream:
+    """What a stream is, however its items come."""
+
+    _handle: Handle | None = None  # once it is submitted
+
+    def __init__(self, engine: Engine, progress: Progress | None) -> None:
+        self._engine = engine
+        self._progress = progress
+        self._over = False  # the iteration
+
+    def _known_end(self) -> End | None:
+        """The end, if it has come."""
+        raise NotImplementedError
+
+    def _leave(self) -> None:
+        """Ends the generation, if it has not ended; the iteration is over."""
+        self._over = True
+        if self._handle is not None and self._known_end() is None:
+            self._handle.cancel()
+
+    def _piece(self, item: Item) -> str | None:
+        """The item's piece of text, if it has one. An end is that of the iteration; an error is raised."""
+        if isinstance(item, str):
+            return item
+        if not _is_news(item, self._progress):
+            self._over = True
+            _result(item)
+        return None
+
+    def __del__(self) -> None:
+        self._leave()
+
+    def __repr__(self) -> str:
+        state, end = "closed" if self._over else "open", self._known_end()
+        if self._over and isinstance(end, Completion):
+            state = f"ended: {end.finish_reason}"
+        return f"<{type(self).__name__}, {state}>"
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        raise PicklingError("a stream stays in its process: pass on its text or its `completion`")
+
+
+class TextStream(_Stream, Iterator[str]):
     """Iterates over pieces of text.
 
     `close`, leaving a `with` block, an interrupt and the last reference end the generation early.
     """
 
-    def __init__(self, engine: Engine, make_job: MakeJob, progress: Progress | None = None) -> None:
-        self._engine = engine
-        self._make_job = make_job  # it holds the model, which must live as long as the stream
-        self._progress = progress
+    def __init__(
+        self, engine: Engine, request: Request, progress: Progress | None = None, model: object = None
+    ) -> None:
+        """`model` lives as long as the stream."""
+        super().__init__(engine, progress)
+        self._model = model
         self._items: SimpleQueue[Item] = SimpleQueue()
         self._end: End | None = None
-        self._over = False  # the iteration
-        self._job: Job | None = None
-        job = make_job(self._items.put)
-        engine.submit(job)
-        self._job = job
+        self._handle = engine.submit(request, self._items.put)
 
     def __next__(self) -> str:
         while not self._over:
             try:
-                item = self._next_item()
-                if isinstance(item, str):
-                    return item
-                if not _is_news(item, self._progress):
-                    self._over = True
-                    _result(item)
+                piece = self._piece(self._next_item())
+                if piece is not None:
+                    return piece
             except BaseException:
                 self.close()
                 raise
@@ -173,7 +207,7 @@ class TextStream(Iterator[str]):
     def completion(self) -> Completion | None:
         """The whole result, once the iteration has ended or was left by `close`, `cancel` or `with`: what
         there is by then, pieces that were not read included. None before, and where an error ended it."""
-        if not self._over or self._job is None:
+        if not self._over:
             return None
         while self._end is None:
             self._next_item()
@@ -189,9 +223,10 @@ class TextStream(Iterator[str]):
 
     def close(self) -> None:
         """Ends the generation; the iteration is over."""
-        self._over = True
-        if self._job is not None and self._end is None:
-            self._engine.cancel(self._job)
+        self._leave()
+
+    def _known_end(self) -> End | None:
+        return self._end
 
     def _next_item(self) -> Item:
         self._engine.check_process()
@@ -207,37 +242,23 @@ class TextStream(Iterator[str]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
 
-    def __repr__(self) -> str:
-        return f"<TextStream, {_state(self._over, self._end)}>"
+class AsyncTextStream(_Stream, AsyncIterator[str]):
+    """`TextStream` for an event loop. The request is made and submitted with the first piece asked for."""
 
-    def __reduce_ex__(self, _: object) -> NoReturn:
-        raise PicklingError("a stream stays in its process: pass on its text or its `completion`")
-
-
-class AsyncTextStream(AsyncIterator[str]):
-    """`TextStream` for an event loop. The job starts with the first piece asked for."""
-
-    def __init__(self, engine: Engine, make_job: MakeJob, progress: Progress | None = None) -> None:
-        self._engine = engine
-        self._make_job = make_job  # it holds the model, which must live as long as the stream
-        self._progress = progress
+    def __init__(self, engine: Engine, prepare: Prepare, progress: Progress | None = None) -> None:
+        """`prepare` holds the model, which must live as long as the stream."""
+        super().__init__(engine, progress)
+        self._prepare = prepare
         self._channel: _StreamChannel | None = None
-        self._over = False  # the iteration
-        self._job: Job | None = None
 
     async def __anext__(self) -> str:
         while not self._over:
             try:
                 channel = await self._start()
-                item = await channel.items.get()
-                if isinstance(item, str):
-                    return item
-                if not _is_news(item, self._progress):
-                    self._over = True
-                    _result(item)
+                piece = self._piece(await channel.items.get())
+                if piece is not None:
+                    return piece
             except BaseException:
                 self._leave()
                 raise
@@ -246,52 +267,38 @@ class AsyncTextStream(AsyncIterator[str]):
     @property
     def completion(self) -> Completion | None:
         """As that of a TextStream; of one that was left early, once `aclose` or `cancel` has returned."""
-        end = self._channel.end if self._over and self._channel is not None else None
-        return end if isinstance(end, Completion) else None
+        end = self._known_end()
+        return end if self._over and isinstance(end, Completion) else None
 
     async def cancel(self) -> Completion:
         """Ends the generation and returns what there is, pieces not yet read included.
 
         Raises the error that ended it, if one did.
         """
-        channel = await self._start()
+        await self._start()
         await self.aclose()
-        return self.completion or _raise(channel.end)
+        return self.completion or _raise(self._known_end())
 
     async def aclose(self) -> None:
         """Ends the generation; the iteration is over."""
         self._leave()
-        if self._job is not None and self._channel is not None and self._channel.is_here():
+        if self._handle is not None and self._channel is not None and self._channel.is_here():
             await self._channel.ended.wait()
 
     async def _start(self) -> _StreamChannel:
         if self._channel is None:
             self._channel = _StreamChannel()
-            job = await in_thread(self._make_job, self._channel.put)
-            self._engine.submit(job)
-            self._job = job
+            self._handle = self._engine.submit(await in_thread(self._prepare), self._channel.put)
         return self._channel
 
-    def _leave(self) -> None:
-        self._over = True
-        if self._job is not None:
-            self._engine.cancel(self._job)
+    def _known_end(self) -> End | None:
+        return self._channel.end if self._channel is not None else None
 
     async def __aenter__(self) -> AsyncTextStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-    def __del__(self) -> None:
-        self._leave()
-
-    def __repr__(self) -> str:
-        end = self._channel.end if self._channel is not None else None
-        return f"<AsyncTextStream, {_state(self._over, end)}>"
-
-    def __reduce_ex__(self, _: object) -> NoReturn:
-        raise PicklingError("a stream stays in its process: pass on its text or its `completion`")
 
 
 async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -308,7 +315,7 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwa
 
 
 class _LoopChannel(Generic[T]):
-    """Brings items from the engine's thread into the running event loop."""
+    """Brings items from the engine's threads into the running event loop."""
 
     def __init__(self) -> None:
         import asyncio
@@ -371,9 +378,3 @@ def _raise(end: End | None) -> NoReturn:
     if isinstance(end, Exception):
         raise end
     raise CancelledError("the stream ended without a completion")
-
-
-def _state(over: bool, end: End | None) -> str:
-    if over and isinstance(end, Completion):
-        return f"ended: {end.finish_reason}"
-    return "closed" if over else "open"
