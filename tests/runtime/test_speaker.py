@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clarion.errors import ClosedError
+from clarion.runtime import speaker
 from clarion.runtime.completion import Completion
 from clarion.runtime.request import Generate, PromptDone
 from clarion.runtime.sampling import Parameters
@@ -39,7 +40,7 @@ class Spoken:
 
     def hear(self, *events: Event) -> list[Any]:
         """What is heard when all events are spoken."""
-        self.speaker.tell(list(events))
+        self.speaker.tell(list(events), 100)
         self.speaker.close()
         self.speaker.thread.join()
         return self.heard
@@ -185,6 +186,12 @@ class Gated:
 
 
 @pytest.fixture
+def behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speaker's thread speaks everything."""
+    monkeypatch.setattr(speaker, "FEW", -1)
+
+
+@pytest.fixture
 def machine() -> Iterator[FakeMachine]:
     machine = FakeMachine()
     yield machine
@@ -197,6 +204,7 @@ def when_computed(machine: FakeMachine, n: int) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.usefixtures("behind")
 def test_steps_do_not_wait_for_the_speaker(machine: FakeMachine) -> None:
     gated = Gated()
     with ThreadPoolExecutor(1) as threads:
@@ -206,6 +214,7 @@ def test_steps_do_not_wait_for_the_speaker(machine: FakeMachine) -> None:
         assert result.result().text == text(greedy(PROMPT, 40))
 
 
+@pytest.mark.usefixtures("behind")
 @pytest.mark.parametrize("n", [1, 5, 15, 30])
 @pytest.mark.parametrize("early", [0, 4])
 def test_a_stop_that_is_found_late_leaves_what_an_early_one_does(n: int, early: int) -> None:
@@ -238,6 +247,7 @@ def test_a_stop_that_is_found_late_leaves_what_an_early_one_does(n: int, early: 
     assert machine.states.free_slots == 8
 
 
+@pytest.mark.usefixtures("behind")
 def test_a_text_is_not_computed_further_ahead_than_it_can_be_taken_back(machine: FakeMachine) -> None:
     gated = Gated()
     stream = TextStream(machine.engine, generation(PROMPT, 200, alphabet=gated, stop=["?"], streams=True))
@@ -262,6 +272,7 @@ def test_a_text_is_not_computed_further_ahead_than_it_can_be_taken_back(machine:
     assert list(others.completion.tokens) == greedy([3], 50)
 
 
+@pytest.mark.usefixtures("behind")
 @pytest.mark.parametrize("how", ["length", "end token", "cancel"])
 def test_a_stop_string_before_another_end_wins(machine: FakeMachine, how: str) -> None:
     gated = Gated()
@@ -283,6 +294,7 @@ def test_a_stop_string_before_another_end_wins(machine: FakeMachine, how: str) -
     assert again.timings.reused_tokens == len(PROMPT) + end - 1
 
 
+@pytest.mark.usefixtures("behind")
 def test_close_waits_for_what_was_drawn_to_be_spoken(machine: FakeMachine) -> None:
     heard: SimpleQueue[Any] = SimpleQueue()
     machine.engine.submit(generation([1], 30, streams=True), heard.put)
@@ -293,6 +305,7 @@ def test_close_waits_for_what_was_drawn_to_be_spoken(machine: FakeMachine) -> No
     assert len(items) >= 30
 
 
+@pytest.mark.usefixtures("behind")
 def test_an_end_is_known_to_the_engine_before_it_is_to_the_caller(machine: FakeMachine) -> None:
     """Whoever continues a text that has ended finds what was computed."""
     stop = text(greedy(PROMPT, 8)[5:])
@@ -302,6 +315,7 @@ def test_an_end_is_known_to_the_engine_before_it_is_to_the_caller(machine: FakeM
         assert generate(machine, prompt, 1).timings.reused_tokens == len(prompt) - 1
 
 
+@pytest.mark.usefixtures("behind")
 def test_the_speaker_may_close_the_engine(machine: FakeMachine) -> None:
     """Wherever a thread is, it may collect a forgotten model. Then it waits for nobody."""
     heard: SimpleQueue[Any] = SimpleQueue()
@@ -317,3 +331,26 @@ def test_the_speaker_may_close_the_engine(machine: FakeMachine) -> None:
     machine.engine.close()
     items = [heard.get() for _ in range(heard.qsize())]
     assert isinstance(items[-1], ClosedError)
+
+
+def test_a_few_tokens_are_spoken_at_once_but_never_before_others() -> None:
+    """The threads take turns, and the text stays in order."""
+    heard: list[tuple[str, bool]] = []
+    gated = Gated()
+    here = threading.current_thread()
+    speaking = Speaker(lambda speech: None, lambda: None)
+    wanted = Generate(Parameters(seed=7), 100, detokenizer=gated, streams=True)
+    speech = Speech(0, wanted, 1, lambda item: heard.append((item, threading.current_thread() is here)), 1.0)
+    gated.gate.release()
+    speaking.tell([drawn(1.0, (speech, 0))], 1)
+    assert heard == [("a", True)]
+    speaking.tell([drawn(2.0, (speech, 1))], speaker.FEW + 1)
+    speaking.tell([drawn(3.0, (speech, 2))], 1)  # the one before is not spoken yet
+    gated.gate.release(2)
+    while speaking._n_heard < 2:
+        time.sleep(0.001)
+    gated.gate.release()
+    speaking.tell([drawn(4.0, (speech, 3))], 1)
+    assert heard == [("a", True), ("b", False), ("c", False), ("d", True)]
+    speaking.close()
+    speaking.thread.join()

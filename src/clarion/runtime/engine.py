@@ -80,6 +80,7 @@ class Engine:
         self._node = node
         self._tasks: dict[int, Task] = {}  # that wait or run
         self._untold: list[Event] = []  # what the speaker is told next
+        self._n_untold = 0  # tokens in it
         self._is_heard = False  # somebody waits to hear of it
         self._is_idle = True  # the last round computed nothing
 
@@ -170,21 +171,22 @@ class Engine:
         with self._wake:
             self._cancelled.append(task)
             self._leave_step(task)
+            self._hear_news()
 
     def _hear_end(self, speech: Speech) -> None:
         """The speaker's word: a text is over."""
         with self._wake:
             self._spoken.append(speech)
-            task = next((task for task in self._in_step if task.id == speech.id), None)
-            if task is not None:
-                self._leave_step(task)
+            for task in self._in_step:
+                if task.id == speech.id:
+                    self._leave_step(task)
+            self._hear_news()
 
     def _leave_step(self, task: Task) -> None:
         """Nobody wants what is being computed for this task. Under the lock."""
         task.is_unwanted = True
         if self._in_step and all(other.is_unwanted for other in self._in_step):
             self._executor.cancel()
-        self._hear_news()
 
     def _hear_news(self) -> None:
         """Something has changed: an idle engine looks again."""
@@ -248,8 +250,9 @@ class Engine:
         """Tells the speaker what has happened, if somebody waits to hear of it."""
         if self._is_heard or len(self._untold) >= MOST_UNTOLD:
             told, self._untold = self._untold, []
+            n_tokens, self._n_untold = self._n_untold, 0
             self._is_heard = False
-            self._speaker.tell(told)
+            self._speaker.tell(told, n_tokens)
 
     def _admit(self) -> None:
         """Starts tasks from the line, as far as the scheduler admits them."""
@@ -369,6 +372,7 @@ class Engine:
         # Noted before the ends of these texts, and told with them: by then the lists are filled.
         event = Drawn(now, speeches, tokens, logprobs)
         self._note(event, is_heard=any(task.is_heard for task in tasks))
+        self._n_untold += len(tasks)
         for task, row, token in zip(tasks, rows, drawn, strict=True):
             if isinstance(token, ValueError):
                 self._fail(task, token)
