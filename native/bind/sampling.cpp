@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <deque>
 #include <exception>
 #include <optional>
@@ -119,8 +120,9 @@ class Samplers {
         for (const int64_t row : rows)
             if (row < 0 || row >= static_cast<int64_t>(logits.shape(0)))
                 refuse({"row ", row, " of logits: there is none"});
-        const std::set<SamplerState*> distinct(states.begin(), states.end());
-        if (distinct.size() != states.size() || distinct.contains(nullptr)) refuse({"two states are one"});
+        if (std::find(states.begin(), states.end(), nullptr) != states.end()) refuse({"a state is None"});
+        if (states.size() > 1 && std::set(states.begin(), states.end()).size() != states.size())
+            refuse({"two states are one"});
         Work work{this,
                   &states,
                   &rows,

@@ -218,6 +218,8 @@ class Engine:
 
     def _wait(self) -> bool:
         """Waits until there may be something to do; False when the engine closes."""
+        if not (self._is_idle or self._has_news):  # `close` brings news, too
+            return True
         with self._wake:
             while self._is_idle and not (self._has_news or self._closing):
                 self._wake.wait()
@@ -226,6 +228,8 @@ class Engine:
 
     def _take_in(self) -> None:
         """Takes what other threads left: new tasks first, so that each end finds its task."""
+        if not (self._arrivals or self._cancelled or self._spoken):  # else a lock in each step, for nothing
+            return
         with self._lock:
             arrivals, self._arrivals = self._arrivals, []
             cancelled, self._cancelled = self._cancelled, []

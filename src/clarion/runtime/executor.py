@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from clarion._native import sampling
@@ -64,7 +65,6 @@ class Executor:
             program.kv.keys,
             program.kv.values,
         )
-        self._samplers: sampling.Samplers | None = None
         self._store = store
         self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
 
@@ -102,17 +102,27 @@ class Executor:
     def sample(self, states: Sequence[SamplerState], rows: Sequence[int]) -> list[int | ValueError]:
         """Draws the next token of each state from its row of the logits, all of them in one native call on
         the threads of the machine. A row from which none can be drawn gives the error."""
-        found = self._workspaces().sample(cast(Any, states), self.rows(), rows, self._machine.parallel)
+        found = self._sampling.sample(cast(Any, states), self._logits, rows, self._parallel)
         return [token if isinstance(token, int) else ValueError(token) for token in found]
 
     def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
         """ln softmax of a row of the logits: of `token`, then of the n most probable tokens."""
-        return self._workspaces().log_probabilities(self.rows(), row, token, n)
+        return self._sampling.log_probabilities(self._logits, row, token, n)
 
-    def _workspaces(self) -> sampling.Samplers:
-        if self._samplers is None:
-            self._samplers = sampling.Samplers(self.program.n_vocab, self.threads)
-        return self._samplers
+    # Made once, when a token is first drawn: who only measures draws none.
+
+    @cached_property
+    def _sampling(self) -> sampling.Samplers:
+        return sampling.Samplers(self.program.n_vocab, self.threads)
+
+    @cached_property
+    def _logits(self) -> memoryview:
+        return self.rows()
+
+    @cached_property
+    def _parallel(self) -> object:
+        parallel: object = self._machine.parallel
+        return parallel
 
     # ---- one text from its beginning ---------------------------------------------------------------------
 
