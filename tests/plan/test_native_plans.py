@@ -39,7 +39,7 @@ def logits(machine, name, ids, chunk=32, **options):
 
 
 def test_the_machine_knows_the_operation_table():
-    assert set(native().op_names()) == set(OPERATIONS)
+    assert set(native().op_names()) == {name for name in OPERATIONS if not OPERATIONS[name].module}
 
 
 @pytest.mark.parametrize("activations", LIMITS)
