@@ -29,11 +29,11 @@ class Recorder:
         self._run = executor.run
         executor.run = self.run
 
-    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
+    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Any) -> Any:
         # The engine makes the other parts anew for each batch; the table of pages is one that it changes.
         table = memoryview(array("i", pages.tobytes())).cast("B").cast("i", pages.shape)
         self.batches.append((tokens, positions, slots, table, outputs))
-        return bool(self._run(tokens, positions, slots, pages, outputs))
+        return self._run(tokens, positions, slots, pages, outputs, draws)
 
     def replay(self) -> float:
         """Seconds that the recorded batches take alone."""

@@ -7,11 +7,11 @@
 #include <algorithm>
 
 #include "bind/bind.h"
+#include "machine/epilogue.h"
 #include "machine/kv_cache.h"
 #include "machine/message.h"
 #include "machine/names.h"
 #include "machine/op.h"
-#include "machine/parallel.h"
 #include "machine/pool.h"
 #include "machine/program.h"
 
@@ -76,12 +76,12 @@ struct Entry {
 class BoundProgram {
   public:
     BoundProgram(Pool& pool, nb::dict dict, int threads)
-        : program_(pool, read(Entry(dict, "spec")), threads) {}
+        : pool_(pool), program_(pool, read(Entry(dict, "spec")), threads) {}
 
     int threads() const { return program_.threads(); }
 
-    bool run(KvCache* cache, Vector tokens, Vector positions, Vector sequences, Matrix pages,
-             Vector outputs) {
+    bool run(KvCache* cache, Vector tokens, Vector positions, Vector sequences, Matrix pages, Vector outputs,
+             nb::handle epilogue) {
         const size_t n = tokens.shape(0);
         if (positions.shape(0) != n || sequences.shape(0) != n)
             refuse({"found ", n, " tokens, ", positions.shape(0), " positions and ", sequences.shape(0),
@@ -96,8 +96,20 @@ class BoundProgram {
                           static_cast<int64_t>(pages.shape(1)),
                           outputs.data(),
                           cache};
+        const Epilogue* then = nullptr;
+        if (!epilogue.is_none()) {
+            then = static_cast<const Epilogue*>(PyCapsule_GetPointer(epilogue.ptr(), Epilogue::capsule));
+            if (!then) throw nb::python_error();
+        }
         const nb::gil_scoped_release release;
-        return program_.run(batch);
+        if (!program_.run(batch)) return false;
+        if (!then) return true;
+        if (const int threads = program_.threads(); threads > 1 && then->n > 1)
+            pool_.each(threads, then->n,
+                       [=](int64_t i, int thread) { then->item(then->context, i, thread); });
+        else
+            for (int64_t i = 0; i < then->n; ++i) then->item(then->context, i, 0);
+        return true;
     }
 
     void cancel() { program_.cancel(); }
@@ -163,21 +175,9 @@ class BoundProgram {
 
     std::vector<Bytes> data_;
     std::vector<nb::object> capsules_;
+    Pool& pool_;
     Program program_;
 };
-
-void each_item(void* pool, int threads, int64_t n, void (*item)(void*, int64_t, int), void* context) {
-    static_cast<Pool*>(pool)->each(threads, n, [=](int64_t i, int thread) { item(context, i, thread); });
-}
-
-// The capsule holds what points at the pool; whoever uses it sees to it that the machine lives as long.
-nb::capsule parallel(Pool& pool) {
-    auto table = std::make_unique<Parallel>(Parallel{&pool, &each_item});
-    nb::capsule result(table.get(), Parallel::capsule,
-                       [](void* p) noexcept { delete static_cast<Parallel*>(p); });
-    table.release();
-    return result;
-}
 
 KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t pages, int64_t page_size,
                    const std::string& keys, const std::string& values) {
@@ -212,9 +212,7 @@ void bind_machine(nb::module_& m) {
                 const nb::gil_scoped_release unlocked;
                 self.grow(threads, {processors.c_str(), processors.size()});
             },
-            "threads"_a, "processors"_a = nb::bytes("", 0), "Starts threads until there are so many.")
-        .def_prop_ro("parallel", &parallel,
-                     "Its threads, lent to another module for as long as this machine lives.");
+            "threads"_a, "processors"_a = nb::bytes("", 0), "Starts threads until there are so many.");
 
     nb::class_<KvCache>(m, "KvCache", "Keys and values of all layers, in pages of 64 positions.")
         .def(
@@ -243,7 +241,9 @@ void bind_machine(nb::module_& m) {
         .def_prop_ro("threads", &BoundProgram::threads)
         .def("run", &BoundProgram::run, "cache"_a.none(), "tokens"_a.noconvert(), "positions"_a.noconvert(),
              "sequences"_a.noconvert(), "pages"_a.noconvert(), "outputs"_a.noconvert(),
-             "Runs one batch, with the interpreter lock released; False if it was cancelled.")
+             "epilogue"_a.none() = nb::none(),
+             "Runs one batch, with the interpreter lock released, and then the epilogue; False, without it, "
+             "if it was cancelled.")
         .def("cancel", &BoundProgram::cancel,
              "Ends the run in progress between two operations; from any thread.")
         .def("buffer", &BoundProgram::buffer<nb::numpy>, "name"_a,

@@ -2,18 +2,20 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <deque>
 #include <exception>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "machine/epilogue.h"
 #include "machine/message.h"
-#include "machine/parallel.h"
 #include "sampling/sampler.h"
 #include "sampling/scores.h"
 
@@ -101,49 +103,77 @@ nb::list as_list(const std::vector<TokenProbability>& pairs) {
     return result;
 }
 
-// Draws the next token of each state from its row of logits, on the threads that `parallel` lends. What came of each: a token,
-// or the message of an error.
-class Samplers {
+// The next tokens of several states, each from its row of logits: a run's epilogue. What came of each is a token, or the
+// message of an error. Who holds it holds the states and the logits, too.
+class Drawing {
   public:
-    Samplers(int64_t n_vocab, int threads) {
-        for (int t = 0; t < threads; ++t) samplers_.emplace_back(n_vocab);
-    }
-
-    Samplers(const Samplers&) = delete;
-
-    nb::list sample(const std::vector<SamplerState*>& states, const Rows& logits,
-                    const std::vector<int64_t>& rows, const nb::capsule& parallel) {
+    Drawing(std::deque<Sampler>& samplers, std::vector<SamplerState*> states, const Rows& logits,
+            std::vector<int64_t> rows)
+        : samplers_(samplers),
+          states_(std::move(states)),
+          rows_(std::move(rows)),
+          tokens_(states_.size()),
+          errors_(states_.size()),
+          epilogue_{static_cast<int64_t>(states_.size()), &item, this} {
         const LogitRows table = rows_of(logits);
         if (table.n_vocab() != samplers_[0].n_vocab() || logits.dtype() != nb::dtype<float>())
             refuse({"logits are no float32 rows of the vocabulary's size"});
-        if (rows.size() != states.size()) refuse({"rows are not one for each state"});
-        for (const int64_t row : rows)
+        if (rows_.size() != states_.size()) refuse({"rows are not one for each state"});
+        for (const int64_t row : rows_)
             if (row < 0 || row >= static_cast<int64_t>(logits.shape(0)))
                 refuse({"row ", row, " of logits: there is none"});
-        if (std::find(states.begin(), states.end(), nullptr) != states.end()) refuse({"a state is None"});
-        if (states.size() > 1 && std::set(states.begin(), states.end()).size() != states.size())
+        if (std::find(states_.begin(), states_.end(), nullptr) != states_.end()) refuse({"a state is None"});
+        if (states_.size() > 1 && std::set(states_.begin(), states_.end()).size() != states_.size())
             refuse({"two states are one"});
-        Work work{this,
-                  &states,
-                  &rows,
-                  static_cast<const float*>(logits.data()),
-                  logits.stride(0),
-                  std::vector<int32_t>(states.size()),
-                  std::vector<std::string>(states.size())};
-        const auto n = static_cast<int64_t>(states.size());
-        const auto* threads = static_cast<const Parallel*>(parallel.data());
-        if (n == 1 || samplers_.size() == 1) {
-            // Keeps the interpreter's lock: a busy Python thread would give it back after 5 ms only.
-            for (int64_t i = 0; i < n; ++i) Work::item(&work, i, 0);
-        } else {
-            const nb::gil_scoped_release unlocked;
-            threads->each(threads->pool, static_cast<int>(samplers_.size()), n, &Work::item, &work);
-        }
+        logits_ = static_cast<const float*>(logits.data());
+        stride_ = logits.stride(0);
+    }
+    Drawing(const Drawing&) = delete;
+
+    nb::capsule epilogue() { return nb::capsule(&epilogue_, Epilogue::capsule); }
+
+    nb::list tokens() const {
         nb::list result;
-        for (size_t i = 0; i < states.size(); ++i)
-            result.append(work.errors[i].empty() ? nb::object(nb::int_(work.tokens[i]))
-                                                 : nb::object(nb::str(work.errors[i].c_str())));
+        for (size_t i = 0; i < states_.size(); ++i)
+            result.append(errors_[i].empty() ? nb::object(nb::int_(tokens_[i]))
+                                             : nb::object(nb::str(errors_[i].c_str())));
         return result;
+    }
+
+  private:
+    static void item(void* context, int64_t item, int thread) {
+        auto& self = *static_cast<Drawing*>(context);
+        const auto i = static_cast<size_t>(item);
+        try {
+            self.tokens_[i] = self.samplers_[static_cast<size_t>(thread)].sample(
+                *self.states_[i], self.logits_ + self.rows_[i] * self.stride_);
+        } catch (const std::exception& error) {
+            self.errors_[i] = error.what();
+        }
+    }
+
+    std::deque<Sampler>& samplers_;
+    std::vector<SamplerState*> states_;
+    std::vector<int64_t> rows_;
+    const float* logits_ = nullptr;
+    int64_t stride_ = 0;
+    std::vector<int32_t> tokens_;
+    std::vector<std::string> errors_;
+    Epilogue epilogue_;
+};
+
+// A workspace for each thread that draws.
+class Samplers {
+  public:
+    Samplers(int64_t n_vocab, int threads) {
+        if (threads < 1) refuse({"threads: found ", threads, ", expected at least 1"});
+        for (int t = 0; t < threads; ++t) samplers_.emplace_back(n_vocab);
+    }
+    Samplers(const Samplers&) = delete;
+
+    std::unique_ptr<Drawing> drawing(std::vector<SamplerState*> states, const Rows& logits,
+                                     std::vector<int64_t> rows) {
+        return std::make_unique<Drawing>(samplers_, std::move(states), logits, std::move(rows));
     }
 
     nb::list log_probabilities(const Rows& logits, int64_t row, int32_t token, int64_t n) {
@@ -155,28 +185,7 @@ class Samplers {
     }
 
   private:
-    struct Work {
-        Samplers* self;
-        const std::vector<SamplerState*>* states;
-        const std::vector<int64_t>* rows;
-        const float* logits;
-        int64_t stride;
-        std::vector<int32_t> tokens;
-        std::vector<std::string> errors;
-
-        static void item(void* context, int64_t item, int thread) {
-            auto& work = *static_cast<Work*>(context);
-            const auto i = static_cast<size_t>(item);
-            try {
-                work.tokens[i] = work.self->samplers_[static_cast<size_t>(thread)].sample(
-                    *(*work.states)[i], work.logits + (*work.rows)[i] * work.stride);
-            } catch (const std::exception& error) {
-                work.errors[i] = error.what();
-            }
-        }
-    };
-
-    std::deque<Sampler> samplers_;  // one for each thread
+    std::deque<Sampler> samplers_;
 };
 
 }  // namespace
@@ -205,9 +214,13 @@ NB_MODULE(sampling, m) {
         .def("log_probabilities", [](Sampler& self, const Array<float>& logits, int32_t token, int64_t n) {
             return as_list(self.log_probabilities(logits_of(self, logits), token, n));
         });
+    nb::class_<Drawing>(m, "Drawing", "Tokens to be drawn, as a run's epilogue.")
+        .def_prop_ro("epilogue", &Drawing::epilogue)
+        .def("tokens", &Drawing::tokens);
     nb::class_<Samplers>(m, "Samplers", "The sampling workspaces of a program's threads.")
         .def(nb::init<int64_t, int>(), "n_vocab"_a, "threads"_a)
-        .def("sample", &Samplers::sample, "states"_a, "logits"_a, "rows"_a, "parallel"_a)
+        .def("drawing", &Samplers::drawing, "states"_a, "logits"_a, "rows"_a, nb::keep_alive<0, 1>(),
+             nb::keep_alive<0, 2>(), nb::keep_alive<0, 3>())
         .def("log_probabilities", &Samplers::log_probabilities, "logits"_a, "row"_a, "token"_a, "n"_a);
     m.def("score", &score_rows, "logits"_a, "targets"_a, "reference"_a.none(), "threads"_a,
           "surprise"_a.noconvert(), "divergence"_a.noconvert(), "choice"_a.noconvert());

@@ -69,7 +69,7 @@ class FakeExecutor:
         if self.gate is not None:
             self.gate.release()
 
-    def sample(self, states: Sequence[Any], rows: Sequence[int]) -> list[int | ValueError]:
+    def _draw(self, states: Sequence[Any], rows: Sequence[int]) -> list[int | ValueError]:
         drawn: list[int | ValueError] = []
         for state, row in zip(states, rows, strict=True):
             try:
@@ -81,7 +81,8 @@ class FakeExecutor:
     def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
         return self._sampler.log_probabilities(self.logits[row], token, n)
 
-    def run(self, *batch: Any) -> bool:
+    def run(self, *arguments: Any) -> list[int | ValueError] | None:
+        *batch, draws = arguments
         assert {memoryview(part).format for part in batch} == {"i"}
         tokens, positions, slots, pages, outputs = (np.asarray(part) for part in batch)
         assert 0 < len(tokens) == len(positions) == len(slots)
@@ -92,7 +93,7 @@ class FakeExecutor:
         if self.fail is not None:
             raise self.fail
         if self._cancelled.is_set():
-            return False
+            return None
         self.batches.append((len(tokens), len(set(slots.tolist()))))
         self.computed += len(tokens)
         for token, position, slot in zip(tokens, positions, slots, strict=True):
@@ -102,7 +103,7 @@ class FakeExecutor:
             history = [int(self.held[pages[row, p // PAGE_SIZE], p % PAGE_SIZE]) for p in range(length)]
             assert EMPTY not in history
             self.logits[i] = next_logits(history)
-        return True
+        return self._draw(*draws)
 
 
 class FakeMachine:

@@ -22,15 +22,19 @@ class Sampler:
     def survivors(self, state: SamplerState, logits: _Floats) -> list[tuple[int, float]]: ...
     def log_probabilities(self, logits: _Floats, token: int, n: int) -> list[tuple[int, float]]: ...
 
+class Drawing:
+    """Tokens to be drawn, as a run's epilogue."""
+
+    @property
+    def epilogue(self) -> object: ...
+    def tokens(self) -> list[int | str]:
+        """After the run: what each state drew, a token, or the message of an error."""
+
 class Samplers:
-    """The sampling workspaces of a program's threads."""
+    """A sampling workspace for each thread that draws."""
 
     def __init__(self, n_vocab: int, threads: int) -> None: ...
-    def sample(
-        self, states: Sequence[SamplerState], logits: memoryview, rows: Sequence[int], parallel: object
-    ) -> list[int | str]:
-        """What each state draws from its row of logits: a token, or the message of an error."""
-
+    def drawing(self, states: Sequence[SamplerState], logits: memoryview, rows: Sequence[int]) -> Drawing: ...
     def log_probabilities(
         self, logits: memoryview, row: int, token: int, n: int
     ) -> list[tuple[int, float]]: ...

@@ -1,6 +1,6 @@
 """Continuous batching: one thread that runs whatever is to be run, step by step.
 
-    arrivals ──▶ scheduler ──▶ batch ──▶ executor.run ──▶ executor.sample ──▶ next step
+    arrivals ──▶ scheduler ──▶ batch ──▶ executor.run: rows, tokens drawn from them ──▶ next step
                                                               └──▶ speaker ──▶ callers
 
 Who owns what. The engine's thread owns the executor, the states, the scheduler and the tasks; nobody else
@@ -19,7 +19,7 @@ import os
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
 from clarion.errors import CancelledError, ClosedError, ModelError
@@ -27,7 +27,7 @@ from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
 from clarion.runtime.completion import FinishReason, TokenLogprob
-from clarion.runtime.interfaces import Executor
+from clarion.runtime.interfaces import Draws, Executor
 from clarion.runtime.request import Generate, Put, Request, Score
 from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
 from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speaker, Speech, Started
@@ -285,25 +285,35 @@ class Engine:
         if not step.shares:
             return False
         self._tell()
-        if not self._run(step):  # whoever is left computes it again
+        drawing, rows = self._drawing(step)
+        drawn = self._run(step, ([task.sampler for task in drawing], rows))
+        if drawn is None:  # whoever is left computes it again
             return True
         self._check()
-        row, drawing, rows = 0, [], []
+        row = 0
         for share in step.shares:
             task = self._tasks[share.id]
             task.advance(share.tokens)
             match task:
                 case Writing():
                     self._advance_prompt(task)
-                    if share.outputs:
-                        drawing.append(task)
-                        rows.append(row)
                 case Scoring():
                     self._hand_over(task, share, row)
             row += share.outputs
         if drawing:
-            self._draw(drawing, rows)
+            self._hear_drawn(drawing, rows, drawn)
         return True
+
+    def _drawing(self, step: Step) -> tuple[list[Writing], list[int]]:
+        """The texts that draw a token in this step, and the row of outputs of each."""
+        row, drawing, rows = 0, [], []
+        for share in step.shares:
+            task = self._tasks[share.id]
+            if share.outputs and isinstance(task, Writing):
+                drawing.append(task)
+                rows.append(row)
+            row += share.outputs
+        return drawing, rows
 
     def _next_step(self) -> Step:
         """The scheduler's next step, with room for it."""
@@ -314,7 +324,8 @@ class Engine:
             assert has_room, "the states need more bytes than they said"
         return step
 
-    def _run(self, step: Step) -> bool:
+    def _run(self, step: Step, draws: Draws) -> Sequence[int | ValueError] | None:
+        """What was drawn; None where the step was cancelled."""
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
@@ -328,7 +339,7 @@ class Engine:
             outputs += range(len(tokens) - share.outputs, len(tokens))
         with self._lock:
             if self._closing or all(task.is_unwanted for task in tasks):
-                return False
+                return None
             self._in_step = tasks
         try:
             return self._executor.run(
@@ -337,6 +348,7 @@ class Engine:
                 array("i", slots),
                 self._states.table,
                 array("i", outputs),
+                draws,
             )
         finally:
             with self._lock:
@@ -366,9 +378,8 @@ class Engine:
             self._retire(task)
             task.put(n_done - task.first)
 
-    def _draw(self, tasks: list[Writing], rows: list[int]) -> None:
-        """Draws the next token of each text."""
-        drawn = self._executor.sample([task.sampler for task in tasks], rows)
+    def _hear_drawn(self, tasks: list[Writing], rows: list[int], drawn: Sequence[int | ValueError]) -> None:
+        """The next token of each text."""
         now = time.perf_counter()
         speeches: list[Speech] = []
         tokens: list[int] = []

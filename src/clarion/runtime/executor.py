@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from clarion._native import sampling
 from clarion.errors import ContextError, ParameterError
@@ -19,7 +19,6 @@ from clarion.plan.output import Logits
 from clarion.plan.program import Program
 from clarion.plan.state import paged_layers
 from clarion.residency import Store
-from clarion.runtime.interfaces import SamplerState
 from clarion.runtime.machine import shared_machine
 from clarion.runtime.states.paged import PAGE_SIZE
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
+
+Draws = tuple[Sequence[Any], Sequence[int]]
 
 
 class Executor:
@@ -68,19 +69,30 @@ class Executor:
         self._store = store
         self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
 
-    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
-        """Computes one batch. All arguments are buffers of 32-bit integers.
+    def run(
+        self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Draws = ((), ())
+    ) -> list[int | ValueError] | None:
+        """Computes one batch, and draws tokens from its rows of logits. Arguments are buffers of 32-bit
+        integers.
 
         Args:
             tokens, positions, slots: [T]; a token's slot is the row of its sequence in `pages`.
             pages: [n_slots, pages_per_slot], the page of each sequence's positions 64·i to 64·i + 63.
             outputs: [O], the tokens whose rows are wanted.
+            draws: states of samplers, and of each the row that it draws its next token from.
 
-        Returns False when `cancel` ended it early: outputs and new positions are then undefined.
+        Returns what was drawn: a token, or the error of a row from which none can be drawn. None when
+        `cancel` ended the batch early: outputs and new positions are then undefined.
         """
         self._store.before_run()
-        finished: bool = self._bound.run(self.states, tokens, positions, slots, pages, outputs)
-        return finished
+        states, rows = draws
+        if not states:
+            done = self._bound.run(self.states, tokens, positions, slots, pages, outputs)
+            return [] if done else None
+        drawing = self._sampling.drawing(states, self._logits, rows)
+        if not self._bound.run(self.states, tokens, positions, slots, pages, outputs, drawing.epilogue):
+            return None
+        return [token if isinstance(token, int) else ValueError(token) for token in drawing.tokens()]
 
     def cancel(self) -> None:
         """Ends the run in progress between two operations; from any thread."""
@@ -97,14 +109,6 @@ class Executor:
         values: Floats = self._bound.buffer(name)
         return values
 
-    # ---- sampling ----------------------------------------------------------------------------------------
-
-    def sample(self, states: Sequence[SamplerState], rows: Sequence[int]) -> list[int | ValueError]:
-        """Draws the next token of each state from its row of the logits, all of them in one native call on
-        the threads of the machine. A row from which none can be drawn gives the error."""
-        found = self._sampling.sample(cast(Any, states), self._logits, rows, self._parallel)
-        return [token if isinstance(token, int) else ValueError(token) for token in found]
-
     def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
         """ln softmax of a row of the logits: of `token`, then of the n most probable tokens."""
         return self._sampling.log_probabilities(self._logits, row, token, n)
@@ -118,11 +122,6 @@ class Executor:
     @cached_property
     def _logits(self) -> memoryview:
         return self.rows()
-
-    @cached_property
-    def _parallel(self) -> object:
-        parallel: object = self._machine.parallel
-        return parallel
 
     # ---- one text from its beginning ---------------------------------------------------------------------
 

@@ -14,6 +14,10 @@ class SamplerState(Protocol):
         ...
 
 
+# States of samplers, and of each the row of outputs that it draws its next token from.
+Draws = tuple[Sequence[SamplerState], Sequence[int]]
+
+
 class Executor(Protocol):
     """A program, ready to run batches, one at a time.
 
@@ -27,16 +31,16 @@ class Executor(Protocol):
         """Sequences that have a state at once."""
         ...
 
-    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
-        """One batch; False when `cancel` ended it early, which leaves outputs and new positions undefined."""
+    def run(
+        self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Draws
+    ) -> Sequence[int | ValueError] | None:
+        """One batch, and then the tokens that samplers draw from its rows of outputs: each of them, or why it
+        cannot be drawn. None when `cancel` ended the batch early, which leaves outputs and new positions
+        undefined."""
         ...
 
     def cancel(self) -> None:
         """Ends the run in progress between two operations. From any thread."""
-        ...
-
-    def sample(self, states: Sequence[SamplerState], rows: Sequence[int]) -> Sequence[int | ValueError]:
-        """The token that states[i] draws from row rows[i] of the outputs, or why it cannot."""
         ...
 
     def log_probabilities(self, row: int, token: int, n: int) -> list[tuple[int, float]]:
