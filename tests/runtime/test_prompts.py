@@ -111,7 +111,7 @@ def test_errors_name_the_prompt(
 def test_an_error_while_it_is_computed_names_the_prompt() -> None:
     machine = FakeMachine()
     machine.executor.logits[:] = np.nan
-    machine.executor.run = lambda *_: True  # type: ignore[method-assign]
+    machine.executor.run = lambda *batch: machine.executor._draw(*batch[-1])  # type: ignore[method-assign]
     with pytest.raises(ModelError, match=r"^prompt 1: no token can be chosen for position 1"):
         wait_all(machine.engine, [generation([1], 5, name="prompt 1: ")], 1)
     machine.engine.close()
