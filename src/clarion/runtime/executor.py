@@ -55,9 +55,9 @@ class Executor:
         self.threads = threads or default_threads()
         self.n_slots = n_slots
         self.pages_per_slot = -(-program.context // PAGE_SIZE)
-        core = native(self.isa)
+        module = native(self.isa)
         self._machine = shared_machine(self.isa, self.threads)
-        self.states = core.KvCache(
+        self.states = module.KvCache(
             paged_layers(program.states),
             n_pages or self.pages_per_slot,
             PAGE_SIZE,
@@ -66,7 +66,7 @@ class Executor:
         )
         self._samplers: sampling.Samplers | None = None
         self._store = store
-        self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
+        self._bound = module.Program(self._machine, program.native_spec(store), self.threads)
 
     def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any) -> bool:
         """Computes one batch. All arguments are buffers of 32-bit integers.
