@@ -126,7 +126,7 @@ _CONTEXT = (
 
 
 def compiled(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
-    """What a program is compiled for; `batch` unless somebody asks for other steps, `context` says what -c means."""
+    """What a program is compiled for; `batch` unless somebody asks for other steps; `context`: what -c is."""
     return together(
         option("-c", "--context", section="Context and cache", type=int, help=context),
         cache,

@@ -236,8 +236,8 @@ class Speaker:
         speech.end = error
 
     def _speak(self, speech: Speech, step: Callable[..., None], *arguments: object) -> None:
-        """What one event does to a text, and the text's end where that is the end. What comes behind the end is
-        left out."""
+        """Lets one event happen to a text, and delivers the end where that was it. After the end nothing
+        happens."""
         if speech.end is not None:
             return
         try:
