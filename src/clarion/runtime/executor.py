@@ -33,7 +33,7 @@ class Executor:
     """Computes batches of one program.
 
     Attributes:
-        program: the compiled plan.
+        program: what it computes.
         isa, threads: the native module, and the threads of its machine that compute.
         n_slots: sequences that have a state at once; each has a row in the table of pages.
         states: the native cache: pages of 64 positions, of all layers.
