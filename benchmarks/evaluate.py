@@ -27,9 +27,9 @@ from clarion.model import Model
 
 def output_share(model: Model, n_tokens: int) -> float:
     """Products of the logits that an evaluation needs more than a prompt, over those of the prompt."""
-    plan = model.program
-    last = plan.weights[plan.ops[-1].weights[0]]
-    inner = sum(w.rows * w.cols for w in plan.weights if w.rows > 1 and w.name.startswith("blk."))
+    program = model.program
+    last = program.weights[program.ops[-1].weights[0]]
+    inner = sum(w.rows * w.cols for w in program.weights if w.rows > 1 and w.name.startswith("blk."))
     return (n_tokens // 2) * last.rows * last.cols / (n_tokens * inner)
 
 

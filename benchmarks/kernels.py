@@ -53,7 +53,7 @@ def interleaved(module: Any, type_id: int, rows: np.ndarray) -> np.ndarray:
 def program(
     module: Any, threads: int, type_id: int, row_bytes: int, rows: int, matrices: int, kind: str, n: int
 ) -> Any:
-    """A plan that multiplies n tokens with some matrices [rows, COLS], one after the other."""
+    """A program that multiplies n tokens with some matrices [rows, COLS], one after the other."""
     buffers, offset = [], 0
     for name, width, of in (("x", COLS, "f32"), ("a", COLS, kind), ("y", rows, "f32")):
         place = {"rows": "tokens", "width": width, "offset": offset, "slots_per_token": 1}

@@ -34,26 +34,28 @@ BATCH, PAGE, TOKENS = 256, 64, 12
 def main(
     path: str, threads: int, isa: str, activations: str, kv: str, prompts: list[int], contexts: list[int]
 ) -> dict[str, object]:
-    core = native(isa)
+    module = native(isa)
     longest = max(*prompts, *contexts) + BATCH
     n_pages = -(-longest // PAGE)
     with open_file(path) as file:
-        plan = make_program(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
-        sources = Sources(plan.weights, file.tensors)
-        origin = Origin(core, sources, plan.read_together, thread_nodes(threads))
-        spec = plan.native_spec(make_store(plan.weights, "copied", origin))
-        program = core.Program(core.Machine(threads), spec)
-        cache = core.KvCache(paged_layers(plan.states), n_pages, PAGE, plan.kv.keys, plan.kv.values)
+        program = make_program(file, context=longest, activations=activations, kv=kv, isa=isa, batch=BATCH)
+        sources = Sources(program.weights, file.tensors)
+        origin = Origin(module, sources, program.read_together, thread_nodes(threads))
+        spec = program.native_spec(make_store(program.weights, "copied", origin))
+        bound = module.Program(module.Machine(threads), spec)
+        cache = module.KvCache(
+            paged_layers(program.states), n_pages, PAGE, program.kv.keys, program.kv.values
+        )
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)
         draw = np.random.default_rng(0)
 
         def seconds(start: int, n: int) -> float:
             """One step: n tokens after `start` others."""
-            tokens = draw.integers(0, plan.n_vocab, n).astype(np.int32)
+            tokens = draw.integers(0, program.n_vocab, n).astype(np.int32)
             positions = np.arange(start, start + n, dtype=np.int32)
             last = np.array([n - 1], np.int32)
             began = time.perf_counter()
-            program.run(cache, tokens, positions, np.zeros(n, np.int32), pages, last)
+            bound.run(cache, tokens, positions, np.zeros(n, np.int32), pages, last)
             return time.perf_counter() - began
 
         seconds(0, BATCH)
@@ -61,7 +63,7 @@ def main(
             cache.copy_page(0, page)
         ends = {start: seconds(start, BATCH) / BATCH for start in sorted({0, *(n - BATCH for n in prompts)})}
         steps = {n: median(seconds(n, 1) for _ in range(TOKENS)) for n in (PAGE, *contexts)}
-        moved = plan.kv_bytes_per_token
+        moved = program.kv_bytes_per_token
     return {
         "prompt": {n: (ends[0] + ends[n - BATCH]) / 2 for n in prompts},
         "generation": {n: steps[n] for n in contexts},

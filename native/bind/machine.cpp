@@ -236,7 +236,7 @@ void bind_machine(nb::module_& m) {
             "page"_a, "The bytes of a page in all layers, u8 [page_bytes], to be saved and put back.")
         .def("copy_page", &KvCache::copy_page, "source"_a, "destination"_a);
 
-    nb::class_<BoundProgram>(m, "Program", "A plan, ready to run batches.")
+    nb::class_<BoundProgram>(m, "Program", "A program, ready to run batches.")
         .def(nb::init<Pool&, nb::dict, int>(), "machine"_a, "spec"_a, "threads"_a = 0, nb::keep_alive<1, 2>())
         .def_prop_ro("threads", &BoundProgram::threads)
         .def("run", &BoundProgram::run, "cache"_a.none(), "tokens"_a.noconvert(), "positions"_a.noconvert(),

@@ -1,4 +1,4 @@
-// The operations of ordinary plans.
+// The operations of ordinary programs.
 #include "kernels/contents.h"
 
 #include "machine/contents.h"

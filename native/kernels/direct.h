@@ -1,4 +1,4 @@
-// Kernels called directly, on plain arrays: what tools and tests need of them outside any plan.
+// Kernels called directly, on plain arrays: what tools and tests need of them outside any program.
 #pragma once
 
 #include <cstdint>

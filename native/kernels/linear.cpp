@@ -267,7 +267,7 @@ class ExpertLinear final : public Op {
     }
 
   private:
-    // A plan may compute any ids. An id that is too large names the last expert, so that no access is out of bounds.
+    // A program may compute any ids. An id that is too large names the last expert, so that no access is out of bounds.
     uint32_t expert_of(int64_t slot) const {
         const int64_t k = ids_->width;
         const auto* ids = reinterpret_cast<const uint32_t*>(ids_->data + slot / k * ids_->row_bytes);

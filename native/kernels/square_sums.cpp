@@ -46,7 +46,7 @@ class SquareSums final : public Op {
     }
 
   private:
-    // Whatever a plan lets happen to the ids, they name experts that exist.
+    // Whatever a program does to the ids, they name experts that exist.
     int64_t expert_of(int64_t row) const {
         if (!ids_) return 0;
         const auto id = static_cast<uint32_t>(i32_row(*ids_, row / ids_->width)[row % ids_->width]);

@@ -1,6 +1,6 @@
 // The modules of one instruction set.
 //
-// The main module, `<isa>`, holds the machine, the operations of ordinary plans and the common weight formats. What fewer
+// The main module, `<isa>`, holds the machine, the operations of ordinary programs and the common weight formats. What fewer
 // models need lies in further modules, `<isa>_<name>`, each of which adds its contents when it is loaded. Two tables say which
 // module holds what: formats/table.h for formats, and the operation table for operations. So a module is loaded when
 // something names a format or an operation that it holds.

@@ -1,4 +1,4 @@
-// What a plan is made of, seen from the machine: buffers, weights, operations, and one batch to run them on.
+// What a program is made of, seen from the machine: buffers, weights, operations, and one batch to run them on.
 //
 // The machine knows bytes, threads and vectors, and no model family. An operation is a subclass of Op. It reads its
 // specification once, when the program is built. If it cannot do what that asks for, it throws std::invalid_argument there.
@@ -91,7 +91,7 @@ struct Scratch {
     int thread;
 };
 
-// What a plan says of one operation. Inputs, outputs and weights that it leaves out are null.
+// What a program says of one operation. Inputs, outputs and weights that it leaves out are null.
 struct OpSpec {
     std::string op;
     std::vector<const Buffer*> inputs, outputs;
@@ -103,7 +103,7 @@ struct OpSpec {
     int64_t threads;     // how many run it; a result must not depend on this number
     Tiling tiling;       // a result must not depend on it, either
 
-    // Throws unless the plan gives this many. Optional ones may be null, or missing at the end.
+    // Throws unless the program gives this many. Optional ones may be null, or missing at the end.
     struct Count {
         size_t least, most;
         Count(size_t n) : least(n), most(n) {}
@@ -117,12 +117,12 @@ struct OpSpec {
     // These return a parameter by its name, and throw where it is absent. Kernels read all parameters at once with the structs
     // of operations.h, which machine/operations.py writes from the operation table.
     int64_t integer(const std::string& name) const;
-    bool flag(const std::string& name) const;  // the plan has it as an integer, 0 or 1
+    bool flag(const std::string& name) const;  // the program has it as an integer, 0 or 1
     double number(const std::string& name) const;
     const std::vector<double>& array(const std::string& name) const;
 
     [[noreturn]] void fail(Message what) const;  // throws std::invalid_argument, which names the operation
-    // Throws if the plan gives a parameter that nobody has read: otherwise an option would be ignored silently.
+    // Throws if the program gives a parameter that nobody has read: otherwise an option would be ignored silently.
     void refuse_unread() const;
 
   private:

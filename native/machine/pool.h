@@ -1,7 +1,8 @@
 // The threads of all programs of a process, and how they share the items of one operation after another.
 //
-// A run uses the first n of them, all alike: its caller and n-1 workers; n belongs to the program. Runs of several callers
-// take turns in the order in which they came. An epoch is one operation of one run, or the end of the run. Its items are cut into lanes, one for each thread, of items that lie beside each other:
+// A run uses the first n of them, all alike: its caller, which is thread 0, and n-1 workers; n belongs to the program. Runs
+// of several callers take turns in the order in which they came. An epoch is one operation of one run, or the end of the
+// run. Its items are cut into lanes, one for each thread, of items that lie beside each other:
 //
 //     epoch    = number << 32 | `over` at the end of a run
 //     work[e%2] = threads of the run << 32 | items of epoch e

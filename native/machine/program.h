@@ -1,4 +1,4 @@
-// A plan, ready to run: buffers laid out in one arena, weights in place, operations built.
+// A program, ready to run: buffers laid out in one arena, weights in place, operations built.
 #pragma once
 
 #include <atomic>
@@ -16,7 +16,7 @@
 
 namespace clarion {
 
-// What the plan gives. Operations name buffers and weights by index, -1 for an absent one.
+// A program as Python gives it. Operations name buffers and weights by index, -1 for an absent one.
 struct ProgramSpec {
     struct BufferSpec {
         std::string name;

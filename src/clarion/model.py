@@ -119,7 +119,7 @@ def load(
     """
     started = time.perf_counter()
     isa = choose(isa).name
-    core = native(isa)
+    module = native(isa)
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MOST_THREADS)
     with loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
@@ -132,7 +132,7 @@ def load(
         n_pages = -(-held // PAGE_SIZE)
         _check_memory(n_pages * PAGE_SIZE * program.kv_bytes_per_token, program.arena_bytes, held)
         sources = Sources(program.weights, file.tensors)
-        origin = Origin(core, sources, program.read_together, thread_nodes(n_threads))
+        origin = Origin(module, sources, program.read_together, thread_nodes(n_threads))
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()

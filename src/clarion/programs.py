@@ -50,8 +50,8 @@ def make_plan(file: File) -> Plan:
 
 def host_target(isa: str | None = None) -> Target:
     """This machine, as a program is compiled for it: what its native module can do."""
-    core = native(isa)
-    return Target(row_bytes=core.encoded_row_bytes, bf16=core.MULTIPLIES_BF16)
+    module = native(isa)
+    return Target(row_bytes=module.encoded_row_bytes, bf16=module.MULTIPLIES_BF16)
 
 
 def make_program(

@@ -69,26 +69,26 @@ from clarion.host import native
 def loaded():
     return "clarion._native.{isa}_formats" in sys.modules
 
-core = native("{isa}")
-assert core.can_be_panels(8, 16) in (True, False)  # Q8_0, of the main module
-assert core.dequantize(8, np.zeros(34, np.uint8), 32).tolist() == [0.0] * 32
+module = native("{isa}")
+assert module.can_be_panels(8, 16) in (True, False)  # Q8_0, of the main module
+assert module.dequantize(8, np.zeros(34, np.uint8), 32).tolist() == [0.0] * 32
 assert not loaded()
 {use}
 assert loaded()
-assert native("{isa}") is core
+assert native("{isa}") is module
 """
 
 
 @pytest.mark.parametrize(
     "use",
     [
-        "core.dequantize(3, np.zeros(20, np.uint8), 32)",  # Q4_1
-        "core.can_be_panels(23, 16)",  # IQ4_XS
-        "core.interleave(3, 32, np.zeros(320, np.uint8), np.zeros(320, np.uint8))"
-        " if core.can_be_panels(2, 16) else core.can_be_panels(3, 16)",
+        "module.dequantize(3, np.zeros(20, np.uint8), 32)",  # Q4_1
+        "module.can_be_panels(23, 16)",  # IQ4_XS
+        "module.interleave(3, 32, np.zeros(320, np.uint8), np.zeros(320, np.uint8))"
+        " if module.can_be_panels(2, 16) else module.can_be_panels(3, 16)",
         "spec = dict(arena_bytes=0, max_tokens=1, max_outputs=0, buffers=[], ops=[], weights=[dict("
         "name='w', format=3, rows=1, cols=32, experts=1, data=np.zeros(20, np.uint8), panels=False)])\n"
-        "core.Program(core.Machine(1), spec)",
+        "module.Program(module.Machine(1), spec)",
     ],
     ids=["dequantize", "can_be_panels", "interleave", "program"],
 )

@@ -149,7 +149,7 @@ def test_extremes(native, kind):
 
 @pytest.mark.parametrize("kv", ["f32", "f16", "bf16:q4_0", "q8_0", "q4_0:f16", ("q8_0", "f32")])
 def test_bytes(native, kv):
-    """A plan says what the cache takes."""
+    """A program says what the cache takes."""
     formats = CacheFormats.parse(kv)
     for dim_k, dim_v in ((64, 64), (20, 20), (33, 40), (192, 128)):
         cache = native.KvCache([(3, dim_k, dim_v)] * 2, 7, PAGE, formats.keys, formats.values)

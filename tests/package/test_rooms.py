@@ -1,9 +1,11 @@
 """A room imports only from rooms to its left: nothing flows backwards."""
 
 import ast
+import re
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "src" / "clarion"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / "clarion"
 
 # From left to right. What is not listed, as `clarion` itself, may be imported by nobody here.
 ROOMS = (
@@ -62,6 +64,14 @@ def test_every_room_is_in_the_order():
         path.stem for path in SOURCE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
     assert found - {"__init__", "__main__"} == set(ROOMS)
+
+
+def test_the_page_has_the_rooms_in_their_order():
+    """docs/architecture.md, the table under "Rooms": its first column."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page.partition("\n## Rooms\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+    assert re.findall(r"`(\w+)/?`", " ".join(cells)) == list(ROOMS)
 
 
 def test_python_imports_from_the_left():

@@ -38,11 +38,11 @@ def run(plan, ids, *tensors, **options):
     n = len(ids)
     options = {"max_tokens": n, "max_outputs": n, "context": 64} | options
     program = compile(plan, host_target(), **options)
-    core = native()
+    module = native()
     store = Store(program.weights, Mapped(Sources(program.weights, *tensors)))
-    bound = core.Program(core.Machine(1), program.native_spec(store))
+    bound = module.Program(module.Machine(1), program.native_spec(store))
     layers, kv = paged_layers(program.states), program.kv
-    cache = core.KvCache(layers, 1, 64, kv.keys, kv.values) if layers else None
+    cache = module.KvCache(layers, 1, 64, kv.keys, kv.values) if layers else None
     here = np.arange(n, dtype=np.int32)
     assert bound.run(cache, np.asarray(ids, np.int32), here, 0 * here, np.zeros((1, 1), np.int32), here)
     return {output.value: np.array(bound.buffer(output.value)) for output in program.outputs}

@@ -102,16 +102,16 @@ def test_originals_are_released_when_no_run_holds_them(monkeypatch: pytest.Monke
 
 def test_copies_are_panels() -> None:
     """Of every format that the module makes panels of, experts too; in any number of parts the same bytes."""
-    core = native()
+    module = native()
     for type_id, name, block, size in files.formats():
         weight = matrix(name, 48, 4 * size, type_id, 4 * block, experts=2)
         tensors = tensors_of([weight])
         rows = tensors[name].data
         expected = rows
-        panels = core.can_be_panels(type_id, weight.rows)
+        panels = module.can_be_panels(type_id, weight.rows)
         if panels:
             expected = np.empty_like(rows)
-            core.interleave(type_id, weight.cols, rows, expected)
+            module.interleave(type_id, weight.cols, rows, expected)
             assert sorted(expected.tolist()) == sorted(rows.tolist())
             assert expected.tobytes() != rows.tobytes()
         for n in (1, 2, 5):
@@ -123,7 +123,7 @@ def test_copies_are_panels() -> None:
                         super().fill(store, units)
                         found.update(units)
 
-                origin = Origin(core, tensors, [], thread_nodes(n))
+                origin = Origin(module, tensors, [], thread_nodes(n))
                 store = Store([weight], Copying(origin), extent_bytes=extent_bytes)
                 unit = found[name]
                 assert len(unit.extents) == (6 if extent_bytes == 1 else 2)
@@ -133,11 +133,11 @@ def test_copies_are_panels() -> None:
 
 
 def test_a_large_matrix_moves_in_extents() -> None:
-    core = native()
+    module = native()
     type_id, block, size = next((i, b, s) for i, name, b, s in files.formats() if name == "Q8_0")
     weight = matrix("w", 16 * 16 * 300, 32 * size, type_id, 32 * block)
     tensors = tensors_of([weight])
-    policy = Looking(Origin(core, tensors, [], thread_nodes(2)))
+    policy = Looking(Origin(module, tensors, [], thread_nodes(2)))
     store = Store([weight], policy)
     unit = policy.units["w"]
     sizes = [extent.stop - extent.start for extent in unit.extents]
@@ -147,8 +147,8 @@ def test_a_large_matrix_moves_in_extents() -> None:
     store.start()
     store.settle()
     expected = tensors["w"].data.copy()
-    if core.can_be_panels(type_id, 16):
-        core.interleave(type_id, weight.cols, tensors["w"].data, expected)
+    if module.can_be_panels(type_id, 16):
+        module.interleave(type_id, weight.cols, tensors["w"].data, expected)
     assert bytes_of(unit) == expected.tobytes()
 
 

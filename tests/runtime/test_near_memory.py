@@ -184,14 +184,14 @@ def test_operations_cut_their_weights_as_shares_do() -> None:
     """The items of native/kernels/linear.cpp: lane l of n begins at item items * l / n, and an item is the
     panels that begin in its part of the bytes."""
     with clarion.load(context=64) as model:
-        plan = model.program
-    weights = {weight.name: weight for weight in plan.weights}
-    assert any(len(group) > 1 for group in plan.read_together)
+        program = model.program
+    weights = {weight.name: weight for weight in program.weights}
+    assert any(len(group) > 1 for group in program.read_together)
     threads, item_bytes = 3, 1 << 16
     sizes = {name: weight.n_bytes for name, weight in weights.items()}
     panel = {name: 16 * weight.n_bytes // weight.rows for name, weight in weights.items()}
-    found = shares(sizes, plan.read_together, threads, panel.__getitem__)
-    for group in plan.read_together:
+    found = shares(sizes, program.read_together, threads, panel.__getitem__)
+    for group in program.read_together:
         total, begin = sum(sizes[name] for name in group), 0
         items = threads * (total // (threads * item_bytes) + 1)
         for name in group:

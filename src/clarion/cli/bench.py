@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "-r", "--rounds", metavar="N", type=int, default=5, show_default=True, help="Measurements of each."
 )
-@options.plan
+@options.program
 @options.as_json
 @options.debug
 def bench(

@@ -35,7 +35,7 @@ DEFAULT_BATCH = 1024  # as `clarion.evaluate.scorers` has it, which takes long t
     help="What computes.",
 )
 @click.option("--report", metavar="FILE", help="Write a page with figures and plots.")
-@options.planned(DEFAULT_BATCH, f"Tokens in a chunk or window.  [default: {DEFAULT_CONTEXT}]")
+@options.compiled(DEFAULT_BATCH, f"Tokens in a chunk or window.  [default: {DEFAULT_CONTEXT}]")
 @options.threads
 @options.as_json
 @options.debug

@@ -20,7 +20,7 @@ SHOWN_CHARACTERS = 100  # of a string
 @click.option(
     "--program", is_flag=True, help="Print the program instead: what one step runs on this machine."
 )
-@options.plan
+@options.program
 @options.as_json
 @options.debug
 def inspect(

@@ -125,8 +125,8 @@ _CONTEXT = (
 )
 
 
-def planned(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
-    """What a plan is made for; `batch` unless somebody asks for other steps, `context` says what -c means."""
+def compiled(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
+    """What a program is compiled for; `batch` unless somebody asks for other steps; `context`: what -c is."""
     return together(
         option("-c", "--context", section="Context and cache", type=int, help=context),
         cache,
@@ -144,7 +144,7 @@ def planned(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
     )
 
 
-plan = planned(256)
+program = compiled(256)
 weights = option(
     "--weights",
     section="Speed",

@@ -70,7 +70,7 @@ PROMPT = "Prompt"
     help=r"Read \n, \t, \\, \xHH ... in typed texts as what they stand for.  [default: no-escape]",
 )
 @sampling
-@options.plan
+@options.program
 @options.weights
 @options.threads
 @option(

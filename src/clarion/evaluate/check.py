@@ -1,8 +1,8 @@
 """Whether a model file is what it should be, from its bytes to a short answer.
 
 Every check is a finding: ok, failed or skipped, and why. They come one by one, each as soon as it is known.
-One plan is loaded at a time, with weights read where the file is mapped: a large model takes little more than
-the pages of its file.
+One program is loaded at a time, with weights read where the file is mapped: a large model takes little more
+than the pages of its file.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Collecting an importance matrix: a text goes through the model, the plan sums what enters each matrix."""
+"""Collecting an importance matrix: a text goes through the model, which sums what enters each matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weight formats by GGUF type id: what the native core can compute with, and the names of all the others."""
+"""Weight formats by GGUF type id: what native modules compute with, and the names of all the others."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ ALIGNMENTS = tuple(1 << bit for bit in range(3, 21))
 MAX_DIMENSIONS = 4
 MAX_NAME_BYTES = 64
 MAX_TENSORS = 65_536  # real files have some thousand; this many are read in about half a second
-MAX_ELEMENTS = 2**63 - 1  # what numpy and the native core can count
+MAX_ELEMENTS = 2**63 - 1  # what numpy and the native modules can count
 _MOST_BYTES = 1 << 50  # of a file: what states more is damaged
 _LEAST_TENSOR_BYTES = 8 + 1 + 4 + 8 + 4 + 8  # name length, name, dimensions, one of them, type, offset
 

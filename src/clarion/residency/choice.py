@@ -17,7 +17,7 @@ WEIGHTS = ("auto", "mapped", "copied", "moving")
 # So much is copied before anybody notices, in some ten milliseconds.
 AT_ONCE_BYTES = 32 << 20
 # Of the memory that is available: the rest of the machine has work to do too.
-LARGEST_PART = 0.5
+LARGEST_SHARE = 0.5
 
 
 def make_store(weights: Sequence[Weight], how: str, origin: Origin) -> Store:
@@ -41,7 +41,7 @@ def best_policy(n_bytes: int, available: int) -> str:
     """Where so many bytes of weights are best, with so many bytes of memory: copied, moving or mapped."""
     if n_bytes <= AT_ONCE_BYTES:
         return "copied"
-    return "moving" if n_bytes <= LARGEST_PART * available else "mapped"
+    return "moving" if n_bytes <= LARGEST_SHARE * available else "mapped"
 
 
 def _policy(how: str, n_bytes: int, origin: Origin) -> Policy:

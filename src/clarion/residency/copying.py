@@ -21,8 +21,8 @@ _PIECE = 2 << 20  # bytes between two looks at the gate: a millisecond
 _LINE = 64  # copies begin at cache lines
 
 
-class Core(Protocol):
-    """A native module."""
+class Module(Protocol):
+    """A native module, of which copies need two functions."""
 
     def can_be_panels(self, type_id: int, rows: int) -> bool: ...
     def interleave(self, type_id: int, cols: int, rows: memoryview, panels: memoryview) -> None: ...
@@ -33,19 +33,19 @@ class Origin:
 
     def __init__(
         self,
-        core: Core,
+        module: Module,
         tensors: Mapping[str, Tensor],
         together: Iterable[Sequence[str]],
         nodes: Sequence[Node],
     ) -> None:
         """Some weights are read `together` by one operation; `nodes` are those of the computing threads."""
-        self.core = core
+        self.module = module
         self.tensors = tensors
         self.together = [tuple(group) for group in together]
         self.nodes = nodes
 
     def copies_are_panels(self, weight: Weight) -> bool:
-        return self.core.can_be_panels(weight.type_id, weight.rows)
+        return self.module.can_be_panels(weight.type_id, weight.rows)
 
 
 class Copies:
@@ -54,7 +54,7 @@ class Copies:
 
     def __init__(self, origin: Origin, store: files.Store, units: Mapping[str, Unit]) -> None:
         """Raises MemoryError."""
-        self._core = origin.core
+        self._module = origin.module
         self._store = store
         self._originals = {name: memoryview(origin.tensors[name].view) for name in units}
         sizes = {name: original.nbytes for name, original in self._originals.items()}
@@ -76,8 +76,8 @@ class Copies:
         for at in range(0, to.nbytes, step):
             if not self._store.gate():
                 return False
-            part = slice(at, min(at + step, to.nbytes))
-            self._core.interleave(weight.type_id, weight.cols, original[part], to[part])
+            some = slice(at, min(at + step, to.nbytes))
+            self._module.interleave(weight.type_id, weight.cols, original[some], to[some])
         return True
 
     def of(self, unit: Unit, piece: slice) -> memoryview:

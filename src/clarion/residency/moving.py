@@ -75,9 +75,9 @@ class Moving(Policy):
 
     def _pieces(self, unit: Unit, extent: slice, copies: Copies) -> Iterator[tuple[Node, slice]]:
         """An extent from its first byte to its last, and the memory node whose threads read each piece."""
-        parts, nodes = copies.shares[unit.weight.name], self._origin.nodes
-        for node, threads in groupby(range(len(parts)), nodes.__getitem__):
-            mine = [parts[thread] for thread in threads]
+        shares, nodes = copies.shares[unit.weight.name], self._origin.nodes
+        for node, threads in groupby(range(len(shares)), nodes.__getitem__):
+            mine = [shares[thread] for thread in threads]
             piece = slice(max(mine[0].start, extent.start), min(mine[-1].stop, extent.stop))
             if piece.start < piece.stop:
                 yield node, piece

@@ -1,1 +1,1 @@
-"""Sequences, batches, the KV cache's pages, sampling and streaming. Knows no model family and no file."""
+"""Requests, steps, the states of sequences, sampling and streaming. Knows no model family and no file."""

@@ -35,7 +35,7 @@ class Executor:
     """Computes batches of one program.
 
     Attributes:
-        program: the compiled plan.
+        program: what it computes.
         isa, threads: the native module, and the threads of its machine that compute.
         n_slots: sequences that have a state at once; each has a row in the table of pages.
         states: the native cache: pages of 64 positions, of all layers.
@@ -57,9 +57,9 @@ class Executor:
         self.threads = threads or default_threads()
         self.n_slots = n_slots
         self.pages_per_slot = -(-program.context // PAGE_SIZE)
-        core = native(self.isa)
+        module = native(self.isa)
         self._machine = shared_machine(self.isa, self.threads)
-        self.states = core.KvCache(
+        self.states = module.KvCache(
             paged_layers(program.states),
             n_pages or self.pages_per_slot,
             PAGE_SIZE,
@@ -67,7 +67,7 @@ class Executor:
             program.kv.values,
         )
         self._store = store
-        self._bound = core.Program(self._machine, program.native_spec(store), self.threads)
+        self._bound = module.Program(self._machine, program.native_spec(store), self.threads)
 
     def run(
         self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Draws = ((), ())

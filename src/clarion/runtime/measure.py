@@ -146,7 +146,7 @@ def _counts() -> list[int]:
 
 
 class _Products:
-    """Products with random Q4_K matrices, more of them than caches hold, as a model's plan would do them."""
+    """Products with random Q4_K matrices, more of them than caches hold, as a program does them."""
 
     def __init__(self, isa: str) -> None:
         self._isa = isa

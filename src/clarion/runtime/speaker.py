@@ -235,12 +235,13 @@ class Speaker:
     def _fail(speech: Speech, error: Exception) -> None:
         speech.end = error
 
-    def _speak(self, speech: Speech, part: Callable[..., None], *arguments: object) -> None:
-        """One part of a text, and its end if that is the end. What comes behind the end is left out."""
+    def _speak(self, speech: Speech, step: Callable[..., None], *arguments: object) -> None:
+        """Lets one event happen to a text, and delivers the end where that was it. After the end nothing
+        happens."""
         if speech.end is not None:
             return
         try:
-            part(*arguments)
+            step(*arguments)
         except Exception as error:  # this text's own: the others go on
             speech.end = error
         if speech.end is not None:

@@ -49,8 +49,7 @@ class States:
             context: tokens that a sequence may have.
             beside: the kinds of state that the program has beside pages.
             budget_bytes: the most that parts, prefixes and restore points use together, at most what the
-            pages
-                have (the default), so that whoever has bytes left has a page left.
+                pages have (the default), so that whoever has bytes left has a page left.
             restore_bytes: the most of it that restore points use; by default all.
             meaning: what a saved state must agree in beyond its kinds: the model, the formats of its states.
 
