@@ -15,11 +15,11 @@ namespace quantize = clarion::quantize;
 
 namespace {
 
-using Rows = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using FloatRows = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Columns = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 // Which numbers an array holds: bfloat16 has no type of its own in numpy and comes as its bits.
-quantize::Source source_of(const Rows& rows) {
+quantize::Source source_of(const FloatRows& rows) {
     if (rows.dtype() == nb::dtype<float>()) return quantize::Source::f32;
     if (rows.dtype() == nb::dtype<uint16_t>()) return quantize::Source::bf16;
     if (rows.dtype().code == static_cast<uint8_t>(nb::dlpack::dtype_code::Float) && rows.dtype().bits == 16)
@@ -33,7 +33,7 @@ bool go_on() {
     return PyErr_Occurred() == nullptr && PyErr_CheckSignals() == 0;
 }
 
-auto quantize_rows(int type_id, Rows rows, std::optional<Columns> importance, int threads) {
+auto quantize_rows(int type_id, FloatRows rows, std::optional<Columns> importance, int threads) {
     const quantize::Quantizer* quantizer = quantize::find(type_id);
     if (quantizer == nullptr)
         throw std::invalid_argument("type id " + std::to_string(type_id) + " cannot be written");

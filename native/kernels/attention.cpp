@@ -158,7 +158,7 @@ class Attention final : public Op {
         const int64_t span = item % spans_, share = item / spans_;
         const int64_t tile = static_cast<int64_t>(tiles_.size()) - 2 - share / shares_;
         const int64_t head = share % shares_ * heads_, heads_end = std::min(head + heads_, use_.n_head);
-        Tile rows = make_tile(batch, tile, scratch);
+        QueryTile rows = make_tile(batch, tile, scratch);
         for (int64_t h = head; h < heads_end; ++h) {
             if (spans_ == 1) {
                 load_queries(rows, h);
@@ -182,7 +182,7 @@ class Attention final : public Op {
 
   private:
     // A tile's state, in scratch: one row for each query, and zeros up to whole blocks of queries.
-    struct Tile {
+    struct QueryTile {
         int64_t begin, n, first, last;  // its first token, queries, and positions that any of them sees
         std::byte* prepared;
         Query* query;
@@ -202,11 +202,11 @@ class Attention final : public Op {
         return {reinterpret_cast<float*>(states_.data()) + row * state_floats_, state_floats_};
     }
 
-    Tile make_tile(const Batch& batch, int64_t index, const Scratch& scratch) const {
+    QueryTile make_tile(const Batch& batch, int64_t index, const Scratch& scratch) const {
         const int64_t begin = tiles_[static_cast<size_t>(index)],
                       end = tiles_[static_cast<size_t>(index) + 1];
         const int64_t rows = rows_for(end - begin);
-        Tile tile{
+        QueryTile tile{
             begin, (end - begin) * group_, batch.positions[begin], 0, scratch.data, {}, {}, {}, {}, {}, {},
             {}};
         tile.q = {reinterpret_cast<float*>(scratch.data + prepared_bytes(dim_k_, dim_v_)), padded(dim_k_)};
@@ -229,7 +229,7 @@ class Attention final : public Op {
         return tile;
     }
 
-    void load_queries(const Tile& tile, int64_t head) const {
+    void load_queries(const QueryTile& tile, int64_t head) const {
         for (int64_t r = 0; r < tile.n; ++r) {
             const float* x = f32_row(q_, tile.begin + r / group_) + (head * group_ + r % group_) * dim_k_;
             for (int64_t d = 0; d < dim_k_; d += lanes)
@@ -238,7 +238,7 @@ class Attention final : public Op {
     }
 
     // One span of the positions, from clear states; then into the tile's own, or left for whoever merges.
-    void run_span(const Batch& batch, const Tile& tile, int64_t head, int64_t span, Matrix kept) const {
+    void run_span(const Batch& batch, const QueryTile& tile, int64_t head, int64_t span, Matrix kept) const {
         const KvCache& cache = *batch.cache;
         const auto [key_format, value_format] = cache.formats();
         const int64_t key_bytes = kv_bytes(key_format, dim_k_, false);
@@ -265,7 +265,7 @@ class Attention final : public Op {
     }
 
     // Merges a span into the tile's states; the first that a query sees is its state.
-    void absorb(const Tile& tile, int64_t span, Matrix states) const {
+    void absorb(const QueryTile& tile, int64_t span, Matrix states) const {
         for (int64_t r = 0; r < tile.n; ++r) {
             const Query& query = tile.query[r];
             if (!query.sees_span(span)) continue;
@@ -276,7 +276,7 @@ class Attention final : public Op {
         }
     }
 
-    void run_page(const Tile& tile, int64_t page, PageMatrix keys, PageMatrix values) const {
+    void run_page(const QueryTile& tile, int64_t page, PageMatrix keys, PageMatrix values) const {
         const int64_t begin = page * page_size;
         Range any{page_size, 0};  // positions that at least one query sees
         for (int64_t r = 0; r < tile.n; ++r) {
@@ -307,7 +307,7 @@ class Attention final : public Op {
             add_float_values(tile, begin, values);
     }
 
-    void add_page_scores(const Tile& tile, const PageMatrix& keys, Range vectors) const {
+    void add_page_scores(const QueryTile& tile, const PageMatrix& keys, Range vectors) const {
         for (int64_t r = 0; r < tile.n;) {
             const int64_t n = block_size(tile.n - r);
             std::fill_n(tile.s.row(r), n * page_size, 0.0f);
@@ -320,7 +320,7 @@ class Attention final : public Op {
     }
 
     // Positions that all queries of a block see are added for all at once, those before and after them for each alone.
-    void add_float_values(const Tile& tile, int64_t begin, const PageMatrix& values) const {
+    void add_float_values(const QueryTile& tile, int64_t begin, const PageMatrix& values) const {
         for (int64_t r = 0; r < tile.n;) {
             const int64_t n = block_size(tile.n - r), end = std::min(tile.n, r + n);
             Range all{0, page_size};
@@ -345,7 +345,7 @@ class Attention final : public Op {
         }
     }
 
-    void add_integer_values(const Tile& tile, int64_t begin, const PageMatrix& values) const {
+    void add_integer_values(const QueryTile& tile, int64_t begin, const PageMatrix& values) const {
         for (int64_t r = 0; r < tile.n;) {
             const int64_t n = block_size(tile.n - r);
             for (int64_t j = 0; j < n; ++j) {
@@ -361,7 +361,7 @@ class Attention final : public Op {
     static Encoded from(const Encoded& rows, int64_t r) {
         return {rows.data + r * rows.stride, rows.stride, rows.columns};
     }
-    static Matrix outputs(const Tile& tile, int64_t r) {
+    static Matrix outputs(const QueryTile& tile, int64_t r) {
         return {tile.span.row(r) + output_at, tile.span.stride};
     }
 
@@ -384,7 +384,7 @@ class Attention final : public Op {
     }
 
     // The tile's states as rows of the output. Adding zero makes -0 and +0 one: products with zeros may add either.
-    void finish(const Tile& tile, int64_t head) const {
+    void finish(const QueryTile& tile, int64_t head) const {
         for (int64_t r = 0; r < tile.n; ++r) {
             float* state = tile.state.row(r);
             const f32x16 sum = simd::set1(simd::reduce_add(simd::load(state + sum_at)));

@@ -24,10 +24,10 @@ void CacheUse::check(const Batch& batch) const {
 namespace {
 
 // Where token t goes: its page and its slot there.
-struct Place {
+struct TokenSlot {
     int64_t page, slot;
 
-    Place(const Batch& batch, int64_t t) {
+    TokenSlot(const Batch& batch, int64_t t) {
         const int64_t position = batch.positions[t];
         page = batch.pages[batch.sequences[t] * batch.pages_per_sequence + position / KvCache::page_size];
         slot = position % KvCache::page_size;
@@ -35,7 +35,8 @@ struct Place {
 };
 
 // k [dim_k] and v [dim_v] of one head, to one place.
-void write(const KvCache& cache, int64_t layer, Place place, int64_t head, const float* k, const float* v) {
+void write(const KvCache& cache, int64_t layer, TokenSlot place, int64_t head, const float* k,
+           const float* v) {
     const KvCache::Layer& shape = cache.layers()[static_cast<size_t>(layer)];
     const auto [keys, values] = cache.formats();
     store_keys(keys, cache.keys(layer, place.page, head), shape.dim_k, place.slot, k);
@@ -52,7 +53,7 @@ class KvWrite final : public RowOp {
   private:
     void run_row(const Batch& batch, int64_t row, const Scratch&) override {
         const KvCache::Layer& layer = batch.cache->layers()[static_cast<size_t>(use_.state)];
-        const Place place(batch, row);
+        const TokenSlot place(batch, row);
         for (int64_t h = 0; h < layer.n_head; ++h)
             write(*batch.cache, use_.state, place, h, f32_row(k_, row) + h * layer.dim_k,
                   f32_row(v_, row) + h * layer.dim_v);
@@ -86,7 +87,7 @@ class RopeKv final : public RowOp {
             float* q = f32_row(q_, row) + h * head_dim;
             q_head_.apply(q, table, q);
         }
-        const Place place(batch, row);
+        const TokenSlot place(batch, row);
         auto* k = reinterpret_cast<float*>(scratch.data);
         for (int64_t h = 0; h < use_.n_head; ++h) {
             k_head_.apply(f32_row(k_, row) + h * head_dim, table, k);

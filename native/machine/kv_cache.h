@@ -53,12 +53,12 @@ class KvCache {
     void copy_page(int64_t source, int64_t destination);
 
   private:
-    struct Place {
+    struct LayerLayout {
         int64_t offset, key_bytes, head_bytes;
     };
 
     std::vector<Layer> layers_;
-    std::vector<Place> place_;  // of a layer within a page
+    std::vector<LayerLayout> place_;  // of a layer within a page
     int64_t pages_, page_bytes_ = 0;
     Formats formats_;
     std::unique_ptr<ZeroMemory> memory_;
