@@ -151,6 +151,7 @@ def load(
             check=file.check,
             node=first_node(n_threads),
         )
+        stack.callback(engine.close)
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
@@ -216,7 +217,6 @@ class Model:
         self._engine = engine
         self._store = store
         self._tokenizer: Tokenizer | None = None
-        self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
         # Also called when the model is forgotten without `close`.
         self._resources = Resources(engine, resources)
@@ -435,12 +435,13 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """The file's own tokenizer, built when it is first used."""
-        with self._tokenizer_lock:
-            if self._tokenizer is None:
-                from clarion.tokenizer import Tokenizer
+        if self._tokenizer is None:
+            with _building:
+                if self._tokenizer is None:
+                    from clarion.tokenizer import Tokenizer
 
-                self._tokenizer = Tokenizer.from_metadata(self.metadata)
-            return self._tokenizer
+                    self._tokenizer = Tokenizer.from_metadata(self.metadata)
+        return self._tokenizer
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.
@@ -687,14 +688,34 @@ class Model:
 
     def _breaker_tokens(self, strings: tuple[str, ...]) -> list[int]:
         """Tokens whose text contains one of the strings."""
-        if strings not in self._breakers:
+        found = self._breakers.get(strings)
+        if found is None:
             wanted = [string.encode() for string in strings]
-            self._breakers[strings] = [
+            found = [
                 token
                 for token, piece in enumerate(self.tokenizer.pieces)
                 if any(string in piece for string in wanted)
             ]
-        return self._breakers[strings]
+            if len(self._breakers) >= _MOST_BREAKERS:
+                self._breakers.clear()
+            self._breakers[strings] = found
+        return found
+
+
+# Lists of `dry_breakers` whose tokens a model remembers; who gives each text its own has them looked up again.
+_MOST_BREAKERS = 16
+# Held while the tokenizer of any model is built. Two would not be built sooner side by side: that is Python.
+_building = threading.Lock()
+
+
+def _forget_builders() -> None:
+    """In a forked process nobody builds: who did has stayed behind."""
+    global _building
+    _building = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_builders)
 
 
 def _hears(progress: object) -> bool:

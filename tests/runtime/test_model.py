@@ -187,6 +187,12 @@ def test_the_end_of_the_context_ends_the_text(model: clarion.Model) -> None:
     assert len(completion.tokens) == 12
 
 
+def test_breakers_of_many_texts_are_forgotten(model: clarion.Model) -> None:
+    for i in range(100):
+        model.generate([5], max_tokens=1, dry_multiplier=1.0, dry_breakers=[str(i)])
+    assert len(model._breakers) <= 16
+
+
 def test_dry_breakers_are_tokens_that_contain_them(model: clarion.Model) -> None:
     tokens = model._breaker_tokens(("\n", "*"))
     assert tokens
