@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -115,13 +115,13 @@ def load(
         FileError: the file cannot be read, or breaks a rule of its format (FormatError).
         UnsupportedError, ModelError: the model is of a kind that is not implemented, or contradicts itself.
         ParameterError: an argument is out of range.
-        DeviceError: the processor lacks the instruction set, or the machine the memory.
+        DeviceError: the processor lacks the instruction set, or the machine the memory or the threads.
     """
     started = time.perf_counter()
     isa = choose(isa).name
     core = native(isa)
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MOST_THREADS)
-    with loading, ExitStack() as stack:
+    with _refused(n_threads), loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         program = make_program(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
@@ -165,6 +165,22 @@ def load(
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
+
+
+@contextmanager
+def _refused(threads: int) -> Iterator[None]:
+    """What the system refuses to a model that is loaded is a DeviceError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(
+            "the system has no memory left for the model's states and workspace; "
+            "load it with a shorter context or fewer cache_tokens"
+        ) from error
+    except RuntimeError as error:  # of Python's threads and of those of C++, which have no class of their own
+        if type(error) is not RuntimeError:
+            raise
+        raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
@@ -702,7 +718,7 @@ class Model:
         return found
 
 
-# Lists of `dry_breakers` whose tokens a model remembers; who gives each text its own has them looked up again.
+# Lists of `dry_breakers` whose tokens a model remembers; those of other lists are looked up again.
 _MOST_BREAKERS = 16
 # Held while the tokenizer of any model is built. Two would not be built sooner side by side: that is Python.
 _building = threading.Lock()
