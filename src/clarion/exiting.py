@@ -42,10 +42,14 @@ class Loading:
         wait_for_the_end()
         raise ClosedError("the interpreter exits")
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        me = threading.current_thread()
         with self._changed:
-            self._inside.remove(threading.current_thread())
+            self._inside.remove(me)
             self._changed.notify_all()
+        # An interpreter that exits refuses new threads, some of them before `end` is called.
+        if isinstance(error, RuntimeError) and me.daemon and main_thread_has_ended():
+            wait_for_the_end()
 
     def end(self) -> None:
         """Lets nobody in any more, and waits for the other threads that are inside."""
@@ -71,20 +75,36 @@ class Background(threading.Thread):
 
     An exception of a signal, as Ctrl-C, that comes in the middle of `Thread.join` makes Python 3.11 take the
     thread for ended: whoever joins it next does not wait, and the interpreter exits while it computes, which
-    aborts the process.
+    aborts the process. One that comes in the middle of `start` leaves open whether there will be a thread: if
+    it has not begun to work by then, it never does.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: object, name: str) -> None:
         super().__init__(target=target, args=arguments, name=name, daemon=True)
+        self._process = os.getpid()
+        self._begin = threading.Lock()  # taken once: by the work, or by the start that was interrupted before
+        self._never_begins = False
         self._has_ended = threading.Event()
 
+    def start(self) -> None:
+        try:
+            super().start()
+        except BaseException:
+            self._never_begins = self._begin.acquire(blocking=False)
+            raise
+
     def run(self) -> None:
+        if not self._begin.acquire(blocking=False):
+            return
         try:
             super().run()
         finally:
             self._has_ended.set()
 
     def join(self, timeout: float | None = None) -> None:
+        """Waits for its end. After a fork there is no such thread in the new process, and so no end."""
+        if self._never_begins or os.getpid() != self._process:
+            return
         if self.ident is not None and not self._has_ended.wait(timeout):
             return
         super().join(timeout)

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -115,13 +115,13 @@ def load(
         FileError: the file cannot be read, or breaks a rule of its format (FormatError).
         UnsupportedError, ModelError: the model is of a kind that is not implemented, or contradicts itself.
         ParameterError: an argument is out of range.
-        DeviceError: the processor lacks the instruction set, or the machine the memory.
+        DeviceError: the processor lacks the instruction set, or the machine the memory or the threads.
     """
     started = time.perf_counter()
     isa = choose(isa).name
     module = native(isa)
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MOST_THREADS)
-    with loading, ExitStack() as stack:
+    with _refused(n_threads), loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
         program = make_program(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
@@ -151,6 +151,7 @@ def load(
             check=file.check,
             node=first_node(n_threads),
         )
+        stack.callback(engine.close)
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
@@ -164,6 +165,22 @@ def load(
             load_seconds=time.perf_counter() - started,
             resources=stack.pop_all(),
         )
+
+
+@contextmanager
+def _refused(threads: int) -> Iterator[None]:
+    """What the system refuses to a model that is loaded is a DeviceError."""
+    try:
+        yield
+    except MemoryError as error:
+        raise DeviceError(
+            "the system has no memory left for the model's states and workspace; "
+            "load it with a shorter context or fewer cache_tokens"
+        ) from error
+    except RuntimeError as error:  # of Python's threads and of those of C++, which have no class of their own
+        if type(error) is not RuntimeError:
+            raise
+        raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
 
 
 def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
@@ -216,7 +233,6 @@ class Model:
         self._engine = engine
         self._store = store
         self._tokenizer: Tokenizer | None = None
-        self._tokenizer_lock = threading.Lock()
         self._breakers: dict[tuple[str, ...], list[int]] = {}
         # Also called when the model is forgotten without `close`.
         self._resources = Resources(engine, resources)
@@ -435,12 +451,13 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """The file's own tokenizer, built when it is first used."""
-        with self._tokenizer_lock:
-            if self._tokenizer is None:
-                from clarion.tokenizer import Tokenizer
+        if self._tokenizer is None:
+            with _building:
+                if self._tokenizer is None:
+                    from clarion.tokenizer import Tokenizer
 
-                self._tokenizer = Tokenizer.from_metadata(self.metadata)
-            return self._tokenizer
+                    self._tokenizer = Tokenizer.from_metadata(self.metadata)
+        return self._tokenizer
 
     def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Token ids of a text.
@@ -687,14 +704,34 @@ class Model:
 
     def _breaker_tokens(self, strings: tuple[str, ...]) -> list[int]:
         """Tokens whose text contains one of the strings."""
-        if strings not in self._breakers:
+        found = self._breakers.get(strings)
+        if found is None:
             wanted = [string.encode() for string in strings]
-            self._breakers[strings] = [
+            found = [
                 token
                 for token, piece in enumerate(self.tokenizer.pieces)
                 if any(string in piece for string in wanted)
             ]
-        return self._breakers[strings]
+            if len(self._breakers) >= _MOST_BREAKERS:
+                self._breakers.clear()
+            self._breakers[strings] = found
+        return found
+
+
+# Lists of `dry_breakers` whose tokens a model remembers; those of other lists are looked up again.
+_MOST_BREAKERS = 16
+# Held while the tokenizer of any model is built. Two would not be built sooner side by side: that is Python.
+_building = threading.Lock()
+
+
+def _forget_builders() -> None:
+    """In a forked process nobody builds: who did has stayed behind."""
+    global _building
+    _building = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_builders)
 
 
 def _hears(progress: object) -> bool:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clarion.errors import ClosedError, FileError, ModelError
+from clarion.errors import ClosedError, FileError, ModelError, ParameterError
 from clarion.runtime.completion import Completion
 from clarion.runtime.request import Generate, Request, Score
 from clarion.runtime.sampling import Options, Parameters
@@ -238,21 +238,34 @@ def test_texts_that_share_steps_get_their_own_logits() -> None:
     machine.engine.close()
 
 
-def test_an_error_of_one_text_ends_the_others() -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_an_error_of_one_text_ends_the_others(kind: type[BaseException]) -> None:
     machine = FakeMachine(context=64, n_pages=2, max_tokens=8)
     machine.executor.gate = threading.Semaphore(1)  # one step, and then until it is cancelled
     rows = Rows(60)
 
     def refuse(row: int, logits: memoryview) -> None:
-        raise RuntimeError("not these")
+        raise kind("not these")
 
     requests = [Request((2,) * 4, Score(0, refuse)), scoring([1] * 60, rows)]
-    with pytest.raises(RuntimeError, match="not these"):
+    with pytest.raises(kind, match="not these"):
         wait_all(machine.engine, requests, 2)
     machine.executor.gate = None
     assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
     assert np.isnan(rows.logits).any()
     machine.engine.close()
+
+
+def test_who_takes_logits_cannot_wait_for_the_engine(machine: FakeMachine) -> None:
+    stream = TextStream(machine.engine, generation([1], 10**6, streams=True))
+    for wait_here in (
+        lambda: generate(machine, [1, 2], 3),
+        lambda: next(stream),
+        lambda: stream.cancel(),
+    ):
+        with pytest.raises(ParameterError, match="take: it cannot wait"):
+            wait(machine.engine, Request((2,) * 4, Score(0, lambda row, logits, work=wait_here: work())))  # type: ignore[misc]
+    assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
 
 
 def test_logits_while_pages_run_out() -> None:

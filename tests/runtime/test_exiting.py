@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
+import clarion
 from clarion.exiting import Background
 
 
@@ -59,6 +60,61 @@ def test_an_interrupted_join_does_not_end_a_thread() -> None:
     assert done == [5]
     assert not thread.is_alive()
     thread.join()
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_thread_whose_start_is_interrupted_never_begins_or_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, has_begun: bool
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    begins = 0
+    start = threading.Thread.start
+
+    def work() -> None:
+        nonlocal begins
+        begins += 1
+        begun.set()
+        go_on.wait(60)
+
+    def interrupted(thread: threading.Thread) -> None:
+        if has_begun:
+            start(thread)
+            begun.wait()
+        raise Interrupt
+
+    thread = Background(work, name="work")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(Interrupt):
+            thread.start()
+    thread.join(0.01)
+    assert thread.is_alive() is has_begun
+    go_on.set()
+    thread.join()
+    if not has_begun:
+        start(thread)  # the system's thread comes late
+    threading.Thread.join(thread)
+    assert begins == has_begun
+
+
+def test_a_model_whose_loading_is_interrupted_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(threading.enumerate())
+    start = threading.Thread.start
+    names = ["clarion-weights", "clarion-speaker", "clarion-engine"]
+    for name in names:
+
+        def interrupted(thread: threading.Thread, name: str = name) -> None:
+            start(thread)
+            if thread.name == name:
+                raise Interrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(Interrupt):
+                clarion.load(context=64, threads=1, weights="moving")
+        for thread in set(threading.enumerate()) - before:
+            threading.Thread.join(thread, 10)
+            assert not thread.is_alive(), thread.name
 
 
 def test_a_thread_that_fails_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,8 @@ from clarion.errors import (
     ParameterError,
     TokenizerError,
 )
-from clarion.host import choices
+from clarion.host import choices, choose, native
+from clarion.runtime import executor
 
 PROMPT = "Once upon a time"
 
@@ -185,6 +186,33 @@ def test_the_end_of_the_context_ends_the_text(model: clarion.Model) -> None:
     completion = model.generate([5] * 500, ignore_eos=True)
     assert completion.finish_reason == "length"
     assert len(completion.tokens) == 12
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(MemoryError, "no memory left"), (RuntimeError, "refuses threads")]
+)
+@pytest.mark.parametrize("what", ["shared_machine", "KvCache"])
+def test_what_the_system_refuses_is_an_error_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, what: str, error: type[Exception], said: str
+) -> None:
+    before = threading.active_count()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error("cannot")
+
+    if what == "KvCache":
+        monkeypatch.setattr(native(choose().name), what, refuse)
+    else:
+        monkeypatch.setattr(executor, what, refuse)
+    with pytest.raises(DeviceError, match=said):
+        clarion.load(context=64, weights="moving")
+    assert threading.active_count() == before
+
+
+def test_breakers_of_many_texts_are_forgotten(model: clarion.Model) -> None:
+    for i in range(100):
+        model.generate([5], max_tokens=1, dry_multiplier=1.0, dry_breakers=[str(i)])
+    assert len(model._breakers) <= 16
 
 
 def test_dry_breakers_are_tokens_that_contain_them(model: clarion.Model) -> None:

@@ -6,11 +6,13 @@ import copy
 import multiprocessing
 import os
 import pickle
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import clarion
+from clarion import exiting
 from clarion.errors import ClosedError, PicklingError
 from clarion.exiting import Loading
 
@@ -117,6 +120,30 @@ def test_a_forked_process_hears_that_nothing_runs_there(model: clarion.Model) ->
     assert len(model.generate(PROMPT, max_tokens=3, ignore_eos=True).tokens) == 3
 
 
+def test_a_forked_process_waits_for_no_thread_that_stayed_behind() -> None:
+    """Neither where it closes a model nor where its interpreter exits, whatever others did meanwhile."""
+    program = f"""
+        import os, signal, sys, threading, time, clarion
+        from clarion import model as module
+        from clarion.residency import moving
+        moving._yield_to_others = lambda: time.sleep(1)  # weights that move for long
+        model = clarion.load(context=64, threads=1, weights="moving")
+        model._resources._lock.acquire()  # as a thread that closes the model holds it
+        module._building.acquire()  # as one that builds a tokenizer does
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            assert model.tokenize({PROMPT!r})
+            model.settle()
+            model.close()
+            sys.exit()
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        module._building.release()
+        model._resources._lock.release()
+    """
+    assert run(program) == (0, "0\n", "")
+
+
 def test_a_template_is_rendered_in_a_forked_process_too() -> None:
     from clarion.tokenizer import template
 
@@ -136,6 +163,7 @@ def test_a_template_is_rendered_in_a_forked_process_too() -> None:
 
 WORKS = {
     "load": "clarion.load(context=64, threads=1, weights='moving')",
+    "copy": "clarion.load(context=64, threads=1, weights='copied')",
     "generate": "model.generate(prompt, max_tokens=n, ignore_eos=True)",
     "several": "model.generate([prompt] * 3, max_tokens=n, ignore_eos=True)",
     "stream": "list(model.stream(prompt, max_tokens=n, ignore_eos=True))",
@@ -224,14 +252,73 @@ def test_who_loads_is_waited_for_and_after_the_exit_nobody_does() -> None:
     assert left == ["load"]
 
 
+def test_who_finds_no_threads_at_exit_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    loading, inside = Loading(), threading.Event()
+
+    def load() -> None:
+        with loading:
+            inside.set()
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    printed: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", printed.append)
+    monkeypatch.setattr(exiting, "main_thread_has_ended", lambda: True)
+    daemon = threading.Thread(target=load, daemon=True)
+    daemon.start()
+    inside.wait()
+    loading.end()
+    daemon.join(0.1)
+    assert daemon.is_alive()
+    assert not printed
+    inside.clear()
+    other = threading.Thread(target=load)
+    with pytest.raises(ClosedError), loading:
+        pass
+    loading = Loading()
+    other.start()
+    other.join()
+    assert len(printed) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_impatient_user_ends_the_process_without_aborting_it(seed: int) -> None:
+    program = f"""
+        import threading, clarion
+        models = [clarion.load(context=1024, threads=1) for _ in range(3)]
+        def work(model):
+            while True:
+                model.generate({PROMPT!r}, ignore_eos=True)
+        for model in models * 2:
+            threading.Thread(target=work, args=(model,), daemon=True).start()
+        models[0].generate({PROMPT!r}, max_tokens=1)
+        print("ready", flush=True)
+        models[0].generate({PROMPT!r}, ignore_eos=True)
+    """
+    process = start(program)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    pauses = random.Random(seed)
+    for _ in range(8):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pauses.random() * 0.003)
+    process.communicate(timeout=60)
+    assert process.returncode in (1, -signal.SIGINT)
+
+
 def run(program: str) -> tuple[int, str, str]:
     """Status, output and errors of a Python program."""
+    process = start(program)
+    output, errors = process.communicate(timeout=60)
+    return process.returncode, output, errors
+
+
+def start(program: str) -> subprocess.Popen[str]:
+    """A Python program that runs."""
     paths = os.pathsep.join([str(Path(clarion.__file__).parents[1]), *filter(None, sys.path)])
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(program)],
         env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
     )
-    return done.returncode, done.stdout, done.stderr

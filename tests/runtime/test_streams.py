@@ -254,7 +254,7 @@ def test_an_interrupt_ends_the_stream(machine: FakeMachine, monkeypatch: pytest.
     stream = TextStream(machine.engine, generation([1], 10**6, streams=True))
     next(stream)
     with monkeypatch.context() as patch:
-        patch.setattr(machine.engine, "check_process", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(machine.engine, "check_caller", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             next(stream)
     assert list(stream) == []

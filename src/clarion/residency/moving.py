@@ -43,9 +43,12 @@ class Moving(Policy):
         self._work = store, list(matrices.values()), copies
 
     def start(self) -> None:
-        self._thread = Background(self._move, *self._work, name="clarion-weights")
+        thread = Background(self._move, *self._work, name="clarion-weights")
         del self._work
-        self._thread.start()
+        try:
+            thread.start()
+        finally:  # also after an interrupt there may be a thread
+            self._thread = thread
 
     def settle(self) -> None:
         if self._thread is not None:

@@ -22,7 +22,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 
-from clarion.errors import CancelledError, ClosedError, ModelError
+from clarion.errors import CancelledError, ClosedError, ModelError, ParameterError
 from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
@@ -99,7 +99,12 @@ class Engine:
         self._process = os.getpid()
         self._speaker = Speaker(self._hear_end, self._hear_news)
         self._thread = Background(self._loop, name="clarion-engine")
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:  # nobody else knows of the threads
+            self._speaker.close()
+            self.close()
+            raise
 
     # ---- from any thread ----------------------------------------------------------------------------------
 
@@ -107,13 +112,14 @@ class Engine:
         """Puts a request in line.
 
         Raises:
-            ClosedError: after `close`, and in a process forked from the one that holds the engine.
+            ClosedError: after `close`.
+            ClosedError, ParameterError: see `check_caller`.
         """
         return self.submit_all([(request, put)])[0]
 
     def submit_all(self, requests: Iterable[tuple[Request, Put]]) -> list[Handle]:
         """Puts requests in line together: those that are admitted begin in one step."""
-        self.check_process()
+        self.check_caller()
         submitted = time.perf_counter()
         tasks = [self._task(request, put, submitted) for request, put in requests]
         with self._wake:
@@ -125,10 +131,17 @@ class Engine:
             wait_for_the_end()
         raise ClosedError("the model is closed")
 
-    def check_process(self) -> None:
-        """Raises ClosedError in a process forked from the one that holds the engine: nothing runs there."""
+    def check_caller(self) -> None:
+        """Whether the caller can wait for a result.
+
+        Raises:
+            ClosedError: in a process forked from the one that holds the engine: nothing runs there.
+            ParameterError: on the engine's thread, in `Score.take`: nothing is computed while that works.
+        """
         if os.getpid() != self._process:
             raise ClosedError("the model was loaded by another process; load it again after a fork")
+        if self.is_here():
+            raise ParameterError("take: it cannot wait for the model that calls it")
 
     def close(self) -> None:
         """Ends every request with a ClosedError, and the threads, which free what they own."""
@@ -370,7 +383,7 @@ class Engine:
         try:
             if share.outputs:
                 task.take(n_done - share.outputs - task.first, self._logits[row : row + share.outputs])
-        except Exception as error:  # this task's own: the others go on
+        except BaseException as error:  # the caller's own, also SystemExit: the others go on
             self._retire(task)
             task.put(error)
             return

@@ -22,7 +22,7 @@ class PromptDone(NamedTuple):
 
 Result = Completion | int
 # News of the prompt and pieces of text, then a result or an error; it must not raise.
-Put = Callable[[str | PromptDone | Result | Exception], None]
+Put = Callable[[str | PromptDone | Result | BaseException], None]
 # Takes the rows row, row + 1, ... of a text: float32 [n, V], a view that lasts as long as the call.
 Take = Callable[[int, memoryview], None]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 from contextlib import ExitStack
 
@@ -12,16 +13,23 @@ from clarion.runtime.engine import Engine
 
 class Resources:
     """The threads and the memory of a model. They are known until they are closed, also when nobody knows
-    the model any more: at the interpreter's exit, finalizers are not called."""
+    the model any more: at the interpreter's exit, finalizers are not called.
+
+    A forked process has none of the threads, and perhaps locks that nobody will ever open: there is nothing
+    that it could close.
+    """
 
     def __init__(self, engine: Engine, others: ExitStack) -> None:
         self._engine = engine
         self._others = others
+        self._process = os.getpid()
         self._lock = threading.RLock()
         _open.add(self)
 
     def close(self) -> None:
         """Once; whoever comes second waits. The engine's threads, which the first waits for, do not."""
+        if os.getpid() != self._process:
+            return
         if not self._lock.acquire(blocking=not self._engine.is_here()):
             return
         try:
@@ -42,7 +50,22 @@ _open: set[Resources] = set()
 
 @atexit.register
 def _exit() -> None:
-    """Daemon threads may still use models, or load them, while the interpreter exits."""
-    loading.end()
-    for resources in list(_open):
-        resources.exit()
+    """Daemon threads may still use models, or load them, while the interpreter exits.
+
+    Ctrl-C does not end it: threads of ours that come back to an interpreter that is gone abort the process.
+    """
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            loading.end()
+            for resources in list(_open):
+                resources.exit()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_open.clear)

@@ -185,7 +185,11 @@ class Speaker:
         self._n_told = 0  # lists; written by the engine's thread alone
         self._n_heard = 0  # of these; written by the speaker's thread alone
         self.thread = Background(self._loop, name="clarion-speaker")
-        self.thread.start()
+        try:
+            self.thread.start()
+        except BaseException:  # nobody else knows of the thread
+            self.close()
+            raise
 
     def tell(self, events: list[Event], n_tokens: int) -> None:
         """What happened next, with so many tokens. A few are spoken at once, unless others come before

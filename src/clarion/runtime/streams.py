@@ -18,7 +18,7 @@ from clarion.runtime.request import PromptDone, Request, Result
 if TYPE_CHECKING:
     import asyncio
 
-End = Result | Exception
+End = Result | BaseException
 Item = str | PromptDone | End
 Prepare = Callable[[], Request]  # makes a request, which may take a while
 Progress = Callable[[int, int], None]  # (tokens of the prompt that are computed, tokens of the prompt)
@@ -229,7 +229,7 @@ class TextStream(_Stream, Iterator[str]):
         return self._end
 
     def _next_item(self) -> Item:
-        self._engine.check_process()
+        self._engine.check_caller()
         item = self._items.get()
         if not isinstance(item, str | PromptDone):
             self._items.put(item)  # for other threads, which may wait for it too
@@ -368,13 +368,13 @@ def _is_news(item: Item, progress: Progress | None) -> bool:
 
 
 def _result(item: Item) -> Result:
-    if isinstance(item, Exception):
+    if isinstance(item, BaseException):
         raise item
     assert isinstance(item, Completion | int)
     return item
 
 
 def _raise(end: End | None) -> NoReturn:
-    if isinstance(end, Exception):
+    if isinstance(end, BaseException):
         raise end
     raise CancelledError("the stream ended without a completion")

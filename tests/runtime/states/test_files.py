@@ -82,6 +82,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         load(tmp_path / "x.state")
     with pytest.raises(FileError, match="cannot be read: Is a directory"):
         load(tmp_path)
+    toy = Toy(n_pages=8)
+    state = toy.open(TOKENS)
+    for name in (".", "/"):
+        with pytest.raises(FileError, match="cannot be written"):
+            state.save(name)
+    for name in ("", "a\0b"):
+        with pytest.raises(ParameterError, match="expected the name of a file"):
+            state.save(name)
+        with pytest.raises(ParameterError, match="expected the name of a file"):
+            toy.states.load(name)
 
 
 def test_a_file_cut_anywhere(saved: Path, tmp_path: Path) -> None:
@@ -119,7 +129,7 @@ def test_a_foreign_file(tmp_path: Path) -> None:
     path.write_bytes(struct.pack("<8sII", b"CLARSTAT", 1, 1 << 31) + bytes(100))
     with pytest.raises(FormatError, match="header: found 2147483648 bytes"):
         load(path)
-    for header in (b"{", b"[]", b'{"tokens": true}', b"\xff\xfe", b"[" * 100_000):
+    for header in (b"{", b"[]", b'{"tokens": true}', b"\xff\xfe", b"[" * 100_000, "{}".encode("utf-16")):
         path.write_bytes(struct.pack("<8sII", b"CLARSTAT", 1, len(header)) + header)
         with pytest.raises(FormatError, match="header: "):
             load(path)

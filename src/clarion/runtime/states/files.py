@@ -20,11 +20,11 @@ import zlib
 from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from clarion.errors import FileError, FormatError, ParameterError
+from clarion.gguf.texts import as_path
 
 MAGIC = b"CLARSTAT"
 VERSION = 1
@@ -46,9 +46,10 @@ def write(
 
     Raises:
         FileError: the file cannot be written; what the path held before is untouched.
+        ParameterError: `path` is no name of a file.
     """
-    target = Path(path)
-    temporary = target.with_name(f".{os.urandom(8).hex()}.state.partial")
+    target = as_path(path)
+    temporary = target.parent / f".{os.urandom(8).hex()}.state.partial"
     header = json.dumps(_header(len(tokens), meaning, kinds)).encode()
     try:
         try:
@@ -77,9 +78,10 @@ class SavedState:
 
         Raises:
             FileError: the file cannot be read.
+            ParameterError: `path` is no name of a file.
             FormatError: it is no saved state, or of another version, or cut.
         """
-        self.path = Path(path)
+        self.path = as_path(path)
         self._crc = 0
         try:
             self._file = open(self.path, "rb")  # noqa: SIM115 (closed by __exit__)
@@ -165,7 +167,7 @@ class SavedState:
         text = bytearray(n_bytes)
         self.read(memoryview(text))
         try:
-            header: Any = json.loads(text)
+            header: Any = json.loads(text.decode())
         except (ValueError, RecursionError) as error:
             raise FormatError(f"{self.path}: header: no JSON: {error}") from error
         match header:
