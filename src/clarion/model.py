@@ -235,7 +235,7 @@ class Model:
         self._tokenizer: Tokenizer | None = None
         self._breakers: dict[tuple[str, ...], list[int]] = {}
         # Also called when the model is forgotten without `close`.
-        self._resources = Resources(engine, resources)
+        self._resources = Resources(engine, store, resources)
         self._forgotten = weakref.finalize(self, self._resources.close)
         self._forgotten.atexit = False
 

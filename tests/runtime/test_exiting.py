@@ -13,6 +13,7 @@ import pytest
 
 import clarion
 from clarion.exiting import Background
+from clarion.residency import moving
 
 
 class Interrupt(BaseException):
@@ -115,6 +116,21 @@ def test_a_model_whose_loading_is_interrupted_leaves_no_thread(monkeypatch: pyte
         for thread in set(threading.enumerate()) - before:
             threading.Thread.join(thread, 10)
             assert not thread.is_alive(), thread.name
+
+
+def test_a_close_that_was_interrupted_is_done_by_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+    monkeypatch.setattr(moving, "_yield_to_others", lambda: go_on.wait(60))  # weights that move for long
+    model = clarion.load(context=64, threads=1, weights="moving")
+    policy = model._store._policy
+    assert isinstance(policy, moving.Moving)
+    assert policy._thread is not None
+    with interrupted_after(0.1):
+        model.close()
+    assert policy._thread.is_alive()
+    threading.Timer(0.1, go_on.set).start()
+    model.close()
+    assert not policy._thread.is_alive()
 
 
 def test_a_thread_that_fails_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

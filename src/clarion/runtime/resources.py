@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack
 
 from clarion.exiting import loading
+from clarion.residency import Store
 from clarion.runtime.engine import Engine
 
 
@@ -19,21 +20,26 @@ class Resources:
     that it could close.
     """
 
-    def __init__(self, engine: Engine, others: ExitStack) -> None:
+    def __init__(self, engine: Engine, store: Store, others: ExitStack) -> None:
         self._engine = engine
+        self._store = store
         self._others = others
         self._process = os.getpid()
         self._lock = threading.RLock()
         _open.add(self)
 
     def close(self) -> None:
-        """Once; whoever comes second waits. The engine's threads, which the first waits for, do not."""
+        """Once; whoever comes second waits. The engine's threads, which the first waits for, do not.
+
+        Where it is interrupted, threads may still run: it can be called again, and waits for them.
+        """
         if os.getpid() != self._process:
             return
         if not self._lock.acquire(blocking=not self._engine.is_here()):
             return
         try:
             self._engine.close()
+            self._store.close()
             self._others.close()
             if not self._engine.is_here():  # else its threads have not ended: the exit waits for them
                 _open.discard(self)
@@ -54,17 +60,14 @@ def _exit() -> None:
 
     Ctrl-C does not end it: threads of ours that come back to an interpreter that is gone abort the process.
     """
-    interrupt: KeyboardInterrupt | None = None
     while True:
         try:
             loading.end()
             for resources in list(_open):
                 resources.exit()
-            break
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt is not None:
-        raise interrupt
+            return
+        except KeyboardInterrupt:
+            continue
 
 
 if hasattr(os, "register_at_fork"):
