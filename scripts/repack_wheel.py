@@ -1,9 +1,10 @@
-"""Write a wheel again: with other tags, a further requirement, and the same bytes whenever its files are the same.
+"""Write a wheel again: with other tags or a further requirement, and with bytes that its files alone decide.
 
-    python scripts/repack_wheel.py WHEEL FOLDER [--platform linux_x86_64] [--requires 'name>=1'] [--most-bytes N]
+    python scripts/repack_wheel.py WHEEL FOLDER [--platform linux_x86_64] [--requires 'a>=1'] [--most-bytes N]
 
-Entries are sorted, and have the date SOURCE_DATE_EPOCH and plain permissions. Prints the new file's path to standard output,
-and the bytes of its native modules to standard error. Exit status 1 where the wheel, or one of its modules, is too large.
+Entries are sorted, and have the date SOURCE_DATE_EPOCH and plain permissions. Prints the new file's path to
+standard output, and the bytes of its native modules to standard error. Exit status 1 where the wheel or a module
+is too large.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def repack(source: Path, folder: Path, platform: str | None, requirement: str | 
     files[record] = "".join(
         f"{line}\n" for line in [*(record_line(name, files[name]) for name in order), f"{record},,"]
     ).encode()
-    date = time.gmtime(max(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), 315532800))[:6]  # zip begins in 1980
+    date = time.gmtime(max(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), 315532800))[
+        :6
+    ]  # zip begins in 1980
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / name
     with zipfile.ZipFile(target, "w") as archive:
