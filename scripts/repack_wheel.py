@@ -3,8 +3,8 @@
     python scripts/repack_wheel.py WHEEL FOLDER [--platform linux_x86_64] [--requires 'a>=1'] [--most-bytes N]
 
 Entries are sorted, and have the date SOURCE_DATE_EPOCH and plain permissions. Prints the new file's path to
-standard output, and the bytes of its native modules to standard error. Exit status 1 where the wheel or one of
-them is too large.
+standard output, and the bytes of its native modules to standard error. Exit status 1 where one of them, or
+the wheel, is too large.
 """
 
 from __future__ import annotations
