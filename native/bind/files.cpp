@@ -61,7 +61,7 @@ nb::list list_of(const std::vector<int32_t>& numbers) {
     for (size_t i = 0; i < numbers.size(); ++i) {
         PyObject* number = PyLong_FromLong(numbers[i]);
         if (number == nullptr) throw nb::python_error();
-        PyList_SET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i), number);
+        PyList_SetItem(list.ptr(), static_cast<Py_ssize_t>(i), number);
     }
     return list;
 }
@@ -110,7 +110,7 @@ nb::list decoded(const std::vector<String>& strings) {
         PyObject* text = PyUnicode_DecodeUTF8(strings[i].data(), static_cast<Py_ssize_t>(strings[i].size()),
                                               "surrogateescape");
         if (text == nullptr) throw nb::python_error();
-        PyList_SET_ITEM(texts.ptr(), static_cast<Py_ssize_t>(i), text);
+        PyList_SetItem(texts.ptr(), static_cast<Py_ssize_t>(i), text);
     }
     return texts;
 }

@@ -177,3 +177,22 @@ def test_a_disk_that_fills_up(tmp_path, kind):
     assert error.count("\n") == 1
     assert "cannot be written: No space left on device" in error
     assert small_disk(disk, 4 * n_bytes, *arguments)[0] == 0
+
+
+def test_without_the_tokenizers_library(tmp_path):
+    folder = unpack("llama3", tmp_path / "checkpoint")
+    (tmp_path / "tokenizers.py").write_text("raise ImportError")
+    paths = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-m", "clarion", "convert", str(folder), str(tmp_path / "out.gguf")],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"clarion: {folder}/tokenizer.json: is read with the tokenizers library, which is not here; "
+        "pip install 'clarion[convert]'\n"
+    )
+    assert not (tmp_path / "out.gguf").exists()

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 # A file may include headers of its own room and of those before it.
 NATIVE_ROOMS = (
+    "portability",
     "simd",
     "formats",
     "residency",

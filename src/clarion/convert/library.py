@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import tempfile
@@ -73,6 +74,16 @@ def _said(error: BaseException) -> str:
     return "".join(shown)
 
 
+def _library(where: str) -> Any:
+    """The library, which only converting needs: it brings 30 MB with it, so it is an extra of the package."""
+    try:
+        return importlib.import_module("tokenizers")
+    except ImportError as error:
+        raise UnsupportedError(
+            f"{where}: is read with the tokenizers library, which is not here; pip install 'clarion[convert]'"
+        ) from error
+
+
 def parse(text: str, values: Mapping[str, Any], where: str) -> Any:
     """The library's tokenizer of a tokenizer.json, that neither pads nor truncates.
 
@@ -82,13 +93,13 @@ def parse(text: str, values: Mapping[str, Any], where: str) -> Any:
 
     Raises:
         FormatError: the library cannot read it.
+        UnsupportedError: the library is not installed.
     """
-    from tokenizers import Tokenizer
-
+    library = _library(where)
     if values.get("truncation") is not None or values.get("padding") is not None:
         text = json.dumps({**values, "truncation": None, "padding": None})
     try:
-        return Tokenizer.from_str(text)
+        return library.Tokenizer.from_str(text)
     except Exception as error:  # the library's own, which has no class
         raise FormatError(f"{where}: cannot be read: {_said(error)}") from error
 
@@ -110,13 +121,14 @@ def add(
 
     Raises:
         FormatError: an option of a token is not true or false.
+        UnsupportedError: the library is not installed.
     """
-    from tokenizers import AddedToken
+    library = _library(where)
 
     def made(entry: Mapping[str, Any]) -> Any:
         options = {key: entry[key] for key in _OPTIONS if key in entry}
         try:
-            return AddedToken(entry["content"], **options)
+            return library.AddedToken(entry["content"], **options)
         except Exception as error:  # of the library, with no class
             raise FormatError(f"{where}: added token {dict(entry)!r:.160}: {_said(error)}") from error
 
