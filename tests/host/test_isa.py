@@ -111,3 +111,20 @@ def test_sizes_of_modules() -> None:
         assert set(sizes) >= {name, f"{name}_formats"}
         assert min(sizes.values()) > 10_000
     assert isa.module_sizes("avx9") == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "of"),
+    [
+        ("neon", "neon"),
+        ("neon_formats", "neon"),
+        ("neon_i8mm", "neon_i8mm"),
+        ("neon_i8mm_formats", "neon_i8mm"),
+        ("quantize_neon_dotprod", "neon_dotprod"),
+        ("avx512", "avx512"),
+        ("avx512vnni_formats", "avx512vnni"),
+        ("files", None),
+    ],
+)
+def test_a_module_belongs_to_one_instruction_set(module, of):
+    assert isa._instruction_set(module) == of

@@ -202,8 +202,14 @@ def module_sizes(isa: str) -> dict[str, int]:
         for path in Path(folder).iterdir()
         if path.name.endswith(tuple(importlib.machinery.EXTENSION_SUFFIXES))
     }
-    wanted = (isa, f"quantize_{isa}")
-    return {name: sizes[name] for name in sorted(sizes) if name in wanted or name.startswith(f"{isa}_")}
+    return {name: sizes[name] for name in sorted(sizes) if _instruction_set(name) == isa}
+
+
+def _instruction_set(module: str) -> str | None:
+    """Whose module this is: that of the longest name of an instruction set that it begins with."""
+    name = module.removeprefix("quantize_")
+    names = (isa for modules in MODULES.values() for isa in modules)
+    return max((isa for isa in names if f"{name}_".startswith(f"{isa}_")), key=len, default=None)
 
 
 @functools.cache
