@@ -59,9 +59,15 @@ class Loading:
             self._changed.wait_for(lambda: all(thread is me for thread in self._inside))
 
 
+def after_fork(forget: Callable[[], None]) -> None:
+    """Lets a forked process forget what has stayed behind: threads, and locks that nobody will ever open.
+    Systems that cannot fork have nothing to forget."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget)
+
+
 loading = Loading()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=loading.forget)
+after_fork(loading.forget)
 
 
 def main_thread_has_ended() -> bool:

@@ -22,7 +22,7 @@ from clarion.errors import (
     PicklingError,
     TemplateError,
 )
-from clarion.exiting import loading
+from clarion.exiting import after_fork, loading
 from clarion.gguf import File
 from clarion.host import choose, native
 from clarion.host.memory import memory
@@ -730,8 +730,7 @@ def _forget_builders() -> None:
     _building = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_builders)
+after_fork(_forget_builders)
 
 
 def _hears(progress: object) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from typing import Any
 
+from clarion.exiting import after_fork
 from clarion.host import native
 from clarion.host.hierarchy import Node, hierarchy
 from clarion.host.numa import free_because, masks, thread_nodes
@@ -41,5 +41,4 @@ def _forget() -> None:
     _machines.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+after_fork(_forget)

@@ -7,7 +7,7 @@ import os
 import threading
 from contextlib import ExitStack
 
-from clarion.exiting import loading
+from clarion.exiting import after_fork, loading
 from clarion.residency import Store
 from clarion.runtime.engine import Engine
 
@@ -70,5 +70,4 @@ def _exit() -> None:
             continue
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open.clear)
+after_fork(_open.clear)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clarion.errors import ParameterError, TemplateError
-from clarion.exiting import wait_for_the_end
+from clarion.exiting import after_fork, wait_for_the_end
 
 START_SECONDS: Final = 60.0
 WALL_SECONDS: Final = 20.0  # the worker ends itself after two seconds of processor time
@@ -174,4 +174,4 @@ def _read(descriptor: int, size: int, deadline: float) -> bytes:
 
 _worker = _Worker()
 atexit.register(_worker.exit)
-os.register_at_fork(after_in_child=_worker.forget)
+after_fork(_worker.forget)
