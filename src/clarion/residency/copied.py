@@ -7,19 +7,13 @@ from collections.abc import Mapping
 from clarion._native import files
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
-from clarion.residency.copying import Copies, Origin
-from clarion.residency.store import Policy, Unit, Weight
+from clarion.residency.copying import Copies, Copying
+from clarion.residency.store import Unit
 
 
-class Copied(Policy):
+class Copied(Copying):
     """Copies for each thread that computes what it will read, on its node. Pages of the mapping are released
     as they are copied."""
-
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
-
-    def copies_are_panels(self, weight: Weight) -> bool:
-        return self._origin.copies_are_panels(weight)
 
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
         from concurrent.futures import ThreadPoolExecutor  # takes 5 ms, in which others would be loaded

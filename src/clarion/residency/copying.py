@@ -15,7 +15,7 @@ from typing import Protocol
 from clarion._native import files
 from clarion.host.hierarchy import Node
 from clarion.residency.shares import shares
-from clarion.residency.store import Tensor, Unit, Weight
+from clarion.residency.store import Policy, Tensor, Unit, Weight
 
 _PIECE = 2 << 20  # bytes between two looks at the gate: a millisecond
 _LINE = 64  # copies begin at cache lines
@@ -44,8 +44,15 @@ class Origin:
         self.together = [tuple(group) for group in together]
         self.nodes = nodes
 
+
+class Copying(Policy):
+    """A policy that copies weights, as panels where the native module can make some."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+
     def copies_are_panels(self, weight: Weight) -> bool:
-        return self.module.can_be_panels(weight.type_id, weight.rows)
+        return self._origin.module.can_be_panels(weight.type_id, weight.rows)
 
 
 class Copies:

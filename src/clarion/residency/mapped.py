@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion._native import files
-from clarion.residency.store import Policy, Tensor, Unit
+from clarion.residency.store import Policy, Tensor, Unit, place_in_file
 
 
 class Mapped(Policy):
@@ -18,5 +18,4 @@ class Mapped(Policy):
         self._tensors = tensors
 
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
-        for name, unit in units.items():
-            unit.place_all(self._tensors[name].view)
+        place_in_file(units, self._tensors)

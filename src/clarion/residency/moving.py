@@ -18,28 +18,24 @@ from clarion._native import files
 from clarion.exiting import Background
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
-from clarion.residency.copying import Copies, Origin
-from clarion.residency.store import Policy, Unit, Weight
+from clarion.residency.copying import Copies, Copying, Origin
+from clarion.residency.store import Unit, place_in_file
 
 
-class Moving(Policy):
+class Moving(Copying):
     """Everything lies in the mapping at first. From `start` on the matrices move; vectors, which are read
     when programs are built, stay."""
 
     reads_file = True
 
     def __init__(self, origin: Origin) -> None:
-        self._origin = origin
+        super().__init__(origin)
         self._thread: Background | None = None
-
-    def copies_are_panels(self, weight: Weight) -> bool:
-        return self._origin.copies_are_panels(weight)
 
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
         matrices = {name: unit for name, unit in units.items() if unit.weight.rows > 1}
         copies = Copies(self._origin, store, matrices)
-        for name, unit in units.items():
-            unit.place_all(self._origin.tensors[name].view)
+        place_in_file(units, self._origin.tensors)
         self._work = store, list(matrices.values()), copies
 
     def start(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion._native import files
-from clarion.residency.store import Policy, Tensor, Unit
+from clarion.residency.store import Policy, Tensor, Unit, place_in_file
 
 
 class Replaced(Policy):
@@ -18,8 +18,7 @@ class Replaced(Policy):
 
     def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
         self._units = units
-        for name, unit in units.items():
-            unit.place_all(self._tensors[name].view)
+        place_in_file(units, self._tensors)
 
     def use(self, data: Mapping[str, object]) -> None:
         """From the next run on these weights' bytes, rows as in a file, are those; all others the file's.
@@ -31,8 +30,7 @@ class Replaced(Policy):
             weight = self._units[name].weight
             if weight.rows * weight.experts == 1:
                 raise ValueError(f"weight {name!r}: found a vector, expected a matrix")
-        for name in self._replaced - data.keys():
-            self._units[name].place_all(self._tensors[name].view)
+        place_in_file({name: self._units[name] for name in self._replaced - data.keys()}, self._tensors)
         self._replaced = set()
         for name, values in data.items():
             self._replaced.add(name)

@@ -93,6 +93,12 @@ class Unit:
         return self._native.at(extent)
 
 
+def place_in_file(units: Mapping[str, Unit], tensors: Mapping[str, Tensor]) -> None:
+    """From now on these units lie where the file is mapped."""
+    for name, unit in units.items():
+        unit.place_all(tensors[name].view)
+
+
 class Policy(ABC):
     """Where weights lie, and when they move; the one writer of a store's units."""
 
