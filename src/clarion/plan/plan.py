@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from clarion.errors import PlanError
 from clarion.plan.hyperparameters import Hyperparameters
@@ -65,14 +65,38 @@ def weights_of(nodes: Iterable[Node]) -> tuple[Weight, ...]:
     )
 
 
-def plain_weight(weight: Weight) -> dict[str, Any]:
-    """A weight as JSON has it."""
-    return asdict(weight) | {"source": tagged(weight.source)}
+class Declared(Protocol):
+    """What a plan and its programs both declare."""
+
+    @property
+    def states(self) -> tuple[State, ...]: ...
+    @property
+    def weights(self) -> tuple[Weight, ...]: ...
+    @property
+    def outputs(self) -> tuple[Output, ...]: ...
 
 
-def weight_from_plain(plain: dict[str, Any]) -> Weight:
-    """The weight that `plain_weight` wrote."""
-    return Weight(**plain | {"source": untagged(WeightSource, plain["source"])})
+def plain_declared(made: Declared) -> dict[str, Any]:
+    """States, weights and outputs as JSON has them."""
+    return {
+        "states": [tagged(state) for state in made.states],
+        "weights": [asdict(weight) | {"source": tagged(weight.source)} for weight in made.weights],
+        "outputs": [tagged(output) for output in made.outputs],
+    }
+
+
+def declared_from_plain(plain: dict[str, Any]) -> dict[str, Any]:
+    """What `plain_declared` wrote, and the hyperparameters and operations beside it, by name."""
+    return {
+        "hyperparameters": Hyperparameters(**plain["hyperparameters"]),
+        "states": tuple(untagged(State, state) for state in plain["states"]),
+        "weights": tuple(
+            Weight(**weight | {"source": untagged(WeightSource, weight["source"])})
+            for weight in plain["weights"]
+        ),
+        "ops": tuple(map(Op.from_plain, plain["ops"])),
+        "outputs": tuple(untagged(Output, output) for output in plain["outputs"]),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +157,7 @@ class Plan:
 
     def to_json(self) -> str:
         """The whole plan, which `from_json` reads."""
-        plain = asdict(self)
-        plain["weights"] = [plain_weight(weight) for weight in self.weights]
-        plain["states"] = [tagged(state) for state in self.states]
-        plain["outputs"] = [tagged(output) for output in self.outputs]
-        return json.dumps(plain, indent=1)
+        return json.dumps(asdict(self) | plain_declared(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -148,13 +168,8 @@ class Plan:
         """
         try:
             plain = json.loads(text)
-            plain["hyperparameters"] = Hyperparameters(**plain["hyperparameters"])
-            plain["values"] = tuple(Value(**value) for value in plain["values"])
-            plain["states"] = tuple(untagged(State, state) for state in plain["states"])
-            plain["weights"] = tuple(map(weight_from_plain, plain["weights"]))
-            plain["ops"] = tuple(map(Op.from_plain, plain["ops"]))
-            plain["outputs"] = tuple(untagged(Output, output) for output in plain["outputs"])
-            return cls(**plain)
+            values = tuple(Value(**value) for value in plain["values"])
+            return cls(**plain | declared_from_plain(plain) | {"values": values})
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PlanError(f"the text is no plan: {error}") from error
 

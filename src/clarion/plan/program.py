@@ -18,7 +18,7 @@ from clarion.plan.ir import Activations, Kind, Rows, Value
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.output import Output
 from clarion.plan.plain import tagged, untagged
-from clarion.plan.plan import Op, plain_weight, weight_from_plain
+from clarion.plan.plan import Op, declared_from_plain, plain_declared
 from clarion.plan.state import State, position_bytes
 from clarion.plan.target import Place
 from clarion.plan.weight import Weight
@@ -169,10 +169,7 @@ class Program:
         plain = asdict(self)
         plain["kv"] = str(self.kv)
         plain["place"] = tagged(self.place)
-        plain["weights"] = [plain_weight(weight) for weight in self.weights]
-        plain["states"] = [tagged(state) for state in self.states]
-        plain["outputs"] = [tagged(output) for output in self.outputs]
-        return json.dumps(plain, indent=1)
+        return json.dumps(plain | plain_declared(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -183,16 +180,11 @@ class Program:
         """
         try:
             plain = json.loads(text)
-            plain["hyperparameters"] = Hyperparameters(**plain["hyperparameters"])
             plain["place"] = untagged(Place, plain["place"])
             plain["kv"] = CacheFormats.parse(plain["kv"])
-            plain["states"] = tuple(untagged(State, state) for state in plain["states"])
             plain["buffers"] = tuple(Buffer(**buffer) for buffer in plain["buffers"])
-            plain["weights"] = tuple(map(weight_from_plain, plain["weights"]))
-            plain["ops"] = tuple(map(Op.from_plain, plain["ops"]))
-            plain["outputs"] = tuple(untagged(Output, output) for output in plain["outputs"])
             plain["observed"] = tuple(plain["observed"])
-            return cls(**plain)
+            return cls(**plain | declared_from_plain(plain))
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise PlanError(f"the text is no program: {error}") from error
 
