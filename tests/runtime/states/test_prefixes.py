@@ -66,7 +66,7 @@ class PrefixesMachine(RuleBasedStateMachine):
             return self.now
 
         self.points = RestorePoints([self.kind] if self.recurrent else [], 10_000, clock)
-        self.tree = Prefixes(1, GRAIN, self.points, clock)
+        self.tree = Prefixes(GRAIN, self.points, clock)
         self.used: dict[tuple[int, ...], int] = {}
         self.marked: set[tuple[int, ...]] = set()  # those with a point
         self.taken: list[list[int]] = []
@@ -203,7 +203,7 @@ class CountingList(list[int]):
 
 def test_a_lookup_costs_the_length_of_the_prompt_only() -> None:
     points = RestorePoints([], 0, itertools.count().__next__)
-    tree = Prefixes(1, GRAIN, points, itertools.count().__next__)
+    tree = Prefixes(GRAIN, points, itertools.count().__next__)
     costs = []
     for first in range(2000):
         tokens = [*range(50), first, *range(50)]
@@ -215,7 +215,7 @@ def test_a_lookup_costs_the_length_of_the_prompt_only() -> None:
 
 
 def test_leaves_that_running_sequences_hold_go_last() -> None:
-    tree = Prefixes(1, GRAIN, RestorePoints([], 0, itertools.count().__next__), itertools.count().__next__)
+    tree = Prefixes(GRAIN, RestorePoints([], 0, itertools.count().__next__), itertools.count().__next__)
     tree.insert([1, 2, 3], [], lambda start, end: (CellSpan(start, [1, 2, 3]),))
     tree.insert([5, 6, 7], [], lambda start, end: (CellSpan(start, [5, 6, 7]),))
     first = tree.oldest()

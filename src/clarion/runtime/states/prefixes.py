@@ -45,7 +45,7 @@ class Node:
 class Prefixes:
     """The tree. Its nodes hold spans and points until they are evicted."""
 
-    def __init__(self, n_kinds: int, grain: int, points: RestorePoints, clock: Callable[[], int]) -> None:
+    def __init__(self, grain: int, points: RestorePoints, clock: Callable[[], int]) -> None:
         """`grain`: positions that are given back together; `clock` counts uses."""
         self._grain = grain
         self._points = points
@@ -58,8 +58,7 @@ class Prefixes:
         return self._usable(*self._match(tokens))
 
     def take(self, tokens: Sequence[int], n: int) -> tuple[list[Spans], list[Point]]:
-        """The spans and points of the path of the first n tokens, which is used now: n = `longest(tokens)`.
-        The spans and points of the path of the first n tokens, which is used now: n = `longest(tokens)`."""
+        """The spans and points on the way of the first n tokens, used now: n = `longest(tokens)`."""
         path, length = self._path(tokens[:n])
         assert length == n
         self._use(path)

@@ -81,7 +81,7 @@ class States:
             self.kinds, self.budget_bytes if restore_bytes is None else restore_bytes, clock
         )
         self.grain = max((kind.grain for kind in self.kinds), default=1)
-        self.prefixes = Prefixes(len(self.kinds), self.grain, self.points, clock)
+        self.prefixes = Prefixes(self.grain, self.points, clock)
         self._slots = list(range(n_slots - 1, -1, -1))
 
     @property
@@ -120,13 +120,11 @@ class States:
         return state
 
     def room_for(self, n_bytes: int) -> bool:
-        """Whether so many bytes are free, or would be if retained prefixes and restore points were evicted.
-        Whether so many bytes are free, or would be if retained prefixes and restore points were evicted."""
+        """Whether so many bytes are free, or would be if all that can be evicted were."""
         return n_bytes <= self.free_bytes + self.evictable_bytes
 
     def evict(self, n_bytes: int) -> None:
-        """Evicts what was used least recently, until so many bytes are free or nothing would free any more.
-        Evicts what was used least recently, until so many bytes are free or nothing would free any more."""
+        """Evicts what was used least recently until so many bytes are free, or nothing can be evicted."""
         self._evict_until(lambda: self.free_bytes >= n_bytes or self.evictable_bytes == 0)
 
     def forget(self) -> None:
@@ -223,12 +221,11 @@ class SequenceState:
 
     def missing(self, n: int, *, alone: bool = False) -> int:
         """Bytes that `reserve(n)` needs beyond what the state has; `alone`: once nothing is retained."""
-        return self._missing(n, alone=alone)
+        return sum([part.missing(n, alone=alone) for part in self._parts])
 
     def fits(self, n: int) -> bool:
         """Whether `reserve(n)` would succeed now. It changes nothing."""
-        states = self._states
-        return self._missing(n, alone=True) <= states.free_bytes + states.evictable_bytes
+        return self._states.room_for(self.missing(n, alone=True))
 
     def reserve(self, n: int) -> bool:
         """Makes room for n more tokens where nobody else reads; False, and no change, if there is none.
@@ -344,9 +341,6 @@ class SequenceState:
             part.release()
         self._shorten(0)
         self._states._slots.append(self.slot)
-
-    def _missing(self, n: int, *, alone: bool) -> int:
-        return sum([part.missing(n, alone=alone) for part in self._parts])
 
     def _adopt(self, tokens: Sequence[int], path: Sequence[Spans], points: Sequence[Point]) -> None:
         """Continues a retained prefix."""
