@@ -38,6 +38,9 @@ from clarion.runtime.task import Scoring, Task, Writing
 # token, but a text that nobody reads along shall not be decoded as a whole at its end.
 MOST_UNTOLD = 32
 
+# A task in a step: its share, and the first of its rows of outputs.
+Placed = tuple[Task, Share, int]
+
 
 class Handle:
     """A request that was submitted, as its caller sees it."""
@@ -298,35 +301,25 @@ class Engine:
         if not step.shares:
             return False
         self._tell()
-        drawing, rows = self._drawing(step)
-        drawn = self._run(step, ([task.sampler for task in drawing], rows))
+        row, placed = 0, []
+        for share in step.shares:
+            placed.append((self._tasks[share.id], share, row))
+            row += share.outputs
+        drawing = [(task, row) for task, share, row in placed if share.outputs and isinstance(task, Writing)]
+        drawn = self._run(placed, ([task.sampler for task, _ in drawing], [row for _, row in drawing]))
         if drawn is None:  # whoever is left computes it again
             return True
         self._check()
-        row = 0
-        for share in step.shares:
-            task = self._tasks[share.id]
+        for task, share, row in placed:
             task.advance(share.tokens)
             match task:
                 case Writing():
                     self._advance_prompt(task)
                 case Scoring():
                     self._hand_over(task, share, row)
-            row += share.outputs
         if drawing:
-            self._hear_drawn(drawing, rows, drawn)
+            self._hear_drawn(drawing, drawn)
         return True
-
-    def _drawing(self, step: Step) -> tuple[list[Writing], list[int]]:
-        """The texts that draw a token in this step, and the row of outputs of each."""
-        row, drawing, rows = 0, [], []
-        for share in step.shares:
-            task = self._tasks[share.id]
-            if share.outputs and isinstance(task, Writing):
-                drawing.append(task)
-                rows.append(row)
-            row += share.outputs
-        return drawing, rows
 
     def _next_step(self) -> Step:
         """The scheduler's next step, with room for it."""
@@ -337,14 +330,14 @@ class Engine:
             assert has_room, "the states need more bytes than they said"
         return step
 
-    def _run(self, step: Step, draws: Draws) -> Sequence[int | ValueError] | None:
+    def _run(self, placed: Sequence[Placed], draws: Draws) -> Sequence[int | ValueError] | None:
         """What was drawn; None where the step was cancelled."""
         tokens: list[int] = []
         positions: list[int] = []
         slots: list[int] = []
         outputs: list[int] = []
-        tasks = [self._tasks[share.id] for share in step.shares]
-        for task, share in zip(tasks, step.shares, strict=True):
+        tasks = [task for task, _, _ in placed]
+        for task, share, _ in placed:
             n, start = share.tokens, task.state.length
             tokens += task.todo[:n]
             positions += range(start, start + n)
@@ -391,17 +384,17 @@ class Engine:
             self._retire(task)
             task.put(n_done - task.first)
 
-    def _hear_drawn(self, tasks: list[Writing], rows: list[int], drawn: Sequence[int | ValueError]) -> None:
-        """The next token of each text."""
+    def _hear_drawn(self, drawing: Sequence[tuple[Writing, int]], drawn: Sequence[int | ValueError]) -> None:
+        """The next token of each text, drawn from its row of outputs."""
         now = time.perf_counter()
         speeches: list[Speech] = []
         tokens: list[int] = []
         logprobs: list[TokenLogprob | None] = []
         # Noted before the ends of these texts, and told with them: by then the lists are filled.
         event = Drawn(now, speeches, tokens, logprobs)
-        self._note(event, is_heard=any(task.is_heard for task in tasks))
-        self._n_untold += len(tasks)
-        for task, row, token in zip(tasks, rows, drawn, strict=True):
+        self._note(event, is_heard=any(task.is_heard for task, _ in drawing))
+        self._n_untold += len(drawing)
+        for (task, row), token in zip(drawing, drawn, strict=True):
             if isinstance(token, ValueError):
                 self._fail(task, token)
             elif token in task.stop_tokens:

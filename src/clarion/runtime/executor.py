@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from clarion._native import sampling
 from clarion.errors import ContextError, ParameterError
@@ -19,6 +19,7 @@ from clarion.plan.output import Logits
 from clarion.plan.program import Program
 from clarion.plan.state import paged_layers
 from clarion.residency import Store
+from clarion.runtime.interfaces import Draws
 from clarion.runtime.machine import shared_machine
 from clarion.runtime.states.paged import PAGE_SIZE
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     Floats = npt.NDArray[np.float32]
-
-Draws = tuple[Sequence[Any], Sequence[int]]
 
 
 class Executor:
@@ -86,13 +85,12 @@ class Executor:
         """
         self._store.before_run()
         states, rows = draws
-        if not states:
-            done = self._bound.run(self.states, tokens, positions, slots, pages, outputs)
-            return [] if done else None
-        drawing = self._sampling.drawing(states, self._logits, rows)
-        if not self._bound.run(self.states, tokens, positions, slots, pages, outputs, drawing.epilogue):
+        drawing = self._sampling.drawing(cast(Any, states), self._logits, rows) if states else None
+        epilogue = None if drawing is None else drawing.epilogue
+        if not self._bound.run(self.states, tokens, positions, slots, pages, outputs, epilogue):
             return None
-        return [token if isinstance(token, int) else ValueError(token) for token in drawing.tokens()]
+        drawn = [] if drawing is None else drawing.tokens()
+        return [token if isinstance(token, int) else ValueError(token) for token in drawn]
 
     def cancel(self) -> None:
         """Ends the run in progress between two operations; from any thread."""

@@ -83,6 +83,10 @@ class Speech:
         self._started = self._started or at
         self._complete(reason, stopped_by)
 
+    def fail(self, error: Exception) -> None:
+        """The end, by an error."""
+        self.end = error
+
     def _draw(self, at: float) -> None:
         self._n_drawn += 1
         self._last = at
@@ -231,13 +235,9 @@ class Speaker:
             case Ended(speech, at, reason, stopped_by):
                 self._speak(speech, speech.finish, at, reason, stopped_by)
             case Failed(speech, error):
-                self._speak(speech, self._fail, speech, error)
+                self._speak(speech, speech.fail, error)
             case _:
                 assert_never(event)
-
-    @staticmethod
-    def _fail(speech: Speech, error: Exception) -> None:
-        speech.end = error
 
     def _speak(self, speech: Speech, step: Callable[..., None], *arguments: object) -> None:
         """Lets one event happen to a text, and delivers the end where that was it. After the end nothing

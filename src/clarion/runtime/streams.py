@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -134,7 +135,7 @@ class _Batch:
         return [self._results[number] for number in range(len(self._results))]
 
 
-class _Stream:
+class _Stream(ABC):
     """What a stream is, however its items come."""
 
     _handle: Handle | None = None  # once it is submitted
@@ -144,9 +145,9 @@ class _Stream:
         self._progress = progress
         self._over = False  # the iteration
 
+    @abstractmethod
     def _known_end(self) -> End | None:
         """The end, if it has come."""
-        raise NotImplementedError
 
     def _leave(self) -> None:
         """Ends the generation, if it has not ended; the iteration is over."""
