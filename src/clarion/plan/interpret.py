@@ -12,7 +12,7 @@ from typing import Any, assert_never
 
 from clarion.plan.ir import Node, Value
 from clarion.plan.operations import OPERATIONS, Batch
-from clarion.plan.state import Paged, State
+from clarion.plan.state import Latent, Paged, Recurrent, State
 from clarion.plan.weight import Weight
 
 
@@ -32,6 +32,10 @@ def arrays(state: State, text: Text) -> Any:
     match state:
         case Paged():
             return _PagedArrays(state, text)
+        case Latent():
+            return _LatentArrays(text)
+        case Recurrent():
+            return _RecurrentArrays()
         case _:
             assert_never(state)
 
@@ -49,6 +53,30 @@ class _PagedArrays:
 
     def read(self) -> tuple[Any, Any, Any]:
         return self._k, self._v, self._text.positions[:, None] - self._text.positions
+
+
+class _LatentArrays:
+    """The rows of a text's tokens."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def write(self, rows: Any) -> None:
+        self._rows = rows
+
+    def read(self) -> tuple[Any, Any]:
+        return self._rows, self._text.positions[:, None] - self._text.positions
+
+
+class _RecurrentArrays:
+    """What a text's tokens changed one after the other."""
+
+    def scan(self, xp: Any, n_tokens: int, zero: Any, step: Callable[[Any, int], tuple[Any, Any]]) -> Any:
+        state, results = zero, []
+        for token in range(n_tokens):
+            state, result = step(state, token)
+            results.append(result)
+        return xp.stack(results)
 
 
 def interpret(
