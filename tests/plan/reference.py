@@ -122,8 +122,7 @@ class _Paged:
         position = np.concatenate([np.arange(n) for n in lengths.values()])
         page, slot = self._places(sequence, position)
         distance = positions[:, None] - position
-        distance[sequences[:, None] != sequence] = -1
-        return self.k[page, slot], self.v[page, slot], distance
+        return self.k[page, slot], self.v[page, slot], distance, sequences[:, None] == sequence
 
     def _places(self, sequences, positions):
         """Page and slot of each position."""

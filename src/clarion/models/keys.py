@@ -77,11 +77,44 @@ class Keys:
                     f"{self.name(key)} is {shown(list(value))}: layers that differ are not supported"
                 )
             value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ModelError(
-                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
-            )
-        return value
+        return self._integer(key, value, minimum)
+
+    def integers(self, key: str, n: int, default: int | None = None, minimum: int = 0) -> tuple[int, ...]:
+        """A whole number for each of n layers: a list of them, or one for all; required where there is no
+        default.
+
+        Raises:
+            ModelError: missing, not as many whole numbers as layers, or one below `minimum`.
+        """
+        value = self._get(key, default)
+        return tuple(self._integer(key, item, minimum) for item in self._each(key, value, n))
+
+    def numbers(self, key: str, n: int, default: float | None = None) -> tuple[float, ...]:
+        """A finite number for each of n layers, as `integers`."""
+        found = []
+        for item in self._each(key, self._get(key, default), n):
+            if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
+                raise ModelError(f"{self.name(key)} holds {shown(item)}, expected finite numbers")
+            found.append(float(item))
+        return tuple(found)
+
+    def flags(self, key: str, n: int, default: Sequence[bool]) -> tuple[bool, ...]:
+        """True or false for each of n layers. A number p in the file stands for a pattern: false in each
+        p-th layer, true in the others, in all of them where p is 0.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._value(self.name(key), None)
+        self._read.add(key)
+        if value is None:
+            return tuple(default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return tuple(value == 0 or layer % value < value - 1 for layer in range(n))
+        found = tuple(self._each(key, value, n))
+        if not all(isinstance(item, bool) or item in (0, 1) for item in found):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected true or false for each layer")
+        return tuple(map(bool, found))
 
     def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
         """A finite number, above zero if `positive`; required where there is no default.
@@ -139,6 +172,21 @@ class Keys:
             value = self._value(name, None)
             if key not in _NEUTRAL or value not in _NEUTRAL[key]:
                 raise UnsupportedError(f"{name} = {shown(value)} is not implemented for {self.architecture}")
+
+    def _integer(self, key: str, value: object, minimum: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ModelError(
+                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
+            )
+        return value
+
+    def _each(self, key: str, value: object, n: int) -> Sequence[object]:
+        """A value for each of n layers: as the file has them, or the same for all."""
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return (value,) * n
+        if len(value) < n:
+            raise ModelError(f"{self.name(key)} has {len(value)} values, expected one for each of {n} layers")
+        return value[:n]
 
     def _get(self, key: str, default: object) -> object:
         self._read.add(key)

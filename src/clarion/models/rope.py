@@ -22,6 +22,11 @@ class Rope:
     description: str
 
 
+def plain_rope(base: float, n_rot: int) -> Rope:
+    """Rotation without scaling."""
+    return Rope(tuple(base ** (-2 * i / n_rot) for i in range(n_rot // 2)), 1.0, f"base {base:g}")
+
+
 def rope(keys: Keys, n_rot: int, context_length: int, factors: Checkpoint) -> Rope:
     """The rotation that the file states.
 

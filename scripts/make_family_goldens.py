@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as anybody's
+would, and the logits are those of transformers.
+
+Run by hand, when a family or a variant is added; the tests need only the files it writes:
+
+    python -m venv /tmp/goldens
+    /tmp/goldens/bin/pip install torch==2.13.0 transformers==5.24.0 sentencepiece==0.2.3 .
+    /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
+
+Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, n_vocab]). Weights lie on coarse grids, so that
+they compress and the file holds them exactly. The reference runs in float64.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
+
+from make_convert_goldens import write_tokenizer  # noqa: E402
+
+from clarion.convert import convert  # noqa: E402
+
+GOLDENS = ROOT / "tests" / "models" / "goldens"
+N_TOKENS = 32
+
+
+@dataclass
+class Golden:
+    """One model.
+
+    Attributes:
+        kind: transformers' model type; `config` changes what it says by itself.
+        tokenizer: as `write_tokenizer` names it.
+        loader: the class of transformers that makes it.
+        prepare: changes the model's random weights, for what must not be random.
+        seed: where the first does not do (scores of experts that are too close).
+    """
+
+    kind: str
+    config: dict = field(default_factory=dict)
+    tokenizer: str = "qwen2"
+    loader: type = transformers.AutoModelForCausalLM
+    prepare: Callable[[torch.nn.Module], None] | None = None
+    seed: int = 1
+
+
+def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
+    return {
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "intermediate_size": ff,
+        "num_hidden_layers": layers,
+        "max_position_embeddings": 64,
+        **more,
+    }
+
+
+GOLDENS_TABLE: dict[str, Golden] = {
+    "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
+}
+
+
+def random_weights(model: torch.nn.Module, seed: int) -> None:
+    """Fills the model: matrices of variance 1/fan-in, so that activations and attention scores stay near
+    1."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if parameter.ndim == 1:
+            value = noise / 4 + (0.0 if name.endswith("bias") else 1.0)
+            grid = 1 / 64
+        elif "embed" in name:
+            value, grid = noise, 1 / 16
+        else:
+            sigma = 1.3 / math.sqrt(parameter.shape[-1])
+            value, grid = noise * sigma, 2.0 ** math.floor(math.log2(sigma / 12))
+        parameter.data.copy_(torch.round(value / grid) * grid)
+
+
+@torch.no_grad()
+def make(name: str, golden: Golden) -> None:
+    rng = np.random.default_rng(golden.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, path = Path(folder, "checkpoint"), Path(folder, "model.gguf")
+        checkpoint.mkdir()
+        n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
+        config = transformers.AutoConfig.for_model(golden.kind, vocab_size=n_vocab, **golden.config)
+        model = golden.loader.from_config(config, attn_implementation="eager").double().eval()
+        random_weights(model, golden.seed)
+        if golden.prepare:
+            golden.prepare(model)
+        ids = torch.from_numpy(rng.integers(0, n_vocab, (1, N_TOKENS)))
+        logits = model(ids).logits[0].numpy()
+        model.float().save_pretrained(checkpoint)
+        convert(checkpoint, path, type="F32")
+        data = path.read_bytes()
+    (GOLDENS / f"{name}.gguf.xz").write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    np.savez_compressed(
+        GOLDENS / f"{name}.npz", ids=ids[0].numpy().astype(np.int32), logits=logits.astype(np.float32)
+    )
+    size = sum(path.stat().st_size for path in GOLDENS.glob(f"{name}.*"))
+    print(f"{name:24} logits {logits.std():.2f}  {size:7} bytes", flush=True)
+
+
+def main() -> None:
+    for name in sys.argv[1:] or GOLDENS_TABLE:
+        make(name, GOLDENS_TABLE[name])
+
+
+if __name__ == "__main__":
+    main()
