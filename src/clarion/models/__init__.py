@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe
+from clarion.models import bert, bitnet, jina_bert, llama, modern_bert, nomic_bert, qwen2, qwen3, qwen3moe
 from clarion.models.family import Family
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
 from clarion.plan.ir import Tensor
+from clarion.plan.output import Output
 
 # The registry, by general.architecture.
 FAMILIES: dict[str, Family] = {
@@ -22,6 +23,12 @@ FAMILIES: dict[str, Family] = {
         qwen3.FAMILY,
         qwen3moe.FAMILY,
         bitnet.FAMILY,
+        bert.FAMILY,
+        nomic_bert.FAMILY,
+        nomic_bert.EXPERTS,
+        jina_bert.FAMILY,
+        jina_bert.ROTATED,
+        modern_bert.FAMILY,
     )
 }
 
@@ -55,18 +62,21 @@ def family(metadata: Mapping[str, object]) -> Family:
     return FAMILIES[architecture]
 
 
-def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Graph:
+def build(
+    metadata: Mapping[str, object], tensors: Mapping[str, Tensor], output: Output | None = None
+) -> Graph:
     """The graph of the model that a file describes.
 
     Args:
         metadata: the file's keys and values; hyperparameters are those below the architecture's name.
         tensors: the file's tensors by name.
+        output: what is wanted of it; None: what the file is made for.
 
     Raises:
         UnsupportedError: an architecture, a hyperparameter or a tensor's format that no family implements.
         ModelError: hyperparameters and tensors contradict each other; a tensor is missing or unexpected.
     """
-    found, keys, checkpoint = family(metadata), Keys(metadata), Checkpoint(tensors)
+    found, keys, checkpoint = family(metadata), Keys(metadata, output), Checkpoint(tensors)
     graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()

@@ -91,6 +91,15 @@ class Checkpoint:
         tensor = self._tensors.get(f"{self.prefix}.weight")
         return self._take("weight", (1, n) if tensor is not None and len(tensor.shape) == 2 else (n,))
 
+    def first_row(self, n_rows: int, n: int) -> Weight:
+        """The first row of the matrix `prefix.weight`, which is in float32."""
+        weight = self._take("weight", (n_rows, n))
+        if weight.format != "F32":
+            raise UnsupportedError(
+                f"tensor {weight.name!r} is in {weight.format}; a row of it is read in F32 only"
+            )
+        return part(weight, ALL, slice(1), ALL)
+
     def bias(self, n: int, *, rows: slice = ALL) -> Weight | None:
         """`prefix.bias`, where the file has one: its n values, or those that are named."""
         return self.vector("bias", n, elements=rows) if "bias" in self else None
@@ -107,6 +116,10 @@ class Checkpoint:
         """The n values of the vector `prefix.weight`."""
         weight = self.vector("weight", n)
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
+
+    def leave(self) -> None:
+        """Everything below the prefix is known, and not read."""
+        self._used |= {name for name in self._tensors if name.startswith(f"{self.prefix}.")}
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
