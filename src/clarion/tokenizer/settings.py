@@ -63,6 +63,13 @@ class Fields:
             raise self.error(key, brief(value), "a bool")
         return value
 
+    def count(self, key: str, default: int) -> int:
+        """A whole number from 1."""
+        value = self._metadata.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(key, brief(value), "a whole number from 1")
+        return value
+
     def token(self, key: str, n_tokens: int, default: int | None = None) -> int | None:
         """A token id below `n_tokens`. The default holds where it is one, too."""
         value = self._metadata.get(key, _NOT_SET)
@@ -232,6 +239,7 @@ class Settings:
     normalizers: tuple[str, ...]  # of NORMALIZERS: what is done to a text between two tokens
     space_prefix: str  # of SPACE_PREFIXES: where a space is put before a text
     split_at_spaces: bool  # whether each space begins a word
+    max_word_length: int  # characters of a word at most, or it is unknown; of WordPiece
 
     @classmethod
     def read(cls, fields: Fields) -> Settings:
@@ -307,6 +315,7 @@ class Settings:
             normalizers=normalizers,
             space_prefix=prefix or ("always" if add_space_prefix else "never"),
             split_at_spaces=fields.flag(OWN + "split_at_spaces", False),
+            max_word_length=fields.count(OWN + "max_word_length", _NOT_SET),
         )
 
     @property
