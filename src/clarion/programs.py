@@ -14,6 +14,7 @@ from clarion.host import native
 from clarion.models import build
 from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
+from clarion.plan.output import Logits, Output
 from clarion.runtime.sampling import integer
 
 BUILT_IN = "tale-q8_0.gguf"
@@ -21,6 +22,8 @@ BUILT_IN = "tale-q8_0.gguf"
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536
+LONGEST_TEXT = 8192  # tokens of one that becomes a vector, where nobody asked for more
+MOST_TEXTS = 256  # that become vectors in one batch
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
 
@@ -40,10 +43,12 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
         yield stack.enter_context(File.open(path))
 
 
-def make_plan(file: File) -> Plan:
-    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
+def make_plan(file: File, output: Output | None = None) -> Plan:
+    """What the model of a file computes: what it is made for, or the output that is wanted.
+
+    Raises UnsupportedError and ModelError, as `load`."""
     try:
-        return build(file.metadata, file.tensors).plan()
+        return build(file.metadata, file.tensors, output).plan()
     except (ModelError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
@@ -64,12 +69,19 @@ def make_program(
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
     observe: Observer | None = None,
+    output: Output | None = None,
 ) -> Program:
-    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
+    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`, and
+    `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    plan = make_plan(file)
+    plan = make_plan(file, output)
+    writes = any(isinstance(found, Logits) for found in plan.outputs)
     if context is None:
-        context = min(plan.hyperparameters.context_length, DEFAULT_CONTEXT)
+        most = DEFAULT_CONTEXT if writes else LONGEST_TEXT
+        context = min(plan.hyperparameters.context_length, most)
+    if not writes:
+        batch = integer("context", context, 1, MAX_BATCH)
+        outputs = MOST_TEXTS
     return compile(
         plan,
         host_target(isa),

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clarion.convert import families, vocabulary
+from clarion.convert import families, sentences, vocabulary
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.encode import ENCODERS, FILE_TYPES
 from clarion.convert.hub import Repository
@@ -69,6 +69,7 @@ def convert(
     tokenizer = vocabulary.convert(checkpoint, model.n_vocab)
     metadata: dict[str, Any] = {
         **model.metadata,
+        **sentences.convert(checkpoint, model.metadata["general.architecture"]),
         "general.type": "model",
         "general.name": name_text(name),
         "general.file_type": np.uint32(FILE_TYPES[format]),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clarion._native.files import Merging
 
 OWN: Final = "tokenizer.clarion."  # begins the keys that only Clarion writes and reads
+PROMPTS: Final = OWN + "prompt"  # begins the keys of what stands before texts of a kind
 NORMALIZERS: Final = ("nfc", "prepend_space", "escape_space")
 SPACE_PREFIXES: Final = ("always", "unless_space", "first", "never")
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
@@ -233,6 +234,7 @@ class Settings:
     chat_template: str | None
     before: tuple[int, ...] | None  # what stands before a text, in the place of BOS
     after: tuple[int, ...] | None  # what stands after it, in the place of EOS
+    between: tuple[int, ...] | None  # what stands between two texts, after the first one's end
     added_tokens: tuple[tuple[int, int], ...] | None  # ids and flags of tokens to look for in texts
     unmerged_tokens: tuple[int, ...]  # those that merging never gives, whatever their texts
     end_tokens: tuple[int, ...]  # those that end generation beside the ones with roles
@@ -309,6 +311,7 @@ class Settings:
             chat_template=fields.text("tokenizer.chat_template"),
             before=before,
             after=after,
+            between=fields.tokens(OWN + "between_token_ids", n_tokens),
             added_tokens=_added_tokens(fields, n_tokens),
             unmerged_tokens=fields.tokens(OWN + "unmerged_token_ids", n_tokens) or (),
             end_tokens=fields.tokens(OWN + "end_token_ids", n_tokens) or (),
