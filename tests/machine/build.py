@@ -19,6 +19,7 @@ class Builder:
             "buffers": [],
             "weights": [],
             "ops": [],
+            "states": [],
         }
 
     def buffer(self, name, width, kind="f32", rows="tokens", slots=1):
@@ -69,6 +70,10 @@ class Builder:
             }
         )
 
+    def states(self, n):
+        """The program has n states, the layers of one cache."""
+        self.spec["states"] = [(0, layer) for layer in range(n)]
+
     def program(self, threads=1):
         return self.native.Program(self.native.Machine(threads), self.spec)
 
@@ -87,7 +92,8 @@ class Batch:
         self.outputs = ints(outputs)
 
     def run(self, program, cache=None):
-        return program.run(cache, self.tokens, self.positions, self.sequences, self.pages, self.outputs)
+        caches, tables = ([], []) if cache is None else ([cache], [self.pages])
+        return program.run(caches, self.tokens, self.positions, self.sequences, tables, self.outputs)
 
 
 def check(builder, batch, inputs, outputs, tolerance, threads=2):
