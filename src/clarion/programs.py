@@ -16,6 +16,7 @@ from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
 from clarion.plan.output import Logits, Output
 from clarion.runtime.sampling import integer
+from clarion.runtime.states.pages import PAGE_SIZE
 
 BUILT_IN = "tale-q8_0.gguf"
 # A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
@@ -53,6 +54,17 @@ def make_plan(file: File, output: Output | None = None) -> Plan:
         raise type(error)(f"{file.path}: {error}") from error
 
 
+def writes(made: Plan | Program) -> bool:
+    """Whether it gives logits, of which text is made."""
+    return any(isinstance(output, Logits) for output in made.outputs)
+
+
+def texts_tokens(program: Program) -> int:
+    """Tokens that states must hold where texts become vectors: those of a batch, each text in pages of its
+    own."""
+    return program.max_tokens + program.max_outputs * PAGE_SIZE
+
+
 def host_target(isa: str | None = None) -> Target:
     """This machine, as a program is compiled for it: what its native module can do."""
     module = native(isa)
@@ -75,11 +87,10 @@ def make_program(
     `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context."""
     batch = integer("batch", batch, 1, MAX_BATCH)
     plan = make_plan(file, output)
-    writes = any(isinstance(found, Logits) for found in plan.outputs)
     if context is None:
-        most = DEFAULT_CONTEXT if writes else LONGEST_TEXT
+        most = DEFAULT_CONTEXT if writes(plan) else LONGEST_TEXT
         context = min(plan.hyperparameters.context_length, most)
-    if not writes:
+    if not writes(plan):
         batch = integer("context", context, 1, MAX_BATCH)
         outputs = MOST_TEXTS
     return compile(

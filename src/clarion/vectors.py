@@ -32,19 +32,18 @@ class Vectors:
         self,
         name: str,
         metadata: Mapping[str, object],
-        tokenizer: Callable[[], Tokenizer],
         make: Callable[[Output | None], Embedder],
     ) -> None:
         """`make` gives the embedder of an output; None: of what the file is made for."""
         self._name = name
         self._metadata = metadata
-        self._tokenizer = tokenizer
         self._make = make
         self._made: dict[Output | None, Embedder] = {}
         self._lock = threading.Lock()
 
     def embed(
         self,
+        tokenizer: Tokenizer,
         texts: str | Sequence[str],
         *,
         pooling: Pooling | None,
@@ -62,7 +61,7 @@ class Vectors:
         single = isinstance(texts, str)
         prefix = self._prefix(prompt)
         ids = [
-            self._ids(f"text {i}", f"{prefix}{text}", truncate)
+            self._fitting(f"text {i}", tokenizer, tokenizer.encode(f"{prefix}{text}"), truncate)
             for i, text in enumerate([texts] if single else self._texts("texts", texts))
         ]
         embedder = self._embedder(None if pooling is None else Pooled(pooling))
@@ -78,7 +77,7 @@ class Vectors:
         result: Floats = np.ascontiguousarray(rows[0] if single else rows, np.float32)
         return result
 
-    def rerank(self, query: str, documents: Sequence[str], *, truncate: bool) -> Floats:
+    def rerank(self, tokenizer: Tokenizer, query: str, documents: Sequence[str], *, truncate: bool) -> Floats:
         """See `Model.rerank`."""
         import numpy as np
 
@@ -86,7 +85,7 @@ class Vectors:
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
         embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
         pairs = [
-            self._pair(f"document {i}", query, document, truncate)
+            self._fitting(f"document {i}", tokenizer, self._pair(tokenizer, query, document), truncate)
             for i, document in enumerate(self._texts("documents", documents))
         ]
         scores = embedder.rows(pairs)  # [n, labels]
@@ -135,11 +134,7 @@ class Vectors:
             raise ParameterError(f"{what}: found {texts!r:.40}, expected a list of texts")
         return list(texts)
 
-    def _ids(self, what: str, text: str, truncate: bool) -> list[int]:
-        ids = self._tokenizer().encode(text)
-        return self._fitting(what, ids, truncate)
-
-    def _fitting(self, what: str, ids: list[int], truncate: bool) -> list[int]:
+    def _fitting(self, what: str, tokenizer: Tokenizer, ids: list[int], truncate: bool) -> list[int]:
         """The ids; where they are too many and may be cut, as many as fit, and what ends a text."""
         if not ids:
             raise ParameterError(f"{what}: found no tokens, expected at least one")
@@ -151,19 +146,18 @@ class Vectors:
                 f"{what}: {len(ids)} tokens are more than the context of {context}; shorten it, or let it be "
                 f"cut (truncate=True in Python, --truncate on the command line)"
             )
-        end = list(self._tokenizer().after)
+        end = list(tokenizer.after)
         return ids[: context - len(end)] + end
 
-    def _pair(self, what: str, query: str, document: str, truncate: bool) -> list[int]:
+    def _pair(self, tokenizer: Tokenizer, query: str, document: str) -> list[int]:
         """The tokens of a query and a document, as the model judges them."""
-        tokenizer = self._tokenizer()
         template = self._metadata.get(_RERANK)
-        if isinstance(template, str):
-            before, _, rest = template.partition("{query}")
-            between, _, after = rest.partition("{document}")
-            ids: list[int] = []
-            for i, text in enumerate((before, query, between, document, after)):
-                ids += tokenizer.encode(text, add_special=False, parse_special=i % 2 == 0)
-            return self._fitting(what, ids, truncate)
-        first, second = (tokenizer.encode(text) for text in (query, document))
-        return self._fitting(what, [*first, *tokenizer.between, *second[len(tokenizer.before) :]], truncate)
+        if not isinstance(template, str):
+            first, second = (tokenizer.encode(text) for text in (query, document))
+            return [*first, *tokenizer.between, *second[len(tokenizer.before) :]]
+        before, _, rest = template.partition("{query}")
+        between, _, after = rest.partition("{document}")
+        ids: list[int] = []
+        for i, text in enumerate((before, query, between, document, after)):
+            ids += tokenizer.encode(text, add_special=False, parse_special=i % 2 == 0)
+        return ids

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from clarion.errors import CancelledError, ClosedError
@@ -26,10 +26,13 @@ if TYPE_CHECKING:
 class Embedder:
     """Computes the rows of texts on one executor, for one thread at a time; others wait."""
 
-    def __init__(self, executor: Executor, batch: int) -> None:
-        """batch: tokens computed at once, as far as texts are not longer."""
+    def __init__(self, executor: Executor, batch: int, check: Callable[[], None]) -> None:
+        """batch: tokens computed at once, as far as texts are not longer; `check` raises where results are
+        worthless."""
         self._executor = executor
+        self._states = executor.memory.states()
         self._batch = batch
+        self._check_file = check
         (self._output,) = executor.program.outputs
         self._lock = threading.Lock()
         self._closing = False
@@ -53,11 +56,13 @@ class Embedder:
         """
         import numpy as np
 
-        found = np.empty((len(texts), self._executor.rows(self._output.value).shape[1]), np.float32)
+        width = self._executor.array(self._output.value).shape[1]
+        found = np.empty((len(texts), width), np.float32)
         for part in self._parts(texts):
             with self._lock:
                 self._check()
                 found[part.start : part.stop] = self._run(texts[part.start : part.stop])
+                self._check_file()
         return found
 
     def close(self) -> None:
@@ -65,8 +70,8 @@ class Embedder:
         if os.getpid() == self._process:
             self._closing = True
             self._executor.cancel()
-            with self._lock:
-                self._executor.release()
+            with self._lock:  # until the batch has ended
+                return
 
     def _check(self) -> None:
         if os.getpid() != self._process:
@@ -90,13 +95,23 @@ class Embedder:
         """The rows of the texts of one batch, a view that the next overwrites."""
         tokens, positions, slots, outputs = (array("i") for _ in range(4))
         first = isinstance(self._output, Pooled | Ranks) and self._output.how == "cls"
-        for slot, text in enumerate(texts):
-            outputs.append(len(tokens) if first else len(tokens) + len(text) - 1)
-            tokens.extend(text)
-            positions.extend(range(len(text)))
-            slots.extend([slot] * len(text))
-        tables = self._executor.fresh([len(text) for text in texts])
-        if self._executor.run(tokens, positions, slots, tables, outputs) is None:
-            self._check()
-            raise CancelledError("the computation was cancelled")
+        states = []
+        try:
+            for text in texts:
+                state = self._states.open(text, reuse=False)
+                assert state is not None, "there is a slot for each text of a batch"
+                states.append(state)
+                has_room = state.reserve(len(text))
+                assert has_room, "the states have room for a batch"
+                outputs.append(len(tokens) if first else len(tokens) + len(text) - 1)
+                tokens.extend(text)
+                positions.extend(range(len(text)))
+                slots.extend([state.slot] * len(text))
+            tables = self._states.tables
+            if self._executor.run(tokens, positions, slots, tables, outputs) is None:
+                self._check()
+                raise CancelledError("the computation was cancelled")
+        finally:
+            for state in states:
+                state.release()
         return self._executor.array(self._output.value)[: len(texts)]
