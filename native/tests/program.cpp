@@ -135,12 +135,17 @@ struct Tokens {
     }
 };
 
+StateGroup group_of(const KvCache& cache, const std::vector<int32_t>& pages, int64_t n_sequences) {
+    return {&cache, nullptr, pages.data(), static_cast<int64_t>(pages.size()) / n_sequences};
+}
+
 // Runs the tokens in batches of at most n; all logits, one row after the other.
 std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const std::vector<int32_t>& pages,
                        int64_t n_sequences, int64_t n) {
     std::vector<float> logits;
     const auto total = static_cast<int64_t>(t.tokens.size());
     const Buffer& out = program.buffer(std::to_string(19));
+    const StateGroup group = group_of(cache, pages, n_sequences);
     for (int64_t first = 0; first < total; first += n) {
         const int64_t rows = std::min(n, total - first);
         const Batch batch{rows,
@@ -148,11 +153,9 @@ std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const 
                           t.tokens.data() + first,
                           t.positions.data() + first,
                           t.sequences.data() + first,
-                          pages.data(),
-                          n_sequences,
-                          static_cast<int64_t>(pages.size()) / n_sequences,
                           t.outputs.data(),
-                          &cache};
+                          n_sequences,
+                          {&group, 1}};
         check(program.run(batch));
         for (int64_t i = 0; i < rows; ++i) {
             const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
@@ -196,16 +199,15 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Fo
             if (expected.empty()) expected = logits;
             check(same_bits(logits, expected));
             const long before = allocations();
+            const StateGroup group = group_of(cache, pages, 2);
             const Batch one{1,
                             1,
                             t.tokens.data(),
                             t.positions.data(),
                             t.sequences.data(),
-                            pages.data(),
-                            2,
-                            2,
                             t.outputs.data(),
-                            &cache};
+                            2,
+                            {&group, 1}};
             check(program.run(one));
             check(allocations() == before);
         }
@@ -230,7 +232,7 @@ void cancelling_from_another_thread() {
     Pool pool(2);
     Program program(pool, b.spec);
     const std::vector<int32_t> zeros(64, 0);
-    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, 0, nullptr, nullptr};
+    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, {}};
     std::atomic<bool> over{false};
     std::thread other([&] {
         while (!over) {
@@ -336,6 +338,7 @@ void weights_are_resident_or_refused() {
     Pool pool(1);
     Program program(pool, b.spec);
     KvCache cache({{1, 32, 32}, {1, 32, 32}}, 1, {KvFormat::f32, KvFormat::f32});
+    const StateGroup group = group_of(cache, t.positions, 1);
     const Batch batch{1,
                       1,
                       t.tokens.data(),
@@ -343,9 +346,7 @@ void weights_are_resident_or_refused() {
                       t.sequences.data(),
                       t.outputs.data(),
                       1,
-                      1,
-                      t.outputs.data(),
-                      &cache};
+                      {&group, 1}};
     const auto refused = [&] { return refusal([&] { program.run(batch); }); };
     check(refused() == "weight 'w': row 0 and those after it are not resident");
     for (size_t w = 0; w < weights.size(); ++w)
