@@ -19,6 +19,7 @@ class Builder:
             "buffers": [],
             "weights": [],
             "ops": [],
+            "states": [],  # layers of one group, as many as operations name
         }
 
     def buffer(self, name, width, kind="f32", rows="tokens", slots=1):
@@ -57,6 +58,8 @@ class Builder:
         return len(weights) - 1
 
     def op(self, name, inputs, outputs, weights=(), ints=None, floats=None, arrays=None):
+        states = self.spec["states"]
+        states.extend((0, layer) for layer in range(len(states), (ints or {}).get("state", -1) + 1))
         self.spec["ops"].append(
             {
                 "op": name,
@@ -87,7 +90,9 @@ class Batch:
         self.outputs = ints(outputs)
 
     def run(self, program, cache=None):
-        return program.run(cache, self.tokens, self.positions, self.sequences, self.pages, self.outputs)
+        states = [] if cache is None else [cache]
+        tables = [self.pages] * len(states)
+        return program.run(states, self.tokens, self.positions, self.sequences, tables, self.outputs)
 
 
 def check(builder, batch, inputs, outputs, tolerance, threads=2):

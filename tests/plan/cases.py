@@ -15,7 +15,7 @@ import numpy as np
 from clarion.plan.ir import Kind
 from clarion.plan.operation import Call, Operation
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import Paged
+from clarion.plan.state import Latent, Paged
 
 UNIT = 2.0**-24  # of float32's rounding
 FEW, SUM = 16 * UNIT, 64 * UNIT  # for few roundings, and for sums of up to 1000 products
@@ -42,7 +42,7 @@ class Case:
     n_outputs: int = 1
     kind: Kind = "f32"
     tolerance: float = FEW
-    state: Paged | None = None
+    state: Paged | Latent | None = None
     scale: float = 1.0
 
 
@@ -106,24 +106,46 @@ def rope(rng: Rng) -> Case:
 
 
 def kv_write(rng: Rng) -> Case:
-    """Attention, which reads what was written, has heads of one size."""
-    n_head, dim = width(rng, 3), width(rng, 40)
-    sizes = {"k_width": n_head * dim, "v_width": n_head * dim}
-    return Case(sizes, {}, tolerance=SUM, state=Paged(n_head, dim, dim))
+    state = Paged(width(rng, 3), width(rng, 40), width(rng, 40))
+    sizes = {"k_width": state.n_head * state.dim_k, "v_width": state.n_head * state.dim_v}
+    return Case(sizes, {}, tolerance=SUM, state=state)
 
 
 def rope_kv(rng: Rng) -> Case:
-    parameters = {**heads(rng), **rotation(rng)}
-    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["head_dim"])
+    parameters = {**heads(rng), **rotation(rng), "dim_v": width(rng, 50)}
+    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["dim_v"])
     return Case({}, parameters, maybe(rng, "q_gain", "k_gain"), tolerance=SUM, state=state)
 
 
 def attention(rng: Rng) -> Case:
-    head_dim = int(rng.integers(2, 51))
-    window, scale = int(rng.integers(0, 50)), float(rng.uniform(0.05, 0.3))
-    parameters = {**heads(rng), "head_dim": head_dim, "window": window, "scale": scale}
-    state = Paged(parameters["n_head_kv"], head_dim, head_dim)
-    return Case({}, parameters, tolerance=SUM, state=state)
+    window, causal = int(rng.integers(0, 50)) * int(rng.integers(2)), int(rng.integers(2))
+    parameters = {
+        **heads(rng),
+        "head_dim": width(rng, 100),
+        "dim_v": width(rng, 100),
+        "scale": float(rng.uniform(0.05, 0.3)),
+        "cap": float(rng.uniform(0.5, 20)) * int(rng.integers(2)),
+        "window": window,
+        "chunked": int(rng.integers(2)) if window and causal else 0,
+        "causal": causal,
+    }
+    slopes = rng.uniform(-1, 1, parameters["n_head"] * int(rng.integers(2)))
+    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["dim_v"])
+    parameters["slopes"] = tuple(slopes.tolist())
+    return Case({}, parameters, maybe(rng, "sinks"), tolerance=SUM, state=state)
+
+
+def latent_write(rng: Rng) -> Case:
+    state = Latent(width(rng), 1)
+    return Case({"dim": state.dim}, {}, tolerance=SUM, state=state)
+
+
+def latent_attention(rng: Rng) -> Case:
+    dim = width(rng)
+    state = Latent(dim, width(rng, dim))
+    parameters = {"n_head": width(rng, 9), "dim": dim, "dim_v": state.dim_v}
+    parameters["n_head"] *= 1 + 15 * int(rng.integers(2))
+    return Case({}, parameters | {"scale": float(rng.uniform(0.05, 0.3))}, tolerance=SUM, state=state)
 
 
 def select(rng: Rng) -> Case:

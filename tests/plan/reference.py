@@ -64,7 +64,10 @@ class Reference:
         self.tokens, self.positions, self.sequences, self.outputs = map(
             np.asarray, (tokens, positions, sequences, outputs)
         )
-        self.states = [_Paged(self, layer) for layer in range(0 if cache is None else len(cache.k))]
+        self.states = [
+            (_Paged if cache.v[layer].shape[-1] else _Latent)(self, layer)
+            for layer in range(0 if cache is None else len(cache.k))
+        ]
         for op in self.spec["ops"]:
             results = OPERATIONS[op["op"]].compute(
                 np,
@@ -128,3 +131,14 @@ class _Paged:
         """Page and slot of each position."""
         page_size = self.run.cache.page_size
         return self.run.pages[sequences, positions // page_size], positions % page_size
+
+
+class _Latent(_Paged):
+    """A layer of rows: of one head, and without values."""
+
+    def write(self, rows):
+        super().write(rows, rows[:, :0])
+
+    def read(self):
+        rows, _, distance, own = super().read()
+        return rows[:, 0], distance, own
