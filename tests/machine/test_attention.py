@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clarion.plan.state import Paged
 from tests.machine.build import Batch, Builder
-from tests.plan.reference import Cache, Reference
+from tests.plan.reference import Memory, Reference
 
 INPUTS = ("q", "k", "v")
 
@@ -47,12 +48,13 @@ class Layer:
         assert batch.run(program, cache)
         return program.buffer("o")[:n].copy()
 
-    def reference(self, batch, pages):
+    def reference(self, batch):
         reference = Reference(self.builder.spec)
         for name, rows in zip(INPUTS, self.inputs, strict=True):
             reference.values[reference.index[name]] = rows[: len(batch.positions)].astype(np.float64)
-        arrays = (batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
-        reference.run(Cache([self.shape], pages), *arrays)
+        reference.run(
+            Memory([Paged(*self.shape)]), batch.tokens, batch.positions, batch.sequences, batch.outputs
+        )
         return reference.buffer("o")
 
 
@@ -64,7 +66,7 @@ class Layer:
 def test_against_float64(native, group, n_head_kv, head_dim, n, window, rotate, seed):
     layer = Layer(native, n, group * n_head_kv, n_head_kv, head_dim, window, rotate, seed)
     batch = Batch(n, pages=[[4, 0, 2]])
-    expected = layer.reference(batch, 5)
+    expected = layer.reference(batch)
     found = layer.run(layer.builder.program(2), layer.cache(5), batch)
     # Scores of normal q and k are of size 1; their sums of products round, and so do the weighted means.
     np.testing.assert_allclose(found, expected, rtol=0, atol=128 * 2.0**-24)
