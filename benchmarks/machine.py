@@ -28,6 +28,7 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> A
         "weights": [],
         "buffers": [],
         "ops": [],
+        "states": [(0, 0)],
     }
     offset = 0
     for name, width in buffers.items():
@@ -48,11 +49,11 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> A
     return native().Program(machine, spec | {"arena_bytes": offset})
 
 
-def batch(n: int, start: int = 0) -> list[np.ndarray]:
-    """n tokens of one sequence from a position: tokens, positions, sequences, pages, outputs."""
+def batch(n: int, start: int = 0) -> list[Any]:
+    """n tokens of one sequence from a position: tokens, positions, sequences, tables, outputs."""
     positions = np.arange(start, start + n, dtype=np.int32)
     pages = np.arange(positions[-1] // 64 + 1, dtype=np.int32)[None]
-    return [np.zeros(n, np.int32), positions, np.zeros(n, np.int32), pages, np.zeros(0, np.int32)]
+    return [np.zeros(n, np.int32), positions, np.zeros(n, np.int32), [pages], np.zeros(0, np.int32)]
 
 
 def best(run: Callable[[], object], rounds: int) -> float:
@@ -78,7 +79,7 @@ def main() -> None:
     for what, n, width in (("one item", 1, 16), ("two items", 2, 8192)):
         silu = program(machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {})] * n_ops)
         arguments = batch(n)
-        seconds = best(lambda p=silu, a=arguments: p.run(None, *a), args.rounds)
+        seconds = best(lambda p=silu, a=arguments: p.run([], *a[:3], [], a[4]), args.rounds)
         print(f"silu [{n}, {width}], {what}: {1e6 * seconds / n_ops:.2f} µs")
 
     n_head, n_head_kv, head_dim = 32, 8, 64
@@ -90,12 +91,12 @@ def main() -> None:
         for name in widths:
             fill.buffer(name)[:] = np.random.default_rng(0).standard_normal(fill.buffer(name).shape)
         for start in range(0, 8192, 512):
-            fill.run(cache, *batch(512, start))
+            fill.run([cache], *batch(512, start))
         for n, start in ((1, 8191), (256, 1792)):
             q = {"q": n_head * head_dim, "o": n_head * head_dim}
             attention = program(machine, n, q, [("attention", [0], [1], heads, {"scale": head_dim**-0.5})])
             arguments = batch(n, start)
-            seconds = best(lambda p=attention, c=cache, a=arguments: p.run(c, *a), args.rounds)
+            seconds = best(lambda p=attention, c=cache, a=arguments: p.run([c], *a), args.rounds)
             products = 2 * n_head * head_dim * int((arguments[1] + 1).sum())
             print(
                 f"attention of {n} from position {start}, {n_head}/{n_head_kv} heads of {head_dim}, {kind}: "

@@ -1,4 +1,4 @@
-// Machine, KvCache, SlotStates and Program. A program's specification is a dict (see docs/machine.md); what it says is
+// Machine, KvCache and Program. A program's specification is a dict (see docs/machine.md); what it says is
 // checked in machine/program.cpp, here only that each entry is there and of the right type.
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -23,7 +23,6 @@ namespace clarion {
 
 namespace {
 
-using Writable = nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Vector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -82,28 +81,26 @@ class BoundProgram {
 
     int threads() const { return program_.threads(); }
 
-    bool run(nb::list states, Vector tokens, Vector positions, Vector sequences, const std::vector<Matrix>& tables,
+    bool run(nb::list states, Vector tokens, Vector positions, Vector sequences, nb::list tables,
              Vector outputs, nb::handle epilogue) {
         const size_t n = tokens.shape(0);
         if (positions.shape(0) != n || sequences.shape(0) != n)
             refuse({"found ", n, " tokens, ", positions.shape(0), " positions and ", sequences.shape(0),
                     " sequences, expected as many of each"});
         if (states.size() != tables.size())
-            refuse({"found ", states.size(), " groups of states and ", tables.size(),
-                    " tables, expected one for each"});
-        // Without states, sequences are names and nothing else.
-        const size_t n_sequences = tables.empty() ? INT32_MAX : tables[0].shape(0);
+            refuse({"found ", states.size(), " groups of states and ", tables.size(), " tables"});
+        int64_t n_sequences = INT32_MAX;  // without states, sequences are names and nothing else
+        std::vector<Matrix> kept;
         std::vector<StateGroup> groups;
         for (size_t i = 0; i < tables.size(); ++i) {
-            if (tables[i].shape(0) != n_sequences)
-                refuse({"tables[", i, "]: found ", tables[i].shape(0), " sequences, expected ", n_sequences});
-            StateGroup& group = groups.emplace_back();
-            group.pages = tables[i].data();
-            group.pages_per_sequence = static_cast<int64_t>(tables[i].shape(1));
-            if (nb::isinstance<SlotStates>(states[i]))
-                group.slots = nb::cast<SlotStates*>(states[i]);
+            const Matrix& table = kept.emplace_back(as<Matrix>(tables[i], {"tables[", i, "]"}));
+            groups.push_back({nullptr, nullptr, table.data(), static_cast<int64_t>(table.shape(1))});
+            if (const nb::object state = states[i]; PyCapsule_IsValid(state.ptr(), SlotStates::capsule))
+                groups[i].slots =
+                    static_cast<SlotStates*>(PyCapsule_GetPointer(state.ptr(), SlotStates::capsule));
             else
-                group.cache = as<KvCache*>(states[i], {"states[", i, "]"});
+                groups[i].cache = as<KvCache*>(state, {"states[", i, "]"});
+            n_sequences = std::min(n_sequences, static_cast<int64_t>(table.shape(0)));
         }
         const Batch batch{static_cast<int64_t>(n),
                           static_cast<int64_t>(outputs.shape(0)),
@@ -111,7 +108,7 @@ class BoundProgram {
                           positions.data(),
                           sequences.data(),
                           outputs.data(),
-                          static_cast<int64_t>(n_sequences),
+                          n_sequences,
                           groups};
         const Epilogue* then = nullptr;
         if (!epilogue.is_none()) {
@@ -200,25 +197,6 @@ class BoundProgram {
     Program program_;
 };
 
-using Floats = nb::ndarray<nb::memview, float>;
-
-// What a run does to a slot, as the arrays that it reads and writes, for tests that do it themselves.
-nb::tuple begin_slot(nb::handle self, int64_t layer, int64_t slot, int64_t position, int64_t n) {
-    auto& states = *nb::inst_ptr<SlotStates>(self);
-    const SlotRun run = states.begin(layer, slot, position, n);
-    const auto [size, log] = states.layers()[static_cast<size_t>(layer)];
-    const auto view = [&](const float* data, int64_t floats) -> nb::object {
-        if (!data) return nb::none();
-        return nb::cast(Floats(const_cast<float*>(data), {static_cast<size_t>(floats)}, self));
-    };
-    nb::list replayed, kept, saves;
-    for (int64_t p = run.replay_from; p < position; ++p) replayed.append(view(run.old_log(p), log));
-    for (int64_t p = position; p < position + n; ++p) kept.append(view(run.new_log(p), log));
-    for (int i = 0; i < 2; ++i)
-        if (run.save[i]) saves.append(nb::make_tuple(run.save_at[i], view(run.save[i], size)));
-    return nb::make_tuple(view(run.start, size), replayed, kept, saves, view(run.current, size));
-}
-
 KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t pages, int64_t page_size,
                    const std::string& keys, const std::string& values) {
     if (page_size != KvCache::page_size)
@@ -275,46 +253,6 @@ void bind_machine(nb::module_& m) {
             },
             "page"_a, "The bytes of a page in all layers, u8 [page_bytes], to be saved and put back.")
         .def("copy_page", &KvCache::copy_page, "source"_a, "destination"_a);
-
-    nb::class_<SlotStates>(m, "SlotStates", "Recurrent states of slots, and snapshots of them.")
-        .def(
-            "__init__",
-            [](SlotStates* self, const std::vector<std::vector<int64_t>>& layers, int64_t slots,
-               int64_t snapshots) {
-                std::vector<SlotStates::Layer> shapes;
-                for (const auto& layer : layers) {
-                    if (layer.size() != 2) refuse({"layers: expected (size, log) for each"});
-                    shapes.push_back({layer[0], layer[1]});
-                }
-                new (self) SlotStates(std::move(shapes), slots, snapshots);
-            },
-            "layers"_a, "slots"_a, "snapshots"_a = 0)
-        .def_prop_ro("slot_bytes", &SlotStates::slot_bytes)
-        .def_prop_ro("snapshot_bytes", &SlotStates::snapshot_bytes)
-        .def("first", &SlotStates::first, "slot"_a, "position"_a,
-             "The first position from which on each one up to this one can be gone back to.")
-        .def("settled", &SlotStates::settled, "slot"_a, "position"_a,
-             "The last position up to this one of which a snapshot can be saved.")
-        .def("reset", &SlotStates::reset, "slot"_a)
-        .def("copy", &SlotStates::copy, "slot"_a, "other"_a)
-        .def("save", &SlotStates::save, "slot"_a, "position"_a, "snapshot"_a)
-        .def("restore", &SlotStates::restore, "snapshot"_a, "slot"_a, "position"_a)
-        .def("layer_bytes", &SlotStates::layer_bytes, "layer"_a)
-        .def(
-            "write",
-            [](const SlotStates& self, int64_t layer, int64_t slot, int64_t position, Writable to) {
-                self.write(layer, slot, position, std::as_writable_bytes(std::span(to.data(), to.size())));
-            },
-            "layer"_a, "slot"_a, "position"_a, "to"_a, "A layer of a slot as bytes, for `read`.")
-        .def(
-            "read",
-            [](SlotStates& self, int64_t layer, int64_t slot, int64_t position, Bytes from) {
-                self.read(layer, slot, position, std::as_bytes(std::span(from.data(), from.size())));
-            },
-            "layer"_a, "slot"_a, "position"_a, "from_"_a)
-        .def("begin", &begin_slot, "layer"_a, "slot"_a, "position"_a, "n"_a,
-             "What an operation does for n tokens: (start or None, rows to apply again, rows to keep or None, "
-             "[(position, copy to make)], current).");
 
     nb::class_<BoundProgram>(m, "Program", "A program, ready to run batches.")
         .def(nb::init<Pool&, nb::dict, int>(), "machine"_a, "spec"_a, "threads"_a = 0, nb::keep_alive<1, 2>())

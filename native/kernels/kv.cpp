@@ -10,7 +10,7 @@ namespace clarion {
 
 void CacheUse::check(const Batch& batch) const {
     const PagedState at = batch.paged(state);
-    if (!at.cache) refuse({"operation '", op, "' needs a cache with state ", state});
+    if (!at.cache) refuse({"operation '", op, "', state ", state, ": the batch has no cache with it"});
     const KvCache::Layer& found = at.cache->layers()[static_cast<size_t>(at.layer)];
     if ((n_head != 0 && found.n_head != n_head) || found.n_head * found.dim_k != width_k ||
         found.n_head * found.dim_v != width_v)
@@ -42,8 +42,7 @@ class KvWrite final : public RowOp {
         const KvCache::Layer& layer = state.cache->layers()[static_cast<size_t>(state.layer)];
         const TokenSlot place(batch, state, row);
         for (int64_t h = 0; h < layer.n_head; ++h)
-            write(state, place, h, f32_row(k_, row) + h * layer.dim_k,
-                  f32_row(v_, row) + h * layer.dim_v);
+            write(state, place, h, f32_row(k_, row) + h * layer.dim_k, f32_row(v_, row) + h * layer.dim_v);
     }
 
     const Buffer &k_, &v_;

@@ -51,7 +51,8 @@ Program::Program(Pool& pool, ProgramSpec spec, int threads)
     expect_range(max_outputs_, 0, max_tokens_, {"max_outputs"});
     size_t n_groups = 0;
     for (size_t i = 0; i < states_.size(); ++i) {
-        expect_range(states_[i].group, 0, static_cast<int64_t>(states_.size()) - 1, {"states[", i, "]: group"});
+        expect_range(states_[i].group, 0, static_cast<int64_t>(states_.size()) - 1,
+                     {"states[", i, "]: group"});
         expect_range(states_[i].layer, 0, most_elements, {"states[", i, "]: layer"});
         n_groups = std::max(n_groups, static_cast<size_t>(states_[i].group) + 1);
     }
@@ -213,8 +214,8 @@ void Program::copy(const Batch& batch) {
     expect_indices(sequences_, batch.n_sequences, "sequences");
     expect_indices(outputs_, batch.n_tokens, "outputs");
     // Groups beyond those of the program are left out: nothing names them.
-    groups_.assign(batch.groups.begin(),
-                   batch.groups.begin() + static_cast<ptrdiff_t>(std::min(batch.groups.size(), pages_.size())));
+    groups_.assign(batch.groups.begin(), batch.groups.begin() + static_cast<ptrdiff_t>(std::min(
+                                                                    batch.groups.size(), pages_.size())));
     batch_.groups = groups_;
     batch_.states = states_;
     check_layers();
@@ -280,13 +281,13 @@ void Program::check_slots(const SlotStates& states) {
         if (sequence >= states.slots())
             refuse({"sequences[", t, "]: found ", sequence, ", expected 0 to ", states.slots() - 1});
         if (!states.reaches(sequence, position))
-            refuse({"positions[", t, "]: found ", position, ", to which slot ", sequence, " cannot be taken"});
+            refuse(
+                {"positions[", t, "]: found ", position, ", to which slot ", sequence, " cannot be taken"});
         places_.push_back(sequence);
     }
     std::sort(places_.begin(), places_.end());
     const auto twice = std::adjacent_find(places_.begin(), places_.end());
-    if (twice != places_.end())
-        refuse({"sequences: the tokens of sequence ", *twice, " are not neighbours"});
+    if (twice != places_.end()) refuse({"sequences: the tokens of sequence ", *twice, " are not neighbours"});
 }
 
 }  // namespace clarion

@@ -37,9 +37,9 @@ SlotStates::SlotStates(std::vector<Layer> layers, int64_t slots, int64_t snapsho
     constexpr auto bytes = static_cast<int64_t>(sizeof(float));
     slot_bytes_ = checked_product({slot, bytes}, {"states"});
     snapshot_bytes_ = checked_product({snapshot, bytes}, {"states"});
-    headers_.resize(static_cast<size_t>(checked_product({slots, static_cast<int64_t>(layers_.size())}, {"states"})));
     memory_ = std::make_unique<ZeroMemory>(checked_product({slots, slot_bytes_}, {"states"}));
     saved_ = std::make_unique<ZeroMemory>(checked_product({snapshots, snapshot_bytes_}, {"snapshots"}));
+    headers_.resize(static_cast<size_t>(slots) * layers_.size());
 }
 
 // The copy nearest before a position from which logged tokens lead there, or -1.
@@ -195,7 +195,8 @@ int64_t SlotStates::layer_bytes(int64_t layer) const {
 
 void SlotStates::write(int64_t layer, int64_t slot, int64_t position, std::span<std::byte> to) const {
     expect_slot(slot);
-    expect_range(static_cast<int64_t>(to.size()), layer_bytes(layer), layer_bytes(layer), {"bytes of a layer"});
+    expect_range(static_cast<int64_t>(to.size()), layer_bytes(layer), layer_bytes(layer),
+                 {"bytes of a layer"});
     const Layer& l = layers_[static_cast<size_t>(layer)];
     const Header& h = header(layer, slot);
     if (position <= 0 || !h.reaches(position)) refuse_position(layer, slot, position);
@@ -252,8 +253,7 @@ SlotStates::Header& SlotStates::header(int64_t layer, int64_t slot) {
 
 float* SlotStates::state(int64_t layer, int64_t slot, int64_t which) const {
     const Place& place = places_[static_cast<size_t>(layer)];
-    return reinterpret_cast<float*>(memory_->data() + slot * slot_bytes_) + place.offset +
-           which * place.size;
+    return reinterpret_cast<float*>(memory_->data() + slot * slot_bytes_) + place.offset + which * place.size;
 }
 
 float* SlotStates::log(int64_t layer, int64_t slot, int which) const {

@@ -49,14 +49,14 @@ struct SlotRun {
 
     // The inputs of a token that is applied again; and where those of token p go, or null if they are not kept.
     const float* old_log(int64_t p) const { return old_rows + p % log_rows * log_stride; }
-    float* new_log(int64_t p) const {
-        return p < log_from ? nullptr : new_rows + p % log_rows * log_stride;
-    }
+    float* new_log(int64_t p) const { return p < log_from ? nullptr : new_rows + p % log_rows * log_stride; }
 };
 
 class SlotStates {
   public:
     static constexpr int64_t most_rewind = 16;
+    // Under this name a capsule carries a `SlotStates*` from the module that has the states to the one that runs programs.
+    static constexpr const char* capsule = "clarion.SlotStates";
 
     struct Layer {
         int64_t size, log;  // floats of the state, and of what is kept of a token
@@ -85,8 +85,8 @@ class SlotStates {
     // The last position, up to `position`, of which all layers have the state itself; 0 if there is none.
     int64_t settled(int64_t slot, int64_t position) const;
 
-    void reset(int64_t slot);                    // to position 0
-    void copy(int64_t slot, int64_t other);      // `other` becomes what `slot` is
+    void reset(int64_t slot);                                     // to position 0
+    void copy(int64_t slot, int64_t other);                       // `other` becomes what `slot` is
     void save(int64_t slot, int64_t position, int64_t snapshot);  // of a settled position
     void restore(int64_t snapshot, int64_t slot, int64_t position);
 

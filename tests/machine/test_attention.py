@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clarion.plan.state import Paged
 from tests.machine.build import Batch, Builder
-from tests.plan.reference import Cache, Reference
+from tests.plan.reference import Memory, Reference
 
 INPUTS = ("q", "k", "v")
 
@@ -58,12 +59,13 @@ class Layer:
         assert batch.run(program, cache)
         return program.buffer("o")[:n].copy()
 
-    def reference(self, batch, pages, which=slice(None)):
+    def reference(self, batch):
         reference = Reference(self.builder.spec)
         for name, rows in zip(INPUTS, self.inputs, strict=True):
-            reference.values[reference.index[name]] = rows[which][: len(batch.positions)].astype(np.float64)
-        arrays = (batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
-        reference.run(Cache([self.shape], pages), *arrays)
+            reference.values[reference.index[name]] = rows[: len(batch.positions)].astype(np.float64)
+        reference.run(
+            Memory([Paged(*self.shape)]), batch.tokens, batch.positions, batch.sequences, batch.outputs
+        )
         return reference.buffer("o")
 
 
@@ -75,7 +77,7 @@ class Layer:
 def test_against_float64(native, group, n_head_kv, head_dim, n, window, rotate, seed):
     layer = Layer(native, n, group * n_head_kv, n_head_kv, head_dim, window, rotate, seed)
     batch = Batch(n, pages=[[4, 0, 2]])
-    expected = layer.reference(batch, 5)
+    expected = layer.reference(batch)
     found = layer.run(layer.builder.program(2), layer.cache(5), batch)
     close(found, expected)
 
@@ -103,7 +105,7 @@ def test_every_option_against_float64(
         slopes=rng.uniform(-0.1, 1, n_head).tolist() if sloped else (),
     )  # fmt: skip
     batch = Batch(n, pages=[[4, 0, 2]])
-    expected = layer.reference(batch, 5)
+    expected = layer.reference(batch)
     close(layer.run(layer.builder.program(2), layer.cache(5), batch), expected)
 
 
@@ -155,7 +157,7 @@ def test_texts_seen_in_both_directions(native, window, kind):
     program, alone = layer.builder.program(2), layer.builder.program(1)
     found = layer.run(program, layer.cache(8, kind), together)
     if kind == "f32":
-        close(found, layer.reference(together, 8))
+        close(found, layer.reference(together))
     for s, length in enumerate(lengths):
         which = np.flatnonzero(sequences == s)
         batch = Batch(length, pages=[[0, 2, 1]])

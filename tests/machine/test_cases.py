@@ -10,7 +10,7 @@ from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import Latent, Paged, groups
 from tests.machine.build import Batch, Builder
 from tests.plan.cases import CASES, Drawn
-from tests.plan.reference import Cache, Reference
+from tests.plan.reference import Memory, Reference
 
 SEEDS = 25
 
@@ -96,8 +96,8 @@ def test_every_operation_computes_its_definition(native, name):
                 rows if rows.dtype == np.int32 else rows.astype(np.float64)
             )
         assert batch.run(program, native.KvCache(layers, 2, 64, "f32") if layers else None)
-        cache = Cache(layers, 2) if layers else None
-        reference.run(cache, batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
+        memory = Memory([case.state]) if case.state else None
+        reference.run(memory, batch.tokens, batch.positions, batch.sequences, batch.outputs)
         assert results
         for key in results:
             wanted = reference.buffer(key)

@@ -200,10 +200,10 @@ def test_batches_of_other_types(native):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([], "the cache has 0 layers"),
+        ([], "state 0: layer 0 of a group that has 0"),
         ([(2, 10, 10)], None),
         ([(1, 10, 10)], "1 heads of 10 and 10"),
-        (None, "needs a cache"),
+        (None, "the batch has no cache with it"),
     ],
 )
 def test_caches_of_another_shape(native, shapes, message):
