@@ -11,5 +11,7 @@ extern const Contents common_formats, common_operations;
 extern const Contents other_formats;
 // Of the module `<isa>_latent`.
 extern const Contents latent_operations;
+// Of the module `<isa>_operations`.
+extern const Contents other_operations;
 
 }  // namespace clarion

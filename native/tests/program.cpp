@@ -112,11 +112,15 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     b.op("linear", {oe, x}, {x}, {b.weight(s.n_embd, q_width, format), -1});
     b.op("encode", {x}, {a});
     b.op("linear", {a}, {scores}, {b.weight(s.n_expert, s.n_embd, format), -1});
-    b.op("route", {scores}, {ids, w}, {}, {{"k", s.n_used}, {"normalize", s.neox}});
+    b.op("route", {scores}, {ids, w}, {b.weight(1, s.n_expert)},
+         {{"k", s.n_used}, {"gating", s.neox}, {"n_group", s.n_expert / s.n_used}, {"n_group_used", 1},
+          {"group_top", 1}, {"normalize", s.neox}},
+         {{"scale", 1.5}});
     b.op("expert_linear", {a, ids}, {gate, up},
-         {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert)});
+         {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert), -1,
+          b.weight(s.n_expert, s.n_ff)});
     b.op("swiglu", {gate, up}, {both});
-    b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert)});
+    b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert), -1});
     b.op("expert_sum", {down, w, x}, {x});
     b.op("silu", {x}, {silu});
     b.op("mul", {x, silu}, {product});
