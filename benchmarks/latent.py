@@ -2,18 +2,18 @@
 
     python benchmarks/latent.py [--threads 2] [--depth 4096] [--rounds 5] [--formats f16 q8_0]
 
-Rows have the size that large models have, 576, of which 512 are values. For each number of heads: the time of one
-token that sees the depth, of 8 texts with a token each, and of a prompt of 64 tokens at its end; what of the cache
-is read a second and how many products are computed. Plain attention has heads of 128, in groups of 8.
+Rows have the size that large models have, 576, of which 512 are values. For each number of heads: the time
+of one token that sees the depth, of 8 texts with a token each, and of a prompt of 64 tokens at its end; what
+is read of the cache and multiplied in a second. Plain attention has heads of 128, in groups of 8.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 import numpy as np
+from machine import attention, best, program
 
 from clarion.host import native
 
@@ -21,62 +21,29 @@ DIM, DIM_V, PAGE = 576, 512, 64
 HEAD, GROUP = 128, 8
 
 
-def spec(op: str, n: int, q: int, o: int, ints: dict[str, int]) -> dict[str, Any]:
-    """A program of one operation, for n tokens."""
-    row_bytes = native().encoded_row_bytes
-    offsets = (0, n * row_bytes("f32", q))
-    buffer = {"kind": "f32", "rows": "tokens", "slots_per_token": 1}
-    floats, arrays = {"scale": 0.1}, {}
-    if op == "attention":
-        ints |= {"window": 0, "chunked": 0, "causal": 1}
-        floats, arrays = {"scale": 0.1, "cap": 0.0}, {"slopes": []}
-    operation = {"op": op, "inputs": [0], "outputs": [1], "weights": []}
-    return {
-        "max_tokens": n,
-        "max_outputs": 0,
-        "arena_bytes": offsets[1] + n * row_bytes("f32", o),
-        "weights": [],
-        "buffers": [
-            {"name": name, "width": width, "offset": offset, **buffer}
-            for name, width, offset in (("q", q, offsets[0]), ("o", o, offsets[1]))
-        ],
-        "ops": [operation | {"ints": {"state": 0, **ints}, "floats": floats, "arrays": arrays}],
-        "states": [(0, 0)],
-    }
-
-
-def best(run: Any, rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def measure(machine: Any, op: str, kind: str, heads: int, texts: int, tokens: int, depth: int, rounds: int):
-    """Seconds of a batch of so many texts with so many tokens each, the bytes that it reads and its products."""
+    """Seconds of a batch of so many texts with so many tokens each, the bytes and the products of it."""
     n, n_kv = texts * tokens, max(1, heads // GROUP)
     if op == "latent_attention":
-        layer, q, o = (1, DIM, 0), heads * DIM, heads * DIM_V
-        ints, each = {"n_head": heads, "dim": DIM, "dim_v": DIM_V}, DIM + DIM_V
+        layer, q, o, each = (1, DIM, 0), heads * DIM, heads * DIM_V, DIM + DIM_V
+        ints = {"state": 0, "n_head": heads, "dim": DIM, "dim_v": DIM_V}
+        operation = (op, [0], [1], ints, {"scale": 0.1}, {})
     else:
-        layer, q, o = (n_kv, HEAD, HEAD), heads * HEAD, heads * HEAD
-        ints = {"n_head": heads, "n_head_kv": n_kv, "head_dim": HEAD, "dim_v": HEAD}
-        each = 2 * HEAD
+        layer, q, o, each = (n_kv, HEAD, HEAD), heads * HEAD, heads * HEAD, 2 * HEAD
+        operation = attention(heads, n_kv, HEAD)
     pages = np.arange(texts * (depth // PAGE), dtype=np.int32).reshape(texts, -1)
     cache = native().KvCache([layer], pages.size, PAGE, kind)
     fill = np.random.default_rng(0).integers(0, 60, cache.page_bytes, dtype=np.uint8)
     for page in range(pages.size):
         cache.page(page)[:] = fill
-    program = native().Program(machine, spec(op, n, q, o, ints))
-    program.buffer("q")[:] = np.random.default_rng(1).standard_normal((n, q))
+    bound = program(machine, n, {"q": q, "o": o}, [operation])
+    bound.buffer("q")[:] = np.random.default_rng(1).standard_normal((n, q))
     positions = np.tile(np.arange(depth - tokens, depth, dtype=np.int32), texts)
     sequences = np.repeat(np.arange(texts, dtype=np.int32), tokens)
     empty = np.zeros(0, np.int32)
     batch = ([cache], np.zeros(n, np.int32), positions, sequences, [pages], empty)
-    program.run(*batch)
-    seconds = best(lambda: program.run(*batch), rounds)
+    bound.run(*batch)
+    seconds = best(lambda: bound.run(*batch), rounds)
     return seconds, cache.bytes, int((positions + 1).sum()) * heads * each
 
 

@@ -199,8 +199,7 @@ void PagedAttention::run(const Batch& batch, int64_t item, const Scratch& scratc
         }
     }
     // Whoever finishes a tile's last span sees what the others wrote, and merges.
-    if (spans_ == 1 ||
-        unfinished_[static_cast<size_t>(share)].fetch_sub(1, std::memory_order_acq_rel) != 1)
+    if (spans_ == 1 || unfinished_[static_cast<size_t>(share)].fetch_sub(1, std::memory_order_acq_rel) != 1)
         return;
     for (int64_t h = head; h < heads_end; ++h) {
         for (int64_t p = first_span; p <= last_span; ++p) absorb(rows, p, shared(tile, h, p));
@@ -355,8 +354,8 @@ void PagedAttention::adjust(float* s, int64_t head, int64_t distance) const {
         f32x16 x = simd::load(s + i);
         if (shape_.cap != 0.0f) x = simd::mul(cap, simd::tanh(simd::div(x, cap)));
         if (!shape_.slopes.empty()) {
-            const f32x16 away = simd::abs(
-                simd::sub(simd::set1(static_cast<float>(distance - i)), simd::load(lane_numbers)));
+            const f32x16 away =
+                simd::abs(simd::sub(simd::set1(static_cast<float>(distance - i)), simd::load(lane_numbers)));
             x = simd::fma(simd::set1(-shape_.slopes[static_cast<size_t>(head)]), away, x);
         }
         simd::store(s + i, x);

@@ -7,7 +7,7 @@ import pytest
 
 from clarion.plan.operation import Reads, Writes
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import Latent, Paged, groups
+from clarion.plan.state import Latent, groups
 from tests.machine.build import Batch, Builder
 from tests.plan.cases import CASES, Drawn
 from tests.plan.reference import Memory, Reference

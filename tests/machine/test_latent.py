@@ -1,4 +1,4 @@
-"""Latent attention: against float64 in every format of the cache, and bit for bit whatever a token's company."""
+"""Latent attention: against float64 in every format, and bit for bit whatever a token's company."""
 
 from __future__ import annotations
 
