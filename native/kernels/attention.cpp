@@ -15,6 +15,7 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <utility>
@@ -457,7 +458,7 @@ std::unique_ptr<Op> make_attention(const OpSpec& spec) {
     if (p.chunked && !(p.window > 0 && p.causal)) spec.fail({"chunks need a window, and causal attention"});
     const auto slopes = static_cast<int64_t>(p.slopes.size());
     if (slopes != 0 && slopes != n_head) spec.fail({"found ", slopes, " slopes, expected ", n_head});
-    if (!(p.cap >= 0.0)) spec.fail({"cap cannot be negative"});
+    if (!(p.cap >= 0.0 && std::isfinite(p.cap))) spec.fail({"cap: expected a finite number, 0 or more"});
     AttentionShape shape{{spec.op, p.state, n_head_kv, n_head_kv * p.head_dim, n_head_kv * p.dim_v},
                          n_head,
                          n_head_kv,

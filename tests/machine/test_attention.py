@@ -91,8 +91,8 @@ def close(found, expected):
 @given(
     group=st.integers(1, 9), n_head_kv=st.integers(1, 3), head_dim=st.integers(1, 70),
     dim_v=st.integers(1, 70), n=st.integers(1, 150), window=st.sampled_from([0, 1, 63, 64, 65]),
-    chunked=st.booleans(), causal=st.booleans(), cap=st.sampled_from([0.0, 1.0, 50.0]), sloped=st.booleans(), sinks=st.booleans(),
-    seed=st.integers(0, 2**32 - 1),
+    chunked=st.booleans(), causal=st.booleans(), cap=st.sampled_from([0.0, 1.0, 50.0]),
+    sloped=st.booleans(), sinks=st.booleans(), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_every_option_against_float64(
     native, group, n_head_kv, head_dim, dim_v, n, window, chunked, causal, cap, sloped, sinks, seed
@@ -232,8 +232,9 @@ def test_chunks_need_a_window(native, options):
 def test_bad_options(native):
     for options, message in (
         ({"slopes": (1.0,)}, "found 1 slopes, expected 4"),
-        ({"cap": -1.0}, "cap cannot be negative"),
-        ({"cap": np.nan}, "cap cannot be negative"),
+        ({"cap": -1.0}, "cap: expected a finite number, 0 or more"),
+        ({"cap": np.nan}, "cap: expected a finite number, 0 or more"),
+        ({"cap": np.inf}, "cap: expected a finite number, 0 or more"),
         ({"window": -1}, "window: found -1"),
         ({"sinks": [1.0, 2.0]}, "has 1 x 1 x 2 elements, expected 4"),
     ):
