@@ -49,8 +49,7 @@ from clarion.runtime.sampling import (
     integer,
     random_seed,
 )
-from clarion.runtime.states.paged import PAGE_SIZE
-from clarion.runtime.states.states import States
+from clarion.runtime.states.memory import budget, slot_bytes
 from clarion.runtime.streams import (
     AsyncTextStream,
     Hear,
@@ -129,23 +128,21 @@ def load(
         held = program.context
         if cache_tokens is not None:
             held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
-        n_pages = -(-held // PAGE_SIZE)
-        _check_memory(n_pages * PAGE_SIZE * program.kv_bytes_per_token, program.arena_bytes, held)
+        n_slots = _slots(program)
+        states_bytes = budget(program, held) + n_slots * slot_bytes(program)
+        _check_memory(states_bytes, program.arena_bytes, held)
         sources = Sources(program.weights, file.tensors)
         origin = Origin(module, sources, program.read_together, thread_nodes(n_threads))
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
         executor = Executor(
-            program, store, n_slots=program.max_outputs, n_pages=n_pages, threads=n_threads, isa=isa
+            program, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa
         )
         store.start()
-        states = States(
-            executor.states, n_pages=n_pages, n_slots=program.max_outputs, context=program.context
-        )
         engine = Engine(
             executor,
-            states,
+            executor.memory.states(),
             max_tokens=program.max_tokens,
             max_outputs=program.max_outputs,
             check=file.check,
@@ -183,11 +180,18 @@ def _refused(threads: int) -> Iterator[None]:
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
 
 
-def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
+def _slots(program: Program) -> int:
+    """Texts that are generated at once: what recurrent states need for each, whether it is long or short, takes
+    at most a quarter of the memory."""
+    each = slot_bytes(program)
+    return min(program.max_outputs, max(1, memory().total // 4 // each)) if each else program.max_outputs
+
+
+def _check_memory(states_bytes: int, arena_bytes: int, held: int) -> None:
     total = memory().total
-    if cache_bytes + arena_bytes > total:
+    if states_bytes + arena_bytes > total:
         raise DeviceError(
-            f"a KV cache of {held} tokens takes {cache_bytes / 1e9:.1f} GB and the workspace "
+            f"a KV cache of {held} tokens takes {states_bytes / 1e9:.1f} GB and the workspace "
             f"{arena_bytes / 1e9:.1f} GB, but this machine has {total / 1e9:.1f} GB of memory; "
             f"load the model with a shorter context"
         )

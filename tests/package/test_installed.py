@@ -48,7 +48,8 @@ def test_every_source_file_is_installed_and_nothing_else() -> None:
 def test_each_instruction_set_has_its_modules() -> None:
     names = {name.name.partition(".")[0] for name in MODULES}
     sets = {"generic", "avx2", "avx512vnni"} if platform.machine() == "x86_64" else {"generic"}
-    assert names >= {form.format(name) for name in sets for form in ("{}", "{}_formats", "quantize_{}")}
+    forms = ("{}", "{}_formats", "{}_latent", "quantize_{}")
+    assert names >= {form.format(name) for name in sets for form in forms}
 
 
 @pytest.mark.parametrize("name", MODULES, ids=lambda name: name.name.partition(".")[0])
