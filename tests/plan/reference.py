@@ -113,8 +113,8 @@ class _Positions:
             self.kept[sequence, position] = row
 
     def get(self):
-        """The rows of positions up to the last token's, of each sequence; and [T, P] by how many positions each
-        lies before a token: -1 where it is of another sequence."""
+        """The rows of positions up to the last token's, of each sequence; and [T, P] by how many positions
+        each lies before a token: -1 where it is of another sequence."""
         positions, sequences = self.run.positions, self.run.sequences
         lengths = {s: positions[sequences == s].max() + 1 for s in np.unique(sequences)}
         places = [(s, p) for s, length in lengths.items() for p in range(length)]
