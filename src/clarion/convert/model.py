@@ -89,9 +89,8 @@ def convert(
         Planned(t.name, t.shape, f, lambda t=t, f=f: t.encode(f.name, advance))  # type: ignore[misc]
         for t, f in zip(model.targets, formats, strict=True)
     ]
-    if model.rope_factors is not None:
-        factors = model.rope_factors
-        entries.append(Planned("rope_freqs.weight", factors.shape, format_named("F32"), lambda: factors))
+    for tensor, factors in model.rope_factors.items():
+        entries.append(Planned(tensor, factors.shape, format_named("F32"), lambda factors=factors: factors))  # type: ignore[misc]
     return write(Path(path), {**metadata, **tokenizer}, entries, max_bytes=max_bytes)
 
 
@@ -116,7 +115,7 @@ def _check_type(type: str) -> None:
 
 
 def _format_of(target: Target, wanted: str) -> Format:
-    if len(target.shape) == 1 or target.name.endswith("ffn_gate_inp.weight"):
+    if len(target.shape) == 1 or not target.name.endswith(".weight") or "ffn_gate_inp" in target.name:
         return format_named("F32")
     format = format_named(wanted)
     return format if target.shape[-1] % format.block_size == 0 else format_named("F16")

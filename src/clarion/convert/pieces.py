@@ -10,6 +10,7 @@ import numpy as np
 from clarion.convert.encode import ENCODERS, LIMITS, Bytes
 from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError
+from clarion.models.family import Part
 
 CHUNK_BYTES = 16 * 1024 * 1024  # of float32 values in memory at once, or one head or row where that is more
 LEAST_TERNARY_SCALE = 1e-5  # of the recipe's absmean (Ma et al., 2024, The Era of 1-bit LLMs)
@@ -24,6 +25,9 @@ class Piece:
         block: rows and columns of such a block.
         head_dim: of the heads whose halves become neighbouring rows (i, i + n/2 → 2i, 2i + 1), or 0.
         ternary: each weight is rounded to -1, 0 or 1 times the mean magnitude, as the model does.
+        part: which part of the stored tensor it is, and whether rows and columns are exchanged there.
+        vector: it is a vector, or one for each expert, of which the part is some elements.
+        plus: what is added to each element.
     """
 
     stored: Stored
@@ -31,6 +35,23 @@ class Piece:
     block: tuple[int, int] = (0, 0)
     head_dim: int = 0
     ternary: bool = False
+    part: Part = Part("")
+    vector: bool = False
+    plus: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the matrix or vector, or of as many as there are experts."""
+        shape = list(self.stored.shape)
+        if self.part.transposed and not self.vector:
+            shape[-2:] = shape[:-3:-1]
+        if self.part.count > 1:
+            shape[self._axis] //= self.part.count
+        return tuple(shape)
+
+    @property
+    def _axis(self) -> int:
+        return -1 if self.vector else -2
 
     def chunks(self) -> Iterator[Floats]:
         """Its rows in order, as float32 matrices.
@@ -49,13 +70,39 @@ class Piece:
             yield np.clip(np.round(x / scale), -1, 1) * scale
 
     def _read(self) -> Iterator[Floats]:
+        for x in self._parts() if self.part != Part(self.part.name) else self._rows():
+            yield x + np.float32(self.plus) if self.plus else x
+
+    def _parts(self) -> Iterator[Floats]:
+        """The part of each matrix, one after the other."""
+        matrix = self.stored.shape[-1:] if self.vector else self.stored.shape[-2:]
+        n = self.stored.n_rows if self.vector else self.stored.n_rows // matrix[0]
+        step = self.stored.n_rows // n
+        for i in range(n):
+            x = np.concatenate(list(self._rows(i * step, (i + 1) * step)))
+            if self.part.transposed and not self.vector:
+                x = x.T
+            count, axis = self.part.count, self._axis
+            if x.shape[axis] % count:
+                raise ModelError(
+                    f"{self.stored.path}: tensor {self.stored.name!r} has shape {list(self.stored.shape)}, "
+                    f"expected {count} equal parts"
+                )
+            size = x.shape[axis] // count
+            first = self.part.index * size
+            chosen = (
+                slice(self.part.index, None, count) if self.part.interleaved else slice(first, first + size)
+            )
+            yield np.ascontiguousarray(x[..., chosen] if self.vector else x[chosen])
+
+    def _rows(self, first: int = 0, last: int | None = None) -> Iterator[Floats]:
         scale = self._scales()
         # A vector has one row; one that is permuted is small, and taken whole.
-        n_rows, n_cols = self.stored.n_rows, self.stored.n_cols
+        n_rows, n_cols = self.stored.n_rows if last is None else last, self.stored.n_cols
         step = max(CHUNK_BYTES // (4 * max(n_cols, 1)), 1)
         if self.head_dim:
             step = max(step // self.head_dim, 1) * self.head_dim
-        for begin in range(0, n_rows, step):
+        for begin in range(first, n_rows, step):
             end = min(begin + step, n_rows)
             x = self.stored.rows(begin, end)  # [rows, cols]
             if scale is not None:
@@ -116,7 +163,7 @@ class Target:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.pieces[0].stored.shape
+        shape = self.pieces[0].shape
         return (len(self.pieces), *shape) if self.stacked else shape
 
     def encode(self, format: str, progress: Callable[[int], None]) -> Iterator[Bytes]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from clarion.convert.pieces import Piece, Target
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import TENSORS, HuggingFace
+from clarion.models.family import TENSORS, HuggingFace, Part
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
 _IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|input_scale|input_scale_ub|activation_scale)")
 _SCALES = ("_scale_inv", "_scale")
 _SHOWN = 5
+_ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(\w+)")
 
@@ -66,7 +67,9 @@ class Source(Mapping[str, Tensor]):
         self._kind = kind
         self._metadata = metadata
         self._block = block
-        self._names = {**TENSORS, **kind.tensors}
+        self._names = {stem: _part(theirs) for stem, theirs in {**TENSORS, **kind.tensors}.items()}
+        starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
+        self._root = next(starts, kind.roots[-1])
         self._targets: dict[_Name, Target] = {}
         self._used: set[str] = set()
 
@@ -99,13 +102,14 @@ class Source(Mapping[str, Tensor]):
 
     def drop(self, stem: str) -> None:
         """Takes the weight of this name away, whether it is there or not."""
-        self._used.add(f"{self._names.pop(stem)}.weight")
+        self._used.add(f"{self._names.pop(stem).name}.weight")
 
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
         rest."""
-        stems = list(self._names)
-        first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs)
+        stems = list(dict.fromkeys(stem.split(".")[0] for stem in self._names))
+        layers = (stem for stem, part in self._names.items() if "{layer}" in part.name)
+        first = min(stems.index(stem.split(".")[0]) for stem in layers)
 
         def place(name: _Name) -> tuple[float, int, bool]:
             index = stems.index(name.stem)
@@ -116,7 +120,13 @@ class Source(Mapping[str, Tensor]):
 
     def refuse_unused(self) -> None:
         """Raises UnsupportedError if the checkpoint has tensors that nobody asked for."""
-        unused = [name for name in self._tensors if name not in self._used and not _IGNORED.fullmatch(name)]
+        unused = [
+            name
+            for name in self._tensors
+            if name not in self._used
+            and not _IGNORED.fullmatch(name)
+            and not name.startswith(self._kind.beside)
+        ]
         if unused:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
             raise UnsupportedError(
@@ -125,18 +135,33 @@ class Source(Mapping[str, Tensor]):
 
     def _theirs(self, name: _Name) -> str | None:
         """What the checkpoint calls a tensor, with `{expert}` where it has one for each; None: nothing."""
-        theirs = self._names.get(name.stem)
-        if theirs is None or ("{layer}" in theirs) != (name.layer is not None):
+        own = self._names.get(f"{name.stem}.{name.leaf}")
+        part = own or self._names.get(name.stem)
+        if part is None or ("{layer}" in part.name) != (name.layer is not None):
             return None
-        return f"{theirs.replace('{layer}', str(name.layer))}.{name.leaf}"
+        theirs = part.name.replace("{layer}", str(name.layer))
+        if theirs.startswith(_ROOT):
+            theirs = self._root + theirs.removeprefix(_ROOT)
+        if own:
+            return theirs
+        if part.parameter:
+            return theirs if name.leaf == "weight" else f"{theirs}_{name.leaf}"
+        return f"{theirs}.{name.leaf}"
 
     def _target(self, key: str, name: _Name, theirs: str) -> Target:
         head_dim = self._metadata["attention.key_length"] if name.stem in self._kind.interleaved else 0
         ternary = name.stem in self._kind.ternary and name.leaf == "weight"
+        plus = float(name.stem in self._kind.plus_one)
+        part = self._names.get(f"{name.stem}.{name.leaf}") or self._names[name.stem]
+
+        def piece(one: str) -> Piece:
+            made = self._piece(one, head_dim, ternary)
+            return replace(made, part=part, vector=name.leaf != "weight", plus=plus)
+
         if "{expert}" not in theirs:
-            return Target(key, (self._piece(theirs, head_dim, ternary),))
+            return Target(key, (piece(theirs),))
         each = (theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
-        pieces = tuple(self._piece(one, head_dim, ternary) for one in each)
+        pieces = tuple(map(piece, each))
         expected = pieces[0].stored.shape
         for stored in (piece.stored for piece in pieces):
             if stored.shape != expected:
@@ -158,3 +183,7 @@ class Source(Mapping[str, Tensor]):
         if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
             raise UnsupportedError(f"{where} and has {scales}")
         return Piece(stored, self._tensors[scales[0]] if scales else None, self._block, head_dim, ternary)
+
+
+def _part(theirs: str | Part) -> Part:
+    return theirs if isinstance(theirs, Part) else Part(theirs)

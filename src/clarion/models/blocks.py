@@ -304,10 +304,10 @@ def decoder(
     g = Graph(hp)
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
-    if hp.n_rot:
-        tables[found.rope]  # before the first layer, which all plans share
-    for i, of_layer in enumerate(found.layers):
-        x = block(Layer(g, i, w.blk[i], of_layer, found.rope, tables), x)
+    for rope in found.ropes:
+        tables[rope]  # before the first layer, which all plans share
+    for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     x = g.select(x)  # [O, n_embd]
     x = (
         g.layer_norm(x, w.output_norm, hp.norm_eps)

@@ -108,6 +108,10 @@ class Checkpoint:
         weight = self.vector("weight", n)
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
+    def leave(self) -> None:
+        """Leaves all that lies below this name unread."""
+        self._used.update(name for name in self._tensors if name.startswith(f"{self.prefix}."))
+
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
         unused = [name for name in self._tensors if name not in self._used]
