@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clarion.convert.stored import Floats
+from clarion.convert.matrix import Floats
 from clarion.errors import ModelError, UnsupportedError
 
 _LEAST, _MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
@@ -27,6 +27,10 @@ class Config:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._values = values
         self._where = where
+
+    def keys(self) -> list[str]:
+        """All keys that are there."""
+        return list(self._values)
 
     def get(self, *keys: str) -> Any:
         """The value of the first key that is there and not null."""

@@ -85,13 +85,33 @@ ONLY: dict[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Where a checkpoint has a tensor of the file in another form than under a name of its own.
+
+    Attributes:
+        name: of the stored tensor, as in `TENSORS`.
+        index, count: which of how many equal parts of its rows; of a matrix for each expert, of each one's.
+        interleaved: a part is every `count`-th row, from `index` on; else rows that follow each other.
+        parameter: the weight has exactly this name, without `.weight`, and the bias `_bias` after it.
+        transposed: unless it is quantised, rows and columns are exchanged there.
+    """
+
+    name: str
+    index: int = 0
+    count: int = 1
+    interleaved: bool = False
+    parameter: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HuggingFace:
     """One kind of checkpoint of Hugging Face's, and how it becomes a file of the family.
 
     Attributes:
         model_type: what config.json calls it.
         architecture: the one name in `architectures` that tells it as well, whatever the model_type is.
-        tensors: the names that are not those of `TENSORS`.
+        tensors: the names that are not those of `TENSORS`, or the parts of stored tensors.
         keys: the file's hyperparameters beside those that all decoders have, by their name in the file.
         only: the values that are implemented, by key of config.json.
         interleaved: what belongs to heads of which the file rotates neighbouring elements together, and the
@@ -105,7 +125,7 @@ class HuggingFace:
 
     model_type: str
     architecture: str = ""
-    tensors: Mapping[str, str] = field(default_factory=dict)
+    tensors: Mapping[str, str | Part] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
     only: Mapping[str, tuple[object, ...]] = field(default_factory=lambda: ONLY)
     interleaved: tuple[str, ...] = ()
