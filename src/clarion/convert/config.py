@@ -26,6 +26,10 @@ class Config:
         self._values = values
         self._where = where
 
+    def keys(self) -> list[str]:
+        """All keys that are there."""
+        return list(self._values)
+
     def get(self, *keys: str) -> Any:
         """The value of the first key that is there and not null."""
         return next((self._values[key] for key in keys if self._values.get(key) is not None), None)

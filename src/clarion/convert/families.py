@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from clarion.convert.config import Config, whole
+from clarion.convert import quantization
+from clarion.convert.config import Config
 from clarion.convert.pieces import Target
 from clarion.convert.rotation import Factors, rope
 from clarion.convert.source import Source
@@ -69,7 +70,7 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     for key, allowed in kind.only.items():
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
-    source = Source(tensors, kind, metadata, _fp8_block(config))
+    source = Source(tensors, kind, metadata, quantization.read(config))
     tied = config.flag("tie_word_embeddings", default=kind.tied)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
@@ -184,22 +185,3 @@ def _window(config: Config, kind: HuggingFace, n_layer: int) -> int:
     if kinds != {"sliding_attention"}:
         raise config.unsupported("layer_types", layers, "the same attention in all layers")
     return window
-
-
-def _fp8_block(config: Config) -> tuple[int, int]:
-    """Rows and columns that share a scale, where the checkpoint is quantised."""
-    quantization = config.child("quantization_config")
-    method = quantization.get("quant_method")
-    if method is None:
-        return (0, 0)
-    if method == "compressed-tensors":
-        quantization.only("format", "float-quantized")
-    elif method not in ("fp8", "fbgemm_fp8"):
-        raise quantization.unsupported("quant_method", method, "fp8, fbgemm_fp8, compressed-tensors (float)")
-    block = quantization.get("weight_block_size")
-    if block is None:
-        return (0, 0)
-    sizes = [whole(size) or 0 for size in block] if isinstance(block, list) else []
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise quantization.error("weight_block_size", block, "two whole numbers")
-    return (sizes[0], sizes[1])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clarion.convert.config import Config
-from clarion.convert.stored import Floats
+from clarion.convert.matrix import Floats
 from clarion.models.family import HuggingFace
 
 Factors = dict[str, Floats]

@@ -127,8 +127,8 @@ class HuggingFace:
         plus_one: the vectors that the checkpoint has less 1.
         window: when attention looks back over `sliding_window` positions: never, always where that is given,
             where `use_sliding_window` is true, or in the layers that `layer_types` names.
-        period: of the last kind of window, every so many-th layer looks back over everything where config.json
-            does not say; files need not state it. 0: config.json must say, and files state it.
+        period: of the last kind of window, every so many-th layer looks back over everything where
+            config.json does not say, and files need not say; 0: both must.
         unrotated: every so many-th layer does not rotate; config.json may only say the same. 0: all do.
         partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
         yarn_truncates: whether the ends of YaRN's ramp are whole pairs.

@@ -1,5 +1,5 @@
-"""GLM 4 (0414) and GLM-OCR's text part: norms before and after both parts of a layer, gate and up in one tensor,
-half of a head is rotated.
+"""GLM 4 (0414) and GLM-OCR's text part: norms before and after both parts of a layer, gate and up in one
+tensor, half of a head is rotated.
 
 GLM Team, 2024, ChatGLM. Neighbouring elements are rotated together; in files with sections of positions
 (M-RoPE) halves, whose rows are so ordered. Positions of a text are the same in all sections.

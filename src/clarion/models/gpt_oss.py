@@ -1,8 +1,8 @@
-"""gpt-oss: heads with sinks, a window in every other layer, experts whose products have biases and are gated by
-a clamped SwiGLU.
+"""gpt-oss: heads with sinks, a window in every other layer, experts whose products have biases and are gated
+by a clamped SwiGLU.
 
-OpenAI, 2025, gpt-oss-120b & gpt-oss-20b Model Card. The ends of YaRN's ramp are no whole pairs here, which files
-do not state.
+OpenAI, 2025, gpt-oss-120b & gpt-oss-20b Model Card. The ends of YaRN's ramp are no whole pairs here, which
+files do not state.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""OLMo 2 and 3: norms only after both parts of a layer, and over all of query and of key together. OLMo 3 has a
-window in three of four layers, which rotate without scaling.
+"""OLMo 2 and 3: norms only after both parts of a layer, and over all of query and of key together. OLMo 3 has
+a window in three of four layers, which rotate without scaling.
 
 OLMo Team, 2024, 2 OLMo 2 Furious; 2025, OLMo 3.
 """
