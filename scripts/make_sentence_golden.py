@@ -6,7 +6,7 @@ Run by hand, where torch and transformers are:
     /tmp/goldens/bin/pip install torch==2.13.0 transformers==5.24.0 pytest==9.2.0
     PYTHONPATH=. /tmp/goldens/bin/python scripts/make_sentence_golden.py
 
-The file holds vectors [500, 384] in float16, of the mean of a sentence's rows, of length 1; computed in float64.
+The file holds vectors [500, 384] in float16, of the mean of a sentence's rows, of length 1, in float64.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+
 from tests.end_to_end.sentences import sentences
 from tests.real_models import minilm
 

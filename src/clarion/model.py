@@ -209,8 +209,8 @@ def _refused(threads: int) -> Iterator[None]:
 
 
 def _slots(program: Program) -> int:
-    """Texts that are generated at once: what recurrent states need for each, whether it is long or short, takes
-    at most a quarter of the memory."""
+    """Texts that are generated at once: what recurrent states need for each, whether it is long or short,
+    takes at most a quarter of the memory."""
     each = slot_bytes(program)
     return min(program.max_outputs, max(1, memory().total // 4 // each)) if each else program.max_outputs
 

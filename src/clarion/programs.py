@@ -11,7 +11,7 @@ from clarion.errors import FileError, ModelError, UnsupportedError
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import native
-from clarion.models import build
+from clarion.models import build, context_length
 from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
 from clarion.plan.output import Logits, Output
@@ -44,12 +44,28 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
         yield stack.enter_context(File.open(path))
 
 
-def make_plan(file: File, output: Output | None = None) -> Plan:
-    """What the model of a file computes: what it is made for, or the output that is wanted.
+def default_context(file: File, most: int = DEFAULT_CONTEXT) -> int:
+    """The longest sequence of a model where nobody says one. Raises as `make_plan`."""
+    with _of(file):
+        return min(context_length(file.metadata), most)
+
+
+def make_plan(file: File, context: int | None = None, output: Output | None = None) -> Plan:
+    """What the model of a file computes, for sequences of at most `context` tokens; None: `default_context`.
+
+    output: what is wanted of it; None: what the file is made for.
 
     Raises UnsupportedError and ModelError, as `load`."""
+    context = default_context(file) if context is None else context
+    with _of(file):
+        return build(file.metadata, file.tensors, output=output, context=context).plan()
+
+
+@contextmanager
+def _of(file: File) -> Iterator[None]:
+    """Errors within begin with the file's name."""
     try:
-        return build(file.metadata, file.tensors, output).plan()
+        yield
     except (ModelError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
@@ -86,13 +102,14 @@ def make_program(
     """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`, and
     `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    plan = make_plan(file, output)
-    if context is None:
-        most = DEFAULT_CONTEXT if writes(plan) else LONGEST_TEXT
-        context = min(plan.hyperparameters.context_length, most)
+    longest = None if context is None else integer("context", context, 1, MAX_CONTEXT)
+    plan = make_plan(file, longest, output)
     if not writes(plan):
-        batch = integer("context", context, 1, MAX_BATCH)
-        outputs = MOST_TEXTS
+        longest = default_context(file, LONGEST_TEXT) if longest is None else longest
+        plan = make_plan(file, longest, output)
+        batch, outputs = longest, MOST_TEXTS
+    elif longest is None:
+        longest = default_context(file)
     return compile(
         plan,
         host_target(isa),
@@ -100,6 +117,6 @@ def make_program(
         kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
-        context=integer("context", context, 1, MAX_CONTEXT),
+        context=longest,
         observe=observe,
     )

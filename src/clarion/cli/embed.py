@@ -1,4 +1,4 @@
-"""`clarion embed` and `clarion rerank`: vectors of texts, and documents in the order of how well they answer."""
+"""`clarion embed` and `clarion rerank`: vectors of texts, and documents by how well they answer a query."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _shared(function: F) -> F:
                 help="Read the texts from a file, one on each line; - is standard input.",
             ),
             option("--truncate", section="Texts", is_flag=True, help="Cut texts that are too long."),
-            option("-c", "--context", section="Model", metavar="N", type=int, help="Tokens of a text at most."),
+            option("-c", "--context", section="Model", metavar="N", type=int, help="Most tokens of a text."),
             options.activations,
             options.isa,
             options.threads,

@@ -322,10 +322,10 @@ def decoder(
     g = Graph(hp)
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
-    if hp.n_rot:
-        tables[found.rope]  # before the first layer, which all plans share
-    for i, of_layer in enumerate(found.layers):
-        x = block(Layer(g, i, w.blk[i], of_layer, found.rope, tables), x)
+    for rope in found.ropes:
+        tables[rope]  # before the first layer, which all plans share
+    for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output
     w.output.leave()  # vectors need none
 
@@ -378,18 +378,17 @@ def encoder(
         x = x + g.embed_positions(w.position_embd, w.position_embd.n_rows(), hp.n_embd)
     x = g.layer_norm(x, w.token_embd_norm, hp.norm_eps)
     tables = RopeTables(g)
-    for i, of_layer in enumerate(given.layers):
-        x = block(Layer(g, i, w.blk[i], of_layer, given.rope, tables), x)
+    for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     classify = classifier(g, w, activation(g), hp.norm_eps)
     w.cls.leave()
 
     def last(x: Array) -> Array:
         return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
 
-    default = (
-        Pooled("mean") if keys.output is None or isinstance(keys.output, Pooled) else Ranks(classified_by)
-    )
-    finish(g, keys, x, default=default, norm=last, classify=classify)
+    if isinstance(keys.output, Ranks):
+        keys.output = Ranks(classified_by)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
     return g
 
 

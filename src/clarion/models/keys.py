@@ -51,12 +51,17 @@ shown = reprlib.repr  # values come from the file: at most a line of them
 class Keys:
     """The metadata below `architecture.`; remembers what was read.
 
-    output: what the caller wants of the model; None: what the file is made for.
+    Attributes:
+        output: what the caller wants of the model; None: what the file is made for.
+        context: the longest sequence that the graph is wanted for; None: the model's own.
     """
 
-    def __init__(self, metadata: Mapping[str, object], output: Output | None = None) -> None:
+    def __init__(
+        self, metadata: Mapping[str, object], *, output: Output | None = None, context: int | None = None
+    ) -> None:
         self.output = output
         self.architecture = str(metadata["general.architecture"])
+        self.context = context
         self._metadata = metadata
         self._read: set[str] = set()
 

@@ -118,8 +118,8 @@ class Checkpoint:
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
     def leave(self) -> None:
-        """Everything below the prefix is known, and not read."""
-        self._used |= {name for name in self._tensors if name.startswith(f"{self.prefix}.")}
+        """Leaves all that lies below this name unread."""
+        self._used.update(name for name in self._tensors if name.startswith(f"{self.prefix}."))
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
