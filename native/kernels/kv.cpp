@@ -4,7 +4,6 @@
 #include "kernels/kv_store.h"
 #include "kernels/rope.h"
 #include "kernels/rows.h"
-#include "machine/kv_cache.h"
 #include "operations.h"
 
 namespace clarion {
@@ -20,17 +19,6 @@ void CacheUse::check(const Batch& batch) const {
 }
 
 namespace {
-
-// Where token t goes: its page and its slot there.
-struct TokenSlot {
-    int64_t page, slot;
-
-    TokenSlot(const Batch& batch, const PagedState& state, int64_t t) {
-        const int64_t position = batch.positions[t];
-        page = state.pages[batch.sequences[t] * state.pages_per_sequence + position / KvCache::page_size];
-        slot = position % KvCache::page_size;
-    }
-};
 
 // k [dim_k] and v [dim_v] of one head, to one place.
 void write(const PagedState& state, TokenSlot place, int64_t head, const float* k, const float* v) {
@@ -128,7 +116,7 @@ std::unique_ptr<Op> make_rope_kv(const OpSpec& spec) {
     const RopeKvParameters p(spec);
     expect_heads(spec, q, p.n_head, p.head_dim);
     expect_heads(spec, k, p.n_head_kv, p.head_dim);
-    if (v.width % p.n_head_kv != 0) expect_heads(spec, v, p.n_head_kv, v.width / p.n_head_kv);
+    expect_heads(spec, v, p.n_head_kv, p.dim_v);
     expect_in_place(spec, 0, q);
     return std::make_unique<RopeKv>(spec, p, use_of(spec, p.state, p.n_head_kv, k, v));
 }

@@ -22,6 +22,7 @@ namespace clarion {
 
 class KvCache;
 class SlotStates;
+struct Format;  // formats/entry.h
 
 // How the elements of a buffer are stored.
 enum class Kind {
@@ -49,11 +50,12 @@ struct Buffer {
     int64_t slots_per_token;  // 1, or the number of experts that a token uses
 };
 
-// `experts` matrices of `rows` rows of `cols` weights, in one of the file's formats. The extents say where the rows lie; they
-// may switch to another copy at any time, so whoever reads rows asks anew for each panel.
+// `experts` matrices of `rows` rows of `cols` weights, in one of the file's formats. The program has looked the format up:
+// only the main module can. The extents say where the rows lie; they may switch to another copy at any time, so whoever reads
+// rows asks anew for each panel.
 struct Weight {
     std::string name;
-    int format;  // GGUF type id
+    const Format* format;
     int64_t rows, cols, experts;
     int64_t row_bytes;
     const Extents* extents;

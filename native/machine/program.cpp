@@ -110,7 +110,7 @@ void Program::add_weight(ProgramSpec::WeightSpec spec) {
     if ((spec.extents ? spec.extents->may_be_panels : spec.panels) && !format->can_be_panels(spec.rows))
         refuse({where, ": found panels, which ", spec.rows, " rows of its format cannot be"});
     const Extents* found = extents(where, spec, bytes);
-    weights_.push_back({std::move(spec.name), spec.format, spec.rows, spec.cols, spec.experts, bytes, found});
+    weights_.push_back({std::move(spec.name), format, spec.rows, spec.cols, spec.experts, bytes, found});
 }
 
 // Those of the store, which this program enters from now on; or of bytes that stay, one extent for each matrix.

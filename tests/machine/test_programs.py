@@ -90,11 +90,11 @@ OPS = [
     ("attention", {"state": 0, "n_head": 0, "n_head_kv": 1, "head_dim": 20}, "expected 0 heads of 20"),
     ("attention", {"state": 0, "n_head": 2, "n_head_kv": 0, "head_dim": 10}, "n_head_kv: found 0"),
     ("attention", {"state": 0, "n_head": 4, "n_head_kv": 3, "head_dim": 5}, "n_head_kv: found 3"),
-    ("attention", {"state": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "cannot be negative"),
+    ("attention", {"state": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "state: found -1"),
     (
         "attention",
         {"state": 0, "n_head": 4, "n_head_kv": 4, "head_dim": 5, "window": -1},
-        "cannot be negative",
+        "window: found -1",
     ),
 ]
 
@@ -106,7 +106,8 @@ def test_operations_that_make_no_sense(native, op, ints, message):
     if op == "rope":
         b.op(op, [x, r], [x], [-1], ints, {"eps": 0.0})
     else:
-        b.op(op, [x], [y], [], {"window": 0} | ints, {"scale": 1.0})
+        ints = {"dim_v": ints["head_dim"], "window": 0, "chunked": 0, "causal": 1} | ints
+        b.op(op, [x], [y], [-1], ints, {"scale": 1.0, "cap": 0.0}, {"slopes": []})
     with pytest.raises(ValueError, match=message):
         b.program()
 

@@ -87,7 +87,7 @@ ARMS = {
     "state": {
         ("state.py", "position_bytes"): ["case Running():", "    return 0"],
         ("state.py", "describe"): ["case Running(width):", '    return f"a sum of {width}"'],
-        ("state.py", "paged_layers"): [
+        ("state.py", "groups"): [
             "case Running():",
             '    raise ValueError("the native machine has no running sums")',
         ],
@@ -194,21 +194,22 @@ class Copy:
 
     def declare(self) -> None:
         """An operation, and one more member of each union."""
-        self.put("plan/operations.py", "# ---- functions that definitions share", OPERATION)
-        self.put("plan/state.py", "State = Paged\n", STATE, "State = Paged | Running\n")
+        self.put("plan/operations/recurrent.py", "def _shares_groups(", OPERATION)
+        union = "State = Paged | Latent | Recurrent"
+        self.put("plan/state.py", union, STATE, f"{union} | Running")
         union = "WeightSource = Whole | Slice"
         self.put("plan/weight.py", union, SOURCE_OF_WEIGHTS, f"{union} | Stacked")
         self.put("plan/target.py", "Place = Host\n", PLACE, "Place = Host | Accelerator\n")
-        union = "Output = Logits | HiddenRows | Pooled"
+        union = "Output = Logits | HiddenRows | Pooled | Ranks"
         self.put("plan/output.py", union, OUTPUT, f"{union} | Scores")
-        self.put("plan/operations.py", "import Paged\n", "", "import Paged, Running\n")
+        self.put("plan/operations/recurrent.py", "import Recurrent\n", "", "import Recurrent, Running\n")
 
     def complete(self) -> None:
         """What the type checker asks for."""
         for arms in ARMS.values():
             for (file, function), lines in arms.items():
                 self.arm(file, function, lines)
-        self.put("plan/interpret.py", "import Paged, State\n", "", "import Paged, Running, State\n")
+        self.put("plan/interpret.py", "Recurrent, State\n", "", "Recurrent, Running, State\n")
         self.put("plan/interpret.py", "def interpret(", RUNNING_ARRAYS)
         self.put("plan/sources.py", "import Slice, Weight", "", "import Slice, Stacked, Weight")
 

@@ -113,15 +113,14 @@ class _Positions:
             self.kept[sequence, position] = row
 
     def get(self):
-        """The rows of positions up to the last token's, of each sequence; and [T, P] by how many positions
-        each lies before a token: -1 where it is of another sequence."""
+        """The rows of positions up to the last token's, of each sequence; and twice [T, P], by how many
+        positions each lies before a token, and whether it is of the same sequence."""
         positions, sequences = self.run.positions, self.run.sequences
         lengths = {s: positions[sequences == s].max() + 1 for s in np.unique(sequences)}
         places = [(s, p) for s, length in lengths.items() for p in range(length)]
         sequence, position = np.array(places).T
-        distance = positions[:, None] - position
-        distance[sequences[:, None] != sequence] = -1
-        return [self.kept[place] for place in places], distance
+        distance, own = positions[:, None] - position, sequences[:, None] == sequence
+        return [self.kept[place] for place in places], distance, own
 
 
 class _Paged(_Positions):
@@ -130,8 +129,8 @@ class _Paged(_Positions):
         self.put(list(zip(k.reshape(len(k), n_head, -1), v.reshape(len(v), n_head, -1), strict=True)))
 
     def read(self):
-        rows, distance = self.get()
-        return np.array([k for k, _ in rows]), np.array([v for _, v in rows]), distance
+        rows, *seen = self.get()
+        return np.array([k for k, _ in rows]), np.array([v for _, v in rows]), *seen
 
 
 class _Latent(_Positions):
@@ -139,8 +138,8 @@ class _Latent(_Positions):
         self.put(rows)
 
     def read(self):
-        rows, distance = self.get()
-        return np.array(rows), distance
+        rows, *seen = self.get()
+        return np.array(rows), *seen
 
 
 class _Recurrent:

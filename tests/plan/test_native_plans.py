@@ -24,7 +24,7 @@ def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
     p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
-    program = native().Program(machine, p.native_spec(mapped(name)))
+    program = native().Program(machine, p.native_spec(mapped(name, p)))
     caches = [native().KvCache(group.layers, 2, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
     found = []
     for start in range(0, len(ids), chunk):
@@ -58,7 +58,7 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
     p = plan.compile(
         models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
     )
-    program = native().Program(machine, p.native_spec(mapped(name)))
+    program = native().Program(machine, p.native_spec(mapped(name, p)))
     caches = [native().KvCache(group.layers, 1, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
     here = np.arange(32, dtype=np.int32)
     program.run(caches, ids, here, 0 * here, [np.zeros((1, 1), np.int32)] * len(caches), here[-1:])

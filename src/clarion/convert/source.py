@@ -8,17 +8,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from clarion.convert import quantization
+from clarion.convert.matrix import Matrix
+from clarion.convert.parts import part_of
 from clarion.convert.pieces import Piece, Target
+from clarion.convert.quantization import Method
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import TENSORS, HuggingFace
+from clarion.models.family import TENSORS, HuggingFace, Part
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
-_IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|input_scale|input_scale_ub|activation_scale)")
-_SCALES = ("_scale_inv", "_scale")
+_IGNORED = re.compile(
+    r".*\.(rotary_emb\.inv_freq|masked_bias|activation_scale"
+    r"|(input|output|k|v|q|prob)(_global)?_(scale|scale_ub|zero_point))"
+)
 _SHOWN = 5
+_ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(\w+)")
 
@@ -52,7 +59,7 @@ class Source(Mapping[str, Tensor]):
     Args:
         tensors: the checkpoint's, by its own names.
         metadata: the file's hyperparameters, by their names below the architecture's.
-        block: rows and columns that share a scale of float8.
+        method: how the checkpoint is quantised.
     """
 
     def __init__(
@@ -60,20 +67,23 @@ class Source(Mapping[str, Tensor]):
         tensors: Mapping[str, Stored],
         kind: HuggingFace,
         metadata: Mapping[str, Any],
-        block: tuple[int, int],
+        method: Method,
     ) -> None:
         self._tensors = tensors
         self._kind = kind
         self._metadata = metadata
-        self._block = block
-        self._names = {**TENSORS, **kind.tensors}
+        self._method = method
+        named: dict[str, str | Part] = {**TENSORS, **kind.tensors}
+        self._names = {stem: _part(theirs) for stem, theirs in named.items()}
+        starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
+        self._root = next(starts, kind.roots[-1])
         self._targets: dict[_Name, Target] = {}
         self._used: set[str] = set()
 
     def __contains__(self, key: object) -> bool:
         name = _Name.parse(str(key))
         theirs = name and self._theirs(name)
-        return theirs is not None and theirs.format(expert=0) in self._tensors
+        return theirs is not None and self._find(theirs.format(expert=0)) is not None
 
     def __getitem__(self, key: str) -> Tensor:
         """The tensor's shape, under the checkpoint's name for it.
@@ -99,13 +109,16 @@ class Source(Mapping[str, Tensor]):
 
     def drop(self, stem: str) -> None:
         """Takes the weight of this name away, whether it is there or not."""
-        self._used.add(f"{self._names.pop(stem)}.weight")
+        theirs = self._theirs(_Name(None, stem, "weight"))
+        del self._names[stem]
+        found = self._find(theirs) if theirs else None
+        self._used.update(() if found is None else found.parts)
 
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
         rest."""
-        stems = list(self._names)
-        first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs)
+        stems = [key.partition(".")[0] for key in self._names]
+        first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs.name)
 
         def place(name: _Name) -> tuple[float, int, bool]:
             index = stems.index(name.stem)
@@ -116,7 +129,13 @@ class Source(Mapping[str, Tensor]):
 
     def refuse_unused(self) -> None:
         """Raises UnsupportedError if the checkpoint has tensors that nobody asked for."""
-        unused = [name for name in self._tensors if name not in self._used and not _IGNORED.fullmatch(name)]
+        unused = [
+            name
+            for name in self._tensors
+            if name not in self._used
+            and not _IGNORED.fullmatch(name)
+            and not name.startswith(self._kind.beside)
+        ]
         if unused:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
             raise UnsupportedError(
@@ -125,36 +144,59 @@ class Source(Mapping[str, Tensor]):
 
     def _theirs(self, name: _Name) -> str | None:
         """What the checkpoint calls a tensor, with `{expert}` where it has one for each; None: nothing."""
-        theirs = self._names.get(name.stem)
-        if theirs is None or ("{layer}" in theirs) != (name.layer is not None):
+        part = self._part(name)
+        if part is None or ("{layer}" in part.name) != (name.layer is not None):
             return None
-        return f"{theirs.replace('{layer}', str(name.layer))}.{name.leaf}"
+        theirs = part.name.replace("{layer}", str(name.layer))
+        if theirs.startswith(_ROOT):
+            theirs = self._root + theirs.removeprefix(_ROOT)
+        if f"{name.stem}.{name.leaf}" in self._names:
+            return theirs
+        if part.parameter:
+            return theirs if name.leaf == "weight" else f"{theirs}_{name.leaf}"
+        return f"{theirs}.{name.leaf}"
+
+    def _part(self, name: _Name) -> Part | None:
+        """Where a tensor is, by its own name or by that of all below its stem."""
+        return self._names.get(f"{name.stem}.{name.leaf}") or self._names.get(name.stem)
 
     def _target(self, key: str, name: _Name, theirs: str) -> Target:
         head_dim = self._metadata["attention.key_length"] if name.stem in self._kind.interleaved else 0
         ternary = name.stem in self._kind.ternary and name.leaf == "weight"
+        plus = float(name.stem in self._kind.plus_one)
+        part = self._part(name)
+        assert part is not None
+
+        def piece(one: str) -> Piece:
+            matrix = self._find(one)
+            if matrix is None:
+                raise ModelError(f"tensor {one!r} is missing{self._instead(one)}")
+            self._used.update(matrix.parts)
+            return Piece(part_of(matrix, part, vector=name.leaf != "weight"), head_dim, ternary, plus)
+
         if "{expert}" not in theirs:
-            return Target(key, (self._piece(theirs, head_dim, ternary),))
+            return Target(key, (piece(theirs),))
         each = (theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
-        pieces = tuple(self._piece(one, head_dim, ternary) for one in each)
-        expected = pieces[0].stored.shape
-        for stored in (piece.stored for piece in pieces):
-            if stored.shape != expected:
+        pieces = tuple(map(piece, each))
+        expected = pieces[0].matrix.shape
+        for matrix in (piece.matrix for piece in pieces):
+            if matrix.shape != expected:
                 raise ModelError(
-                    f"{stored.path.name}: tensor {stored.name!r} has shape {list(stored.shape)}, expected "
+                    f"{matrix.path.name}: tensor {matrix.name!r} has shape {list(matrix.shape)}, expected "
                     f"that of the first expert, {list(expected)}"
                 )
         return Target(key, pieces, stacked=True)
 
-    def _piece(self, name: str, head_dim: int, ternary: bool) -> Piece:
-        if name not in self._tensors:
-            raise ModelError(f"tensor {name!r} is missing")
-        stored = self._tensors[name]
-        where = f"{stored.path.name}: tensor {name!r} holds {stored.dtype}"
-        scales = [name + suffix for suffix in _SCALES if name + suffix in self._tensors]
-        self._used |= {name, *scales}
-        if stored.dtype.startswith("F8") and not scales:
-            raise ModelError(f"{where}, and {name}_scale is missing")
-        if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
-            raise UnsupportedError(f"{where} and has {scales}")
-        return Piece(stored, self._tensors[scales[0]] if scales else None, self._block, head_dim, ternary)
+    def _find(self, name: str) -> Matrix | None:
+        return quantization.find(self._method, self._tensors, name)
+
+    def _instead(self, name: str) -> str:
+        """What stands where a weight is missing that the configuration does not say is quantised."""
+        base = name.removesuffix("weight")
+        ends = (base + "qweight", name + "_packed", name + "_blocks")
+        found = next((end for end in ends if end in self._tensors), None)
+        return f", but {found!r} is there: quantization_config does not say so" if found else ""
+
+
+def _part(theirs: str | Part) -> Part:
+    return theirs if isinstance(theirs, Part) else Part(theirs)

@@ -6,12 +6,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe
+from clarion.models import (
+    bert,
+    bitnet,
+    gemma2,
+    gemma3,
+    glm4,
+    gpt_oss,
+    jina_bert,
+    llama,
+    modern_bert,
+    nomic_bert,
+    olmo2,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3moe,
+    smollm3,
+)
 from clarion.models.family import Family
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
 from clarion.plan.ir import Tensor
+from clarion.plan.output import Output
 
 # The registry, by general.architecture.
 FAMILIES: dict[str, Family] = {
@@ -22,6 +40,19 @@ FAMILIES: dict[str, Family] = {
         qwen3.FAMILY,
         qwen3moe.FAMILY,
         bitnet.FAMILY,
+        gemma2.FAMILY,
+        gemma3.FAMILY,
+        smollm3.FAMILY,
+        olmo2.FAMILY,
+        phi3.FAMILY,
+        glm4.FAMILY,
+        gpt_oss.FAMILY,
+        bert.FAMILY,
+        nomic_bert.FAMILY,
+        nomic_bert.EXPERTS,
+        jina_bert.FAMILY,
+        jina_bert.ROTATED,
+        modern_bert.FAMILY,
     )
 }
 
@@ -55,22 +86,38 @@ def family(metadata: Mapping[str, object]) -> Family:
     return FAMILIES[architecture]
 
 
-def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Graph:
+def context_length(metadata: Mapping[str, object]) -> int:
+    """How many tokens the model of a file was made for. Raises as `build`."""
+    family(metadata)
+    return Keys(metadata).integer("context_length")
+
+
+def build(
+    metadata: Mapping[str, object],
+    tensors: Mapping[str, Tensor],
+    *,
+    output: Output | None = None,
+    context: int | None = None,
+) -> Graph:
     """The graph of the model that a file describes.
 
     Args:
         metadata: the file's keys and values; hyperparameters are those below the architecture's name.
         tensors: the file's tensors by name.
+        output: what is wanted of it; None: what the file is made for.
+        context: the longest sequence that it is wanted for, on which some rotations depend; None: that which
+            the model was made for.
 
     Raises:
         UnsupportedError: an architecture, a hyperparameter or a tensor's format that no family implements.
         ModelError: hyperparameters and tensors contradict each other; a tensor is missing or unexpected.
     """
-    found, keys, checkpoint = family(metadata), Keys(metadata), Checkpoint(tensors)
+    found, checkpoint = family(metadata), Checkpoint(tensors)
+    keys = Keys(metadata, output=output, context=context)
     graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()
     return graph
 
 
-__all__ = ["FAMILIES", "Family", "build", "family"]
+__all__ = ["FAMILIES", "Family", "build", "context_length", "family"]

@@ -7,16 +7,18 @@ the others a changed copy of the layer: `replace(layer, rope=None)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from clarion.errors import UnsupportedError
-from clarion.models.hyperparameters import hyperparameters
+from clarion.models.heads import classifier, finish
+from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
 from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
+from clarion.plan.output import Logits, Pooled, Pooling, Ranks
 
 
 class RopeTables(dict[Rope, Array]):
@@ -52,100 +54,343 @@ class Layer:
     rope: Rope | None
     tables: RopeTables
 
-    def norm(self, x: Array, gain: str) -> Array:
-        """RMS norm of rows by the layer's vector of that name."""
-        return self.g.rms_norm(x, self.w[gain], self.hp.norm_eps)
+    @property
+    def unrotated(self) -> Layer:
+        """The layer without rotation."""
+        return replace(self, rope=None)
+
+    def norm(self, x: Array, name: str) -> Array:
+        """The norm of rows by the layer's vectors of that name: RMS, or LayerNorm where there is a bias."""
+        if "bias" in self.w[name]:
+            return self.g.layer_norm(x, self.w[name], self.hp.norm_eps)
+        return self.g.rms_norm(x, self.w[name], self.hp.norm_eps)
+
+    def rotate(self, x: Array, *, neox: bool) -> Array:
+        """The heads of x rotated as the layer says."""
+        if self.rope is None:
+            return x
+        return self.g.rope(x, self.tables[self.rope], self.hp.head_dim, neox=neox)
 
 
 Block = Callable[[Layer, Array], Array]
 # Which experts a token uses, and their weights: ids [T, k] and weights [T, k] of rows [T, n_embd].
 Router = Callable[[Layer, Array], tuple[Array, Array]]
+# What becomes of gate and up, [T, n_ff] both.
+Gate = Callable[[Array, Array], Array]
+
+
+# ---- attention --------------------------------------------------------------------------------------------
+
+
+def projections(layer: Layer, x: Array) -> tuple[Array, Array, Array]:
+    """Query [T, n_head·head_dim], key [T, n_head_kv·head_dim] and value [T, n_head_kv·dim_v] of rows, from
+    tensors of their own or from the one that holds all three, `attn_qkv`."""
+    g, w, hp = layer.g, layer.w, layer.hp
+    dim_v = hp.dim_v or hp.head_dim
+    widths = (hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
+    names = ("attn_q", "attn_k", "attn_v")
+    if "weight" not in w.attn_qkv:
+        q, k, v = (g.linear(x, w[name], n) for name, n in zip(names, widths, strict=True))
+        return q, k, v
+    found, begin = [], 0
+    for name, n in zip(names, widths, strict=True):
+        y = g.linear(x, w.attn_qkv, sum(widths), rows=slice(begin, begin + n))
+        bias = w[name].bias(n)
+        found.append(g.add_vector(y, bias) if bias else y)
+        begin += n
+    q, k, v = found
+    return q, k, v
 
 
 def attention(
-    layer: Layer, x: Array, *, neox: bool, head_norm: bool = False, sub_norm: bool = False
+    layer: Layer,
+    x: Array,
+    *,
+    neox: bool = True,
+    head_norm: bool = False,
+    row_norm: bool = False,
+    sub_norm: bool = False,
+    gated: bool = False,
+    sinks: bool = False,
+    causal: bool = True,
+    chunked: bool = False,
+    cap: float = 0.0,
+    slopes: Sequence[float] = (),
 ) -> Array:
-    """Causal attention over the layer's own state, with its projections: [T, n_embd].
+    """Attention over the layer's own state, with its projections: [T, n_embd].
 
     Args:
         neox: the halves of a head are rotated together, else neighbouring elements.
         head_norm: each head of query and key is normalised before it is rotated.
+        row_norm: all heads of query, and all of key, are normalised together.
         sub_norm: what the heads give is normalised before the last projection.
+        gated: what the heads give is times sigmoid(W_gate x), of the tensor `attn_gate`.
+        sinks: each head has one more score, of the vector `attn_sinks`.
+        causal, chunked, cap, slopes: as in the table of operations.
     """
     g, w, hp = layer.g, layer.w, layer.hp
-
-    def heads(name: str, n: int) -> Array:
-        y = g.linear(x, w[name], n * hp.head_dim)  # [T, n·D]
-        if head_norm:
-            y = g.head_norm(y, w[f"{name}_norm"], hp.head_dim, hp.norm_eps)
-        return y if layer.rope is None else g.rope(y, layer.tables[layer.rope], hp.head_dim, neox=neox)
-
-    q, k = heads("attn_q", hp.n_head), heads("attn_k", hp.n_head_kv)
-    v = g.linear(x, w.attn_v, hp.n_head_kv * hp.head_dim)  # [T, H_kv·D]
-    o = g.attention(q, k, v, hp.n_head, hp.n_head_kv, hp.attention_scale, hp.window)  # [T, H·D]
+    q, k, v = projections(layer, x)
+    q, k = (
+        rotated(layer, y, name, neox=neox, head_norm=head_norm, row_norm=row_norm)
+        for y, name in ((q, "attn_q_norm"), (k, "attn_k_norm"))
+    )
+    o = g.attend(
+        q,
+        g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window),
+        hp.n_head,
+        hp.attention_scale,
+        window=hp.window,
+        chunked=chunked,
+        causal=causal,
+        cap=cap,
+        slopes=slopes,
+        sinks=w.attn_sinks.vector("weight", hp.n_head) if sinks else None,
+    )  # [T, n_head·dim_v]
+    if gated:
+        o = o * g.sigmoid(g.linear(x, w.attn_gate, o.value.width))
     if sub_norm:
         o = layer.norm(o, "attn_sub_norm")
     return g.linear(o, w.attn_output, hp.n_embd)
 
 
-def feed_forward(layer: Layer, x: Array, *, sub_norm: bool = False) -> Array:
-    """W_down (silu(W_gate x) · W_up x): [T, n_embd]. (Shazeer, 2020, SwiGLU)
-
-    sub_norm: the product is normalised before W_down.
-    """
+def rotated(
+    layer: Layer, x: Array, norm: str, *, neox: bool, head_norm: bool = False, row_norm: bool = False
+) -> Array:
+    """Query or key, normalised by the vector `norm` where so, and rotated."""
     g, w, hp = layer.g, layer.w, layer.hp
-    gate = g.linear(x, w.ffn_gate, hp.n_ff)  # [T, n_ff]
-    up = g.linear(x, w.ffn_up, hp.n_ff)
-    h = g.silu(gate) * up
+    if head_norm:
+        x = g.head_norm(x, w[norm].vector("weight", hp.head_dim), hp.head_dim, hp.norm_eps)
+    if row_norm:
+        x = layer.norm(x, norm)
+    return layer.rotate(x, neox=neox)
+
+
+# ---- feed-forward networks --------------------------------------------------------------------------------
+
+
+def silu_gate(gate: Array, up: Array) -> Array:
+    """silu(gate) · up. (Shazeer, 2020, SwiGLU)"""
+    return gate.graph.silu(gate) * up
+
+
+def gelu_gate(gate: Array, up: Array) -> Array:
+    """gelu(gate) · up, by tanh. (Shazeer, 2020, GeGLU)"""
+    return gate.graph.gelu(gate, tanh=True) * up
+
+
+def feed_forward(
+    layer: Layer, x: Array, *, gate: Gate = silu_gate, sub_norm: bool = False, suffix: str = "", n_ff: int = 0
+) -> Array:
+    """W_down gate(W_gate x, W_up x): [T, n_embd].
+
+    Args:
+        gate: what becomes of both products.
+        sub_norm: that is normalised before W_down.
+        suffix: of the tensors' names; `n_ff`: their width, where it is not the layer's.
+    """
+    g, w = layer.g, layer.w
+    up_and_gate, n = w[f"ffn_up{suffix}"], n_ff or layer.hp.n_ff
+    if "weight" in w[f"ffn_gate{suffix}"]:
+        gated = g.linear(x, w[f"ffn_gate{suffix}"], n)  # [T, n_ff]
+        up = g.linear(x, up_and_gate, n)
+    else:  # one tensor holds the rows of both
+        gated = g.linear(x, up_and_gate, 2 * n, rows=slice(n))
+        up = g.linear(x, up_and_gate, 2 * n, rows=slice(n, 2 * n))
+    h = gate(gated, up)
     if sub_norm:
         h = layer.norm(h, "ffn_sub_norm")
-    return g.linear(h, w.ffn_down, hp.n_embd)
+    return g.linear(h, w[f"ffn_down{suffix}"], layer.hp.n_embd)
 
 
-def softmax_router(layer: Layer, x: Array, *, normalize: bool) -> tuple[Array, Array]:
-    """The k experts with the highest softmax, a `Router`. (Jiang et al., 2024, Mixtral of Experts)
+def plain_feed_forward(layer: Layer, x: Array, *, activation: Callable[[Array], Array]) -> Array:
+    """W_down activation(W_up x): [T, n_embd]."""
+    g, w, hp = layer.g, layer.w, layer.hp
+    return g.linear(activation(g.linear(x, w.ffn_up, hp.n_ff)), w.ffn_down, hp.n_embd)
 
-    normalize: the k weights sum to 1.
+
+def shared_expert(layer: Layer, x: Array, *, n_ff: int, gated: bool = False) -> Array:
+    """The network that all tokens use beside their experts: [T, n_embd].
+
+    gated: times sigmoid(w · x), of the vector `ffn_gate_inp_shexp`.
     """
-    hp = layer.hp
-    scores = layer.g.linear(x, layer.w.ffn_gate_inp, hp.n_expert)  # [T, E]
-    return layer.g.route(scores, hp.n_expert_used, normalize=normalize)  # [T, k]
+    y = feed_forward(layer, x, suffix="_shexp", n_ff=n_ff)
+    if not gated:
+        return y
+    g, w = layer.g, layer.w.ffn_gate_inp_shexp
+    weight = w.row(layer.hp.n_embd)
+    return g.mul_rows(y, g.sigmoid(g.linear_of(x, weight)))
 
 
-def experts(layer: Layer, x: Array, *, router: Router) -> Array:
+def router(
+    layer: Layer,
+    x: Array,
+    *,
+    gating: int = 0,
+    normalize: bool,
+    bias: bool = False,
+    n_group: int = 1,
+    n_group_used: int = 1,
+    group_top: int = 1,
+    scale: float = 1.0,
+) -> tuple[Array, Array]:
+    """The k experts with the highest scores, a `Router`: `route` in the table of operations says what the
+    arguments mean. (Jiang et al., 2024, Mixtral of Experts)
+
+    bias: the choice adds the vector `exp_probs_b`.
+    """
+    g, w, hp = layer.g, layer.w, layer.hp
+    scores = g.linear(x, w.ffn_gate_inp, hp.n_expert)  # [T, E]
+    return g.route(
+        scores,
+        hp.n_expert_used,
+        gating=gating,
+        bias=w.exp_probs_b.vector("bias", hp.n_expert) if bias else None,
+        n_group=n_group,
+        n_group_used=n_group_used,
+        group_top=group_top,
+        normalize=normalize,
+        scale=scale,
+    )  # [T, k]
+
+
+def experts(layer: Layer, x: Array, *, router: Router, gate: Gate = silu_gate) -> Array:
     """The feed-forward network once for each of the k experts that the router prefers, weighted: [T, n_embd].
 
     Raises:
         UnsupportedError: the file has one tensor per expert.
     """
+    ids, weights = router(layer, x)
+    return weighted_experts(layer, x, ids, weights, gate=gate)
+
+
+def weighted_experts(layer: Layer, x: Array, ids: Array, weights: Array, *, gate: Gate = silu_gate) -> Array:
+    """The networks of the experts `ids` [T, k], and the sum of what they give, weighted: [T, n_embd]."""
     g, w, hp = layer.g, layer.w, layer.hp
+    n = hp.n_ff_expert
     if "0.weight" in w.ffn_gate:
         raise UnsupportedError(
             f"'{w.prefix}.ffn_gate.0.weight': files with one tensor per expert are not read"
         )
-    ids, weights = router(layer, x)
-    gate = g.expert_linear(x, ids, w.ffn_gate_exps, hp.n_expert, hp.n_ff)  # [S, n_ff], S = T·k
-    up = g.expert_linear(x, ids, w.ffn_up_exps, hp.n_expert, hp.n_ff)
-    down = g.expert_linear(g.silu(gate) * up, ids, w.ffn_down_exps, hp.n_expert, hp.n_embd)  # [S, n_embd]
+    if "weight" in w.ffn_gate_up_exps:  # one tensor holds the rows of both
+        both = g.expert_linear(x, ids, w.ffn_gate_up_exps, hp.n_expert, 2 * n)  # [S, 2·n_ff], S = T·k
+        gated, up = g.columns(both, 0, n), g.columns(both, n, n)
+    else:
+        gated = g.expert_linear(x, ids, w.ffn_gate_exps, hp.n_expert, n)  # [S, n_ff]
+        up = g.expert_linear(x, ids, w.ffn_up_exps, hp.n_expert, n)
+    down = g.expert_linear(gate(gated, up), ids, w.ffn_down_exps, hp.n_expert, hp.n_embd)  # [S, n_embd]
     return g.expert_sum(down, weights)
 
 
-def decoder(keys: Keys, w: Checkpoint, block: Block, *, experts: bool = False, tied: bool = False) -> Graph:
-    """The graph of a model that writes: the embedding, `block` for each layer, and the logits.
+def plain_experts(layer: Layer, x: Array, *, router: Router, activation: Callable[[Array], Array]) -> Array:
+    """`plain_feed_forward` once for each of the k experts that the router prefers, weighted: [T, n_embd]."""
+    g, w, hp = layer.g, layer.w, layer.hp
+    ids, weights = router(layer, x)
+    up = activation(g.expert_linear(x, ids, w.ffn_up_exps, hp.n_expert, hp.n_ff_expert))  # [S, n_ff]
+    return g.expert_sum(g.expert_linear(up, ids, w.ffn_down_exps, hp.n_expert, hp.n_embd), weights)
+
+
+# ---- whole models -----------------------------------------------------------------------------------------
+
+
+def decoder(
+    keys: Keys,
+    w: Checkpoint,
+    block: Block,
+    *,
+    given: Figures | None = None,
+    experts: bool = False,
+    tied: bool = False,
+    embedding_scale: float = 1.0,
+    logit_scale: float = 1.0,
+    cap: float = 0.0,
+    dense: Callable[[Array], Array] | None = None,
+) -> Graph:
+    """The graph of a model that writes: the embedding, `block` for each layer, and the logits, or what else
+    is wanted.
 
     Args:
         block: what a layer makes of the rows, residuals among it.
+        given: the figures, where the family has read them already.
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
+        embedding_scale, logit_scale: what the first rows, and the logits, are times.
+        cap: the logits are cap · tanh(logits / cap); 0: they stay.
+        dense: what becomes of a text's vector, where that is wanted.
     """
-    hp, rope = hyperparameters(keys, w, experts=experts)
+    found = given or figures(keys, w, experts=experts)
+    hp = found.all
+    g = Graph(hp)
+    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
+    tables = RopeTables(g)
+    for rope in found.ropes:
+        tables[rope]  # before the first layer, which all plans share
+    for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
+    head = w.token_embd if tied or "weight" not in w.output else w.output
+    w.output.leave()  # vectors need none
+
+    def logits(x: Array) -> Array:
+        y = g.scale(g.linear(x, head, hp.n_vocab), logit_scale)  # [O, n_vocab]
+        return g.tanh(y, cap) if cap else y
+
+    def norm(x: Array) -> Array:
+        if "bias" in w.output_norm:
+            return g.layer_norm(x, w.output_norm, hp.norm_eps)
+        return g.rms_norm(x, w.output_norm, hp.norm_eps)
+
+    classify = classifier(g, w, g.tanh, hp.norm_eps)
+    w.cls.leave()
+    finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
+    return g
+
+
+def encoder(
+    keys: Keys,
+    w: Checkpoint,
+    block: Block,
+    *,
+    given: Figures,
+    positions: bool = False,
+    norm: str = "",
+    activation: Callable[[Graph], Callable[[Array], Array]] = lambda g: g.tanh,
+    classified_by: Pooling = "cls",
+) -> Graph:
+    """The graph of a model that reads texts in both directions, and gives their vectors.
+
+    Args:
+        block: what a layer makes of the rows.
+        given: the figures.
+        positions: each position has a row of the table `position_embd`.
+        norm: the name of the last one; "": the last block has done it.
+        activation: between the two matrices of a classifier.
+        classified_by: how the vector that it classifies is made, where the file does not say.
+    """
+    hp = given.all
+    if keys.flag("attention.causal", False):
+        raise UnsupportedError(f"{keys.name('attention.causal')} is true, only false is implemented")
     g = Graph(hp)
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)  # [T, n_embd]
+    if "weight" in w.token_types:
+        n_types = w.token_types.n_rows()
+        keys.integer("token_type_count", n_types)
+        x = g.add_vector(x, w.token_types.first_row(n_types, hp.n_embd))  # all tokens are of the first type
+    if positions:
+        x = x + g.embed_positions(w.position_embd, w.position_embd.n_rows(), hp.n_embd)
+    x = g.layer_norm(x, w.token_embd_norm, hp.norm_eps)
     tables = RopeTables(g)
-    tables[rope]  # before the first layer, which all plans share
-    for i in range(hp.n_layer):
-        x = block(Layer(g, i, w.blk[i], hp, rope, tables), x)
-    x = g.rms_norm(g.select(x), w.output_norm, hp.norm_eps)  # [O, n_embd]
-    head = w.token_embd if tied or "weight" not in w.output else w.output
-    g.output(g.linear(x, head, hp.n_vocab))  # [O, n_vocab]
+    for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
+    classify = classifier(g, w, activation(g), hp.norm_eps)
+    w.cls.leave()
+
+    def last(x: Array) -> Array:
+        return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
+
+    if isinstance(keys.output, Ranks):
+        keys.output = Ranks(classified_by)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
     return g
+
+
+def _same(x: Array) -> Array:
+    return x

@@ -44,19 +44,23 @@ PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up"
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number of config.json, from 1. Of its names there, the first that is there and not null counts;
-    without a default it is required."""
+    """A whole number of config.json, from `least`. Of its names there, the first that is there and not null
+    counts; without a default it is required, unless it is optional: then the file need not state it."""
 
     names: tuple[str, ...]
     default: int | None = None
+    least: int = 1
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number above zero, as `Integer`."""
+    """A number above zero, as `Integer`; files state its power `exponent`."""
 
     names: tuple[str, ...]
     default: float | None = None
+    exponent: float = 1.0
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,33 +89,73 @@ ONLY: dict[str, tuple[object, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Where a checkpoint has a tensor of the file in another form than under a name of its own.
+
+    Attributes:
+        name: of the stored tensor, as in `TENSORS`.
+        index, count: which of how many equal parts of its rows; of a matrix for each expert, of each one's.
+        interleaved: a part is every `count`-th row, from `index` on; else rows that follow each other.
+        parameter: the weight has exactly this name, without `.weight`, and the bias `_bias` after it.
+        transposed: unless it is quantised, rows and columns are exchanged there.
+    """
+
+    name: str
+    index: int = 0
+    count: int = 1
+    interleaved: bool = False
+    parameter: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HuggingFace:
     """One kind of checkpoint of Hugging Face's, and how it becomes a file of the family.
 
     Attributes:
         model_type: what config.json calls it.
         architecture: the one name in `architectures` that tells it as well, whatever the model_type is.
-        tensors: the names that are not those of `TENSORS`.
+        roots: what the names begin with, in the place of `model.`: the first that the checkpoint has.
+        beside: what the names of parts begin with that see or hear, and are left out.
+        tensors: the names that are not those of `TENSORS`, or the parts of stored tensors. A name of the file
+            may be one of a single tensor, as `ffn_gate_inp.scale`.
         keys: the file's hyperparameters beside those that all decoders have, by their name in the file.
         only: the values that are implemented, by key of config.json.
         interleaved: what belongs to heads of which the file rotates neighbouring elements together, and the
             checkpoint halves: its rows are reordered.
         ternary: the matrices that are rounded to -1, 0 and 1 times their mean magnitude.
+        plus_one: the vectors that the checkpoint has less 1.
         window: when attention looks back over `sliding_window` positions: never, always where that is given,
-            or where `use_sliding_window` is true.
-        rope_factors: files may hold divisors of the rotation's frequencies.
+            where `use_sliding_window` is true, or in the layers that `layer_types` names.
+        period: of the last kind of window, every so many-th layer looks back over everything where
+            config.json does not say, and files need not say; 0: both must.
+        unrotated: every so many-th layer does not rotate; config.json may only say the same. 0: all do.
+        partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
+        yarn_truncates: whether the ends of YaRN's ramp are whole pairs.
+        tied: whether the embedding is the head where config.json does not say.
+        rope_base: the base of the rotation where config.json does not say.
+        rope_factors: the kind of scaling that files state as divisors of the rotation's frequencies.
         words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
     """
 
     model_type: str
     architecture: str = ""
-    tensors: Mapping[str, str] = field(default_factory=dict)
+    roots: tuple[str, ...] = ("model.",)
+    beside: tuple[str, ...] = ()
+    tensors: Mapping[str, str | Part] = field(default_factory=dict)
     keys: Mapping[str, Key] = field(default_factory=dict)
     only: Mapping[str, tuple[object, ...]] = field(default_factory=lambda: ONLY)
     interleaved: tuple[str, ...] = ()
     ternary: tuple[str, ...] = ()
-    window: Literal["never", "always", "switch"] = "never"
-    rope_factors: bool = False
+    plus_one: tuple[str, ...] = ()
+    window: Literal["never", "always", "switch", "layers"] = "never"
+    period: int = 0
+    unrotated: int = 0
+    partial_rotary: float | None = None
+    yarn_truncates: bool = True
+    tied: bool = False
+    rope_base: float = 10000.0
+    rope_factors: Literal["", "llama3", "longrope"] = ""
     words: str = "gpt-2"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import overload
 
 from clarion.errors import ModelError, UnsupportedError
+from clarion.plan.output import Output
 
 # Keys without effect on the arithmetic here, whatever their value: notes on the file's origin.
 _NOTES = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
@@ -35,7 +36,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "leading_dense_block_count": (0,),
     "logit_scale": (0, 1),
     "nextn_predict_layers": (0,),
-    "pooling_type": (0,),
     "residual_scale": (0, 1),
     "rope.scaling.yarn_attn_factor": (1,),
     "rope.scaling.yarn_ext_factor": (1,),
@@ -49,10 +49,19 @@ shown = reprlib.repr  # values come from the file: at most a line of them
 
 
 class Keys:
-    """The metadata below `architecture.`; remembers what was read."""
+    """The metadata below `architecture.`; remembers what was read.
 
-    def __init__(self, metadata: Mapping[str, object]) -> None:
+    Attributes:
+        output: what the caller wants of the model; None: what the file is made for.
+        context: the longest sequence that the graph is wanted for; None: the model's own.
+    """
+
+    def __init__(
+        self, metadata: Mapping[str, object], *, output: Output | None = None, context: int | None = None
+    ) -> None:
+        self.output = output
         self.architecture = str(metadata["general.architecture"])
+        self.context = context
         self._metadata = metadata
         self._read: set[str] = set()
 
@@ -77,11 +86,45 @@ class Keys:
                     f"{self.name(key)} is {shown(list(value))}: layers that differ are not supported"
                 )
             value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            raise ModelError(
-                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
-            )
-        return value
+        return self._integer(key, value, minimum)
+
+    def integers(self, key: str, n: int, default: int | None = None, minimum: int = 0) -> tuple[int, ...]:
+        """A whole number for each of n layers: a list of them, or one for all; required where there is no
+        default.
+
+        Raises:
+            ModelError: missing, not as many whole numbers as layers, or one below `minimum`.
+        """
+        value = self._get(key, default)
+        return tuple(self._integer(key, item, minimum) for item in self._each(key, value, n))
+
+    def numbers(self, key: str, n: int, default: float | None = None) -> tuple[float, ...]:
+        """A finite number for each of n layers, as `integers`."""
+        found = []
+        for item in self._each(key, self._get(key, default), n):
+            if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
+                raise ModelError(f"{self.name(key)} holds {shown(item)}, expected finite numbers")
+            found.append(float(item))
+        return tuple(found)
+
+    def flags(self, key: str, n: int, default: Sequence[bool], *, first: bool = False) -> tuple[bool, ...]:
+        """True or false for each of n layers. A number p in the file stands for a pattern: of each p layers
+        the last one, or the first where so, is false, and the others are true; all are where p is 0.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._value(self.name(key), None)
+        self._read.add(key)
+        if value is None:
+            return tuple(default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            odd = 0 if first else value - 1
+            return tuple(value == 0 or layer % value != odd for layer in range(n))
+        found = tuple(self._each(key, value, n))
+        if not all(isinstance(item, bool) or item in (0, 1) for item in found):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected true or false for each layer")
+        return tuple(map(bool, found))
 
     def number(self, key: str, default: float | None = None, *, positive: bool = True) -> float:
         """A finite number, above zero if `positive`; required where there is no default.
@@ -123,6 +166,18 @@ class Keys:
             raise ModelError(f"{self.name(key)} is {shown(value)}, expected a string")
         return value
 
+    def strings(self, key: str) -> tuple[str, ...]:
+        """An array of strings; none where the key is missing.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._value(self.name(key), ())
+        self._read.add(key)
+        if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected an array of strings")
+        return tuple(map(str, value))
+
     def n_tokens(self) -> int | None:
         """How many tokens the file's vocabulary holds, where it has one."""
         tokens = self._metadata.get("tokenizer.ggml.tokens")
@@ -139,6 +194,21 @@ class Keys:
             value = self._value(name, None)
             if key not in _NEUTRAL or value not in _NEUTRAL[key]:
                 raise UnsupportedError(f"{name} = {shown(value)} is not implemented for {self.architecture}")
+
+    def _integer(self, key: str, value: object, minimum: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            raise ModelError(
+                f"{self.name(key)} is {shown(value)}, expected a whole number of at least {minimum}"
+            )
+        return value
+
+    def _each(self, key: str, value: object, n: int) -> Sequence[object]:
+        """A value for each of n layers: as the file has them, or the same for all."""
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            return (value,) * n
+        if len(value) < n:
+            raise ModelError(f"{self.name(key)} has {len(value)} values, expected one for each of {n} layers")
+        return value[:n]
 
     def _get(self, key: str, default: object) -> object:
         self._read.add(key)

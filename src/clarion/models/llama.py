@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from clarion.models.blocks import Layer, attention, decoder, experts, feed_forward, softmax_router
+from clarion.models.blocks import Layer, attention, decoder, experts, feed_forward, router
 from clarion.models.family import EXPERT_KEYS, LAYER, Family, HuggingFace
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -23,7 +23,7 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     network = feed_forward
     if has_experts:
         normalize = keys.flag("expert_weights_norm", True)
-        network = partial(experts, router=partial(softmax_router, normalize=normalize))
+        network = partial(experts, router=partial(router, normalize=normalize))
 
     def block(layer: Layer, x: Array) -> Array:
         x = x + attention(layer, layer.norm(x, "attn_norm"), neox=False)
@@ -32,7 +32,7 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     return decoder(keys, w, block, experts=has_experts)
 
 
-_LLAMA = HuggingFace("llama", interleaved=("attn_q", "attn_k"), rope_factors=True)
+_LLAMA = HuggingFace("llama", interleaved=("attn_q", "attn_k"), rope_factors="llama3")
 _MISTRAL = replace(_LLAMA, model_type="mistral", window="always")
 _MIXTRAL = replace(
     _MISTRAL,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from clarion.models.blocks import Layer, attention, decoder, experts, softmax_router
+from clarion.models.blocks import Layer, attention, decoder, experts, router
 from clarion.models.family import EXPERT_KEYS, Family, Flag, HuggingFace, Integer
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -17,11 +17,11 @@ from clarion.plan.graph import Array, Graph
 
 def build(keys: Keys, w: Checkpoint) -> Graph:
     """The graph; see `clarion.models.build`."""
-    router = partial(softmax_router, normalize=keys.flag("expert_weights_norm", True))
+    choice = partial(router, normalize=keys.flag("expert_weights_norm", True))
 
     def block(layer: Layer, x: Array) -> Array:
         x = x + attention(layer, layer.norm(x, "attn_norm"), neox=True, head_norm=True)
-        return x + experts(layer, layer.norm(x, "ffn_norm"), router=router)
+        return x + experts(layer, layer.norm(x, "ffn_norm"), router=choice)
 
     return decoder(keys, w, block, experts=True)
 

@@ -59,13 +59,15 @@ class Checkpoint:
         """Elements of all tensors of the file."""
         return sum(math.prod(tensor.shape) for tensor in self._tensors.values())
 
-    def matrix(self, n_rows: int, n_cols: int, *, rows: slice = ALL, cols: slice = ALL) -> Weight:
-        """`prefix.weight`, which has n_rows × n_cols, or those of its rows and columns that are named.
+    def matrix(
+        self, n_rows: int, n_cols: int, *, leaf: str = "weight", rows: slice = ALL, cols: slice = ALL
+    ) -> Weight:
+        """`prefix.leaf`, which has n_rows × n_cols, or those of its rows and columns that are named.
 
         Raises:
             UnsupportedError: some columns of several rows, which are no one piece of bytes.
         """
-        return part(self._take("weight", (n_rows, n_cols)), ALL, rows, cols)
+        return part(self._take(leaf, (n_rows, n_cols)), ALL, rows, cols)
 
     def experts(self, n: int, n_rows: int, n_cols: int, *, experts: slice = ALL) -> Weight:
         """`prefix.weight`, n matrices of n_rows × n_cols, or those of them that are named."""
@@ -84,14 +86,40 @@ class Checkpoint:
             )
         return part(weight, ALL, ALL, elements)
 
+    def row(self, n: int) -> Weight:
+        """`prefix.weight`, a matrix of one row or a vector of n values in any format."""
+        tensor = self._tensors.get(f"{self.prefix}.weight")
+        return self._take("weight", (1, n) if tensor is not None and len(tensor.shape) == 2 else (n,))
+
+    def first_row(self, n_rows: int, n: int) -> Weight:
+        """The first row of the matrix `prefix.weight`, which is in float32."""
+        weight = self._take("weight", (n_rows, n))
+        if weight.format != "F32":
+            raise UnsupportedError(
+                f"tensor {weight.name!r} is in {weight.format}; a row of it is read in F32 only"
+            )
+        return part(weight, ALL, slice(1), ALL)
+
     def bias(self, n: int, *, rows: slice = ALL) -> Weight | None:
         """`prefix.bias`, where the file has one: its n values, or those that are named."""
         return self.vector("bias", n, elements=rows) if "bias" in self else None
+
+    def scale(self, n: int = 1) -> Weight | None:
+        """`prefix.scale`, where the file has one: a number that the whole tensor is times, or one for each of
+        n experts. What a device would scale the input with to round it, `prefix.input_scale`, is not needed.
+        """
+        if "input_scale" in self:
+            self._used.add(f"{self.prefix}.input_scale")
+        return self.vector("scale", n) if "scale" in self else None
 
     def floats(self, n: int) -> tuple[float, ...]:
         """The n values of the vector `prefix.weight`."""
         weight = self.vector("weight", n)
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
+
+    def leave(self) -> None:
+        """Leaves all that lies below this name unread."""
+        self._used.update(name for name in self._tensors if name.startswith(f"{self.prefix}."))
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""

@@ -18,6 +18,7 @@ from clarion.plan.operations import OPERATIONS
 from clarion.plan.plan import Op, Plan, weights_of
 from clarion.plan.precision import precision
 from clarion.plan.program import Program
+from clarion.plan.state import Paged, State
 from clarion.plan.target import Target
 from clarion.plan.verify import verify
 
@@ -96,7 +97,7 @@ def compile(
         arena_bytes=arena_bytes,
         buffers=buffers,
         weights=weights,
-        ops=tuple(Op.of(_named_fallback(node, context), index, numbers) for node in nodes),
+        ops=tuple(Op.of(_named_fallback(node, plan.states, context), index, numbers) for node in nodes),
         outputs=plan.outputs,
         observed=tuple(value.name for value in observed),
     )
@@ -104,7 +105,10 @@ def compile(
     return program
 
 
-def _named_fallback(node: Node, context: int) -> Node:
-    # A state keeps all positions, also those that a window has left behind.
-    spare = isinstance(OPERATIONS[node.op].state, Reads) and 0 < node.ints.get("window", 0) < context
+def _named_fallback(node: Node, states: Sequence[State], context: int) -> Node:
+    """`full-cache` where a state keeps all positions, also those that a window has left behind."""
+    if not isinstance(OPERATIONS[node.op].state, Reads) or not 0 < node.ints.get("window", 0) < context:
+        return node
+    state = states[node.ints["state"]]
+    spare = isinstance(state, Paged) and not state.window and node.ints["causal"]
     return replace(node, fallback="full-cache") if spare else node

@@ -23,18 +23,24 @@ def fuse(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
     return list(nodes)
 
 
+# The product of an activation and its neighbour, by the activation.
+_GATES = {"silu": "swiglu", "gelu": "geglu"}
+
+
 def _gate(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
-    """silu(g) * u → swiglu(g, u)"""
+    """silu(g) * u → swiglu(g, u), and the same with gelu."""
     made_by, used_by = producers(nodes), users(nodes, kept)
     changed: dict[Node, Node | None] = {}
     for node in nodes:
         if node.op != "mul":
             continue
         for activated, other in (node.inputs, node.inputs[::-1]):
-            silu = made_by[activated]
-            if silu.op == "silu" and used_by[activated] == [node] and other is not activated:
-                changed[silu] = None
-                changed[node] = Node("swiglu", (silu.inputs[0], other), node.outputs)
+            activation = made_by[activated]
+            if activation.op in _GATES and used_by[activated] == [node] and other is not activated:
+                changed[activation] = None
+                changed[node] = Node(
+                    _GATES[activation.op], (activation.inputs[0], other), node.outputs, ints=activation.ints
+                )
                 break
     return _apply(nodes, changed)
 
@@ -114,7 +120,10 @@ def _encode_at_source(nodes: Sequence[Node], kept: Collection[Value]) -> list[No
 def _rope_to_cache(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
     """rope(q), rope(k), kv_write(k, v) → rope_kv(q, k, v)"""
     made_by, used_by = producers(nodes), users(nodes, kept)
-    readers = {node.ints["state"]: node for node in nodes if isinstance(OPERATIONS[node.op].state, Reads)}
+    readers: dict[int, Node] = {}  # the first of each state
+    for node in nodes:
+        if isinstance(OPERATIONS[node.op].state, Reads):
+            readers.setdefault(node.ints["state"], node)
     changed: dict[Node, Node | None] = {}
     for node in nodes:
         if node.op != "kv_write" or node.ints["state"] not in readers:
@@ -128,7 +137,12 @@ def _rope_to_cache(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]
             and used_by[q.outputs[0]] == [reader]
             and used_by[k.outputs[0]] == [node]
         ):
-            ints = {**q.ints, "n_head_kv": k.ints["n_head"], "state": node.ints["state"]}
+            ints = {
+                **q.ints,
+                "n_head_kv": k.ints["n_head"],
+                "dim_v": node.inputs[1].width // k.ints["n_head"],
+                "state": node.ints["state"],
+            }
             changed[node] = Node(
                 "rope_kv",
                 (q.inputs[0], k.inputs[0], node.inputs[1], q.inputs[1]),

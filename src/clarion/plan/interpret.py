@@ -23,8 +23,14 @@ class Text:
         """tokens: [T]; the rows of those from `first` on are wanted."""
         self.tokens = tokens
         self.positions = xp.arange(len(tokens))
+        self.sequences = xp.zeros(len(tokens), dtype=int)
         self.outputs = xp.arange(first, len(tokens))
         self.states: Sequence[Any] = [arrays(state, self) for state in states]
+
+    def distances(self) -> tuple[Any, Any]:
+        """By how many positions each token lies before each other, and that all are of one text."""
+        distance = self.positions[:, None] - self.positions
+        return distance, distance == distance
 
 
 def arrays(state: State, text: Text) -> Any:
@@ -51,8 +57,8 @@ class _PagedArrays:
         self._k = k.reshape(-1, self._shape.n_head, self._shape.dim_k)
         self._v = v.reshape(-1, self._shape.n_head, self._shape.dim_v)
 
-    def read(self) -> tuple[Any, Any, Any]:
-        return self._k, self._v, self._text.positions[:, None] - self._text.positions
+    def read(self) -> tuple[Any, Any, Any, Any]:
+        return self._k, self._v, *self._text.distances()
 
 
 class _LatentArrays:
@@ -64,8 +70,8 @@ class _LatentArrays:
     def write(self, rows: Any) -> None:
         self._rows = rows
 
-    def read(self) -> tuple[Any, Any]:
-        return self._rows, self._text.positions[:, None] - self._text.positions
+    def read(self) -> tuple[Any, Any, Any]:
+        return self._rows, *self._text.distances()
 
 
 class _RecurrentArrays:

@@ -133,6 +133,7 @@ class Operation:
             is none.
         adds: the optional input that is added to the only output last.
         state: what it does with a state.
+        selects: it only chooses the rows of the wanted outputs.
         check: what the declaration cannot say; it calls `Call.fail`.
         module: the native module that holds its kernel; "" is the main one, which ordinary plans need.
     """
@@ -150,6 +151,7 @@ class Operation:
     multiplies: str
     adds: str
     state: Reads | Writes | None
+    selects: bool
     check: Callable[[Call], None] | None
     module: str
 
@@ -172,12 +174,6 @@ class Operation:
     def encodes(self) -> bool:
         """Whether it only encodes its input."""
         return [output.kinds for output in self.outputs] == [ENCODED] and not self.weights
-
-    @cached_property
-    def selects(self) -> bool:
-        """Whether it only chooses the rows of the wanted outputs."""
-        operands: list[Input | Output] = [*self.inputs, *self.outputs]
-        return [operand.rows for operand in operands] == ["T", "O"] and not self.weights
 
     @cached_property
     def in_order(self) -> tuple[int, ...]:
@@ -379,7 +375,8 @@ class Call:
             self.fail(f"{weight.name} is {list(weight.shape)}, expected {sizes}")
         if len(sizes) == 1 and weight.format != "F32":
             self.fail(f"{weight.name} is {weight.format} {list(weight.shape)}, expected F32 {sizes}")
-        if self.entry.multiplied is not None and len(sizes) > 1:
+        at = self.entry.multiplied
+        if at is not None and tensor.shape[-1] == self.entry.inputs[at].width:  # a bias multiplies nothing
             self._multiplied(weight)
 
     def _multiplied(self, weight: Weight) -> None:
@@ -398,6 +395,7 @@ def operation(
     multiplies: str = "",
     adds: str = "",
     state: Reads | Writes | None = None,
+    selects: bool = False,
     check: Callable[[Call], None] | None = None,
     module: str = "",
 ) -> Callable[[Callable[..., Any]], Operation]:
@@ -425,6 +423,7 @@ def operation(
             module=module,
             adds=adds,
             state=state,
+            selects=selects,
             check=check,
         )
 

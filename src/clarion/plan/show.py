@@ -79,7 +79,7 @@ def _header(hp: Hyperparameters) -> list[str]:
     return [
         f"{hp.architecture}: {hp.n_parameters / 1e6:.1f} M parameters, {hp.n_layer} layers, "
         f"width {hp.n_embd}, {hp.n_head} heads ({hp.n_head_kv} kv) of {hp.head_dim}, "
-        f"feed-forward {hp.n_ff}{experts}, vocabulary {hp.n_vocab}",
+        f"feed-forward {hp.n_ff_expert or hp.n_ff}{experts}, vocabulary {hp.n_vocab}",
         f"positions: {hp.rope}, {hp.n_rot} of {hp.head_dim} rotated{window}; "
         f"made for {hp.context_length} tokens",
     ]

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as
+anybody's would, and the logits are those of transformers.
+
+Run by hand, when a family or a variant is added; the tests need only the files it writes:
+
+    python -m venv /tmp/goldens
+    /tmp/goldens/bin/pip install torch==2.13.0 transformers==5.24.0 sentencepiece==0.2.3 .
+    /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
+
+Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the vocabulary,
+and transformers' model type; the context that it holds for, where that matters). Weights lie on coarse grids,
+so that they compress and the file holds them exactly. The reference runs in float64, also where transformers
+change to float32 for a while (norms, softmax, rotations, recurrences).
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch.overrides import TorchFunctionMode
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
+
+from make_convert_goldens import write_tokenizer  # noqa: E402
+
+from clarion.convert import convert  # noqa: E402
+
+GOLDENS = ROOT / "tests" / "models" / "goldens"
+N_TOKENS, N_LOGITS = 32, 48
+
+
+@dataclass
+class Golden:
+    """One model.
+
+    Attributes:
+        kind: transformers' model type; `config` changes what it says by itself.
+        tokenizer: as `write_tokenizer` names it.
+        loader: the class of transformers that makes it.
+        prepare: changes the model's random weights, for what must not be random.
+        seed: where the first does not do (scores of experts that are too close).
+        context: the longest sequence that the logits hold for, where a rotation depends on it.
+    """
+
+    kind: str
+    config: dict = field(default_factory=dict)
+    tokenizer: str = "qwen2"
+    loader: type = transformers.AutoModelForCausalLM
+    prepare: Callable[[torch.nn.Module], None] | None = None
+    seed: int = 1
+    context: int | None = None
+
+
+def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
+    return {
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv,
+        "intermediate_size": ff,
+        "num_hidden_layers": layers,
+        "max_position_embeddings": 64,
+        **more,
+    }
+
+
+def scaled(rope_type, **more):
+    return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 500.0, **more}}
+
+
+def by_layer(full, local=None):
+    """Rotations of layers that look back over everything, and of those with a window."""
+    usual = {"rope_type": "default", "rope_theta": 100.0}
+    return {"rope_parameters": {"full_attention": usual | full, "sliding_attention": usual | (local or {})}}
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LONG = {
+    "long_factor": [1.0, 1.25, 2.0, 4.0],
+    "short_factor": [1.0, 1.0, 1.125, 1.5],
+    "partial_rotary_factor": 1.0,
+}
+GEMMA = {"tokenizer": "gemma"}
+OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "head_dim": 16}
+EYES = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 16,
+    "patch_size": 8,
+}
+GOLDENS_TABLE: dict[str, Golden] = {
+    "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
+    "gemma2": Golden(
+        "gemma2",
+        shape(
+            layers=3,
+            head_dim=12,
+            sliding_window=8,
+            query_pre_attn_scalar=24,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        ),
+        **GEMMA,
+    ),
+    "gemma2-mha": Golden("gemma2", shape(kv=4, head_dim=8, sliding_window=12), **GEMMA),
+    "gemma3": Golden(
+        "gemma3_text",
+        shape(layers=7, heads=2, kv=1, head_dim=12, sliding_window=8, query_pre_attn_scalar=12, ff=24)
+        | by_layer({"rope_theta": 5000.0} | LINEAR),
+        **GEMMA,
+    ),
+    "gemma3-pattern": Golden(
+        "gemma3_text",
+        shape(
+            layers=3,
+            width=36,
+            heads=3,
+            kv=3,
+            head_dim=16,
+            sliding_window=5,
+            query_pre_attn_scalar=20,
+            tie_word_embeddings=False,
+            final_logit_softcapping=2.0,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+        **GEMMA,
+    ),
+    "gemma3-nested": Golden(
+        "gemma3",
+        {
+            "text_config": shape(head_dim=8, sliding_window=6, query_pre_attn_scalar=8)
+            | {"layer_types": ["full_attention", "sliding_attention"]},
+            "vision_config": EYES,
+            "mm_tokens_per_image": 4,
+        },
+        loader=transformers.AutoModelForImageTextToText,
+        **GEMMA,
+    ),
+    "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
+    "smollm3-yarn": Golden(
+        "smollm3", shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN)
+    ),
+    "olmo2": Golden("olmo2", shape(layers=2)),
+    "olmo2-mha": Golden("olmo2", shape(kv=4, attention_bias=True, tie_word_embeddings=True)),
+    "olmo3": Golden("olmo3", shape(layers=4, sliding_window=8) | by_layer(YARN)),
+    "phi3": Golden("phi3", shape(sliding_window=8, kv=4)),
+    "phi4-mini": Golden(
+        "phi3",
+        shape(heads=2, kv=1, tie_word_embeddings=True, original_max_position_embeddings=16)
+        | scaled(
+            "longrope",
+            long_factor=[1.0, 1.25, 2.0, 4.0, 6.0, 9.0],
+            short_factor=[1.0, 1.0, 1.125, 1.5, 1.75, 2.0],
+            partial_rotary_factor=0.75,
+        ),
+    ),
+    "phi3-short": Golden(
+        "phi3", shape(original_max_position_embeddings=32) | scaled("longrope", **LONG), context=32
+    ),
+    "glm4": Golden("glm4", shape(head_dim=16, attention_bias=True)),
+    "glm4-third": Golden(
+        "glm4",
+        shape(heads=3, kv=3, width=36, head_dim=12, attention_bias=False, tie_word_embeddings=True)
+        | scaled("default", partial_rotary_factor=0.34),
+    ),
+    "gpt-oss": Golden("gpt_oss", shape(layers=2, ff=24, **OSS) | scaled(**YARN, truncate=False)),
+    "gpt-oss-mqa": Golden(
+        "gpt_oss",
+        shape(heads=3, kv=1, ff=24, **OSS | {"num_experts_per_tok": 3, "head_dim": 8})
+        | {"layer_types": ["full_attention", "sliding_attention"]}
+        | scaled("default"),
+    ),
+}
+
+
+class Doubled(TorchFunctionMode):
+    """float64 wherever a function of torch is asked for float32."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        def doubled(value):
+            return torch.float64 if value is torch.float32 else value
+
+        if function is torch.Tensor.float:
+            function = torch.Tensor.double
+        options = {key: doubled(value) for key, value in (options or {}).items()}
+        return function(*map(doubled, arguments), **options)
+
+
+def random_weights(model: torch.nn.Module, seed: int) -> None:
+    """Fills the model: matrices of variance 1/fan-in, so that activations and attention scores stay near
+    1."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        if parameter.ndim == 1:
+            value = noise / 4 + (0.0 if name.endswith("bias") else 1.0)
+            grid = 1 / 64
+        elif "embed" in name:
+            value, grid = noise, 1 / 2
+        else:
+            sigma = 1.3 / math.sqrt(parameter.shape[-1])
+            value, grid = noise * sigma, 2.0 ** math.floor(math.log2(sigma / 1.5))
+        parameter.data.copy_(torch.round(value / grid) * grid)
+
+
+@torch.no_grad()
+def make(name: str, golden: Golden) -> None:
+    rng = np.random.default_rng(golden.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint, path = Path(folder, "checkpoint"), Path(folder, "model.gguf")
+        checkpoint.mkdir()
+        n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
+        figures = golden.config.get("text_config", golden.config)
+        # None of the tokens that a model's configuration names by itself are in so small a vocabulary.
+        figures |= {"vocab_size": n_vocab, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        config = transformers.AutoConfig.for_model(golden.kind, **golden.config)
+        eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
+        with Doubled():
+            model = golden.loader.from_config(config, **eager).double().eval()
+        random_weights(model, golden.seed)
+        if golden.prepare:
+            golden.prepare(model)
+        ids = torch.from_numpy(rng.integers(0, n_vocab, (1, N_TOKENS)))
+        with Doubled():
+            logits = model(ids).logits[0, :, :N_LOGITS].numpy()
+        model.float().save_pretrained(checkpoint)
+        (checkpoint / "generation_config.json").unlink(missing_ok=True)
+        convert(checkpoint, path, type="F32")
+        data = path.read_bytes()
+    (GOLDENS / f"{name}.gguf.xz").write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    arrays = {
+        "ids": ids[0].numpy().astype(np.int32),
+        "logits": logits.astype(np.float32),
+        "kind": golden.kind,
+    }
+    if golden.context is not None:
+        arrays["context"] = np.int32(golden.context)
+    np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
+    size = sum(path.stat().st_size for path in GOLDENS.glob(f"{name}.*"))
+    print(f"{name:24} logits {logits.std():.2f}  {size:7} bytes", flush=True)
+
+
+def main() -> None:
+    for name in sys.argv[1:] or GOLDENS_TABLE:
+        make(name, GOLDENS_TABLE[name])
+
+
+if __name__ == "__main__":
+    main()
