@@ -58,7 +58,7 @@ class StateMemory:
 
     def _add_pages(self, module: Any, program: Program, group: PagedGroup) -> None:
         page_bytes = PAGE_SIZE * group.position_bytes(program.kv)
-        n_pages = max(1, -(-self.budget_bytes // page_bytes))  # or a kind ends before the budget
+        n_pages = -(-self.budget_bytes // page_bytes)
         cache = module.KvCache(group.layers, n_pages, PAGE_SIZE, program.kv.keys, program.kv.values)
         assert cache.page_bytes == page_bytes, (cache.page_bytes, page_bytes)
         self.native.append(cache)
