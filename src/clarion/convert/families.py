@@ -19,7 +19,7 @@ from clarion.convert.source import Source
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.models import FAMILIES, Family, build
-from clarion.models.family import Flag, HuggingFace, Integer, Key, Number
+from clarion.models.family import Computed, Flag, HuggingFace, Integer, Key, Number
 from clarion.models.hyperparameters import Windows
 
 
@@ -118,11 +118,11 @@ def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factor
         value = _value(config, key)
         if value is not None:
             metadata[name] = value
-    rotation, factors = rope(config, kind, head_dim)
+    rotation, factors = rope(config, kind, metadata["attention.key_length"])
     return metadata | rotation, factors
 
 
-def _value(config: Config, key: Key) -> float | bool | None:
+def _value(config: Config, key: Key) -> Any:
     """What config.json says; None: the file need not state it."""
     match key:
         case Integer(names, default, least, optional):
@@ -134,6 +134,8 @@ def _value(config: Config, key: Key) -> float | bool | None:
         case Flag(names, default, unwritten):
             flag = config.flag(*names, default=default)
             return None if flag is unwritten else flag
+        case Computed(make):
+            return make(config)
         case _:
             assert_never(key)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol, Self
 
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -72,7 +72,28 @@ class Flag:
     unwritten: bool | None = None
 
 
-Key = Integer | Number | Flag
+class Settings(Protocol):
+    """A config.json, or an object in one, as `clarion.convert.config.Config` reads it: the first of the keys
+    that is there and not null counts, and errors name it."""
+
+    def get(self, *keys: str) -> Any: ...
+    def integer(self, *keys: str, default: int | None = None, least: int = 1) -> int: ...
+    def number(self, *keys: str, default: float | None = None) -> float: ...
+    def flag(self, *keys: str, default: bool | None = None) -> bool: ...
+    def child(self, key: str) -> Self: ...
+    def only(self, key: str, *allowed: object) -> None: ...
+    def error(self, key: str, found: object, expected: str) -> Exception: ...
+    def unsupported(self, key: str, found: object, supported: str) -> Exception: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a function makes of config.json; None: the file need not state it."""
+
+    make: Callable[[Settings], Any]
+
+
+Key = Integer | Number | Flag | Computed
 
 EXPERT_KEYS: dict[str, Key] = {
     "expert_count": Integer(("num_local_experts", "num_experts")),
@@ -155,7 +176,7 @@ class HuggingFace:
     yarn_truncates: bool = True
     tied: bool = False
     rope_base: float = 10000.0
-    rope_factors: Literal["", "llama3", "longrope"] = ""
+    rope_factors: Literal["", "llama3", "longrope", "proportional"] = ""
     words: str = "gpt-2"
 
 
