@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as anybody's
-would, and the logits are those of transformers.
+"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as
+anybody's would, and the logits are those of transformers.
 
 Run by hand, when a family or a variant is added; the tests need only the files it writes:
 
@@ -8,8 +8,10 @@ Run by hand, when a family or a variant is added; the tests need only the files 
     /tmp/goldens/bin/pip install torch==2.13.0 transformers==5.24.0 sentencepiece==0.2.3 .
     /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
 
-Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, n_vocab]). Weights lie on coarse grids, so that
-they compress and the file holds them exactly. The reference runs in float64.
+Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the
+vocabulary). Weights lie on coarse grids, so that they compress and the file holds them exactly. The reference
+runs in float64, also where transformers change to float32 for a while (norms, softmax, rotations,
+recurrences).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "scripts")]
@@ -34,7 +37,7 @@ from make_convert_goldens import write_tokenizer  # noqa: E402
 from clarion.convert import convert  # noqa: E402
 
 GOLDENS = ROOT / "tests" / "models" / "goldens"
-N_TOKENS = 32
+N_TOKENS, N_LOGITS = 32, 48
 
 
 @dataclass
@@ -69,9 +72,51 @@ def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
     }
 
 
+def hybrid(key_heads=2, value_heads=4, **more):
+    """A state of fixed size in three of four layers."""
+    return shape(
+        layers=4,
+        head_dim=16,
+        linear_conv_kernel_dim=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=key_heads,
+        linear_num_value_heads=value_heads,
+        **more,
+    )
+
+
+def shared_experts(**more):
+    return {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 16,
+        **more,
+    }
+
+
 GOLDENS_TABLE: dict[str, Golden] = {
     "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
+    "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
+    "qwen35": Golden("qwen3_5_text", hybrid()),
+    "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
+    "qwen35-equal-heads": Golden("qwen3_5_text", hybrid(2, 2, kv=1)),
+    "qwen35moe": Golden("qwen3_5_moe_text", hybrid(**shared_experts())),
 }
+
+
+class Doubled(TorchFunctionMode):
+    """float64 wherever a function of torch is asked for float32."""
+
+    def __torch_function__(self, function, types, arguments=(), options=None):
+        def doubled(value):
+            return torch.float64 if value is torch.float32 else value
+
+        if function is torch.Tensor.float:
+            function = torch.Tensor.double
+        options = {key: doubled(value) for key, value in (options or {}).items()}
+        return function(*map(doubled, arguments), **options)
 
 
 def random_weights(model: torch.nn.Module, seed: int) -> None:
@@ -84,10 +129,10 @@ def random_weights(model: torch.nn.Module, seed: int) -> None:
             value = noise / 4 + (0.0 if name.endswith("bias") else 1.0)
             grid = 1 / 64
         elif "embed" in name:
-            value, grid = noise, 1 / 16
+            value, grid = noise, 1 / 2
         else:
             sigma = 1.3 / math.sqrt(parameter.shape[-1])
-            value, grid = noise * sigma, 2.0 ** math.floor(math.log2(sigma / 12))
+            value, grid = noise * sigma, 2.0 ** math.floor(math.log2(sigma / 1.5))
         parameter.data.copy_(torch.round(value / grid) * grid)
 
 
@@ -99,12 +144,15 @@ def make(name: str, golden: Golden) -> None:
         checkpoint.mkdir()
         n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
         config = transformers.AutoConfig.for_model(golden.kind, vocab_size=n_vocab, **golden.config)
-        model = golden.loader.from_config(config, attn_implementation="eager").double().eval()
+        eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
+        with Doubled():
+            model = golden.loader.from_config(config, **eager).double().eval()
         random_weights(model, golden.seed)
         if golden.prepare:
             golden.prepare(model)
         ids = torch.from_numpy(rng.integers(0, n_vocab, (1, N_TOKENS)))
-        logits = model(ids).logits[0].numpy()
+        with Doubled():
+            logits = model(ids).logits[0, :, :N_LOGITS].numpy()
         model.float().save_pretrained(checkpoint)
         convert(checkpoint, path, type="F32")
         data = path.read_bytes()

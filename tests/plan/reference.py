@@ -15,6 +15,7 @@ import numpy as np
 
 from clarion.plan import Target
 from clarion.plan.operations import OPERATIONS
+from clarion.plan.state import Latent, Paged, Recurrent
 
 PAGE = 64
 
@@ -42,12 +43,44 @@ def with_axes(values, n):
 
 
 class Cache:
-    """Keys and values of every layer (n_head, dim_k, dim_v), in pages."""
+    """States of sequences, by their numbers in the plan: keys and values in pages, of (n_head, dim_k, dim_v)
+    or of a `Paged`; rows in pages; what is recurrent, by sequence."""
 
-    def __init__(self, layers, pages, page_size=PAGE):
+    def __init__(self, states, pages, page_size=PAGE):
         self.page_size = page_size
-        self.k = [np.full((pages, page_size, heads, dim), np.nan) for heads, dim, _ in layers]
-        self.v = [np.full((pages, page_size, heads, dim), np.nan) for heads, _, dim in layers]
+        shapes = [Paged(*state) if isinstance(state, tuple) else state for state in states]
+        self.of = [STATES[type(shape)](shape, (pages, page_size)) for shape in shapes]
+
+
+class PagedMemory:
+    def __init__(self, shape, pages):
+        self.k = np.full((*pages, shape.n_head, shape.dim_k), np.nan)
+        self.v = np.full((*pages, shape.n_head, shape.dim_v), np.nan)
+
+    def during(self, run):
+        return _Pages(run, self.k, self.v)
+
+
+class LatentMemory:
+    def __init__(self, shape, pages):
+        self.rows = np.full((*pages, shape.dim), np.nan)
+
+    def during(self, run):
+        return _Pages(run, self.rows)
+
+
+class RecurrentMemory:
+    """The state of each sequence, and the position up to which it has come."""
+
+    def __init__(self, shape, pages):
+        self.size = shape.size
+        self.held = {}
+
+    def during(self, run):
+        return _Recurrent(run, self)
+
+
+STATES = {Paged: PagedMemory, Latent: LatentMemory, Recurrent: RecurrentMemory}
 
 
 class Reference:
@@ -64,7 +97,7 @@ class Reference:
         self.tokens, self.positions, self.sequences, self.outputs = map(
             np.asarray, (tokens, positions, sequences, outputs)
         )
-        self.states = [_Paged(self, layer) for layer in range(0 if cache is None else len(cache.k))]
+        self.states = [] if cache is None else [memory.during(self) for memory in cache.of]
         for op in self.spec["ops"]:
             results = OPERATIONS[op["op"]].compute(
                 np,
@@ -103,16 +136,16 @@ class Reference:
         self.values[i] = result
 
 
-class _Paged:
-    """One layer of the cache, as definitions read and write it for the batch of a run."""
+class _Pages:
+    """Pages of a state, as definitions read and write them for the batch of a run."""
 
-    def __init__(self, run, layer):
-        self.run, self.k, self.v = run, run.cache.k[layer], run.cache.v[layer]
+    def __init__(self, run, *arrays):
+        self.run, self.arrays = run, arrays
 
-    def write(self, k, v):
+    def write(self, *rows):
         page, slot = self._places(self.run.sequences, self.run.positions)
-        self.k[page, slot] = k.reshape(len(k), *self.k.shape[2:])
-        self.v[page, slot] = v.reshape(len(v), *self.v.shape[2:])
+        for array, new in zip(self.arrays, rows, strict=True):
+            array[page, slot] = new.reshape(len(new), *array.shape[2:])
 
     def read(self):
         """Positions up to the last token's, of each sequence."""
@@ -122,9 +155,28 @@ class _Paged:
         position = np.concatenate([np.arange(n) for n in lengths.values()])
         page, slot = self._places(sequence, position)
         distance = positions[:, None] - position
-        return self.k[page, slot], self.v[page, slot], distance, sequences[:, None] == sequence
+        return *(array[page, slot] for array in self.arrays), distance, sequences[:, None] == sequence
 
     def _places(self, sequences, positions):
         """Page and slot of each position."""
         page_size = self.run.cache.page_size
         return self.run.pages[sequences, positions // page_size], positions % page_size
+
+
+class _Recurrent:
+    """A recurrent state: the tokens of a run continue, in order, what their sequences hold."""
+
+    def __init__(self, run, memory):
+        self.run, self.memory = run, memory
+
+    def scan(self, xp, n_tokens, zero, step):
+        assert zero.size == self.memory.size
+        results = []
+        for token in range(n_tokens):
+            sequence, position = int(self.run.sequences[token]), int(self.run.positions[token])
+            state, reached = (zero, 0) if position == 0 else self.memory.held[sequence]
+            assert position == reached, (sequence, position, reached)
+            state, result = step(state, token)
+            self.memory.held[sequence] = (state, position + 1)
+            results.append(result)
+        return xp.stack(results)

@@ -78,12 +78,15 @@ class Config:
         return UnsupportedError(f"{self._where}: {key} is {found!r:.80}, supported: {supported}")
 
 
-def rope(config: Config, n_rot: int, *, factors: bool) -> tuple[dict[str, Any], Floats | None]:
+def rope(
+    config: Config, head_dim: int, *, factors: bool, partial: float | None
+) -> tuple[dict[str, Any], Floats | None]:
     """Metadata below the architecture's name, and divisors of frequencies [n_rot / 2] or None.
 
     Args:
-        n_rot: elements of a head that are rotated.
+        head_dim: elements of a head.
         factors: whether the architecture's files may hold divisors.
+        partial: the part of a head that is rotated where config.json does not say; None: it must be 1.
 
     Raises:
         UnsupportedError: a kind of scaling that files cannot state for this architecture.
@@ -95,7 +98,7 @@ def rope(config: Config, n_rot: int, *, factors: bool) -> tuple[dict[str, Any], 
     if scaling.get("rope_type") is None:
         scaling = config.child("rope_scaling")
     base = config.number("rope_theta", default=10000.0) if base is None else scaling.number("rope_theta")
-    scaling.only("partial_rotary_factor", 1, 1.0)
+    n_rot = _rotated(config, scaling, partial, head_dim)
     metadata: dict[str, Any] = {"rope.freq_base": base, "rope.dimension_count": n_rot}
     kind = scaling.get("rope_type", "type") or "default"
     if kind == "default":
@@ -122,6 +125,20 @@ def rope(config: Config, n_rot: int, *, factors: bool) -> tuple[dict[str, Any], 
             own = 1.0 + 0.1 * math.log(max(factor, 1.0))
             metadata["rope.scaling.attn_factor"] = scaling.number("attention_factor") / own
     return metadata, None
+
+
+def _rotated(config: Config, scaling: Config, partial: float | None, head_dim: int) -> int:
+    """Elements of a head that are rotated."""
+    place = config if scaling.get("partial_rotary_factor") is None else scaling
+    if partial is None:
+        place.only("partial_rotary_factor", 1, 1.0)
+        return head_dim
+    n_rot = int(head_dim * place.number("partial_rotary_factor", default=partial))
+    if n_rot % 2 or not 0 < n_rot <= head_dim:
+        raise place.error(
+            "partial_rotary_factor", place.get("partial_rotary_factor"), "an even part of a head"
+        )
+    return n_rot
 
 
 def _llama3(scaling: Config, base: float, n_rot: int, context: int) -> Floats:

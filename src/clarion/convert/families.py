@@ -17,7 +17,7 @@ from clarion.convert.source import Source
 from clarion.convert.stored import Floats, Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.models import FAMILIES, Family, build
-from clarion.models.family import Flag, HuggingFace, Integer, Key, Number
+from clarion.models.family import Computed, Flag, HuggingFace, Integer, Key, Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,6 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
         UnsupportedError: a family, an option or a tensor that is not implemented; the message names it.
         ModelError: a figure or a tensor is missing, or they contradict each other.
     """
-    config = Config(values, f"{folder}/config.json")
     found = recognise(values)
     if found is None:
         known = ", ".join(kind.model_type for family in FAMILIES.values() for kind in family.checkpoints)
@@ -64,11 +63,12 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
             f"(architectures: {values.get('architectures')!r:.80}), supported: {known}"
         )
     family, kind = found
+    config = _of_text(values, f"{folder}/config.json")
     for key, allowed in kind.only.items():
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
     source = Source(tensors, kind, metadata, _fp8_block(config))
-    tied = config.flag("tie_word_embeddings", default=False)
+    tied = config.flag("tie_word_embeddings", default=kind.tied)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
     try:
@@ -83,36 +83,32 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     return Converted({**keys, f"{prefix}.vocab_size": n_vocab}, source.in_order(), factors, n_vocab)
 
 
+def _of_text(values: Mapping[str, Any], where: str) -> Config:
+    """What config.json says of the part that writes, where others see or hear beside it."""
+    nested = values.get("text_config")
+    if not isinstance(nested, Mapping):
+        return Config(values, where)
+    return Config({**values, **nested}, f"{where}: text_config")
+
+
 def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Floats | None]:
     """Hyperparameters below the architecture's name, and divisors of the rotary frequencies."""
-    n_embd, n_head = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim = config.integer("head_dim", default=n_embd // n_head)
-    if head_dim % 2:
-        raise config.error("head_dim", head_dim, "an even number")
-    n_layer = config.integer("num_hidden_layers")
-    metadata: dict[str, Any] = {
-        "block_count": n_layer,
-        "context_length": config.integer("max_position_embeddings"),
-        "embedding_length": n_embd,
-        "feed_forward_length": config.integer("intermediate_size"),
-        "attention.head_count": n_head,
-        "attention.head_count_kv": config.integer("num_key_value_heads", default=n_head),
-        "attention.key_length": head_dim,
-        "attention.value_length": head_dim,
-        "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", default=1e-6),
-    }
-    window = _window(config, kind, n_layer)
-    if window:
-        metadata["attention.sliding_window"] = window
-    for name, key in kind.keys.items():
-        value = _value(config, key)
+    metadata: dict[str, Any] = {}
+    for name, key in {**kind.common, **kind.keys}.items():
+        value = None if key is None else _value(config, key)
         if value is not None:
             metadata[name] = value
-    rotation, factors = rope(config, head_dim, factors=kind.rope_factors)
+    window = _window(config, kind, metadata["block_count"])
+    if window:
+        metadata["attention.sliding_window"] = window
+    head_dim = metadata.get("rope.dimension_count", metadata.get("attention.key_length"))
+    if head_dim is None:
+        return metadata, None
+    rotation, factors = rope(config, head_dim, factors=kind.rope_factors, partial=kind.partial_rotary)
     return metadata | rotation, factors
 
 
-def _value(config: Config, key: Key) -> float | bool | None:
+def _value(config: Config, key: Key) -> Any:
     """What config.json says; None: the file need not state it."""
     match key:
         case Integer(names, default):
@@ -122,6 +118,8 @@ def _value(config: Config, key: Key) -> float | bool | None:
         case Flag(names, default, unwritten):
             flag = config.flag(*names, default=default)
             return None if flag is unwritten else flag
+        case Computed(make):
+            return make(config)
         case _:
             assert_never(key)
 

@@ -24,6 +24,7 @@ from clarion.gguf.writable import check_writable
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
 _QUANTIZATION_VERSION = 2  # of the block formats' layout
+_FLOATS = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")  # small matrices that stay in float32
 
 
 def convert(
@@ -36,8 +37,8 @@ def convert(
 ) -> list[Path]:
     """Writes the model of a checkpoint and returns its files.
 
-    Vectors and routers are written in float32, matrices in `type`; where a row is no whole number of blocks,
-    in F16.
+    Vectors, routers, convolutions and what is no weight are written in float32, matrices in `type`; where a
+    row is no whole number of blocks, in F16.
 
     Args:
         source: the checkpoint's folder, or a repository of Hugging Face's hub, as `owner/name` or
@@ -116,7 +117,8 @@ def _check_type(type: str) -> None:
 
 
 def _format_of(target: Target, wanted: str) -> Format:
-    if len(target.shape) == 1 or target.name.endswith("ffn_gate_inp.weight"):
+    *_, stem, leaf = target.name.split(".")
+    if len(target.shape) == 1 or leaf != "weight" or stem.endswith("_norm") or stem in _FLOATS:
         return format_named("F32")
     format = format_named(wanted)
     return format if target.shape[-1] % format.block_size == 0 else format_named("F16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Piece:
         block: rows and columns of such a block.
         head_dim: of the heads whose halves become neighbouring rows (i, i + n/2 → 2i, 2i + 1), or 0.
         ternary: each weight is rounded to -1, 0 or 1 times the mean magnitude, as the model does.
+        make: what the file's values are made with, of all of the checkpoint's at once; None: they are those.
     """
 
     stored: Stored
@@ -31,6 +33,25 @@ class Piece:
     block: tuple[int, int] = (0, 0)
     head_dim: int = 0
     ternary: bool = False
+    make: Callable[[Any], Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that the file's values have.
+
+        Raises:
+            ModelError: they cannot be made of a tensor of this shape.
+        """
+        stored = self.stored
+        if self.make is None:
+            return stored.shape
+        try:
+            return tuple(self.make(np.broadcast_to(np.zeros((), np.int8), stored.shape)).shape)
+        except (ValueError, IndexError) as error:
+            raise ModelError(
+                f"{stored.path.name}: tensor {stored.name!r} has shape {list(stored.shape)}, which "
+                f"contradicts the configuration: {error}"
+            ) from error
 
     def chunks(self) -> Iterator[Floats]:
         """Its rows in order, as float32 matrices.
@@ -38,6 +59,14 @@ class Piece:
         Raises:
             ModelError: a value is not finite, or the scale has another shape.
         """
+        if self.make is not None:
+            whole = np.concatenate(list(self._read())).reshape(self.stored.shape)
+            with np.errstate(over="ignore"):  # what is no number afterwards is refused
+                made = np.ascontiguousarray(self.make(whole), np.float32)
+            rows = made.reshape(-1, made.shape[-1])
+            self._check(rows, 0)
+            yield rows
+            return
         if not self.ternary:
             yield from self._read()
             return
@@ -116,7 +145,7 @@ class Target:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape = self.pieces[0].stored.shape
+        shape = self.pieces[0].shape
         return (len(self.pieces), *shape) if self.stacked else shape
 
     def encode(self, format: str, progress: Callable[[int], None]) -> Iterator[Bytes]:

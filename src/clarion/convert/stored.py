@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class Stored:
         size = self.n_cols * FLOAT_BYTES[self.dtype]
         raw = read_exactly(self.path, self.offset + begin * size, (end - begin) * size, repr(self.name))
         return _floats(raw, self.dtype).reshape(end - begin, self.n_cols)
+
+    def matrix(self, number: int) -> Stored:
+        """One of the tensors that the first dimension counts."""
+        rest = replace(self, shape=self.shape[1:])
+        return replace(rest, offset=self.offset + number * rest.n_bytes)
 
     def values(self) -> Floats:
         """The whole tensor in its shape."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe
+from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe
 from clarion.models.family import Family
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -21,6 +21,9 @@ FAMILIES: dict[str, Family] = {
         qwen2.FAMILY,
         qwen3.FAMILY,
         qwen3moe.FAMILY,
+        qwen3next.FAMILY,
+        qwen35.FAMILY,
+        qwen35moe.FAMILY,
         bitnet.FAMILY,
     )
 }

@@ -43,9 +43,7 @@ def figures(
         ModelError: a figure is missing, out of range, or contradicts another.
     """
     n_embd = keys.integer("embedding_length")
-    n_layer = keys.integer("block_count")
-    if n_layer > _MAX_LAYERS:
-        raise ModelError(f"{keys.name('block_count')} is {n_layer}, expected at most {_MAX_LAYERS}")
+    n_layer = _n_layer(keys, w)
     n_head = keys.integers("attention.head_count", n_layer)
     kv = keys.integers("attention.head_count_kv", n_layer, -1, minimum=-1)
     n_head_kv = tuple(q if k == -1 else k for q, k in zip(n_head, kv, strict=True))
@@ -110,6 +108,22 @@ def figures(
         replace(hp, n_head=n_head[i], n_head_kv=n_head_kv[i], n_ff=n_ff[i]) for i in range(n_layer)
     )
     return Figures(hp, layers, rotation)
+
+
+def _n_layer(keys: Keys, w: Checkpoint) -> int:
+    """The layers that text goes through. Those that files may have behind them predict further tokens; they
+    are left unread."""
+    n_layer = keys.integer("block_count")
+    if n_layer > _MAX_LAYERS:
+        raise ModelError(f"{keys.name('block_count')} is {n_layer}, expected at most {_MAX_LAYERS}")
+    n_further = keys.integer("nextn_predict_layers", 0, minimum=0)
+    if n_further >= n_layer:
+        raise ModelError(
+            f"{keys.name('nextn_predict_layers')} is {n_further}, expected less than block_count, {n_layer}"
+        )
+    for number in range(n_layer - n_further, n_layer):
+        w.blk[number].leave()
+    return n_layer - n_further
 
 
 def _n_vocab(keys: Keys, w: Checkpoint) -> int:
