@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as anybody's
-would, and the logits are those of transformers.
+"""Makes goldens of tests/models by converting: tiny random checkpoints of transformers become GGUF as
+anybody's would, and the logits are those of transformers.
 
 Run by hand, when a family or a variant is added; the tests need only the files it writes:
 
@@ -8,10 +8,10 @@ Run by hand, when a family or a variant is added; the tests need only the files 
     /tmp/goldens/bin/pip install torch==2.13.0 transformers==5.24.0 sentencepiece==0.2.3 .
     /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
 
-Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the vocabulary,
-and transformers' model type; the context that it holds for, where that matters). Weights lie on coarse grids,
-so that they compress and the file holds them exactly. The reference runs in float64, also where transformers
-change to float32 for a while (norms, softmax, rotations, recurrences).
+Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the
+vocabulary, and transformers' model type; the context that it holds for, where that matters). Weights lie on
+coarse grids, so that they compress and the file holds them exactly. The reference runs in float64, also where
+transformers change to float32 for a while (norms, softmax, rotations, recurrences).
 """
 
 from __future__ import annotations
@@ -115,6 +115,30 @@ def gemma4(**more):
         "global_head_dim": 16,
         "hidden_size_per_layer_input": 0,
         **by_layer({"rope_type": "proportional", "partial_rotary_factor": 0.5}, {"rope_theta": 50.0}),
+        **more,
+    }
+
+
+def hybrid(key_heads=2, value_heads=4, **more):
+    """A state of fixed size in three of four layers."""
+    return shape(
+        layers=4,
+        head_dim=16,
+        linear_conv_kernel_dim=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=key_heads,
+        linear_num_value_heads=value_heads,
+        **more,
+    )
+
+
+def shared_experts(**more):
+    return {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 16,
         **more,
     }
 
@@ -245,6 +269,11 @@ GOLDENS_TABLE: dict[str, Golden] = {
         | {"layer_types": ["full_attention", "sliding_attention"]}
         | scaled("default"),
     ),
+    "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
+    "qwen35": Golden("qwen3_5_text", hybrid()),
+    "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
+    "qwen35-equal-heads": Golden("qwen3_5_text", hybrid(2, 2, kv=1)),
+    "qwen35moe": Golden("qwen3_5_moe_text", hybrid(**shared_experts())),
 }
 
 

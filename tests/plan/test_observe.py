@@ -6,7 +6,6 @@ import pytest
 from clarion import models, plan
 from clarion.plan.observe import Layers, SquareSums
 from clarion.plan.sources import Sources
-from clarion.plan.state import paged_layers
 from clarion.programs import host_target
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
@@ -35,7 +34,7 @@ def reference(p, name, ids):
     machine = Reference(spec)
     machine.extents = [(b.offset, b.offset + b.n_bytes) for b in p.buffers]
     here = np.arange(len(ids))
-    machine.run(Cache(paged_layers(p.states), 1), ids, here, 0 * here, [[0]], here)
+    machine.run(Cache(p.states, 1), ids, here, 0 * here, [[0]], here)
     return {name: machine.buffer(name) for name in p.kept}
 
 

@@ -19,6 +19,9 @@ from clarion.models import (
     qwen2,
     qwen3,
     qwen3moe,
+    qwen3next,
+    qwen35,
+    qwen35moe,
     smollm3,
 )
 from clarion.models.family import Family
@@ -35,6 +38,9 @@ FAMILIES: dict[str, Family] = {
         qwen2.FAMILY,
         qwen3.FAMILY,
         qwen3moe.FAMILY,
+        qwen3next.FAMILY,
+        qwen35.FAMILY,
+        qwen35moe.FAMILY,
         bitnet.FAMILY,
         gemma2.FAMILY,
         gemma3.FAMILY,

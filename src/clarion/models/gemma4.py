@@ -13,7 +13,7 @@ from typing import Any
 from clarion.errors import ModelError
 from clarion.models.blocks import Layer, attention, decoder, feed_forward, gelu_gate, weighted_experts
 from clarion.models.family import LAYER, Computed, Family, Integer, Number, Part, Settings
-from clarion.models.gemma2 import GEMMA2, ONLY
+from clarion.models.gemma2 import GEMMA2, NORMS, ONLY
 from clarion.models.gemma3 import WINDOWS
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
@@ -83,7 +83,7 @@ def _shared(found: Figures, n: int, keys: Keys) -> dict[int, int]:
 
 
 def _rows(x: Array, w: Checkpoint, found: Figures, n: int) -> Array:
-    """What the tables of all layers give for the tokens, and a projection of the embedding, [T, n_layer·n]."""
+    """What the tables of all layers, and a projection of the embedding, give for tokens: [T, n_layer·n]."""
     g, hp = x.graph, found.all
     table = g.embed(w.per_layer_token_embd, hp.n_vocab, hp.n_layer * n, n**0.5)
     y = g.scale(g.linear(x, w.per_layer_model_proj, hp.n_layer * n), hp.n_embd**-0.5)
@@ -140,7 +140,7 @@ def _if_experts(*names: str) -> Computed:
 _GEMMA4 = replace(
     GEMMA2,
     model_type="gemma4_text",
-    tensors=GEMMA2.tensors
+    tensors=NORMS
     | {
         "per_layer_token_embd": "model.embed_tokens_per_layer",
         "per_layer_model_proj": "model.per_layer_model_projection",
@@ -174,7 +174,6 @@ _GEMMA4 = replace(
         "final_logit_softcapping": Number(("final_logit_softcapping",), optional=True),
     },
     only={**ONLY, "use_bidirectional_attention": ("vision",)},
-    plus_one=(),
     period=0,
     rope_base=1e6,
     rope_factors="proportional",
