@@ -18,7 +18,7 @@ from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
-from clarion.plan.output import Logits, Pooled, Pooling, Ranks
+from clarion.plan.output import Logits, Pooled, Pooling
 
 
 class RopeTables(dict[Rope, Array]):
@@ -371,7 +371,6 @@ def decoder(
         return g.rms_norm(x, w.output_norm, hp.norm_eps)
 
     classify = classifier(g, w, g.tanh, hp.norm_eps)
-    w.cls.leave()
     finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
     return g
 
@@ -413,14 +412,11 @@ def encoder(
     for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     classify = classifier(g, w, activation(g), hp.norm_eps)
-    w.cls.leave()
 
     def last(x: Array) -> Array:
         return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
 
-    if isinstance(keys.output, Ranks):
-        keys.output = Ranks(classified_by)
-    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify, classified_by=classified_by)
     return g
 
 
