@@ -9,9 +9,9 @@ Run by hand, when a family or a variant is added; the tests need only the files 
     /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
 
 Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the
-vocabulary, and transformers' model type; the context that it holds for, where that matters). Weights lie on coarse grids,
-so that they compress and the file holds them exactly. The reference runs in float64, also where transformers
-change to float32 for a while (norms, softmax, rotations, recurrences).
+vocabulary, and transformers' model type; the context that it holds for, where that matters). Weights lie on
+coarse grids, so that they compress and the file holds them exactly. The reference runs in float64, also where
+transformers change to float32 for a while (norms, softmax, rotations, recurrences).
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ def test_a_window_needs_the_memory_of_the_window() -> None:
     assert program.kv_bytes_per_token == F16_HEAD
     assert program.state_bytes(32768) == whole + 5 * 1024 * F16_HEAD
     assert program.state_bytes(10) == 6 * 10 * F16_HEAD
+    text = "cache 1024 bytes a token + 5120 bytes for each of the last 1024 tokens"
+    assert text in str(program)
 
 
 def test_a_long_text_keeps_to_it() -> None:
@@ -105,6 +107,7 @@ def test_recurrent_states_need_slots_and_snapshots() -> None:
     assert program.kv_bytes_per_token == 0
     assert program.state_bytes(7) == 4 * 1064
     assert held.states().points.are_made
+    assert "cache 4256 bytes a text" in str(program)
 
 
 def test_no_states_need_no_memory() -> None:
