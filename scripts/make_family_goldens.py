@@ -101,6 +101,49 @@ EYES = {
     "image_size": 16,
     "patch_size": 8,
 }
+
+
+@torch.no_grad()
+def scale_layers(model):
+    for i, layer in enumerate(model.model.layers):
+        layer.layer_scalar.fill_(0.75 + i / 8)
+
+
+def gemma4(**more):
+    return {
+        **shape(heads=4, kv=2, ff=24, head_dim=8, sliding_window=8),
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0,
+        **by_layer({"rope_type": "proportional", "partial_rotary_factor": 0.5}, {"rope_theta": 50.0}),
+        **more,
+    }
+
+
+def hybrid(key_heads=2, value_heads=4, **more):
+    """A state of fixed size in three of four layers."""
+    return shape(
+        layers=4,
+        head_dim=16,
+        linear_conv_kernel_dim=4,
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=key_heads,
+        linear_num_value_heads=value_heads,
+        **more,
+    )
+
+
+def shared_experts(**more):
+    return {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 8,
+        "shared_expert_intermediate_size": 16,
+        **more,
+    }
+
+
+ALTERNATING = ["sliding_attention", "full_attention"]
 GOLDENS_TABLE: dict[str, Golden] = {
     "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
     "gemma2": Golden(
@@ -149,6 +192,49 @@ GOLDENS_TABLE: dict[str, Golden] = {
         loader=transformers.AutoModelForImageTextToText,
         **GEMMA,
     ),
+    "gemma4": Golden(
+        "gemma4_text",
+        gemma4(
+            num_hidden_layers=3,
+            layer_types=["sliding_attention", *ALTERNATING],
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            final_logit_softcapping=3.0,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
+    "gemma4-experts": Golden(
+        "gemma4_text",
+        gemma4(
+            layer_types=ALTERNATING,
+            intermediate_size=16,
+            enable_moe_block=True,
+            num_experts=4,
+            top_k_experts=2,
+            moe_intermediate_size=8,
+            tie_word_embeddings=False,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
+    "gemma4-shared": Golden(
+        "gemma4_text",
+        gemma4(
+            num_hidden_layers=6,
+            hidden_size=24,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            layer_types=ALTERNATING * 3,
+            num_kv_shared_layers=3,
+            use_double_wide_mlp=True,
+            intermediate_size=8,
+            hidden_size_per_layer_input=4,
+            vocab_size_per_layer_input=320,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
     "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
     "smollm3-yarn": Golden(
         "smollm3",
@@ -185,6 +271,11 @@ GOLDENS_TABLE: dict[str, Golden] = {
         | {"layer_types": ["full_attention", "sliding_attention"]}
         | scaled("default"),
     ),
+    "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
+    "qwen35": Golden("qwen3_5_text", hybrid()),
+    "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
+    "qwen35-equal-heads": Golden("qwen3_5_text", hybrid(2, 2, kv=1)),
+    "qwen35moe": Golden("qwen3_5_moe_text", hybrid(**shared_experts())),
 }
 
 

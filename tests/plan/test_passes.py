@@ -52,7 +52,15 @@ def test_a_dense_layer_is_ten_operations():
     assert {op.op for op in p.ops} & {"rope", "kv_write", "silu", "mul", "add"} == set()
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"llama-split"}))
+# All layers of these are attention and a feed-forward network.
+PLAIN = [
+    name
+    for name in NAMES
+    if golden(name)[0]["general.architecture"] in ("bitnet", "llama", "qwen2", "qwen3", "qwen3moe")
+]
+
+
+@pytest.mark.parametrize("name", sorted(set(PLAIN) - {"llama-split"}))
 def test_fusion_removes_at_least_30_percent(name):
     """Of a model with as many layers as the smallest real ones."""
     metadata, tensors = golden(name)
@@ -267,7 +275,8 @@ def test_a_plan_is_printed_and_written_without_the_weights(name):
     assert f"fusion removed {p.n_plan_ops - p.n_ops} of {p.n_plan_ops} operations" in str(p)
     written = json.loads(p.to_json())
     assert len(written["ops"]) == p.n_ops
-    assert written["hyperparameters"]["n_vocab"] == p.n_vocab == 80
+    assert written["hyperparameters"]["n_vocab"] == p.n_vocab
+    assert p.n_vocab == golden(name)[1]["token_embd.weight"].shape[0]
     assert written["weights"][0].keys() >= {"name", "format", "rows", "cols", "experts"}
     assert len(p.to_json()) < 200_000
 

@@ -19,7 +19,7 @@ from clarion.convert.source import Source
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.models import FAMILIES, Family, build
-from clarion.models.family import Flag, HuggingFace, Integer, Key, Number
+from clarion.models.family import Computed, Flag, HuggingFace, Integer, Key, Number
 from clarion.models.hyperparameters import Windows
 
 
@@ -96,33 +96,21 @@ def _of_text(values: Mapping[str, Any], where: str) -> Config:
 
 def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factors]:
     """Hyperparameters below the architecture's name, and divisors of the rotary frequencies."""
-    n_embd, n_head = config.integer("hidden_size"), config.integer("num_attention_heads")
-    head_dim = config.integer("head_dim", default=n_embd // n_head)
-    if head_dim % 2:
-        raise config.error("head_dim", head_dim, "an even number")
-    n_layer = config.integer("num_hidden_layers")
-    metadata: dict[str, Any] = {
-        "block_count": n_layer,
-        "context_length": config.integer("max_position_embeddings"),
-        "embedding_length": n_embd,
-        "feed_forward_length": config.integer("intermediate_size"),
-        "attention.head_count": n_head,
-        "attention.head_count_kv": config.integer("num_key_value_heads", default=n_head),
-        "attention.key_length": head_dim,
-        "attention.value_length": head_dim,
-        "attention.layer_norm_rms_epsilon": config.number("rms_norm_eps", default=1e-6),
-    }
-    metadata |= _windows(config, kind, n_layer)
-    _check_unrotated(config, kind, n_layer)
-    for name, key in kind.keys.items():
-        value = _value(config, key)
+    metadata: dict[str, Any] = {}
+    for name, key in {**kind.common, **kind.keys}.items():
+        value = None if key is None else _value(config, key)
         if value is not None:
             metadata[name] = value
+    metadata |= _windows(config, kind, metadata["block_count"])
+    _check_unrotated(config, kind, metadata["block_count"])
+    head_dim = metadata.get("rope.dimension_count", metadata.get("attention.key_length"))
+    if head_dim is None:
+        return metadata, {}
     rotation, factors = rope(config, kind, head_dim)
     return metadata | rotation, factors
 
 
-def _value(config: Config, key: Key) -> float | bool | None:
+def _value(config: Config, key: Key) -> Any:
     """What config.json says; None: the file need not state it."""
     match key:
         case Integer(names, default, least, optional):
@@ -134,6 +122,8 @@ def _value(config: Config, key: Key) -> float | bool | None:
         case Flag(names, default, unwritten):
             flag = config.flag(*names, default=default)
             return None if flag is unwritten else flag
+        case Computed(make):
+            return make(config)
         case _:
             assert_never(key)
 

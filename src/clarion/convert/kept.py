@@ -12,6 +12,7 @@ from clarion.convert.pieces import Target
 from clarion.gguf import Format, format_named
 from clarion.gguf.file_types import RECIPES
 
+_FLOATS = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")  # small matrices that stay in float32
 _FILE_TYPES = {recipe.format: recipe.file_type for recipe in RECIPES.values() if recipe.name == recipe.format}
 
 
@@ -66,9 +67,9 @@ def _written(target: Target, held: tuple[str, ...] | None, type: str | None, oth
 
 
 def _is_f32(target: Target) -> bool:
-    """Vectors, among them those of each expert, and routers."""
-    is_vector = len(target.shape) == 1 or not target.name.endswith(".weight")
-    return is_vector or "ffn_gate_inp" in target.name
+    """Vectors, among them those of each expert, routers, convolutions, and what is no weight."""
+    *_, stem, leaf = target.name.split(".")
+    return len(target.shape) == 1 or leaf != "weight" or stem.endswith("_norm") or stem in _FLOATS
 
 
 def file_type(written: Iterable[Written], type: str | None) -> int:

@@ -1,9 +1,12 @@
-"""Parts of stored tensors: some rows of a matrix, some elements of a vector, or a matrix transposed."""
+"""Parts of stored tensors: some rows of a matrix, some elements of a vector, or a matrix transposed; and what
+a function makes of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ import numpy.typing as npt
 from clarion.convert.matrix import Bytes, Floats, Matrix
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError
-from clarion.models.family import Part
+from clarion.models.family import Made, Part
 
 
 def part_of(matrix: Matrix, part: Part, *, vector: bool) -> Matrix:
@@ -128,3 +131,57 @@ class _Transposed(Matrix):
     @property
     def parts(self) -> tuple[str, ...]:
         return self.stored.parts
+
+
+def made_of(matrix: Matrix, made: Made, metadata: Mapping[str, Any]) -> Matrix:
+    """What a family's file makes of a stored weight.
+
+    Raises:
+        ModelError: it cannot be made of a tensor of this shape.
+    """
+    make = made.make
+    if make is None:
+        return matrix
+    shape = matrix.shape[1:] if made.each else matrix.shape
+    try:
+        one = make(metadata, np.broadcast_to(np.zeros((), np.int8), shape)).shape
+    except (ValueError, IndexError) as error:
+        raise ModelError(
+            f"{matrix.path.name}: tensor {matrix.name!r} has shape {list(matrix.shape)}, which contradicts "
+            f"the configuration: {error}"
+        ) from error
+    whole = (*matrix.shape[:1], *one) if made.each else tuple(one)
+    return _Made(matrix.name, matrix.dtype, whole, matrix.path, matrix, partial(make, metadata), shape)
+
+
+@dataclass(frozen=True)
+class _Made(Matrix):
+    """What a function makes of each matrix, or of all at once."""
+
+    whole: Matrix
+    make: Callable[[Any], Any]
+    of: tuple[int, ...]  # the shape of what it takes
+    last: dict[int, Floats] = field(default_factory=dict)  # what it made last, until all of that was read
+
+    def rows(self, begin: int, end: int) -> Floats:
+        n_taken = max(math.prod(self.of[:-1]), 1)
+        n = self.n_rows // max(self.whole.n_rows // n_taken, 1)  # rows of what it makes
+        found = [np.empty((0, self.n_cols), np.float32)]
+        while begin < end:
+            number, first = divmod(begin, n)
+            size = min(end - begin, n - first)
+            if number not in self.last:
+                taken = self.whole.rows(number * n_taken, (number + 1) * n_taken).reshape(self.of)
+                with np.errstate(over="ignore"):  # what is no number afterwards is refused
+                    made = np.ascontiguousarray(self.make(taken), np.float32)
+                self.last.clear()
+                self.last[number] = made.reshape(n, self.n_cols)
+            found.append(self.last[number][first : first + size])
+            if first + size == n:
+                del self.last[number]
+            begin += size
+        return np.concatenate(found)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return self.whole.parts

@@ -25,13 +25,11 @@ class Piece:
     Attributes:
         head_dim: of the heads whose halves become neighbouring rows (i, i + n/2 → 2i, 2i + 1), or 0.
         ternary: each weight is rounded to -1, 0 or 1 times the mean magnitude, as the model does.
-        plus: what is added to each element.
     """
 
     matrix: Matrix
     head_dim: int = 0
     ternary: bool = False
-    plus: float = 0.0
 
     def chunks(self) -> Iterator[Floats]:
         """Its rows in order, as float32 matrices.
@@ -51,7 +49,7 @@ class Piece:
 
     def formats(self) -> tuple[str, ...]:
         """The block formats that hold exactly its values, the smallest first."""
-        return () if self.ternary or self.plus else self.matrix.formats()
+        return () if self.ternary else self.matrix.formats()
 
     def blocks(self, format: str) -> Iterator[Bytes]:
         """Its rows in order, in one of `formats()`, as matrices of bytes."""
@@ -61,7 +59,6 @@ class Piece:
     def _read(self) -> Iterator[Floats]:
         for begin, end in self._spans():
             x = self.matrix.rows(begin, end)  # [rows, cols]
-            x = x + np.float32(self.plus) if self.plus else x
             self._check(x, begin)
             yield self._permuted(x)
 

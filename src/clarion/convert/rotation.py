@@ -12,6 +12,7 @@ from clarion.convert.matrix import Floats
 from clarion.models.family import HuggingFace
 
 Factors = dict[str, Floats]
+_STILL = 1e30  # a divisor of frequencies that leaves no rotation at any position
 
 
 def rope(config: Config, kind: HuggingFace, head_dim: int) -> tuple[dict[str, Any], Factors]:
@@ -40,9 +41,12 @@ def rope(config: Config, kind: HuggingFace, head_dim: int) -> tuple[dict[str, An
     if scaling.get("rope_type") is None:
         scaling = config.child("rope_scaling")
     base = config.number("rope_theta", default=kind.rope_base) if base is None else base
+    named = scaling.get("rope_type", "type") or "default"
+    if kind.rope_factors == "proportional":
+        metadata |= {"rope.freq_base": base, "rope.dimension_count": head_dim}
+        return metadata, {"rope_freqs.weight": _proportional(scaling, named, head_dim)}
     n_rot = _rotated(config, scaling, kind, head_dim)
     metadata |= {"rope.freq_base": base, "rope.dimension_count": n_rot}
-    named = scaling.get("rope_type", "type") or "default"
     if named == "default":
         return metadata, {}
     context = config.integer("max_position_embeddings")
@@ -118,6 +122,17 @@ def _longrope(config: Config, scaling: Config, n_rot: int, context: int) -> tupl
             raise scaling.error(f"{length}_factor", values, f"{n_rot // 2} numbers above zero")
         factors[f"rope_factors_{length}.weight"] = np.array(values, np.float32)
     return metadata, factors
+
+
+def _proportional(scaling: Config, named: str, head_dim: int) -> Floats:
+    """Divisors so large that the pairs behind the first part of a head do not turn."""
+    scaling.only("rope_type", "default", "proportional")
+    scaling.only("factor", 1)
+    part = scaling.number("partial_rotary_factor", default=1.0) if named == "proportional" else 1.0
+    if part > 1:
+        raise scaling.error("partial_rotary_factor", part, "at most 1")
+    n = int(part * head_dim // 2)
+    return np.array([1.0] * n + [_STILL] * (head_dim // 2 - n), np.float32)
 
 
 def _llama3(scaling: Config, base: float, n_rot: int, context: int) -> Floats:

@@ -6,17 +6,17 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 from clarion.convert import quantization
 from clarion.convert.matrix import Matrix
-from clarion.convert.parts import part_of
+from clarion.convert.parts import made_of, part_of
 from clarion.convert.pieces import Piece, Target
 from clarion.convert.quantization import Method
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import TENSORS, HuggingFace, Part
+from clarion.models.family import TENSORS, HuggingFace, Made, Name, Part
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
@@ -27,20 +27,25 @@ _IGNORED = re.compile(
 _SHOWN = 5
 _ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
-_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(\w+)")
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)(?:\.(\w+))?")
 
 
 class _Name(NamedTuple):
-    """A tensor's name in a file: `blk.3.attn_q.bias` is (3, "attn_q", "bias"); outside the layers, None."""
+    """A tensor's name in a file: `blk.3.attn_q.bias` is (3, "attn_q", "bias"); outside the layers, None, and
+    without a leaf, ""."""
 
     layer: int | None
     stem: str
     leaf: str
 
+    @property
+    def key(self) -> str:
+        return f"{self.stem}.{self.leaf}" if self.leaf else self.stem
+
     @classmethod
     def parse(cls, name: str) -> _Name | None:
         match = _NAME.fullmatch(name)
-        return cls(None if match[1] is None else int(match[1]), match[2], match[3]) if match else None
+        return cls(None if match[1] is None else int(match[1]), match[2], match[3] or "") if match else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +78,30 @@ class Source(Mapping[str, Tensor]):
         self._kind = kind
         self._metadata = metadata
         self._method = method
-        named: dict[str, str | Part] = {**TENSORS, **kind.tensors}
-        self._names = {stem: _part(theirs) for stem, theirs in named.items()}
+        self._names: dict[str, Name] = {**TENSORS, **kind.tensors}
         starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
         self._root = next(starts, kind.roots[-1])
         self._targets: dict[_Name, Target] = {}
         self._used: set[str] = set()
 
     def __contains__(self, key: object) -> bool:
-        name = _Name.parse(str(key))
-        theirs = name and self._theirs(name)
-        return theirs is not None and self._find(theirs.format(expert=0)) is not None
+        found = self._found(str(key))
+        return found is not None and self._find(found[0].format(expert=0)) is not None
 
     def __getitem__(self, key: str) -> Tensor:
         """The tensor's shape, under the checkpoint's name for it.
 
         Raises:
             KeyError: neither the family nor `TENSORS` has a name for it.
-            ModelError: the checkpoint lacks it, or it has several shapes.
+            ModelError: the checkpoint lacks it, it has several shapes, or one that it is not made of.
             UnsupportedError: it has scales that are not understood.
         """
-        name = _Name.parse(key)
-        theirs = name and self._theirs(name)
-        if name is None or theirs is None:
+        name, found = _Name.parse(key), self._found(key)
+        if name is None or found is None:
             raise KeyError(key)
         if name not in self._targets:
-            self._targets[name] = self._target(key, name, theirs)
-        return _Shape(theirs, self._targets[name].shape)
+            self._targets[name] = self._target(key, name, *found)
+        return _Shape(found[0], self._targets[name].shape)
 
     def __iter__(self) -> Iterator[str]:
         return (target.name for target in self._targets.values())
@@ -109,16 +111,16 @@ class Source(Mapping[str, Tensor]):
 
     def drop(self, stem: str) -> None:
         """Takes the weight of this name away, whether it is there or not."""
-        theirs = self._theirs(_Name(None, stem, "weight"))
+        found = self._found(f"{stem}.weight")
+        matrix = None if found is None else self._find(found[0])
+        self._used.update(() if matrix is None else matrix.parts)
         del self._names[stem]
-        found = self._find(theirs) if theirs else None
-        self._used.update(() if found is None else found.parts)
 
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
         rest."""
         stems = [key.partition(".")[0] for key in self._names]
-        first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in theirs.name)
+        first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in _patterns(theirs)[0])
 
         def place(name: _Name) -> tuple[float, int, bool]:
             index = stems.index(name.stem)
@@ -142,37 +144,49 @@ class Source(Mapping[str, Tensor]):
                 f"tensors that this family does not have: {', '.join(map(repr, unused[:_SHOWN]))}{more}"
             )
 
-    def _theirs(self, name: _Name) -> str | None:
-        """What the checkpoint calls a tensor, with `{expert}` where it has one for each; None: nothing."""
-        part = self._part(name)
-        if part is None or ("{layer}" in part.name) != (name.layer is not None):
+    def _found(self, key: str) -> tuple[str, Part | Made | None] | None:
+        """What the checkpoint calls a tensor, with `{expert}` where it has one for each, and how that of the
+        file is made of it; None: nothing."""
+        name = _Name.parse(key)
+        if name is None:
             return None
-        theirs = part.name.replace("{layer}", str(name.layer))
+        own, of_stem = self._names.get(name.key), self._names.get(name.stem)
+        if own is None and not isinstance(of_stem, str | Part):
+            return None
+        among = own if isinstance(own, tuple) else (own or of_stem,)
+        if ("{layer}" in _patterns(among)[0]) != (name.layer is not None):
+            return None
+        completed = [(self._complete(one, name, whole=own is not None), one) for one in among]
+        there = (pair for pair in completed if self._find(pair[0].format(expert=0)) is not None)
+        theirs, made = next(there, completed[0])
+        return theirs, None if isinstance(made, str) else made
+
+    def _complete(self, one: Name | None, name: _Name, *, whole: bool) -> str:
+        """The checkpoint's name for a tensor; `whole`: it is not that of all below a stem."""
+        assert one is not None
+        theirs = _patterns(one)[0].replace("{layer}", str(name.layer))
         if theirs.startswith(_ROOT):
             theirs = self._root + theirs.removeprefix(_ROOT)
-        if f"{name.stem}.{name.leaf}" in self._names:
+        if whole:
             return theirs
-        if part.parameter:
+        if isinstance(one, Part) and one.parameter:
             return theirs if name.leaf == "weight" else f"{theirs}_{name.leaf}"
         return f"{theirs}.{name.leaf}"
 
-    def _part(self, name: _Name) -> Part | None:
-        """Where a tensor is, by its own name or by that of all below its stem."""
-        return self._names.get(f"{name.stem}.{name.leaf}") or self._names.get(name.stem)
-
-    def _target(self, key: str, name: _Name, theirs: str) -> Target:
+    def _target(self, key: str, name: _Name, theirs: str, made: Part | Made | None) -> Target:
         head_dim = self._metadata["attention.key_length"] if name.stem in self._kind.interleaved else 0
         ternary = name.stem in self._kind.ternary and name.leaf == "weight"
-        plus = float(name.stem in self._kind.plus_one)
-        part = self._part(name)
-        assert part is not None
 
         def piece(one: str) -> Piece:
             matrix = self._find(one)
             if matrix is None:
                 raise ModelError(f"tensor {one!r} is missing{self._instead(one)}")
             self._used.update(matrix.parts)
-            return Piece(part_of(matrix, part, vector=name.leaf != "weight"), head_dim, ternary, plus)
+            if isinstance(made, Part):
+                matrix = part_of(matrix, made, vector=name.leaf != "weight")
+            elif made is not None:
+                matrix = made_of(matrix, made, self._metadata)
+            return Piece(matrix, head_dim, ternary)
 
         if "{expert}" not in theirs:
             return Target(key, (piece(theirs),))
@@ -198,5 +212,14 @@ class Source(Mapping[str, Tensor]):
         return f", but {found!r} is there: quantization_config does not say so" if found else ""
 
 
-def _part(theirs: str | Part) -> Part:
-    return theirs if isinstance(theirs, Part) else Part(theirs)
+def _patterns(name: Name) -> list[str]:
+    """The checkpoint's names in what a family says of a tensor."""
+    if isinstance(name, tuple):
+        return [pattern for one in name for pattern in _patterns(one)]
+    match name:
+        case Part(name=theirs) | Made(theirs=theirs):
+            return [theirs]
+        case str():
+            return [name]
+        case _:
+            assert_never(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,11 @@ class Stored(Matrix):
         self._check_floats()
         found = self._column_bytes(begin, end, first, self.n_rows if last is None else last)
         return _floats(found.reshape(-1), self.dtype).reshape(-1, end - begin)
+
+    def matrix(self, number: int) -> Stored:
+        """One of the tensors that the first dimension counts."""
+        rest = replace(self, shape=self.shape[1:])
+        return replace(rest, offset=self.offset + number * rest.n_bytes)
 
     def values(self) -> Floats:
         """The whole tensor in its shape."""

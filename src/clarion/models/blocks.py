@@ -82,16 +82,21 @@ Gate = Callable[[Array, Array], Array]
 # ---- attention --------------------------------------------------------------------------------------------
 
 
-def projections(layer: Layer, x: Array) -> tuple[Array, Array, Array]:
-    """Query [T, n_head·head_dim], key [T, n_head_kv·head_dim] and value [T, n_head_kv·dim_v] of rows, from
-    tensors of their own or from the one that holds all three, `attn_qkv`."""
+def projections(
+    layer: Layer, x: Array, *, query_times: int = 1, keys_as_values: bool = False
+) -> tuple[Array, Array, Array]:
+    """Query [T, n_head·head_dim·query_times], key [T, n_head_kv·head_dim] and value [T, n_head_kv·dim_v] of
+    rows, from tensors of their own or from the one that holds all three, `attn_qkv`.
+
+    keys_as_values: without a tensor of values, they are the keys.
+    """
     g, w, hp = layer.g, layer.w, layer.hp
     dim_v = hp.dim_v or hp.head_dim
-    widths = (hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
+    widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
-        q, k, v = (g.linear(x, w[name], n) for name, n in zip(names, widths, strict=True))
-        return q, k, v
+        q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
+        return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
     for name, n in zip(names, widths, strict=True):
         y = g.linear(x, w.attn_qkv, sum(widths), rows=slice(begin, begin + n))
@@ -111,11 +116,15 @@ def attention(
     row_norm: bool = False,
     sub_norm: bool = False,
     gated: bool = False,
+    gate_in_query: bool = False,
     sinks: bool = False,
     causal: bool = True,
     chunked: bool = False,
     cap: float = 0.0,
     slopes: Sequence[float] = (),
+    value_norm: bool = False,
+    keys_as_values: bool = False,
+    state: int | None = None,
 ) -> Array:
     """Attention over the layer's own state, with its projections: [T, n_embd].
 
@@ -125,18 +134,37 @@ def attention(
         row_norm: all heads of query, and all of key, are normalised together.
         sub_norm: what the heads give is normalised before the last projection.
         gated: what the heads give is times sigmoid(W_gate x), of the tensor `attn_gate`.
+        gate_in_query: so it is, and of the rows of `attn_q` each head has its query's, then its gate's.
         sinks: each head has one more score, of the vector `attn_sinks`.
         causal, chunked, cap, slopes: as in the table of operations.
+        value_norm: each head of values is normalised, without a gain.
+        keys_as_values: as for `projections`.
+        state: what an earlier layer wrote to; this one has only queries, and what its file has beside them is
+            left unread. None: a state of its own.
     """
     g, w, hp = layer.g, layer.w, layer.hp
-    q, k, v = projections(layer, x)
-    q, k = (
-        rotated(layer, y, name, neox=neox, head_norm=head_norm, row_norm=row_norm)
-        for y, name in ((q, "attn_q_norm"), (k, "attn_k_norm"))
-    )
+    gate = None
+
+    def turned(y: Array, norm: str) -> Array:
+        return rotated(layer, y, norm, neox=neox, head_norm=head_norm, row_norm=row_norm)
+
+    if state is None:
+        times = 2 if gate_in_query else 1
+        q, k, v = projections(layer, x, query_times=times, keys_as_values=keys_as_values)
+        if gate_in_query:
+            gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
+            q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
+        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
+        if value_norm:
+            v = g.head_norm(v, None, hp.dim_v or hp.head_dim, hp.norm_eps)
+        state = g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window)
+    else:
+        q = turned(g.linear(x, w.attn_q, hp.n_head * hp.head_dim), "attn_q_norm")
+        for name in ("attn_k", "attn_v", "attn_k_norm"):
+            w[name].leave()
     o = g.attend(
         q,
-        g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window),
+        state,
         hp.n_head,
         hp.attention_scale,
         window=hp.window,
@@ -147,7 +175,9 @@ def attention(
         sinks=w.attn_sinks.vector("weight", hp.n_head) if sinks else None,
     )  # [T, n_head·dim_v]
     if gated:
-        o = o * g.sigmoid(g.linear(x, w.attn_gate, o.value.width))
+        gate = g.linear(x, w.attn_gate, o.value.width)
+    if gate:
+        o = o * g.sigmoid(gate)
     if sub_norm:
         o = layer.norm(o, "attn_sub_norm")
     return g.linear(o, w.attn_output, hp.n_embd)
@@ -190,7 +220,7 @@ def feed_forward(
     """
     g, w = layer.g, layer.w
     up_and_gate, n = w[f"ffn_up{suffix}"], n_ff or layer.hp.n_ff
-    if "weight" in w[f"ffn_gate{suffix}"]:
+    if "weight" in w[f"ffn_gate{suffix}"] or up_and_gate.n_rows() == n:
         gated = g.linear(x, w[f"ffn_gate{suffix}"], n)  # [T, n_ff]
         up = g.linear(x, up_and_gate, n)
     else:  # one tensor holds the rows of both
@@ -301,6 +331,7 @@ def decoder(
     experts: bool = False,
     tied: bool = False,
     embedding_scale: float = 1.0,
+    enter: Callable[[Array], Array] = lambda x: x,
     logit_scale: float = 1.0,
     cap: float = 0.0,
     dense: Callable[[Array], Array] | None = None,
@@ -314,13 +345,14 @@ def decoder(
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
+        enter: what becomes of the first rows before the layers.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
         dense: what becomes of a text's vector, where that is wanted.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
     g = Graph(hp)
-    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
+    x = enter(g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale))  # [T, n_embd]
     tables = RopeTables(g)
     for rope in found.ropes:
         tables[rope]  # before the first layer, which all plans share

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol, Self
+
+import numpy as np
 
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -17,7 +19,7 @@ from clarion.plan.graph import Graph
 LAYER = "model.layers.{layer}."
 EXPERT = LAYER + "mlp.experts.{expert}."
 # A checkpoint's names by those of the file, in the file's order. Names in a layer stand below `blk.<layer>`.
-TENSORS = {
+TENSORS: dict[str, Name] = {
     "token_embd": "model.embed_tokens",
     "attn_norm": LAYER + "input_layernorm",
     "attn_q": LAYER + "self_attn.q_proj",
@@ -40,6 +42,70 @@ TENSORS = {
     "output": "lm_head",
 }
 PROJECTIONS = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+class Settings(Protocol):
+    """A config.json, or an object in one, as `clarion.convert.config.Config` reads it: the first of the keys
+    that is there and not null counts, and errors name it."""
+
+    def get(self, *keys: str) -> Any: ...
+    def integer(self, *keys: str, default: int | None = None, least: int = 1) -> int: ...
+    def number(self, *keys: str, default: float | None = None) -> float: ...
+    def flag(self, *keys: str, default: bool | None = None) -> bool: ...
+    def child(self, key: str) -> Self: ...
+    def only(self, key: str, *allowed: object) -> None: ...
+    def error(self, key: str, found: object, expected: str) -> Exception: ...
+    def unsupported(self, key: str, found: object, supported: str) -> Exception: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Where a checkpoint has a tensor of the file in another form than under a name of its own.
+
+    Attributes:
+        name: of the stored tensor, as in `TENSORS`.
+        index, count: which of how many equal parts of its rows; of a matrix for each expert, of each one's.
+        interleaved: a part is every `count`-th row, from `index` on; else rows that follow each other.
+        parameter: the weight has exactly this name, without `.weight`, and the bias `_bias` after it.
+        transposed: unless it is quantised, rows and columns are exchanged there.
+    """
+
+    name: str
+    index: int = 0
+    count: int = 1
+    interleaved: bool = False
+    parameter: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A tensor of the file that is made of one of the checkpoint.
+
+    Attributes:
+        theirs: the checkpoint's complete name, as `model.layers.{layer}.linear_attn.A_log`.
+        make: gives the file's values of the file's hyperparameters, by their names below the architecture's,
+            and the checkpoint's values, all of them at once. It takes values of any type, for it also tells
+            the shape. None: nothing changes.
+        each: a stack of matrices, each of which is made apart, so that only one of them is in memory.
+    """
+
+    theirs: str
+    make: Callable[[Mapping[str, Any], Any], Any] | None = None
+    each: bool = False
+
+
+Name = str | Part | Made | tuple[str | Made, ...]
+
+
+def plus_one(metadata: Mapping[str, Any], x: Any) -> Any:
+    """For `Made`: norms whose checkpoints hold by how much the gain exceeds 1."""
+    return x + 1
+
+
+def minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
+    """For `Made`: numbers below zero whose checkpoints hold the logarithm of their magnitude."""
+    return -np.exp(x)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +138,40 @@ class Flag:
     unwritten: bool | None = None
 
 
-Key = Integer | Number | Flag
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """What a function makes of config.json; None: the file need not state it."""
 
+    make: Callable[[Settings], Any]
+
+
+Key = Integer | Number | Flag | Computed
+
+
+def head_size(config: Settings) -> int:
+    """The elements of a head."""
+    size = config.integer(
+        "head_dim", default=config.integer("hidden_size") // config.integer("num_attention_heads")
+    )
+    if size % 2:
+        raise config.error("head_dim", size, "an even number")
+    return size
+
+
+# The hyperparameters that the files of all transformers have.
+DECODER_KEYS: dict[str, Key] = {
+    "block_count": Integer(("num_hidden_layers",)),
+    "context_length": Integer(("max_position_embeddings",)),
+    "embedding_length": Integer(("hidden_size",)),
+    "feed_forward_length": Integer(("intermediate_size",)),
+    "attention.head_count": Integer(("num_attention_heads",)),
+    "attention.head_count_kv": Computed(
+        lambda config: config.integer("num_key_value_heads", default=config.integer("num_attention_heads"))
+    ),
+    "attention.key_length": Computed(head_size),
+    "attention.value_length": Computed(head_size),
+    "attention.layer_norm_rms_epsilon": Number(("rms_norm_eps",), 1e-6),
+}
 EXPERT_KEYS: dict[str, Key] = {
     "expert_count": Integer(("num_local_experts", "num_experts")),
     "expert_used_count": Integer(("num_experts_per_tok",)),
@@ -82,30 +180,9 @@ EXPERT_KEYS: dict[str, Key] = {
 ONLY: dict[str, tuple[object, ...]] = {
     "hidden_act": ("silu",),
     "attention_multiplier": (1,),
-    "partial_rotary_factor": (1,),
     "decoder_sparse_step": (1,),
     "mlp_only_layers": ([],),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Where a checkpoint has a tensor of the file in another form than under a name of its own.
-
-    Attributes:
-        name: of the stored tensor, as in `TENSORS`.
-        index, count: which of how many equal parts of its rows; of a matrix for each expert, of each one's.
-        interleaved: a part is every `count`-th row, from `index` on; else rows that follow each other.
-        parameter: the weight has exactly this name, without `.weight`, and the bias `_bias` after it.
-        transposed: unless it is quantised, rows and columns are exchanged there.
-    """
-
-    name: str
-    index: int = 0
-    count: int = 1
-    interleaved: bool = False
-    parameter: bool = False
-    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,15 +193,17 @@ class HuggingFace:
         model_type: what config.json calls it.
         architecture: the one name in `architectures` that tells it as well, whatever the model_type is.
         roots: what the names begin with, in the place of `model.`: the first that the checkpoint has.
-        beside: what the names of parts begin with that see or hear, and are left out.
-        tensors: the names that are not those of `TENSORS`, or the parts of stored tensors. A name of the file
-            may be one of a single tensor, as `ffn_gate_inp.scale`.
-        keys: the file's hyperparameters beside those that all decoders have, by their name in the file.
+        beside: what the names of parts begin with that see or hear, or predict further tokens, and are left
+            out.
+        tensors: the names that are not those of `TENSORS`, or how tensors are made of the checkpoint's. What
+            has a key of its own (`ssm_dt.bias`, or `ssm_a`, which has no leaf) is called as that says, any
+            other `ssm_dt.weight` as `ssm_dt` says. Of several names the first that the checkpoint has counts.
+        keys: the file's hyperparameters beside those of `common`, by their name in the file; None: no such.
+        common: those that all decoders have.
         only: the values that are implemented, by key of config.json.
         interleaved: what belongs to heads of which the file rotates neighbouring elements together, and the
             checkpoint halves: its rows are reordered.
         ternary: the matrices that are rounded to -1, 0 and 1 times their mean magnitude.
-        plus_one: the vectors that the checkpoint has less 1.
         window: when attention looks back over `sliding_window` positions: never, always where that is given,
             where `use_sliding_window` is true, or in the layers that `layer_types` names.
         period: of the last kind of window, every so many-th layer looks back over everything where
@@ -142,12 +221,12 @@ class HuggingFace:
     architecture: str = ""
     roots: tuple[str, ...] = ("model.",)
     beside: tuple[str, ...] = ()
-    tensors: Mapping[str, str | Part] = field(default_factory=dict)
-    keys: Mapping[str, Key] = field(default_factory=dict)
+    tensors: Mapping[str, Name] = field(default_factory=dict)
+    keys: Mapping[str, Key | None] = field(default_factory=dict)
+    common: Mapping[str, Key] = field(default_factory=lambda: DECODER_KEYS)
     only: Mapping[str, tuple[object, ...]] = field(default_factory=lambda: ONLY)
     interleaved: tuple[str, ...] = ()
     ternary: tuple[str, ...] = ()
-    plus_one: tuple[str, ...] = ()
     window: Literal["never", "always", "switch", "layers"] = "never"
     period: int = 0
     unrotated: int = 0
@@ -155,7 +234,7 @@ class HuggingFace:
     yarn_truncates: bool = True
     tied: bool = False
     rope_base: float = 10000.0
-    rope_factors: Literal["", "llama3", "longrope"] = ""
+    rope_factors: Literal["", "llama3", "longrope", "proportional"] = ""
     words: str = "gpt-2"
 
 

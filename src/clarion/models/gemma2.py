@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from clarion.models.blocks import Layer, attention, decoder, feed_forward, gelu_gate
-from clarion.models.family import LAYER, Family, HuggingFace, Key, Number
+from clarion.models.family import LAYER, Family, HuggingFace, Key, Made, Number, plus_one
 from clarion.models.hyperparameters import Figures, Windows, figures
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -57,7 +57,15 @@ def scaled(keys: Keys, found: Figures, n_layer: int) -> Figures:
     return replace(found, all=replace(found.all, attention_scale=scale), layers=layers)
 
 
-NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm", "attn_q_norm", "attn_k_norm")
+NORMS = {
+    "attn_norm": LAYER + "input_layernorm",
+    "attn_q_norm": LAYER + "self_attn.q_norm",
+    "attn_k_norm": LAYER + "self_attn.k_norm",
+    "post_attention_norm": LAYER + "post_attention_layernorm",
+    "ffn_norm": LAYER + "pre_feedforward_layernorm",
+    "post_ffw_norm": LAYER + "post_feedforward_layernorm",
+    "output_norm": "model.norm",
+}
 ONLY: dict[str, tuple[object, ...]] = {
     "hidden_activation": ("gelu_pytorch_tanh",),
     "use_bidirectional_attention": (False,),
@@ -65,18 +73,13 @@ ONLY: dict[str, tuple[object, ...]] = {
 KEYS: dict[str, Key] = {"attention.scale": Number(("query_pre_attn_scalar",), exponent=-0.5)}
 GEMMA2 = HuggingFace(
     "gemma2",
-    tensors={
-        "post_attention_norm": LAYER + "post_attention_layernorm",
-        "ffn_norm": LAYER + "pre_feedforward_layernorm",
-        "post_ffw_norm": LAYER + "post_feedforward_layernorm",
-    },
+    tensors={f"{name}.weight": Made(f"{theirs}.weight", plus_one) for name, theirs in NORMS.items()},
     keys=KEYS
     | {
         "attn_logit_softcapping": Number(("attn_logit_softcapping",)),
         "final_logit_softcapping": Number(("final_logit_softcapping",)),
     },
     only=ONLY,
-    plus_one=(*NORMS, "output_norm"),
     window="layers",
     period=2,
     tied=True,

@@ -13,8 +13,9 @@ from typing import overload
 from clarion.errors import ModelError, UnsupportedError
 from clarion.plan.output import Output
 
-# Keys without effect on the arithmetic here, whatever their value: notes on the file's origin.
-_NOTES = frozenset({"rope.scaling.finetuned", "tensor_data_layout"})
+# Keys without effect on the arithmetic here, whatever their value: notes on the file's origin, and which
+# pairs of a rotation turn by which coordinate of a picture's part: a text's have the same in all of them.
+_NOTES = frozenset({"rope.dimension_sections", "rope.scaling.finetuned", "tensor_data_layout"})
 
 # Keys that families here do not implement, and the values with which they change nothing.
 _NEUTRAL: dict[str, tuple[object, ...]] = {
@@ -35,7 +36,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "final_logit_softcapping": (0,),
     "leading_dense_block_count": (0,),
     "logit_scale": (0, 1),
-    "nextn_predict_layers": (0,),
     "residual_scale": (0, 1),
     "rope.scaling.yarn_attn_factor": (1,),
     "rope.scaling.yarn_ext_factor": (1,),

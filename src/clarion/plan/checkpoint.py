@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 from clarion.errors import ModelError, UnsupportedError
 from clarion.plan.ir import Tensor
@@ -17,6 +18,7 @@ from clarion.plan.weight import Weight, Whole, part
 # Integer tensors exist in files, but no product or table reads them.
 _NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64"})
 _SHOWN = 5
+_LEAVES = ("weight", "bias", "scale", "input_scale")
 
 ALL = slice(None)
 
@@ -79,12 +81,18 @@ class Checkpoint:
         Raises:
             UnsupportedError: the vector is in another format.
         """
-        weight = self._take(leaf, (n,))
-        if weight.format != "F32":
-            raise UnsupportedError(
-                f"tensor {weight.name!r} is in {weight.format}; vectors are read in F32 only"
-            )
-        return part(weight, ALL, ALL, elements)
+        return part(_in_float32(self._take(leaf, (n,))), ALL, ALL, elements)
+
+    def flat(self, leaf: str, n: int) -> Weight:
+        """`prefix.leaf` as a vector of n values in float32, also where the file has them as a matrix.
+
+        Raises:
+            UnsupportedError: it is in another format.
+        """
+        tensor = self._tensors.get(f"{self.prefix}.{leaf}")
+        if tensor is None or len(tensor.shape) != 2 or math.prod(tensor.shape) != n:
+            return self.vector(leaf, n)
+        return replace(_in_float32(self._take(leaf, tuple(tensor.shape))), rows=1, cols=n)
 
     def row(self, n: int) -> Weight:
         """`prefix.weight`, a matrix of one row or a vector of n values in any format."""
@@ -118,8 +126,12 @@ class Checkpoint:
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
     def leave(self) -> None:
-        """Leaves all that lies below this name unread."""
-        self._used.update(name for name in self._tensors if name.startswith(f"{self.prefix}."))
+        """Counts what lies below this name as asked for, though nothing reads it."""
+        names = {name for name in self._tensors if name.startswith(f"{self.prefix}.")}
+        self._used |= names | {f"{self.prefix}.{leaf}" for leaf in _LEAVES if leaf in self}
+        for leaf in _LEAVES:
+            if leaf in self:
+                self._tensors[f"{self.prefix}.{leaf}"]  # a checkpoint that is converted gives it to the file
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""
@@ -149,3 +161,9 @@ class Checkpoint:
             experts,
             tensor.view.nbytes,
         )
+
+
+def _in_float32(weight: Weight) -> Weight:
+    if weight.format != "F32":
+        raise UnsupportedError(f"tensor {weight.name!r} is in {weight.format}; vectors are read in F32 only")
+    return weight

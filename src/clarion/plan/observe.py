@@ -6,11 +6,11 @@ then computed, also those of the last layer that lead to no wanted output.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from clarion.plan.ir import Node, Value
-from clarion.plan.operation import Writes
 from clarion.plan.operations import OPERATIONS
 
 Observer = Callable[[Sequence[Node]], tuple[list[Node], list[Value]]]
@@ -80,10 +80,24 @@ class Layers:
 
 
 def _layer_ends(nodes: Sequence[Node]) -> Mapping[Node, int]:
-    """The last sum before the next layer writes its cache, with the number of the layer that it ends."""
-    starts = [i for i, node in enumerate(nodes) if isinstance(OPERATIONS[node.op].state, Writes)]
-    ends = [*starts[1:], len(nodes)]
-    return {
-        next(node for node in reversed(nodes[start:end]) if node.op == "add"): layer
-        for layer, (start, end) in enumerate(zip(starts, ends, strict=True))
-    }
+    """The last sum before the next layer reads its weights, with the number of the layer that it ends."""
+    ends: dict[Node, int] = {}
+    layer, last = None, None
+    for node in nodes:
+        reads = next(
+            (n for weight in node.weights if weight and (n := _layer(weight.name)) is not None), layer
+        )
+        if layer is not None and last is not None and reads != layer:
+            ends[last] = layer
+        layer = reads
+        if node.op == "add":
+            last = node
+    if layer is not None and last is not None:
+        ends[last] = layer
+    return ends
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer whose weight has this name."""
+    match = re.match(r"blk\.(\d+)\.", name)
+    return int(match[1]) if match else None

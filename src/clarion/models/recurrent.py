@@ -1,0 +1,94 @@
+"""Blocks that keep a fixed number of values of a sequence, instead of keys and values of each position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clarion.errors import ModelError
+from clarion.models.blocks import Layer, silu_gate
+from clarion.models.keys import Keys
+from clarion.plan.graph import Array
+
+_L2_EPS = 1e-6  # of the norms of query and key, a constant of the gated delta rule's implementations
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaHeads:
+    """The sizes of a gated delta net.
+
+    Attributes:
+        n_head, dim_v: heads of values, and elements of one.
+        n_head_k, dim_k: heads of queries and keys, which heads of values share, and elements of one.
+        taps: how many tokens the convolution sees.
+    """
+
+    n_head: int
+    n_head_k: int
+    dim_k: int
+    dim_v: int
+    taps: int
+
+
+def delta_heads(keys: Keys) -> DeltaHeads:
+    """The sizes that a file states.
+
+    Raises:
+        ModelError: one is missing, out of range, or contradicts another.
+    """
+    n_head, n_head_k = keys.integer("ssm.time_step_rank"), keys.integer("ssm.group_count")
+    inner = keys.integer("ssm.inner_size")
+    for name, n, divisor, other in (
+        ("ssm.inner_size", inner, n_head, "ssm.time_step_rank"),
+        ("ssm.time_step_rank", n_head, n_head_k, "ssm.group_count"),
+    ):
+        if n % divisor:
+            raise ModelError(f"{keys.name(name)} is {n}, expected a multiple of {other}, {divisor}")
+    taps = keys.integer("ssm.conv_kernel", minimum=2)
+    return DeltaHeads(n_head, n_head_k, keys.integer("ssm.state_size"), inner // n_head, taps)
+
+
+def recurrent_layers(keys: Keys, n_layer: int) -> tuple[bool, ...]:
+    """Which layers are recurrent: as the file lists them, or all but each `full_attention_interval`-th."""
+    interval = keys.integer("full_attention_interval", 4)
+    pattern = [bool((layer + 1) % interval) for layer in range(n_layer)]
+    return keys.flags("attention.recurrent_layers", n_layer, pattern)
+
+
+def delta_net(layer: Layer, x: Array, heads: DeltaHeads, *, tiled: bool) -> Array:
+    """The gated delta rule behind a convolution, normalised and gated: [T, n_embd]. (Yang et al., 2025, Gated
+    Delta Networks)
+
+    tiled: heads of values h, h + n_head_k, .. share a head of keys, else those that stand side by side. Which
+        tensor says how much is written, and how fast states fade, goes with it: those of tiled heads are
+        `ssm_beta` and `ssm_alpha`, and the others share `ssm_ba`, in which they stand by heads of keys.
+    """
+    g, w = layer.g, layer.w
+    n, n_k, shared = heads.n_head, heads.n_head_k, heads.n_head // heads.n_head_k
+    key, value = n_k * heads.dim_k, n * heads.dim_v
+    width = 2 * key + value
+    if "weight" in w.ssm_in:  # in old files all of a head of keys stands together
+        mixed = g.linear(x, w.ssm_in, width + value)
+        sizes = (heads.dim_k, heads.dim_k, shared * heads.dim_v, shared * heads.dim_v)
+        first = (0, sizes[0], 2 * sizes[0], 2 * sizes[0] + sizes[2])
+        q, k, v, z = (
+            g.columns(mixed, begin, size, n_head=n_k) for begin, size in zip(first, sizes, strict=True)
+        )
+        mixed = g.join(g.join(q, k), v)
+    else:
+        mixed = g.linear(x, w.attn_qkv, width)  # [T, 2·key + value]
+        z = g.linear(x, w.attn_gate, value)
+    mixed = g.causal_conv(mixed, w.ssm_conv1d.matrix(width, heads.taps), None, silu=True)
+    q, k = (g.l2_norm(g.columns(mixed, i * key, key), heads.dim_k, _L2_EPS) for i in range(2))
+    v = g.columns(mixed, 2 * key, value)
+    if tiled:
+        beta, alpha = g.linear(x, w.ssm_beta, n), g.linear(x, w.ssm_alpha, n)  # [T, n_head]
+    else:
+        both = g.linear(x, w.ssm_ba, 2 * n)
+        beta, alpha = (g.columns(both, i * shared, shared, n_head=n_k) for i in range(2))
+    step = g.softplus(g.add_vector(alpha, w.ssm_dt.vector("bias", n)))
+    decay = g.mul_vector(step, w.flat("ssm_a", n))
+    o = g.delta_rule(
+        q, k, v, decay, g.sigmoid(beta), n_head=n, n_head_k=n_k, tiled=tiled, scale=heads.dim_k**-0.5
+    )  # [T, n_head·dim_v]
+    o = g.head_norm(o, w.ssm_norm.vector("weight", heads.dim_v), heads.dim_v, layer.hp.norm_eps)
+    return g.linear(silu_gate(z, o), w.ssm_out, layer.hp.n_embd)

@@ -1,0 +1,88 @@
+"""What a family's file lacks is an error that names it, or has a default: each key, and each tensor."""
+
+from __future__ import annotations
+
+import pytest
+
+from clarion import models
+from clarion.errors import ModelError
+from tests.models.files import NAMES, golden
+
+# The keys that a file need not have, and what holds then.
+DEFAULTS = {
+    "attention.head_count_kv": "as many as of queries",
+    "attention.key_length": "embedding_length / attention.head_count",
+    "attention.recurrent_layers": "all but each full_attention_interval-th",
+    "attention.scale": "1 / sqrt(attention.key_length)",
+    "attention.value_length": "attention.key_length",
+    "attention.sliding_window": "none",
+    "expert_feed_forward_length": "feed_forward_length",
+    "expert_shared_feed_forward_length": "feed_forward_length",
+    "expert_weights_norm": "true",
+    "feed_forward_length": "nothing, where all layers have experts",
+    "full_attention_interval": "4",
+    "hidden_activation": "silu",
+    "rope.dimension_count": "all of a head",
+    "rope.dimension_sections": "a text needs none",
+    "rope.freq_base": "10000",
+    "rope.scaling.attn_factor": "1",
+    "rope.scaling.factor": "1",
+    "rope.scaling.original_context_length": "context_length",
+    "rope.scaling.type": "linear",
+    "rope.scaling.yarn_beta_fast": "32",
+    "rope.scaling.yarn_beta_slow": "1",
+    "vocab_size": "rows of token_embd",
+}
+OPTIONAL = ("output.weight", "rope_freqs.weight", ".bias")  # the head is the embedding then
+
+
+def one_of_each():
+    """The first golden of each architecture."""
+    found = {}
+    for name in NAMES:
+        found.setdefault(golden(name)[0]["general.architecture"], name)
+    return sorted(found.values())
+
+
+def refusal(metadata, tensors):
+    """What the error says of them, or "none"."""
+    try:
+        models.build(metadata, tensors)
+    except ModelError as error:
+        return str(error)
+    return "none"
+
+
+@pytest.mark.parametrize("name", one_of_each())
+def test_each_key(name):
+    metadata, tensors = golden(name)
+    prefix = f"{metadata['general.architecture']}."
+    n_tested = 0
+    for key in metadata:
+        stem = key.removeprefix(prefix)
+        if not key.startswith(prefix) or stem in DEFAULTS:
+            continue
+        found = refusal({other: value for other, value in metadata.items() if other != key}, tensors)
+        assert stem in found or (stem == "expert_count" and "ffn_" in found)
+        n_tested += 1
+    assert n_tested > 3
+
+
+@pytest.mark.parametrize("name", one_of_each())
+def test_each_key_with_a_default(name):
+    """It builds without, or the default contradicts what the file holds, by name."""
+    metadata, tensors = golden(name)
+    for key in DEFAULTS:
+        rest = dict(metadata)
+        if rest.pop(f"{metadata['general.architecture']}.{key}", None) is not None:
+            assert any(word in refusal(rest, tensors) for word in (key, "tensor", "expected", "none"))
+
+
+@pytest.mark.parametrize("name", one_of_each())
+def test_each_tensor(name):
+    metadata, tensors = golden(name)
+    for missing in tensors:
+        rest = {other: tensor for other, tensor in tensors.items() if other != missing}
+        if missing.endswith(OPTIONAL) and "ssm_dt" not in missing:
+            continue
+        assert missing in refusal(metadata, rest)
