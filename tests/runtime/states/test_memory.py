@@ -135,7 +135,7 @@ class Runner:
             plan, host_target(), max_tokens=BATCH, max_outputs=BATCH, context=CONTEXT, activations="exact"
         )
         store = Store(program.weights, Mapped(Sources(program.weights, golden(name)[1])))
-        self.executor = Executor(program, store, n_slots=N_SLOTS, cache_tokens=2 * CONTEXT, threads=1)
+        self.executor = Executor(program, store, n_slots=N_SLOTS, cache_tokens=N_SLOTS * CONTEXT, threads=1)
         self.states = self.executor.memory.states()
 
     def run(self, state: SequenceState, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
