@@ -104,6 +104,9 @@ def test_recurrent_states_need_slots_and_snapshots() -> None:
     assert kind.device.snapshots == memory.POINTS
     assert memory.slot_bytes(program) == 4 * (3 * (1008 + 64) + 64 * (32 + 16))
     assert memory.slot_bytes(program) == kind.device.slot_bytes  # type: ignore[attr-defined]
+    many = replace(program, max_outputs=32)
+    each = memory.slot_bytes(program)
+    assert [memory.most_slots(many, n) for n in (0, 5 * each + 1, 99 * each)] == [1, 5, 32]
     assert program.kv_bytes_per_token == 0
     assert program.state_bytes(7) == 4 * 1064
     assert held.states().points.are_made
