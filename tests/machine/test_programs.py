@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from clarion.plan.operations import silu
+from clarion.plan.operations.rows import silu
 from tests.machine.build import Batch, Builder
 
 
