@@ -136,9 +136,7 @@ def load(
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
-        executor = Executor(
-            program, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa
-        )
+        executor = Executor(program, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa)
         store.start()
         engine = Engine(
             executor,
@@ -181,8 +179,8 @@ def _refused(threads: int) -> Iterator[None]:
 
 
 def _slots(program: Program) -> int:
-    """Texts that are generated at once: what recurrent states need for each, whether it is long or short, takes
-    at most a quarter of the memory."""
+    """Texts that are generated at once: what recurrent states need for each, whether it is long or short,
+    takes at most a quarter of the memory."""
     each = slot_bytes(program)
     return min(program.max_outputs, max(1, memory().total // 4 // each)) if each else program.max_outputs
 

@@ -157,13 +157,13 @@ BATCHES = [
     (Batch(2, tokens=[0, 11]), r"tokens\[1\]: found 11, expected 0 to 10"),
     (Batch(2, tokens=[0, -1]), r"tokens\[1\]: found -1"),
     (Batch(2, positions=[0, -1]), r"positions\[1\]: found -1"),
-    (Batch(2, sequences=[0, 1]), r"sequences\[1\]: found 1"),
     (Batch(2, sequences=[0, -1]), r"sequences\[1\]: found -1"),
     (Batch(2, outputs=[2]), r"outputs\[0\]: found 2, expected 0 to 1"),
     (Batch(2, outputs=[-1]), r"outputs\[0\]: found -1"),
     (Batch(2, outputs=[0] * 5), "outputs in the batch: found 5, expected 0 to 4"),
 ]
 CACHE_BATCHES = [
+    (Batch(2, sequences=[0, 1], pages=[[0]]), r"sequences\[1\]: found 1"),
     (Batch(2, positions=[0, 128], pages=[[0, 1]]), r"positions\[1\]: found 128, beyond 2 pages of 64"),
     (Batch(2, positions=[63, 64], pages=[[0, 3]]), r"pages\[0, 1\]: found 3, expected 0 to 2"),
     (Batch(1, positions=[64], pages=[[-1, 1]]), r"pages\[0, 0\]: found -1"),

@@ -37,6 +37,8 @@ def run(plan, ids, *tensors, **options):
     n = len(ids)
     options = {"max_tokens": n, "max_outputs": n, "context": 64} | options
     program = compile(plan, host_target(), **options)
-    executor = Executor(program, Store(program.weights, Mapped(Sources(program.weights, *tensors))), threads=1)
+    executor = Executor(
+        program, Store(program.weights, Mapped(Sources(program.weights, *tensors))), threads=1
+    )
     assert list(executor.each_batch(list(ids))) == [slice(0, n)]
     return {output.value: np.array(executor.array(output.value)) for output in program.outputs}

@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np

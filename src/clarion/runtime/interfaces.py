@@ -21,9 +21,9 @@ Draws = tuple[Sequence[SamplerState], Sequence[int]]
 class Executor(Protocol):
     """A program, ready to run batches, one at a time.
 
-    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; of each
-    group of states, its own lie where tables[group][slots[t]] says; `outputs` are the tokens, in rising order, whose rows are
-    wanted.
+    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; of
+    each group of states, its own lie where tables[group][slots[t]] says; `outputs` are the tokens, in rising
+    order, whose rows are wanted.
     """
 
     @property

@@ -1,7 +1,8 @@
-"""States that hold what can be checked: cells of (position, token) in pages, and sums over all tokens in slots.
+"""States that hold what can be checked: cells of (position, token) in pages, and sums over all tokens in
+slots.
 
-The kinds are the real ones, and the memory of slots is the native one; `ToyRecurrent` is a kind of its own. What
-computes is here.
+The kinds are the real ones, and the memory of slots is the native one; `ToyRecurrent` is a kind of its own.
+What computes is here.
 """
 
 from __future__ import annotations
@@ -287,7 +288,8 @@ class Toy:
         snapshot_bytes: int = 700,
         restore_bytes: int | None = None,
     ) -> None:
-        """pages, window, slots, recurrent: the kinds that there are. `batch`: tokens of a run, for a window."""
+        """pages, window, slots, recurrent: the kinds that there are. `batch`: tokens of a run, for a
+        window."""
         shape = {"n_pages": n_pages, "n_slots": n_slots, "context": context}
         self.device = ToyPages(n_pages)
         self.machines: list[PagesMachine | ToyRecurrentMachine | SlotsMachine] = []
@@ -295,9 +297,7 @@ class Toy:
             self.machines.append(PagesMachine(Paged(self.device, **shape), self.device))
         if window:
             device = ToyPages(n_pages)
-            self.machines.append(
-                PagesMachine(Windowed(device, window=window, batch=batch, **shape), device)
-            )
+            self.machines.append(PagesMachine(Windowed(device, window=window, batch=batch, **shape), device))
         if slots:
             memory = SlotStates(SLOT_LAYERS, n_slots, n_pages * PAGE_BYTES // (2 * 64))
             kind = Recurrent(memory, n_layers=len(SLOT_LAYERS), n_slots=n_slots)

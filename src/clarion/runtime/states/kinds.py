@@ -74,8 +74,8 @@ class Part(Protocol):
     def missing(self, n: int, *, alone: bool) -> int:
         """Bytes that `reserve(n)` needs; `alone`: once nothing is retained for others.
 
-        A kind may give bytes back as tokens are appended. Of more tokens than one run computes, these are then
-        the bytes that are needed at once at most.
+        A kind may give bytes back as tokens are appended. Of more tokens than one run computes, these are
+        then the bytes that are needed at once at most.
         """
         ...
 
@@ -173,8 +173,8 @@ class Kind(Protocol):
 
     @property
     def idle_bytes(self) -> int:
-        """Bytes that only spans and snapshots hold: they would be free if nothing were retained, and there were
-        no restore points."""
+        """Bytes that only spans and snapshots hold: they would be free if nothing were retained, and there
+        were no restore points."""
         ...
 
     def part(self, slot: int) -> Part:

@@ -1,7 +1,7 @@
 """The memory of a program's states: how much there is of each kind, and the native objects that have it.
 
-Kinds share one budget of bytes. So that whoever has bytes left also has a page or a snapshot left, each kind has
-address space for the whole budget; what nobody touches costs nothing.
+Kinds share one budget of bytes. So that whoever has bytes left also has a page or a snapshot left, each kind
+has address space for the whole budget; what nobody touches costs nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class StateMemory:
 
     def _add_pages(self, module: Any, program: Program, group: PagedGroup) -> None:
         page_bytes = PAGE_SIZE * group.position_bytes(program.kv)
-        n_pages = max(1, self.budget_bytes // page_bytes)
+        n_pages = -(-self.budget_bytes // page_bytes)
         cache = module.KvCache(group.layers, n_pages, PAGE_SIZE, program.kv.keys, program.kv.values)
         assert cache.page_bytes == page_bytes, (cache.page_bytes, page_bytes)
         self.native.append(cache)
@@ -99,7 +99,8 @@ def budget(program: Program, cache_tokens: int | None) -> int:
 
 
 def slot_bytes(program: Program) -> int:
-    """Bytes that each slot has beside the budget: of recurrent states, and what is kept to take tokens back."""
+    """Bytes that each slot has beside the budget: of recurrent states, and what is kept to take tokens
+    back."""
     log_rows = 64  # native/machine/slot_states.h: two logs of 32 tokens, and two copies of the state
     return sum(
         4 * (3 * _padded(size) + log_rows * _padded(log))

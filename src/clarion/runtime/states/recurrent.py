@@ -1,8 +1,8 @@
 """Recurrent states: of fixed size, in the slot of a sequence, changed by each of its tokens.
 
-A snapshot is a copy, under the budget of bytes. What a slot keeps so that the last tokens can be taken back, and
-a cancelled run computed again, is the native memory's affair (native/machine/slot_states.h): a part asks it how
-far it can go back. Going back changes nothing there; the next run says from where it goes on.
+A snapshot is a copy, under the budget of bytes. What a slot keeps so that the last tokens can be taken back,
+and a cancelled run computed again, is the native memory's affair (native/machine/slot_states.h): a part asks
+it how far it can go back. Going back changes nothing there; the next run says from where it goes on.
 
 The engine's thread owns all of it.
 """

@@ -42,8 +42,8 @@ class States:
             kinds: what the program declares, in the order in which the machine takes their tables.
             n_slots: sequences that have a state at once.
             context: tokens that a sequence may have.
-            budget_bytes: the most that parts, prefixes and restore points use together, at most what each kind
-                has (the default), so that whoever has bytes left has a page or a snapshot left.
+            budget_bytes: the most that parts, prefixes and restore points use together, at most what each
+                kind has (the default), so that whoever has bytes left has a page or a snapshot left.
             restore_bytes: the most of it that restore points use; by default all.
             meaning: what a saved state must agree in beyond its kinds: the model, the formats of its states.
 
@@ -195,8 +195,8 @@ class SequenceState:
     def rewindable(self) -> int:
         """How many of the last tokens `rewind` can take back now, at most 16.
 
-        At least those that were appended since the state was opened, truncated, forked or rewound, or a run of
-        it was cancelled, up to 16.
+        At least those that were appended since the state was opened, truncated, forked or rewound, or a run
+        of it was cancelled, up to 16.
         """
         return min((part.rewindable for part in self._parts), default=min(REWIND, self.length))
 
@@ -209,8 +209,8 @@ class SequenceState:
         return self._states.room_for(self.missing(n, alone=True))
 
     def reserve(self, n: int) -> bool:
-        """Makes room for n more tokens, those of one run, where nobody else reads; False, and no change, if there
-        is none.
+        """Makes room for n more tokens, those of one run, where nobody else reads; False, and no change, if
+        there is none.
 
         Evicts retained prefixes where that makes the room. The room is the state's own until it is marked or
         forked.
@@ -351,8 +351,8 @@ class SequenceState:
             )
 
     def _make_point(self) -> None:
-        """A restore point, if the program needs one and there are bytes for it: at the present length or, where
-        tokens were taken back, at most 16 before it."""
+        """A restore point, if the program needs one and there are bytes for it: at the present length or,
+        where tokens were taken back, at most 16 before it."""
         states, points = self._states, self._states.points
         self._prune()
         if not points.are_made:
@@ -370,8 +370,8 @@ class SequenceState:
         self._points.append(points.make(length, self._parts))
 
     def _settled(self) -> int:
-        """The last length at which every part can have a snapshot, up to 16 before the present one; 0 if there
-        is none."""
+        """The last length at which every part can have a snapshot, up to 16 before the present one; 0 if
+        there is none."""
         n, before = self.length, -1
         while n != before:
             before = n

@@ -1,8 +1,8 @@
 """States of which only the last positions are read, in pages that are given back as the sequence grows.
 
-A part keeps its window and, so that tokens can be taken back, REWIND positions before it. A snapshot holds the
-pages of the window at its length: no bytes are copied, and what running sequences and snapshots share is there
-once. The prefix tree holds nothing of this kind but the snapshots of its points.
+A part keeps its window and, so that tokens can be taken back, REWIND positions before it. A snapshot holds
+the pages of the window at its length: no bytes are copied, and what running sequences and snapshots share is
+there once. The prefix tree holds nothing of this kind but the snapshots of its points.
 
 The engine's thread owns all of it.
 """
