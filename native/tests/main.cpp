@@ -45,6 +45,7 @@ int main() {
 #else
     clarion::add_contents(clarion::common_operations);
     clarion::add_contents(clarion::latent_operations);
+    clarion::add_contents(clarion::other_operations);
     clarion::tests::test_modules();  // which loads the other formats
 #endif
     clarion::tests::test_simd();

@@ -448,6 +448,82 @@ void bad_batches_are_refused() {
               .starts_with("operation 'rope_kv', state 0: the cache has 1 heads of 8 and 16"));
 }
 
+// Every operation of the further module, one behind the other; the last buffer holds what came of them.
+void add_further_operations(Builder& b) {
+    constexpr int64_t n = 37, heads = 3, head = 13, all = heads * head;
+    const auto buffer = [&](int64_t width) { return b.buffer(width); };
+    const auto slots = [&](int64_t width) { return b.buffer(width, Kind::f32, Rows::tokens, heads); };
+    const int64_t x = buffer(n), normed = buffer(n), y = buffer(all), z = buffer(all);
+    b.op("embed_positions", {}, {x}, {b.weight(100, n)});
+    for (const char* op : {"logistic", "softplus"}) b.op(op, {x}, {x});
+    b.op("tanh", {x}, {x}, {}, {}, {{"cap", 2.5}});
+    b.op("scale", {x}, {x}, {}, {}, {{"factor", 1.5}});
+    b.op("mul_vector", {x}, {x}, {b.weight(1, n)});
+    b.op("mul_vector", {x}, {x}, {b.weight(1, 1)});
+    b.op("add_vector", {x}, {x}, {b.weight(1, n)});
+    b.op("layer_norm", {x}, {x, normed}, {b.weight(1, n), -1}, {}, {{"eps", 1e-5}});
+    b.op("linear", {normed}, {y, z}, {b.weight(all, n), b.weight(all, n), b.weight(1, all), -1});
+    b.op("head_norm", {y}, {y}, {b.weight(1, all)}, {{"n_head", heads}, {"head_dim", head}},
+         {{"eps", 1e-5}, {"scale", 0.5}});
+    const int64_t gates = buffer(all), part = buffer(heads * 5), joined = buffer(heads * 18),
+                  twice = buffer(heads * 36);
+    b.op("gelu", {y}, {gates}, {}, {{"tanh", 0}});
+    b.op("geglu", {gates, z}, {y}, {}, {{"tanh", 1}});
+    b.op("relu_squared", {y}, {gates});
+    b.op("swiglu_clamped", {gates, z}, {y}, {}, {}, {{"alpha", 1.7}, {"limit", 7.0}, {"shift", 1.0}});
+    b.op("columns", {y}, {part}, {}, {{"n_head", heads}, {"head_dim", head}, {"first", 8}, {"size", 5}});
+    b.op("join", {part, y}, {joined}, {}, {{"n_head", heads}, {"dim_x", 5}, {"dim_y", head}});
+    b.op("repeat_heads", {joined}, {twice}, {}, {{"n_head", heads}, {"head_dim", 18}, {"times", 2}});
+    const int64_t rows = slots(36), products = slots(head), ids = b.buffer(heads, Kind::i32),
+                  w = buffer(heads);
+    b.op("heads_to_slots", {twice}, {rows, ids}, {}, {{"k", heads}, {"n", 36}});
+    b.op("expert_linear", {rows, ids}, {products}, {b.weight(head, 36, 0, heads), b.weight(heads, head)});
+    b.op("chosen", {ids}, {w}, {b.weight(1, heads)});
+    b.op("mul_slots", {products, w}, {products});
+    b.op("slots_to_heads", {ids, products}, {z}, {}, {{"k", heads}});
+    const int64_t one = buffer(1), means = b.buffer(all, Kind::f32, Rows::outputs);
+    b.op("columns", {z}, {one}, {}, {{"n_head", 1}, {"head_dim", all}, {"first", all - 1}, {"size", 1}});
+    b.op("mul_rows", {z, one}, {z});
+    b.op("mean_rows", {z}, {means});
+}
+
+void further_operations() {
+    const std::vector<int32_t> tokens(41), outputs{0, 40, 7};
+    std::vector<int32_t> positions, sequences;
+    for (int32_t t = 0; t < 41; ++t) {
+        positions.push_back(t / 2);
+        sequences.push_back(t % 2);
+    }
+    Batch batch{};
+    batch.n_tokens = 41;
+    batch.n_outputs = 3;
+    batch.tokens = tokens.data();
+    batch.positions = positions.data();
+    batch.sequences = sequences.data();
+    batch.outputs = outputs.data();
+    batch.n_sequences = 2;
+    std::vector<float> expected;
+    for (const int threads : {1, 3}) {
+        Builder b(41);
+        add_further_operations(b);
+        Pool pool(threads);
+        Program program(pool, b.spec);
+        check(program.run(batch));
+        const Buffer& out = program.buffer(std::to_string(b.spec.buffers.size() - 1));
+        std::vector<float> found;
+        for (int64_t i = 0; i < 3; ++i) {
+            const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
+            found.insert(found.end(), row, row + out.width);
+        }
+        for (const float value : found) check(std::isfinite(value));
+        if (expected.empty()) expected = found;
+        check(same_bits(found, expected));
+        const long before = allocations();
+        check(program.run(batch));
+        check(allocations() == before);
+    }
+}
+
 }  // namespace
 
 void test_program() {
@@ -466,6 +542,7 @@ void test_program() {
     weights_are_resident_or_refused();
     bad_extents_are_refused();
     bad_batches_are_refused();
+    further_operations();
 }
 
 }  // namespace clarion::tests

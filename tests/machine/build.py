@@ -101,7 +101,8 @@ def check(builder, batch, inputs, outputs, tolerance, threads=2):
     program, reference = builder.program(threads), Reference(builder.spec)
     for name, rows in inputs.items():
         program.buffer(name)[: len(rows)] = rows
-        reference.values[reference.index[name]] = rows.astype(np.float64)
+        whole = np.issubdtype(rows.dtype, np.integer)
+        reference.values[reference.index[name]] = rows if whole else rows.astype(np.float64)
     assert batch.run(program)
     reference.run(None, batch.tokens, batch.positions, batch.sequences, batch.outputs)
     for name in outputs:

@@ -264,7 +264,17 @@ def square_sums(rng: Rng) -> Case:
 
 
 geglu = gelu
-ELEMENTWISE = ("silu", "mul", "add", "swiglu", "relu_squared", "logistic", "softplus", "mul_rows", "add_vector")
+ELEMENTWISE = (
+    "silu",
+    "mul",
+    "add",
+    "swiglu",
+    "relu_squared",
+    "logistic",
+    "softplus",
+    "mul_rows",
+    "add_vector",
+)
 ELEMENTWISE += ("mean_rows",)  # which depends on other rows, but has sizes like these
 CASES: dict[str, Callable[[Rng], Case]] = {
     name: elementwise if name in ELEMENTWISE else globals()[name] for name in OPERATIONS
