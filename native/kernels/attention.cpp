@@ -5,6 +5,8 @@
 //     softmax p[query][64] = exp(s - max so far); earlier sums are scaled down where the maximum grew
 //     output  o[query][dim] += p V
 //
+// Where the program asks for it, scores are capped and sloped before the softmax, and a sink joins the sum after the last page.
+//
 // The positions are cut into spans of `span_positions`. Each span begins anew, with a maximum and sums of its own, and the spans
 // are merged in order. So a few queries with a long past can be shared out: an item is a tile, some heads of the cache and,
 // then, one span.
@@ -95,10 +97,6 @@ Encoded from(const Encoded& rows, int64_t r) {
 
 }  // namespace
 
-Range Query::of(int64_t begin, int64_t size) const {
-    return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
-}
-
 PagedAttention::PagedAttention(const OpSpec& spec, AttentionShape shape, int64_t prepared)
     : q_(spec.input(0)),
       o_(spec.output(0)),
@@ -154,19 +152,21 @@ Query PagedAttention::query_of(const Batch& batch, int64_t token) const {
 int64_t PagedAttention::begin(const Batch& batch) {
     if (!shape_.causal) find_ends(batch);
     tiles_.clear();
-    int64_t products = 0, longest = 0, most_tokens = 0;
+    int64_t products = 0, first = most_elements, last = 0, most_tokens = 0;
     for (int64_t t = 0; t < batch.n_tokens; ++t) {
         if (tiles_.empty() || t - tiles_.back() == tile_tokens_ ||
             batch.sequences[t] != batch.sequences[t - 1])
             tiles_.push_back(t);
         most_tokens = std::max(most_tokens, t - tiles_.back() + 1);
         const Query query = query_of(batch, t);
-        longest = std::max(longest, query.last + 1);
+        first = std::min(first, query.first);
+        last = std::max(last, query.last);
         products += (query.last + 1 - query.first) * group_ * (shape_.dim_k + shape_.dim_v);
     }
     const int64_t tiles = static_cast<int64_t>(tiles_.size()), n_head_kv = shape_.n_head_kv;
     tiles_.push_back(batch.n_tokens);
-    const int64_t spans = (longest + span_positions - 1) / span_positions;
+    first_span_ = first / span_positions;
+    const int64_t spans = last / span_positions + 1 - first_span_;
     rows_per_tile_ = most_tokens * group_;
     spans_ = tiles * n_head_kv < items_per_thread * threads_ && threads_ > 1 &&
                      tiles * n_head_kv * spans * rows_per_tile_ <= most_states_
@@ -184,7 +184,7 @@ int64_t PagedAttention::begin(const Batch& batch) {
 
 // The last tiles come first: in a prompt they are the longest, and the short ones then fill the gaps at the end.
 void PagedAttention::run(const Batch& batch, int64_t item, const Scratch& scratch) {
-    const int64_t span = item % spans_, share = item / spans_;
+    const int64_t span = first_span_ + item % spans_, share = item / spans_;
     const int64_t tile = static_cast<int64_t>(tiles_.size()) - 2 - share / shares_;
     const int64_t head = share % shares_ * heads_, heads_end = std::min(head + heads_, shape_.n_head_kv);
     const QueryTile rows = make_tile(batch, tile, scratch);
@@ -210,7 +210,7 @@ void PagedAttention::run(const Batch& batch, int64_t item, const Scratch& scratc
 
 // Where the states of a span are kept for whoever merges them.
 Matrix PagedAttention::shared(int64_t tile, int64_t head, int64_t span) const {
-    const int64_t row = ((tile * shape_.n_head_kv + head) * spans_ + span) * rows_per_tile_;
+    const int64_t row = ((tile * shape_.n_head_kv + head) * spans_ + span - first_span_) * rows_per_tile_;
     return {reinterpret_cast<float*>(states_.data()) + row * state_floats_, state_floats_};
 }
 

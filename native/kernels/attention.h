@@ -2,6 +2,7 @@
 // Gimelshein 2018), grouped queries (Ainslie et al. 2023), windows, and further terms of the scores.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <vector>
 
@@ -28,7 +29,9 @@ struct Query {
     int64_t position, first, last;
 
     // Of `size` positions from `begin` on.
-    Range of(int64_t begin, int64_t size) const;
+    Range of(int64_t begin, int64_t size) const {
+        return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
+    }
 };
 
 class PagedAttention : public Op {
@@ -85,7 +88,7 @@ class PagedAttention : public Op {
     // Of the batch:
     std::vector<int64_t> tiles_;         // the first token of each tile, and the end
     std::vector<int32_t> order_, ends_;  // of tokens, by sequence; the last position of each one's sequence
-    int64_t rows_per_tile_ = 0, spans_ = 1, heads_ = 1, shares_ = 1;
+    int64_t rows_per_tile_ = 0, first_span_ = 0, spans_ = 1, heads_ = 1, shares_ = 1;
 };
 
 }  // namespace clarion
