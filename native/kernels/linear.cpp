@@ -229,7 +229,9 @@ class ExpertLinear final : public Op {
                 slots_[static_cast<size_t>(--end[expert_of(t, j) + 1])] = static_cast<int32_t>(t * k + j);
         // Now the slots of expert e begin at first_[e + 1]. They end where those of the next active expert begin.
         n_slots_ = n_rows * k;
-        items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
+        items_per_expert_ = n_slots_ <= n_active_ * tiling_.few_tokens
+                                ? panels_.of_bytes(tiling_.item_bytes, 1)
+                                : panels_.single();
         return n_active_ * items_per_expert_;
     }
 
@@ -250,10 +252,11 @@ class ExpertLinear final : public Op {
                         const int32_t* slots = slots_.data() + s;
                         const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
                                                   divisor_};
+                        for (int64_t t = 0; t < n; ++t)  // as in `linear`
+                            simd::prefetch(f32_row(*m.output, slots[t]) + 16 * p);
                         panel_product(tiling_, m, expert, p, rows, n, scratch.data, sums);
                         for (int64_t t = 0; t < n; ++t) {
-                            auto* y =
-                                reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
+                            float* y = f32_row(*m.output, slots[t]);
                             simd::f32x16 sum = simd::load(sums + 16 * t);
                             if (m.bias != nullptr) sum = simd::add(sum, bias);
                             store_n(y + 16 * p, sum, m.weight->rows - 16 * p);
