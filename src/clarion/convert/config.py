@@ -79,14 +79,14 @@ class Config:
 
 
 def rope(
-    config: Config, head_dim: int, *, factors: bool, partial: float | None
+    config: Config, n_rot: int, *, factors: bool, raises_scores: bool
 ) -> tuple[dict[str, Any], Floats | None]:
     """Metadata below the architecture's name, and divisors of frequencies [n_rot / 2] or None.
 
     Args:
-        head_dim: elements of a head.
+        n_rot: elements of a head that are rotated.
         factors: whether the architecture's files may hold divisors.
-        partial: the part of a head that is rotated where config.json does not say; None: it must be 1.
+        raises_scores: YaRN raises the scores, in place of the rotated pairs.
 
     Raises:
         UnsupportedError: a kind of scaling that files cannot state for this architecture.
@@ -98,7 +98,6 @@ def rope(
     if scaling.get("rope_type") is None:
         scaling = config.child("rope_scaling")
     base = config.number("rope_theta", default=10000.0) if base is None else scaling.number("rope_theta")
-    n_rot = _rotated(config, scaling, partial, head_dim)
     metadata: dict[str, Any] = {"rope.freq_base": base, "rope.dimension_count": n_rot}
     kind = scaling.get("rope_type", "type") or "default"
     if kind == "default":
@@ -113,8 +112,14 @@ def rope(
     metadata |= {"rope.scaling.type": kind, "rope.scaling.factor": factor}
     if kind == "yarn":
         scaling.only("truncate", True)
-        scaling.only("mscale", 1, 1.0)
-        scaling.only("mscale_all_dim", 0, 0.0)
+        multiplier = scaling.get("mscale_all_dim")
+        if raises_scores and multiplier:
+            scaling.only("mscale", multiplier)
+            scaling.only("attention_factor")
+            metadata["rope.scaling.yarn_log_multiplier"] = 0.1 * scaling.number("mscale_all_dim")
+        else:
+            scaling.only("mscale", 1, 1.0)
+            scaling.only("mscale_all_dim", 0, 0.0)
         original = scaling.integer("original_max_position_embeddings", default=context)
         metadata["rope.scaling.original_context_length"] = original
         for key, name in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
@@ -127,8 +132,10 @@ def rope(
     return metadata, None
 
 
-def _rotated(config: Config, scaling: Config, partial: float | None, head_dim: int) -> int:
-    """Elements of a head that are rotated."""
+def rotated(config: Config, partial: float | None, head_dim: int) -> int:
+    """Elements of a head that are rotated, where that is `partial` if the file does not say; None: it must be
+    all of them."""
+    scaling = config.child("rope_parameters")
     place = config if scaling.get("partial_rotary_factor") is None else scaling
     if partial is None:
         place.only("partial_rotary_factor", 1, 1.0)

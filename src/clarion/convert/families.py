@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from clarion.convert.config import Config, rope, whole
+from clarion.convert.config import Config, rope, rotated, whole
 from clarion.convert.pieces import Target
 from clarion.convert.source import Source
 from clarion.convert.stored import Floats, Stored
@@ -38,14 +38,18 @@ class Converted:
 
 
 def recognise(values: Mapping[str, Any]) -> tuple[Family, HuggingFace] | None:
-    """What the checkpoint of a config.json is; None: no family reads it."""
+    """What the checkpoint of a config.json is, or the part of it that writes; None: no family reads it."""
     kinds = [(family, kind) for family in FAMILIES.values() for kind in family.checkpoints]
     named = values.get("architectures")
     for family, kind in kinds:
         if kind.architecture and named == [kind.architecture]:
             return family, kind
-    model_type = values.get("model_type")
-    return next(((family, kind) for family, kind in kinds if kind.model_type == model_type), None)
+    nested = values.get("text_config")
+    for each in (values, nested if isinstance(nested, Mapping) else {}):
+        for family, kind in kinds:
+            if kind.model_type == each.get("model_type"):
+                return family, kind
+    return None
 
 
 def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: str) -> Converted:
@@ -67,7 +71,8 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     for key, allowed in kind.only.items():
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
-    source = Source(tensors, kind, metadata, _fp8_block(config))
+    n_further = config.integer("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
+    source = Source(tensors, kind, metadata, _fp8_block(config), n_further)
     tied = config.flag("tie_word_embeddings", default=kind.tied)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
@@ -101,10 +106,12 @@ def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Floats
     window = _window(config, kind, metadata["block_count"])
     if window:
         metadata["attention.sliding_window"] = window
-    head_dim = metadata.get("rope.dimension_count", metadata.get("attention.key_length"))
-    if head_dim is None:
-        return metadata, None
-    rotation, factors = rope(config, head_dim, factors=kind.rope_factors, partial=kind.partial_rotary)
+    n_rot = metadata.get("rope.dimension_count")
+    if n_rot is None:
+        if "attention.key_length" not in metadata:
+            return metadata, None
+        n_rot = rotated(config, kind.partial_rotary, metadata["attention.key_length"])
+    rotation, factors = rope(config, n_rot, factors=kind.rope_factors, raises_scores=kind.raises_scores)
     return metadata | rotation, factors
 
 

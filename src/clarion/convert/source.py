@@ -13,7 +13,7 @@ from clarion.convert.pieces import Piece, Target
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import TENSORS, HuggingFace, Made, Name
+from clarion.models.family import LAYER, TENSORS, HuggingFace, Made, Name
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
@@ -60,6 +60,7 @@ class Source(Mapping[str, Tensor]):
         tensors: the checkpoint's, by its own names.
         metadata: the file's hyperparameters, by their names below the architecture's.
         block: rows and columns that share a scale of float8.
+        n_further: layers behind the last that predict further tokens, and are left out.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Source(Mapping[str, Tensor]):
         kind: HuggingFace,
         metadata: Mapping[str, Any],
         block: tuple[int, int],
+        n_further: int = 0,
     ) -> None:
         self._tensors = tensors
         self._kind = kind
@@ -76,6 +78,10 @@ class Source(Mapping[str, Tensor]):
         self._names: dict[str, Name] = {**TENSORS, **kind.tensors}
         starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
         self._root = next(starts, kind.roots[-1])
+        first = metadata["block_count"]
+        layer = LAYER.replace(_ROOT, self._root, 1)
+        further = tuple(layer.format(layer=i) for i in range(first, first + n_further))
+        self._beside = (*kind.beside, *further)
         self._targets: dict[_Name, Target] = {}
         self._used: set[str] = set()
 
@@ -131,9 +137,7 @@ class Source(Mapping[str, Tensor]):
         unused = [
             name
             for name in self._tensors
-            if name not in self._used
-            and not _IGNORED.fullmatch(name)
-            and not name.startswith(self._kind.beside)
+            if name not in self._used and not _IGNORED.fullmatch(name) and not name.startswith(self._beside)
         ]
         if unused:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""

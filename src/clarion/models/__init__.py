@@ -6,7 +6,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models import bitnet, llama, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe
+from clarion.models import (
+    bitnet,
+    deepseek2,
+    llama,
+    mistral4,
+    qwen2,
+    qwen3,
+    qwen3moe,
+    qwen3next,
+    qwen35,
+    qwen35moe,
+)
 from clarion.models.family import Family
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -24,6 +35,8 @@ FAMILIES: dict[str, Family] = {
         qwen3next.FAMILY,
         qwen35.FAMILY,
         qwen35moe.FAMILY,
+        deepseek2.FAMILY,
+        mistral4.FAMILY,
         bitnet.FAMILY,
     )
 }

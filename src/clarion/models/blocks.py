@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clarion.errors import UnsupportedError
+from clarion.errors import ModelError, UnsupportedError
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
 from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
+from clarion.plan.operations.products import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, SQRT_SOFTPLUS
 
 
 class RopeTables(dict[Rope, Array]):
@@ -252,6 +253,58 @@ def router(
         normalize=normalize,
         scale=scale,
     )  # [T, k]
+
+
+# Files number what weights are made of scores with from 1 on; 0: they do not say.
+_GATINGS = {1: SOFTMAX, 2: SIGMOID, 3: SOFTMAX_OF_CHOSEN, 4: SQRT_SOFTPLUS}
+
+
+def stated_router(
+    keys: Keys, hp: Hyperparameters, *, normalize: bool = False, group_top: int | None = None
+) -> Router:
+    """The router that a file states.
+
+    Args:
+        normalize: whether weights are divided by their sum where the file does not say.
+        group_top: how many of a group's best experts tell which groups are used; None: two where weights are
+            sigmoids, else one.
+
+    Where the file does not name the function, it is the sigmoid for layers with a bias of the choice, else
+    the softmax.
+
+    Raises:
+        UnsupportedError: an unknown function.
+    """
+    stated = keys.integer("expert_gating_func", 0, minimum=0)
+    if stated and stated not in _GATINGS:
+        raise UnsupportedError(f"{keys.name('expert_gating_func')} is {stated}, known are {list(_GATINGS)}")
+    n_group = keys.integer("expert_group_count", 1, minimum=0) or 1
+    n_group_used = keys.integer("expert_group_used_count", n_group, minimum=0) or n_group
+    if hp.n_expert % n_group or n_group_used > n_group:
+        raise ModelError(
+            f"{keys.name('expert_group_count')} is {n_group}, of which {n_group_used} are used, expected a "
+            f"divisor of expert_count, {hp.n_expert}, and no more of them"
+        )
+    normalize = keys.flag("expert_weights_norm", normalize)
+    scale = keys.number("expert_weights_scale", 1.0, positive=False) or 1.0
+
+    def choice(layer: Layer, x: Array) -> tuple[Array, Array]:
+        bias = "bias" in layer.w.exp_probs_b
+        gating = _GATINGS[stated] if stated else SIGMOID if bias else SOFTMAX
+        top = group_top or (2 if gating == SIGMOID else 1)
+        return router(
+            layer,
+            x,
+            gating=gating,
+            normalize=normalize,
+            bias=bias,
+            n_group=n_group,
+            n_group_used=n_group_used,
+            group_top=min(top, hp.n_expert // n_group),
+            scale=scale,
+        )
+
+    return choice
 
 
 def experts(layer: Layer, x: Array, *, router: Router, gate: Gate = silu_gate) -> Array:

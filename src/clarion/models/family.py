@@ -88,6 +88,23 @@ def minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
     return -np.exp(x)
 
 
+def half(number: int) -> Callable[[Mapping[str, Any], Any], Any]:
+    """For `Made`: the first (0) or the second (1) half of rows."""
+    return lambda metadata, x: np.split(x, 2)[number]
+
+
+_STACKED = LAYER + "mlp.experts."
+# Experts whose matrices are one tensor each, or one for all of them.
+STACKED_EXPERTS: dict[str, Name] = {
+    "ffn_gate_exps.weight": (
+        EXPERT + "gate_proj.weight",
+        Made(_STACKED + "gate_up_proj", half(0), each=True),
+    ),
+    "ffn_up_exps.weight": (EXPERT + "up_proj.weight", Made(_STACKED + "gate_up_proj", half(1), each=True)),
+    "ffn_down_exps.weight": (EXPERT + "down_proj.weight", _STACKED + "down_proj"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Integer:
     """A whole number of config.json, from 1. Of its names there, the first that is there and not null counts;
@@ -183,6 +200,7 @@ class HuggingFace:
         window: when attention looks back over `sliding_window` positions: never, always where that is given,
             or where `use_sliding_window` is true.
         partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
+        raises_scores: YaRN raises the scores by `mscale_all_dim`, in place of the rotated pairs.
         tied: whether the embedding is the head where config.json does not say.
         rope_factors: files may hold divisors of the rotation's frequencies.
         words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
@@ -200,6 +218,7 @@ class HuggingFace:
     ternary: tuple[str, ...] = ()
     window: Literal["never", "always", "switch"] = "never"
     partial_rotary: float | None = None
+    raises_scores: bool = False
     tied: bool = False
     rope_factors: bool = False
     words: str = "gpt-2"

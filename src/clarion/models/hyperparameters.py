@@ -31,13 +31,19 @@ class Figures:
 
 
 def figures(
-    keys: Keys, w: Checkpoint, *, experts: bool = False, norm: str = "attention.layer_norm_rms_epsilon"
+    keys: Keys,
+    w: Checkpoint,
+    *,
+    experts: bool = False,
+    norm: str = "attention.layer_norm_rms_epsilon",
+    raises_scores: bool = False,
 ) -> Figures:
     """The figures that a transformer states, checked against each other.
 
     Args:
         experts: the feed-forward networks are experts (`blocks.experts`).
         norm: the key of the number that norms add to the variance.
+        raises_scores: as of `rope`.
 
     Raises:
         ModelError: a figure is missing, out of range, or contradicts another.
@@ -82,7 +88,7 @@ def figures(
                 f"expected at most expert_count, {n_expert}"
             )
     context_length = keys.integer("context_length")
-    rotation = rope(keys, n_rot, context_length, w.rope_freqs)
+    rotation = rope(keys, n_rot, context_length, w.rope_freqs, raises_scores=raises_scores)
     hp = Hyperparameters(
         architecture=keys.architecture,
         context_length=context_length,
