@@ -148,9 +148,17 @@ def as_library(model: bytes) -> Tokenizer:
     return tokenizer
 
 
+def as_gemma(model: bytes) -> Tokenizer:
+    """A sentencepiece model as Gemma's tokenizer.json has it: nothing stands before a text."""
+    tokenizer = as_library(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    return tokenizer
+
+
 def write_tokenizer(folder: Path, name: str) -> int:
     """Writes the files of a tokenizer and returns the number of tokens."""
-    if name in ("spm", "spm-json"):
+    if name in ("spm", "spm-json", "gemma"):
         import sentencepiece
 
         model = io.BytesIO()
@@ -166,8 +174,9 @@ def write_tokenizer(folder: Path, name: str) -> int:
         )
         (folder / "tokenizer.model").write_bytes(model.getvalue())
         settings = {"add_bos_token": True, "bos_token": "<s>", "eos_token": {"content": "</s>"}}
-        if name == "spm-json":
-            as_library(model.getvalue()).save(str(folder / "tokenizer.json"))
+        if name != "spm":
+            made = {"spm-json": as_library, "gemma": as_gemma}[name](model.getvalue())
+            made.save(str(folder / "tokenizer.json"))
             (folder / "tokenizer.model").unlink()
         (folder / "tokenizer_config.json").write_text(json.dumps(settings))
         return N_SENTENCEPIECE

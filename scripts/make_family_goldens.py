@@ -9,9 +9,9 @@ Run by hand, when a family or a variant is added; the tests need only the files 
     /tmp/goldens/bin/python scripts/make_family_goldens.py [NAME ...]
 
 Each golden is NAME.gguf.xz and NAME.npz (ids [T], logits [T, 48], those of the first tokens of the
-vocabulary). Weights lie on coarse grids, so that they compress and the file holds them exactly. The reference
-runs in float64, also where transformers change to float32 for a while (norms, softmax, rotations,
-recurrences).
+vocabulary, and transformers' model type; the context that it holds for, where that matters). Weights lie on
+coarse grids, so that they compress and the file holds them exactly. The reference runs in float64, also where
+transformers change to float32 for a while (norms, softmax, rotations, recurrences).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class Golden:
         loader: the class of transformers that makes it.
         prepare: changes the model's random weights, for what must not be random.
         seed: where the first does not do (scores of experts that are too close).
+        context: the longest sequence that the logits hold for, where a rotation depends on it.
     """
 
     kind: str
@@ -58,6 +59,7 @@ class Golden:
     loader: type = transformers.AutoModelForCausalLM
     prepare: Callable[[torch.nn.Module], None] | None = None
     seed: int = 1
+    context: int | None = None
 
 
 def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
@@ -68,6 +70,51 @@ def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
         "intermediate_size": ff,
         "num_hidden_layers": layers,
         "max_position_embeddings": 64,
+        **more,
+    }
+
+
+def scaled(rope_type, **more):
+    return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 500.0, **more}}
+
+
+def by_layer(full, local=None):
+    """Rotations of layers that look back over everything, and of those with a window."""
+    usual = {"rope_type": "default", "rope_theta": 100.0}
+    return {"rope_parameters": {"full_attention": usual | full, "sliding_attention": usual | (local or {})}}
+
+
+LINEAR = {"rope_type": "linear", "factor": 4.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+LONG = {
+    "long_factor": [1.0, 1.25, 2.0, 4.0],
+    "short_factor": [1.0, 1.0, 1.125, 1.5],
+    "partial_rotary_factor": 1.0,
+}
+GEMMA = {"tokenizer": "gemma"}
+OSS = {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 8, "head_dim": 16}
+EYES = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "image_size": 16,
+    "patch_size": 8,
+}
+
+
+@torch.no_grad()
+def scale_layers(model):
+    for i, layer in enumerate(model.model.layers):
+        layer.layer_scalar.fill_(0.75 + i / 8)
+
+
+def gemma4(**more):
+    return {
+        **shape(heads=4, kv=2, ff=24, head_dim=8, sliding_window=8),
+        "global_head_dim": 16,
+        "hidden_size_per_layer_input": 0,
+        **by_layer({"rope_type": "proportional", "partial_rotary_factor": 0.5}, {"rope_theta": 50.0}),
         **more,
     }
 
@@ -140,8 +187,132 @@ def choice_biases(model: torch.nn.Module) -> None:
             buffer.copy_(torch.round(noise * 16) / 64)
 
 
+ALTERNATING = ["sliding_attention", "full_attention"]
 GOLDENS_TABLE: dict[str, Golden] = {
     "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
+    "gemma2": Golden(
+        "gemma2",
+        shape(
+            layers=3,
+            head_dim=12,
+            sliding_window=8,
+            query_pre_attn_scalar=24,
+            attn_logit_softcapping=2.0,
+            final_logit_softcapping=3.0,
+        ),
+        **GEMMA,
+    ),
+    "gemma2-mha": Golden("gemma2", shape(kv=4, head_dim=8, sliding_window=12), **GEMMA),
+    "gemma3": Golden(
+        "gemma3_text",
+        shape(layers=7, heads=2, kv=1, head_dim=12, sliding_window=8, query_pre_attn_scalar=12, ff=24)
+        | by_layer({"rope_theta": 5000.0} | LINEAR),
+        **GEMMA,
+    ),
+    "gemma3-pattern": Golden(
+        "gemma3_text",
+        shape(
+            layers=3,
+            width=36,
+            heads=3,
+            kv=3,
+            head_dim=16,
+            sliding_window=5,
+            query_pre_attn_scalar=20,
+            tie_word_embeddings=False,
+            final_logit_softcapping=2.0,
+            layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+        ),
+        **GEMMA,
+    ),
+    "gemma3-nested": Golden(
+        "gemma3",
+        {
+            "text_config": shape(head_dim=8, sliding_window=6, query_pre_attn_scalar=8)
+            | {"layer_types": ["full_attention", "sliding_attention"]},
+            "vision_config": EYES,
+            "mm_tokens_per_image": 4,
+        },
+        loader=transformers.AutoModelForImageTextToText,
+        **GEMMA,
+    ),
+    "gemma4": Golden(
+        "gemma4_text",
+        gemma4(
+            num_hidden_layers=3,
+            layer_types=["sliding_attention", *ALTERNATING],
+            num_global_key_value_heads=1,
+            attention_k_eq_v=True,
+            final_logit_softcapping=3.0,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
+    "gemma4-experts": Golden(
+        "gemma4_text",
+        gemma4(
+            layer_types=ALTERNATING,
+            intermediate_size=16,
+            enable_moe_block=True,
+            num_experts=4,
+            top_k_experts=2,
+            moe_intermediate_size=8,
+            tie_word_embeddings=False,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
+    "gemma4-shared": Golden(
+        "gemma4_text",
+        gemma4(
+            num_hidden_layers=6,
+            hidden_size=24,
+            num_attention_heads=3,
+            num_key_value_heads=1,
+            layer_types=ALTERNATING * 3,
+            num_kv_shared_layers=3,
+            use_double_wide_mlp=True,
+            intermediate_size=8,
+            hidden_size_per_layer_input=4,
+            vocab_size_per_layer_input=320,
+        ),
+        prepare=scale_layers,
+        **GEMMA,
+    ),
+    "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
+    "smollm3-yarn": Golden(
+        "smollm3", shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN)
+    ),
+    "olmo2": Golden("olmo2", shape(layers=2)),
+    "olmo2-mha": Golden("olmo2", shape(kv=4, attention_bias=True, tie_word_embeddings=True)),
+    "olmo3": Golden("olmo3", shape(layers=4, sliding_window=8) | by_layer(YARN)),
+    "phi3": Golden("phi3", shape(sliding_window=8, kv=4)),
+    "phi4-mini": Golden(
+        "phi3",
+        shape(heads=2, kv=1, tie_word_embeddings=True, original_max_position_embeddings=16)
+        | scaled(
+            "longrope",
+            long_factor=[1.0, 1.25, 2.0, 4.0, 6.0, 9.0],
+            short_factor=[1.0, 1.0, 1.125, 1.5, 1.75, 2.0],
+            partial_rotary_factor=0.75,
+        ),
+    ),
+    "phi3-short": Golden(
+        "phi3", shape(original_max_position_embeddings=32) | scaled("longrope", **LONG), context=32
+    ),
+    "glm4": Golden("glm4", shape(head_dim=16, attention_bias=True)),
+    "glm4-third": Golden(
+        "glm4",
+        shape(heads=3, kv=3, width=36, head_dim=12, attention_bias=False, tie_word_embeddings=True)
+        | scaled("default", partial_rotary_factor=0.34),
+    ),
+    "gpt-oss": Golden("gpt_oss", shape(layers=2, ff=24, **OSS) | scaled(**YARN, truncate=False)),
+    "gpt-oss-mqa": Golden(
+        "gpt_oss",
+        shape(heads=3, kv=1, ff=24, **OSS | {"num_experts_per_tok": 3, "head_dim": 8})
+        | {"layer_types": ["full_attention", "sliding_attention"]}
+        | scaled("default"),
+    ),
     "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
     "qwen35": Golden("qwen3_5_text", hybrid()),
     "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
@@ -200,7 +371,10 @@ def make(name: str, golden: Golden) -> None:
         checkpoint, path = Path(folder, "checkpoint"), Path(folder, "model.gguf")
         checkpoint.mkdir()
         n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
-        config = transformers.AutoConfig.for_model(golden.kind, vocab_size=n_vocab, **golden.config)
+        figures = golden.config.get("text_config", golden.config)
+        # None of the tokens that a model's configuration names by itself are in so small a vocabulary.
+        figures |= {"vocab_size": n_vocab, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        config = transformers.AutoConfig.for_model(golden.kind, **golden.config)
         eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
         with Doubled():
             make = getattr(golden.loader, "from_config", None) or golden.loader._from_config
@@ -212,12 +386,18 @@ def make(name: str, golden: Golden) -> None:
         with Doubled():
             logits = model(ids).logits[0, :, :N_LOGITS].numpy()
         model.float().save_pretrained(checkpoint)
+        (checkpoint / "generation_config.json").unlink(missing_ok=True)
         convert(checkpoint, path, type="F32")
         data = path.read_bytes()
     (GOLDENS / f"{name}.gguf.xz").write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    np.savez_compressed(
-        GOLDENS / f"{name}.npz", ids=ids[0].numpy().astype(np.int32), logits=logits.astype(np.float32)
-    )
+    arrays = {
+        "ids": ids[0].numpy().astype(np.int32),
+        "logits": logits.astype(np.float32),
+        "kind": golden.kind,
+    }
+    if golden.context is not None:
+        arrays["context"] = np.int32(golden.context)
+    np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
     size = sum(path.stat().st_size for path in GOLDENS.glob(f"{name}.*"))
     print(f"{name:24} logits {logits.std():.2f}  {size:7} bytes", flush=True)
 

@@ -11,7 +11,7 @@ from clarion.errors import FileError, ModelError, UnsupportedError
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import native
-from clarion.models import build
+from clarion.models import build, context_length
 from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
 from clarion.runtime.sampling import integer
@@ -40,10 +40,25 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
         yield stack.enter_context(File.open(path))
 
 
-def make_plan(file: File) -> Plan:
-    """What the model of a file computes. Raises UnsupportedError and ModelError, as `load`."""
+def default_context(file: File) -> int:
+    """The longest sequence of a model where nobody says one. Raises as `make_plan`."""
+    with _of(file):
+        return min(context_length(file.metadata), DEFAULT_CONTEXT)
+
+
+def make_plan(file: File, context: int | None = None) -> Plan:
+    """What the model of a file computes, for sequences of at most `context` tokens; None: `default_context`.
+    Raises UnsupportedError and ModelError, as `load`."""
+    context = default_context(file) if context is None else context
+    with _of(file):
+        return build(file.metadata, file.tensors, context=context).plan()
+
+
+@contextmanager
+def _of(file: File) -> Iterator[None]:
+    """Errors within begin with the file's name."""
     try:
-        return build(file.metadata, file.tensors).plan()
+        yield
     except (ModelError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
@@ -67,16 +82,14 @@ def make_program(
 ) -> Program:
     """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    plan = make_plan(file)
-    if context is None:
-        context = min(plan.hyperparameters.context_length, DEFAULT_CONTEXT)
+    context = default_context(file) if context is None else integer("context", context, 1, MAX_CONTEXT)
     return compile(
-        plan,
+        make_plan(file, context),
         host_target(isa),
         activations=cast(Any, activations),
         kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
-        context=integer("context", context, 1, MAX_CONTEXT),
+        context=context,
         observe=observe,
     )

@@ -64,7 +64,7 @@ def change_tensors(folder, edit):
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
-        ({"quantization_config": {"quant_method": "gptq"}}, "gptq"),
+        ({"quantization_config": {"quant_method": "hqq"}}, "hqq"),
         (
             {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None},
             "layer_types",

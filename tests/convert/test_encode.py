@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from clarion.convert import pieces
 from clarion.convert.encode import ENCODERS
+from clarion.convert.float8 import scaled
 from clarion.convert.pieces import CHUNK_BYTES, Piece, Target
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError
@@ -86,8 +87,8 @@ def test_scales(tmp_path, shape):
     (tmp_path / "w").write_bytes(codes.tobytes())
     scale = np.arange(1, 1 + np.prod(shape, dtype=int), dtype=np.float32).reshape(shape)
     stored = Stored("w", "F8_E4M3", (6, 8), tmp_path / "w", 0)
-    piece = Piece(stored, _stored(tmp_path, scale, "s"), (2, 4))
-    (found,) = piece.chunks()
+    matrix = scaled(stored, _stored(tmp_path, scale, "s"), (2, 4))
+    (found,) = Piece(matrix).chunks()
     grown = scale.repeat(2, 0).repeat(4, 1) if shape == (3, 2) else scale.reshape(-1, 1)
     assert (found == np.broadcast_to(grown, (6, 8))).all()
 
@@ -107,11 +108,9 @@ def test_ternary_weights_are_rounded_over_all_chunks(tmp_path, monkeypatch):
 
 
 def test_a_scale_of_another_shape_is_refused(tmp_path):
-    piece = Piece(
-        _stored(tmp_path, np.ones((6, 8), np.float32)), _stored(tmp_path, np.ones((2, 2), np.float32))
-    )
+    weight, scale = (_stored(tmp_path, np.ones(shape, np.float32)) for shape in ((6, 8), (2, 2)))
     with pytest.raises(ModelError, match=r"\[2, 2\]"):
-        list(piece.chunks())
+        scaled(weight, scale, (0, 0))
 
 
 def _stored(folder, values, name="w"):

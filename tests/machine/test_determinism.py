@@ -37,7 +37,9 @@ def test_same_logits(native, name, activations):
         (2, 1, large),
         (3, 7, {}),
     ):
-        program = native.Program(native.Machine(threads, **caches), compiled.native_spec(mapped(name)))
+        program = native.Program(
+            native.Machine(threads, **caches), compiled.native_spec(mapped(name, compiled))
+        )
         cache, logits = native.KvCache(paged_layers(compiled.states), 4, 64, kv), []
         for start in range(0, n, batch):
             positions = np.arange(start, min(n, start + batch), dtype=np.int32)

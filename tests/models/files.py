@@ -10,6 +10,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 
+from clarion.plan.sources import Sources
+
 GOLDENS = Path(__file__).parent / "goldens"
 NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
 
@@ -43,6 +45,18 @@ def expected(name):
     """The golden's ids [T] and logits [T, n], of all tokens of the vocabulary or of the first."""
     with np.load(GOLDENS / f"{name}.npz") as arrays:
         return arrays["ids"], arrays["logits"]
+
+
+def context(name):
+    """The longest sequence that the golden's logits hold for; None: any."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return int(arrays["context"]) if "context" in arrays else None
+
+
+def kind(name):
+    """transformers' model type of the checkpoint that the golden was converted from; None: it was not."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return str(arrays["kind"]) if "kind" in arrays else None
 
 
 def read(path):
@@ -84,18 +98,18 @@ def golden(name):
 
 
 class Arrays:
-    """Tensors as a source of weights that stay where they are."""
+    """Weights made of tensors, as a source of bytes that stay where they are."""
 
-    def __init__(self, tensors):
-        self._tensors = tensors
+    def __init__(self, weights, tensors):
+        self._sources = Sources(weights, tensors)
 
     def data(self, name):
-        return self._tensors[name].data
+        return np.asarray(self._sources[name].view)
 
 
-def mapped(name):
-    """The golden's weights, as a plan takes their bytes."""
-    return Arrays(_golden(name)[1])
+def mapped(name, program):
+    """The golden's weights, as a program takes their bytes."""
+    return Arrays(program.weights, _golden(name)[1])
 
 
 def nmse(found, wanted):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 import clarion
-from tests.models.files import NAMES, expected, nmse, unpack
+from tests.models.files import NAMES, context, expected, nmse, unpack
 
 LIMITS = {"exact": 1e-9, "high": 1e-6}
 
@@ -24,7 +24,8 @@ def files(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_logits(files, name, activations, batch):
     ids, logits = expected(name)
-    with clarion.load(files[name], activations=activations, batch=batch, threads=2) as model:
+    options = {"activations": activations, "batch": batch, "threads": 2, "context": context(name)}
+    with clarion.load(files[name], **options) as model:
         found = model.logits(ids.tolist())
     assert found.shape[0] == logits.shape[0]
     assert nmse(found, logits) <= LIMITS[activations]

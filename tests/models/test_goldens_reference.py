@@ -6,22 +6,22 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from tests.models.files import NAMES, expected, golden, mapped, nmse
+from tests.models.files import NAMES, context, expected, golden, mapped, nmse
 from tests.plan.reference import PAGE, TARGET, Cache, Reference
 
 T_MAX = 32
 LIMIT = 1e-11  # transformers keeps norms, softmax and rotations in float32; goldens hold float32 logits
 
 
-def compiled(metadata, tensors, **options):
-    graph = models.build(metadata, tensors)
+def compiled(metadata, tensors, longest=None, **options):
+    graph = models.build(metadata, tensors, context=longest)
     options = {"activations": "high", "max_tokens": T_MAX, "max_outputs": T_MAX, "context": 128} | options
     return plan.compile(graph.plan(), TARGET, **options)
 
 
 def run(p, name, ids, chunk=T_MAX, outputs=None):
     """Logits of one sequence, its tokens given to the plan in chunks."""
-    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.states, pages=4)
+    program, cache = Reference(p.native_spec(mapped(name, p))), Cache(p.states, pages=4)
     pages = np.array([[2, 0]])  # not in the order of positions
     logits = []
     for start in range(0, len(ids), chunk):
@@ -39,14 +39,14 @@ def run(p, name, ids, chunk=T_MAX, outputs=None):
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_of_a_prompt(name, activations, fuse):
     ids, logits = expected(name)
-    p = compiled(*golden(name), activations=activations, fuse=fuse)
+    p = compiled(*golden(name), context(name), activations=activations, fuse=fuse)
     assert nmse(run(p, name, ids), logits) < LIMIT
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_step_by_step(name):
     ids, logits = expected(name)
-    p = compiled(*golden(name))
+    p = compiled(*golden(name), context(name))
     for chunk in (1, 5):
         assert nmse(run(p, name, ids, chunk), logits) < LIMIT
 
@@ -54,7 +54,7 @@ def test_logits_step_by_step(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_wanted_logits(name):
     ids, logits = expected(name)
-    p = compiled(*golden(name), max_outputs=3)
+    p = compiled(*golden(name), context(name), max_outputs=3)
     assert nmse(run(p, name, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
 
 
@@ -62,7 +62,7 @@ def test_only_the_wanted_logits(name):
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
-    program, cache = Reference(p.native_spec(mapped(name))), Cache(p.states, pages=3)
+    program, cache = Reference(p.native_spec(mapped(name, p))), Cache(p.states, pages=3)
     sequences = np.array([1, 0] * 20)
     positions = np.arange(40) // 2
     program.run(cache, ids[positions], positions, sequences, [[2], [1]], range(32))
@@ -114,7 +114,7 @@ def test_each_optional_tensor_matters(name, part):
 def test_rotating_halves_where_neighbours_belong_together_is_wrong():
     ids, logits = expected("llama-mha")
     p = compiled(*golden("llama-mha"))
-    spec = p.native_spec(mapped("llama-mha"))
+    spec = p.native_spec(mapped("llama-mha", p))
     for op in spec["ops"]:
         if "neox" in op["ints"]:
             op["ints"]["neox"] = 1

@@ -24,7 +24,7 @@ def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
     p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
-    program = native().Program(machine, p.native_spec(mapped(name)))
+    program = native().Program(machine, p.native_spec(mapped(name, p)))
     cache = native().KvCache(
         layers=paged_layers(p.states), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
     )
@@ -60,7 +60,7 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
     p = plan.compile(
         models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
     )
-    program = native().Program(machine, p.native_spec(mapped(name)))
+    program = native().Program(machine, p.native_spec(mapped(name, p)))
     cache = native().KvCache(
         layers=paged_layers(p.states), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
     )

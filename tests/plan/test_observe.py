@@ -30,7 +30,7 @@ def kept(p, name, ids):
 
 
 def reference(p, name, ids):
-    spec = p.native_spec(mapped(name))
+    spec = p.native_spec(mapped(name, p))
     machine = Reference(spec)
     machine.extents = [(b.offset, b.offset + b.n_bytes) for b in p.buffers]
     here = np.arange(len(ids))

@@ -26,7 +26,8 @@ def convert(checkpoint: str, out: str, type_: str | None, split_max_size: str | 
 
     DIR_OR_REPO is a folder with config.json, or a repository of Hugging Face's hub, as owner/name or
     owner/name@revision, which is downloaded into the hub's cache. Without --type matrices are written in bf16
-    where the checkpoint has bf16 or float8, else in f16.
+    where the checkpoint has bf16 or float8, else in f16, and quantized ones (GPTQ, AWQ, compressed-tensors,
+    MXFP4) are kept where a format of GGUF holds exactly their values.
     """
     from typing import cast
 
@@ -36,7 +37,10 @@ def convert(checkpoint: str, out: str, type_: str | None, split_max_size: str | 
 
     max_bytes = parse_size(split_max_size) if split_max_size is not None else None
     kind = cast(WeightType | None, type_.lower() if type_ is not None else None)
+    lines: list[str] = []
     with bar("convert") as progress:
-        paths = write(checkpoint, out, kind, max_bytes=max_bytes, progress=progress)
+        paths = write(checkpoint, out, kind, max_bytes=max_bytes, progress=progress, report=lines.append)
+    for line in lines:
+        click.echo(line, err=True)
     for path in paths:
         print(path)

@@ -45,7 +45,7 @@ def inspect(
 
     with open_file(model or model_path) as file:
         if plan:
-            made = make_plan(file)
+            made = make_plan(file, context)
             print(made.to_json() if as_json else made)
             return
         if program:

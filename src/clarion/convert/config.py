@@ -1,14 +1,12 @@
-"""config.json: typed access, and rotary positions in the file's own terms."""
+"""config.json: typed access."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from clarion.convert.stored import Floats
 from clarion.errors import ModelError, UnsupportedError
 
 _LEAST, _MOST = (float(limit) for limit in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
@@ -27,6 +25,10 @@ class Config:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._values = values
         self._where = where
+
+    def keys(self) -> list[str]:
+        """All keys that are there."""
+        return list(self._values)
 
     def get(self, *keys: str) -> Any:
         """The value of the first key that is there and not null."""
@@ -76,86 +78,3 @@ class Config:
 
     def unsupported(self, key: str, found: object, supported: str) -> UnsupportedError:
         return UnsupportedError(f"{self._where}: {key} is {found!r:.80}, supported: {supported}")
-
-
-def rope(
-    config: Config, n_rot: int, *, factors: bool, raises_scores: bool
-) -> tuple[dict[str, Any], Floats | None]:
-    """Metadata below the architecture's name, and divisors of frequencies [n_rot / 2] or None.
-
-    Args:
-        n_rot: elements of a head that are rotated.
-        factors: whether the architecture's files may hold divisors.
-        raises_scores: YaRN raises the scores, in place of the rotated pairs.
-
-    Raises:
-        UnsupportedError: a kind of scaling that files cannot state for this architecture.
-        ModelError: a figure is missing or out of range.
-    """
-    # Newer files have all in rope_parameters, older ones the base beside rope_scaling.
-    scaling = config.child("rope_parameters")
-    base = scaling.get("rope_theta")
-    if scaling.get("rope_type") is None:
-        scaling = config.child("rope_scaling")
-    base = config.number("rope_theta", default=10000.0) if base is None else scaling.number("rope_theta")
-    metadata: dict[str, Any] = {"rope.freq_base": base, "rope.dimension_count": n_rot}
-    kind = scaling.get("rope_type", "type") or "default"
-    if kind == "default":
-        return metadata, None
-    context = config.integer("max_position_embeddings")
-    if kind == "llama3" and factors:
-        return metadata, _llama3(scaling, base, n_rot, context)
-    if kind not in ("linear", "yarn"):
-        known = ["default", "linear", "yarn", *(["llama3"] if factors else [])]
-        raise scaling.unsupported("rope_type", kind, ", ".join(known))
-    factor = scaling.number("factor")
-    metadata |= {"rope.scaling.type": kind, "rope.scaling.factor": factor}
-    if kind == "yarn":
-        scaling.only("truncate", True)
-        multiplier = scaling.get("mscale_all_dim")
-        if raises_scores and multiplier:
-            scaling.only("mscale", multiplier)
-            scaling.only("attention_factor")
-            metadata["rope.scaling.yarn_log_multiplier"] = 0.1 * scaling.number("mscale_all_dim")
-        else:
-            scaling.only("mscale", 1, 1.0)
-            scaling.only("mscale_all_dim", 0, 0.0)
-        original = scaling.integer("original_max_position_embeddings", default=context)
-        metadata["rope.scaling.original_context_length"] = original
-        for key, name in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):
-            if scaling.get(key) is not None:
-                metadata[f"rope.scaling.{name}"] = scaling.number(key)
-        if scaling.get("attention_factor") is not None:
-            # Files state it relative to YaRN's own.
-            own = 1.0 + 0.1 * math.log(max(factor, 1.0))
-            metadata["rope.scaling.attn_factor"] = scaling.number("attention_factor") / own
-    return metadata, None
-
-
-def rotated(config: Config, partial: float | None, head_dim: int) -> int:
-    """Elements of a head that are rotated, where that is `partial` if the file does not say; None: it must be
-    all of them."""
-    scaling = config.child("rope_parameters")
-    place = config if scaling.get("partial_rotary_factor") is None else scaling
-    if partial is None:
-        place.only("partial_rotary_factor", 1, 1.0)
-        return head_dim
-    n_rot = int(head_dim * place.number("partial_rotary_factor", default=partial))
-    if n_rot % 2 or not 0 < n_rot <= head_dim:
-        raise place.error(
-            "partial_rotary_factor", place.get("partial_rotary_factor"), "an even part of a head"
-        )
-    return n_rot
-
-
-def _llama3(scaling: Config, base: float, n_rot: int, context: int) -> Floats:
-    """Llama 3.1: wavelengths below original / high are kept, above original / low multiplied by the factor,
-    a ramp between."""
-    factor = scaling.number("factor")
-    low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
-    if high <= low:
-        raise scaling.error("high_freq_factor", high, f"more than low_freq_factor, {low:g}")
-    original = scaling.integer("original_max_position_embeddings", default=context)
-    turns = original * base ** (-np.arange(0, n_rot, 2) / n_rot) / (2 * np.pi)  # within that context
-    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)

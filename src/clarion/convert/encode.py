@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clarion.convert.stored import Floats
-
-Bytes = npt.NDArray[np.uint8]
+from clarion.convert.matrix import Bytes, Floats
 
 
 def bf16(x: Floats) -> Bytes:
@@ -53,9 +51,6 @@ LIMITS = {
     "BF16": (2 - 2.0**-8) * 2.0**127,
     "Q8_0": 127 * 65520.0,
 }
-
-# general.file_type: what most of the matrices are in.
-FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
 
 
 def _raw(values: npt.NDArray[Any]) -> Bytes:

@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from clarion.convert.config import Config, rope, rotated, whole
+from clarion.convert import quantization
+from clarion.convert.config import Config
 from clarion.convert.pieces import Target
+from clarion.convert.rotation import Factors, rope
 from clarion.convert.source import Source
-from clarion.convert.stored import Floats, Stored
+from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.models import FAMILIES, Family, build
 from clarion.models.family import Computed, Flag, HuggingFace, Integer, Key, Number
+from clarion.models.hyperparameters import Windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +30,13 @@ class Converted:
     Attributes:
         metadata: hyperparameters, keys complete.
         targets: the tensors, in the file's order.
-        rope_factors: divisors of the rotary frequencies, or None.
+        rope_factors: divisors of the rotary frequencies, by the names of their tensors.
         n_vocab: rows of the embedding.
     """
 
     metadata: dict[str, Any]
     targets: list[Target]
-    rope_factors: Floats | None
+    rope_factors: Factors
     n_vocab: int
 
 
@@ -72,7 +75,7 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
     n_further = config.integer("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
-    source = Source(tensors, kind, metadata, _fp8_block(config), n_further)
+    source = Source(tensors, kind, metadata, quantization.read(config), n_further)
     tied = config.flag("tie_word_embeddings", default=kind.tied)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
@@ -96,32 +99,31 @@ def _of_text(values: Mapping[str, Any], where: str) -> Config:
     return Config({**values, **nested}, f"{where}: text_config")
 
 
-def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Floats | None]:
+def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factors]:
     """Hyperparameters below the architecture's name, and divisors of the rotary frequencies."""
     metadata: dict[str, Any] = {}
     for name, key in {**kind.common, **kind.keys}.items():
         value = None if key is None else _value(config, key)
         if value is not None:
             metadata[name] = value
-    window = _window(config, kind, metadata["block_count"])
-    if window:
-        metadata["attention.sliding_window"] = window
-    n_rot = metadata.get("rope.dimension_count")
-    if n_rot is None:
-        if "attention.key_length" not in metadata:
-            return metadata, None
-        n_rot = rotated(config, kind.partial_rotary, metadata["attention.key_length"])
-    rotation, factors = rope(config, n_rot, factors=kind.rope_factors, raises_scores=kind.raises_scores)
+    metadata |= _windows(config, kind, metadata["block_count"])
+    _check_unrotated(config, kind, metadata["block_count"])
+    head_dim = metadata.get("attention.key_length")
+    if head_dim is None:
+        return metadata, {}
+    rotation, factors = rope(config, kind, head_dim, metadata.get("rope.dimension_count"))
     return metadata | rotation, factors
 
 
 def _value(config: Config, key: Key) -> Any:
     """What config.json says; None: the file need not state it."""
     match key:
-        case Integer(names, default):
-            return config.integer(*names, default=default)
-        case Number(names, default):
-            return config.number(*names, default=default)
+        case Integer(names, default, least, optional):
+            absent = optional and default is None and config.get(*names) is None
+            return None if absent else config.integer(*names, default=default, least=least)
+        case Number(names, default, exponent, optional):
+            absent = optional and default is None and config.get(*names) is None
+            return None if absent else config.number(*names, default=default) ** exponent
         case Flag(names, default, unwritten):
             flag = config.flag(*names, default=default)
             return None if flag is unwritten else flag
@@ -129,6 +131,37 @@ def _value(config: Config, key: Key) -> Any:
             return make(config)
         case _:
             assert_never(key)
+
+
+def _check_unrotated(config: Config, kind: HuggingFace, n_layer: int) -> None:
+    """Raises UnsupportedError where other layers than in files do not rotate."""
+    if kind.unrotated:
+        rotated = [int(i % kind.unrotated != kind.unrotated - 1) for i in range(n_layer)]
+        if config.get("no_rope_layers") is None:
+            config.only("no_rope_layer_interval", kind.unrotated)
+        config.only("no_rope_layers", rotated)
+
+
+def _windows(config: Config, kind: HuggingFace, n_layer: int) -> dict[str, Any]:
+    """Metadata that says which layers look back over how many positions."""
+    if kind.window != "layers":
+        window = _window(config, kind, n_layer)
+        return {"attention.sliding_window": window} if window else {}
+    usual = Windows(kind.period or 1).flags(n_layer)
+    named = config.get("layer_types")
+    period = config.integer("sliding_window_pattern", default=kind.period or 1)
+    windowed = Windows(period).flags(n_layer)
+    if named is not None:
+        names = ("full_attention", "sliding_attention")
+        if not isinstance(named, list) or len(named) < n_layer or not set(named) <= set(names):
+            raise config.unsupported("layer_types", named, f"{' or '.join(names)} for each layer")
+        windowed = [name == "sliding_attention" for name in named[:n_layer]]
+    if config.get("sliding_window") is None or not any(windowed):
+        return {"attention.sliding_window": 0} if kind.period else {}
+    metadata: dict[str, Any] = {"attention.sliding_window": config.integer("sliding_window")}
+    if windowed != usual or not kind.period:
+        metadata["attention.sliding_window_pattern"] = windowed
+    return metadata
 
 
 def _window(config: Config, kind: HuggingFace, n_layer: int) -> int:
@@ -147,22 +180,3 @@ def _window(config: Config, kind: HuggingFace, n_layer: int) -> int:
     if kinds != {"sliding_attention"}:
         raise config.unsupported("layer_types", layers, "the same attention in all layers")
     return window
-
-
-def _fp8_block(config: Config) -> tuple[int, int]:
-    """Rows and columns that share a scale, where the checkpoint is quantised."""
-    quantization = config.child("quantization_config")
-    method = quantization.get("quant_method")
-    if method is None:
-        return (0, 0)
-    if method == "compressed-tensors":
-        quantization.only("format", "float-quantized")
-    elif method not in ("fp8", "fbgemm_fp8"):
-        raise quantization.unsupported("quant_method", method, "fp8, fbgemm_fp8, compressed-tensors (float)")
-    block = quantization.get("weight_block_size")
-    if block is None:
-        return (0, 0)
-    sizes = [whole(size) or 0 for size in block] if isinstance(block, list) else []
-    if len(sizes) != 2 or min(sizes) < 1:
-        raise quantization.error("weight_block_size", block, "two whole numbers")
-    return (sizes[0], sizes[1])

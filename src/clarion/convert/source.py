@@ -5,20 +5,25 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, assert_never
 
+from clarion.convert import quantization
+from clarion.convert.matrix import Matrix
+from clarion.convert.parts import made_of, part_of
 from clarion.convert.pieces import Piece, Target
+from clarion.convert.quantization import Method
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import LAYER, TENSORS, HuggingFace, Made, Name
+from clarion.models.family import LAYER, TENSORS, HuggingFace, Made, Name, Part
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
-_IGNORED = re.compile(r".*\.(rotary_emb\.inv_freq|masked_bias|input_scale|input_scale_ub|activation_scale)")
-_SCALES = ("_scale_inv", "_scale")
+_IGNORED = re.compile(
+    r".*\.(rotary_emb\.inv_freq|masked_bias|activation_scale"
+    r"|(input|output|k|v|q|prob)(_global)?_(scale|scale_ub|zero_point))"
+)
 _SHOWN = 5
 _ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
@@ -59,7 +64,7 @@ class Source(Mapping[str, Tensor]):
     Args:
         tensors: the checkpoint's, by its own names.
         metadata: the file's hyperparameters, by their names below the architecture's.
-        block: rows and columns that share a scale of float8.
+        method: how the checkpoint is quantised.
         n_further: layers behind the last that predict further tokens, and are left out.
     """
 
@@ -68,13 +73,13 @@ class Source(Mapping[str, Tensor]):
         tensors: Mapping[str, Stored],
         kind: HuggingFace,
         metadata: Mapping[str, Any],
-        block: tuple[int, int],
+        method: Method,
         n_further: int = 0,
     ) -> None:
         self._tensors = tensors
         self._kind = kind
         self._metadata = metadata
-        self._block = block
+        self._method = method
         self._names: dict[str, Name] = {**TENSORS, **kind.tensors}
         starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
         self._root = next(starts, kind.roots[-1])
@@ -86,9 +91,8 @@ class Source(Mapping[str, Tensor]):
         self._used: set[str] = set()
 
     def __contains__(self, key: object) -> bool:
-        name = _Name.parse(str(key))
-        made = self._made(name) if name else None
-        return made is not None and made.theirs.format(expert=0) in self._tensors
+        found = self._found(str(key))
+        return found is not None and self._find(found[0].format(expert=0)) is not None
 
     def __getitem__(self, key: str) -> Tensor:
         """The tensor's shape, under the checkpoint's name for it.
@@ -98,13 +102,12 @@ class Source(Mapping[str, Tensor]):
             ModelError: the checkpoint lacks it, it has several shapes, or one that it is not made of.
             UnsupportedError: it has scales that are not understood.
         """
-        name = _Name.parse(key)
-        made = self._made(name) if name else None
-        if name is None or made is None:
+        name, found = _Name.parse(key), self._found(key)
+        if name is None or found is None:
             raise KeyError(key)
         if name not in self._targets:
-            self._targets[name] = self._target(key, name, made)
-        return _Shape(made.theirs, self._targets[name].shape)
+            self._targets[name] = self._target(key, name, *found)
+        return _Shape(found[0], self._targets[name].shape)
 
     def __iter__(self) -> Iterator[str]:
         return (target.name for target in self._targets.values())
@@ -114,9 +117,9 @@ class Source(Mapping[str, Tensor]):
 
     def drop(self, stem: str) -> None:
         """Takes the weight of this name away, whether it is there or not."""
-        made = self._made(_Name(None, stem, "weight"))
-        if made is not None:
-            self._used.add(made.theirs)
+        found = self._found(f"{stem}.weight")
+        matrix = None if found is None else self._find(found[0])
+        self._used.update(() if matrix is None else matrix.parts)
         del self._names[stem]
 
     def in_order(self) -> list[Target]:
@@ -145,70 +148,82 @@ class Source(Mapping[str, Tensor]):
                 f"tensors that this family does not have: {', '.join(map(repr, unused[:_SHOWN]))}{more}"
             )
 
-    def _made(self, name: _Name) -> Made | None:
-        """Of what of the checkpoint's a tensor is made, with `{expert}` where it has one for each; None:
-        nothing."""
-        found, stem = self._names.get(name.key), self._names.get(name.stem)
-        if found is None and isinstance(stem, str):
-            found = f"{stem}.{name.leaf}"
-        if found is None:
+    def _found(self, key: str) -> tuple[str, Part | Made | None] | None:
+        """What the checkpoint calls a tensor, with `{expert}` where it has one for each, and how that of the
+        file is made of it; None: nothing."""
+        name = _Name.parse(key)
+        if name is None:
             return None
-        among = [self._complete(one, name) for one in (found if isinstance(found, tuple) else (found,))]
-        there = (made for made in among if made.theirs.format(expert=0) in self._tensors)
-        made = next(there, among[0])
-        return made if ("{layer}" in _patterns(found)[0]) == (name.layer is not None) else None
+        own, of_stem = self._names.get(name.key), self._names.get(name.stem)
+        chosen = of_stem if own is None and isinstance(of_stem, str | Part) else own
+        if chosen is None:
+            return None
+        among: tuple[str | Part | Made, ...] = chosen if isinstance(chosen, tuple) else (chosen,)
+        if ("{layer}" in _patterns(chosen)[0]) != (name.layer is not None):
+            return None
+        completed = [(self._complete(one, name, whole=own is not None), one) for one in among]
+        there = (pair for pair in completed if self._find(pair[0].format(expert=0)) is not None)
+        theirs, made = next(there, completed[0])
+        return theirs, None if isinstance(made, str) else made
 
-    def _complete(self, one: str | Made, name: _Name) -> Made:
-        made = one if isinstance(one, Made) else Made(one)
-        theirs = made.theirs.replace("{layer}", str(name.layer))
+    def _complete(self, one: str | Part | Made, name: _Name, *, whole: bool) -> str:
+        """The checkpoint's name for a tensor; `whole`: it is not that of all below a stem."""
+        theirs = _patterns(one)[0].replace("{layer}", str(name.layer))
         if theirs.startswith(_ROOT):
             theirs = self._root + theirs.removeprefix(_ROOT)
-        return replace(made, theirs=theirs)
+        if whole:
+            return theirs
+        if isinstance(one, Part) and one.parameter:
+            return theirs if name.leaf == "weight" else f"{theirs}_{name.leaf}"
+        return f"{theirs}.{name.leaf}"
 
-    def _target(self, key: str, name: _Name, made: Made) -> Target:
+    def _target(self, key: str, name: _Name, theirs: str, made: Part | Made | None) -> Target:
         head_dim = self._metadata["attention.key_length"] if name.stem in self._kind.interleaved else 0
         ternary = name.stem in self._kind.ternary and name.leaf == "weight"
 
-        def piece(theirs: str, matrix: int | None = None) -> Piece:
-            return self._piece(theirs, made, matrix, head_dim, ternary)
+        def piece(one: str) -> Piece:
+            matrix = self._find(one)
+            if matrix is None:
+                raise ModelError(f"tensor {one!r} is missing{self._instead(one)}")
+            self._used.update(matrix.parts)
+            if isinstance(made, Part):
+                matrix = part_of(matrix, made, vector=name.leaf != "weight")
+            elif made is not None:
+                matrix = made_of(matrix, made, self._metadata)
+            return Piece(matrix, head_dim, ternary)
 
-        if made.each:
-            if made.theirs not in self._tensors:
-                raise ModelError(f"tensor {made.theirs!r} is missing")
-            n = self._tensors[made.theirs].shape[0] if self._tensors[made.theirs].shape else 0
-            return Target(key, tuple(piece(made.theirs, i) for i in range(n)), stacked=True)
-        if "{expert}" not in made.theirs:
-            return Target(key, (piece(made.theirs),))
-        each = (made.theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
-        pieces = tuple(piece(one) for one in each)
-        expected = pieces[0].shape
-        for other in pieces:
-            if other.shape != expected:
+        if "{expert}" not in theirs:
+            return Target(key, (piece(theirs),))
+        each = (theirs.format(expert=e) for e in range(self._metadata["expert_count"]))
+        pieces = tuple(map(piece, each))
+        expected = pieces[0].matrix.shape
+        for matrix in (piece.matrix for piece in pieces):
+            if matrix.shape != expected:
                 raise ModelError(
-                    f"{other.stored.path.name}: tensor {other.stored.name!r} has shape {list(other.shape)}, "
-                    f"expected that of the first expert, {list(expected)}"
+                    f"{matrix.path.name}: tensor {matrix.name!r} has shape {list(matrix.shape)}, expected "
+                    f"that of the first expert, {list(expected)}"
                 )
         return Target(key, pieces, stacked=True)
 
-    def _piece(self, name: str, made: Made, matrix: int | None, head_dim: int, ternary: bool) -> Piece:
-        """One of the checkpoint's tensors, or a matrix of a stack."""
-        if name not in self._tensors:
-            raise ModelError(f"tensor {name!r} is missing")
-        stored = self._tensors[name]
-        where = f"{stored.path.name}: tensor {name!r} holds {stored.dtype}"
-        scales = [name + suffix for suffix in _SCALES if name + suffix in self._tensors]
-        self._used |= {name, *scales}
-        if stored.dtype.startswith("F8") and not scales:
-            raise ModelError(f"{where}, and {name}_scale is missing")
-        if len(scales) > 1 or (scales and not stored.dtype.startswith("F8")):
-            raise UnsupportedError(f"{where} and has {scales}")
-        scale = self._tensors[scales[0]] if scales else None
-        if matrix is not None:
-            stored, scale = stored.matrix(matrix), scale and scale.matrix(matrix)
-        make = made.make and partial(made.make, self._metadata)
-        return Piece(stored, scale, self._block, head_dim, ternary, make)
+    def _find(self, name: str) -> Matrix | None:
+        return quantization.find(self._method, self._tensors, name)
+
+    def _instead(self, name: str) -> str:
+        """What stands where a weight is missing that the configuration does not say is quantised."""
+        base = name.removesuffix("weight")
+        ends = (base + "qweight", name + "_packed", name + "_blocks")
+        found = next((end for end in ends if end in self._tensors), None)
+        return f", but {found!r} is there: quantization_config does not say so" if found else ""
 
 
 def _patterns(name: Name) -> list[str]:
-    among = name if isinstance(name, tuple) else (name,)
-    return [one if isinstance(one, str) else one.theirs for one in among]
+    """The checkpoint's names in what a family says of a tensor."""
+    if isinstance(name, tuple):
+        return [pattern for one in name for pattern in _patterns(one)]
+    match name:
+        case Part(name=theirs) | Made(theirs=theirs):
+            return [theirs]
+        case str():
+            return [name]
+        case _:
+            assert_never(name)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clarion.errors import FileError, FormatError, UnsupportedError
+from clarion.convert.matrix import Bytes, Floats, Matrix
+from clarion.errors import FileError, FormatError, ModelError, UnsupportedError
 
-Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.integer[Any]]
 
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 2**63 - 1
@@ -23,49 +24,28 @@ MAX_ELEMENTS = 2**63 - 1
 FLOAT_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1}
 OTHER_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "I32": 4, "U32": 4, "I64": 8, "U64": 8}
 ELEMENT_BYTES = FLOAT_BYTES | OTHER_BYTES
+_INTEGERS = {name: f"<{name[0].lower()}{size}" for name, size in OTHER_BYTES.items() if name != "BOOL"}
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A contiguous, row-major tensor in a file."""
+@dataclass(frozen=True)
+class Stored(Matrix):
+    """A contiguous, row-major tensor in a file: a weight, or a part of one."""
 
-    name: str
-    dtype: str  # a key of ELEMENT_BYTES
-    shape: tuple[int, ...]
-    path: Path
     offset: int  # of the first element in the file
-
-    @property
-    def n_elements(self) -> int:
-        return math.prod(self.shape)
 
     @property
     def n_bytes(self) -> int:
         return self.n_elements * ELEMENT_BYTES[self.dtype]
 
-    @property
-    def n_rows(self) -> int:
-        """A vector is one row, and so is a scalar."""
-        return math.prod(self.shape[:-1])
-
-    @property
-    def n_cols(self) -> int:
-        return self.shape[-1] if self.shape else 1
-
     def rows(self, begin: int, end: int) -> Floats:
-        """Rows `begin` to `end`, as float32 [end - begin, n_cols].
+        self._check_floats()
+        return _floats(self.bytes(begin, end), self.dtype).reshape(end - begin, self.n_cols)
 
-        Raises:
-            FileError: the file cannot be read, or is shorter than it was.
-            UnsupportedError: the elements are no floating-point numbers.
-        """
-        if self.dtype not in FLOAT_BYTES:
-            raise UnsupportedError(
-                f"{self.path}: tensor {self.name!r} holds {self.dtype}, expected {', '.join(FLOAT_BYTES)}"
-            )
-        size = self.n_cols * FLOAT_BYTES[self.dtype]
-        raw = read_exactly(self.path, self.offset + begin * size, (end - begin) * size, repr(self.name))
-        return _floats(raw, self.dtype).reshape(end - begin, self.n_cols)
+    def columns(self, begin: int, end: int, first: int = 0, last: int | None = None) -> Floats:
+        """Columns `begin` to `end` of rows `first` to `last`, as float32 [last - first, end - begin]."""
+        self._check_floats()
+        found = self._column_bytes(begin, end, first, self.n_rows if last is None else last)
+        return _floats(found.reshape(-1), self.dtype).reshape(-1, end - begin)
 
     def matrix(self, number: int) -> Stored:
         """One of the tensors that the first dimension counts."""
@@ -75,6 +55,46 @@ class Stored:
     def values(self) -> Floats:
         """The whole tensor in its shape."""
         return self.rows(0, self.n_rows).reshape(self.shape)
+
+    def integers(self, begin: int, end: int) -> Integers:
+        """Rows `begin` to `end` of whole numbers [end - begin, n_cols], in their own type."""
+        return self.bytes(begin, end).view(_INTEGERS[self.dtype]).reshape(end - begin, self.n_cols)
+
+    def integer_columns(self, begin: int, end: int) -> Integers:
+        """Columns `begin` to `end` of whole numbers [n_rows, end - begin], in their own type."""
+        return self._column_bytes(begin, end, 0, self.n_rows).view(_INTEGERS[self.dtype])
+
+    def bytes(self, begin: int, end: int) -> Bytes:
+        """The bytes of rows `begin` to `end`, one after the other.
+
+        Raises:
+            FileError: the file cannot be read, or is shorter than it was.
+        """
+        size = self.n_cols * ELEMENT_BYTES[self.dtype]
+        return read_exactly(self.path, self.offset + begin * size, (end - begin) * size, repr(self.name))
+
+    def expect(self, dtypes: tuple[str, ...], *shapes: tuple[int, ...]) -> None:
+        """Raises ModelError unless its type is one of these, and its shape too, where any is given."""
+        where = f"{self.path}: tensor {self.name!r}"
+        if self.dtype not in dtypes:
+            raise ModelError(f"{where} holds {self.dtype}, expected {' or '.join(dtypes)}")
+        if shapes and self.shape not in shapes:
+            expected = " or ".join(str(list(shape)) for shape in shapes)
+            raise ModelError(f"{where} has shape {list(self.shape)}, expected {expected}")
+
+    def _column_bytes(self, begin: int, end: int, first: int, last: int) -> Bytes:
+        size = ELEMENT_BYTES[self.dtype]
+        stride, width = self.n_cols * size, (end - begin) * size
+        offset = self.offset + first * stride + begin * size
+        return read_exactly(
+            self.path, offset, (last - first) * width, repr(self.name), width=width, stride=stride
+        ).reshape(last - first, width)
+
+    def _check_floats(self) -> None:
+        if self.dtype not in FLOAT_BYTES:
+            raise UnsupportedError(
+                f"{self.path}: tensor {self.name!r} holds {self.dtype}, expected {', '.join(FLOAT_BYTES)}"
+            )
 
 
 def check_shape(where: str, shape: Any) -> tuple[int, ...]:
@@ -94,8 +114,14 @@ def check_shape(where: str, shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def read_exactly(path: Path, offset: int, n_bytes: int, what: str) -> npt.NDArray[np.uint8]:
+def read_exactly(
+    path: Path, offset: int, n_bytes: int, what: str, *, width: int = 0, stride: int = 0
+) -> Bytes:
     """The bytes at `offset`.
+
+    Args:
+        width: of strips that are read one after the other, where the bytes are not all in a row.
+        stride: from the beginning of a strip to that of the next.
 
     Raises:
         FileError: the file cannot be read or ends before.
@@ -103,11 +129,17 @@ def read_exactly(path: Path, offset: int, n_bytes: int, what: str) -> npt.NDArra
     buffer = np.empty(n_bytes, np.uint8)
     view = buffer.data
     n_read = 0
+    if width == stride:
+        width = n_bytes
     try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            while n_read < n_bytes and (n := file.readinto(view[n_read:])):
-                n_read += n
+        with open(path, "rb", buffering=0) as file:
+            for i, begin in enumerate(range(0, n_bytes, width or 1)):
+                file.seek(offset + i * stride)
+                end = begin + width
+                while n_read < end and (n := file.readinto(view[n_read:end])):
+                    n_read += n
+                if n_read < end:
+                    break
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {os.strerror(error.errno or 0)}") from error
     if n_read < n_bytes:
@@ -117,7 +149,7 @@ def read_exactly(path: Path, offset: int, n_bytes: int, what: str) -> npt.NDArra
     return buffer
 
 
-def _floats(raw: npt.NDArray[np.uint8], dtype: str) -> Floats:
+def _floats(raw: Bytes, dtype: str) -> Floats:
     if dtype == "F32":
         return raw.view("<f4").astype(np.float32, copy=False)
     if dtype == "F16":

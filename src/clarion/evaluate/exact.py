@@ -31,14 +31,15 @@ Array = npt.NDArray[Any]
 class Exact:
     """A model file, computed in float64."""
 
-    def __init__(self, file: File, observe: Observer | None = None) -> None:
-        """The file stays open as long as this is in use. `observe`: as for `clarion.plan.compile`.
+    def __init__(self, file: File, observe: Observer | None = None, context: int | None = None) -> None:
+        """The file stays open as long as this is in use. `observe`: as for `clarion.plan.compile`; `context`:
+        as for `clarion.load`.
 
         Raises:
             UnsupportedError, ModelError: as `clarion.load`.
         """
         self._file = file
-        self.plan: Plan = make_plan(file)
+        self.plan: Plan = make_plan(file, context)
         nodes, outputs = self.plan.nodes(), self.plan.kept()
         self._nodes, observed = (narrow(nodes, outputs), []) if observe is None else observe(nodes)
         self._kept = [*outputs, *observed]

@@ -25,7 +25,7 @@ MOST_TOKENS = 256  # of which all layers are in memory at once
 def exact_layers(file: File, tokens: Sequence[int]) -> list[Values]:
     """What leaves each layer in float64 arithmetic: [T, n_embd] of the first tokens, MOST_TOKENS at most."""
     tokens, layers = tokens[:MOST_TOKENS], Layers()
-    found = Exact(file, observe=layers).run(tokens)
+    found = Exact(file, observe=layers, context=len(tokens)).run(tokens)
     return [found[name] for name in layers.found]
 
 

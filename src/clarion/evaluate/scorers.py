@@ -79,7 +79,7 @@ class ExactScorer:
 
     def __init__(self, path: Path | None, context: int) -> None:
         with ExitStack() as stack:
-            self._exact = Exact(stack.enter_context(open_file(path)))
+            self._exact = Exact(stack.enter_context(open_file(path)), context=context)
             self._stack = stack.pop_all()
 
     def logits(self, chunks: Sequence[Chunk], take: Take) -> None:

@@ -9,14 +9,22 @@ from clarion.errors import ModelError, UnsupportedError
 from clarion.models import (
     bitnet,
     deepseek2,
+    gemma2,
+    gemma3,
+    gemma4,
+    glm4,
+    gpt_oss,
     llama,
     mistral4,
+    olmo2,
+    phi3,
     qwen2,
     qwen3,
     qwen3moe,
     qwen3next,
     qwen35,
     qwen35moe,
+    smollm3,
 )
 from clarion.models.family import Family
 from clarion.models.keys import Keys
@@ -38,6 +46,14 @@ FAMILIES: dict[str, Family] = {
         deepseek2.FAMILY,
         mistral4.FAMILY,
         bitnet.FAMILY,
+        gemma2.FAMILY,
+        gemma3.FAMILY,
+        gemma4.FAMILY,
+        smollm3.FAMILY,
+        olmo2.FAMILY,
+        phi3.FAMILY,
+        glm4.FAMILY,
+        gpt_oss.FAMILY,
     )
 }
 
@@ -71,22 +87,32 @@ def family(metadata: Mapping[str, object]) -> Family:
     return FAMILIES[architecture]
 
 
-def build(metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> Graph:
+def context_length(metadata: Mapping[str, object]) -> int:
+    """How many tokens the model of a file was made for. Raises as `build`."""
+    family(metadata)
+    return Keys(metadata).integer("context_length")
+
+
+def build(
+    metadata: Mapping[str, object], tensors: Mapping[str, Tensor], *, context: int | None = None
+) -> Graph:
     """The graph of the model that a file describes.
 
     Args:
         metadata: the file's keys and values; hyperparameters are those below the architecture's name.
         tensors: the file's tensors by name.
+        context: the longest sequence that it is wanted for, on which some rotations depend; None: that which
+            the model was made for.
 
     Raises:
         UnsupportedError: an architecture, a hyperparameter or a tensor's format that no family implements.
         ModelError: hyperparameters and tensors contradict each other; a tensor is missing or unexpected.
     """
-    found, keys, checkpoint = family(metadata), Keys(metadata), Checkpoint(tensors)
+    found, keys, checkpoint = family(metadata), Keys(metadata, context), Checkpoint(tensors)
     graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()
     return graph
 
 
-__all__ = ["FAMILIES", "Family", "build", "family"]
+__all__ = ["FAMILIES", "Family", "build", "context_length", "family"]

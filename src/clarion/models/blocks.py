@@ -76,16 +76,21 @@ Gate = Callable[[Array, Array], Array]
 # ---- attention --------------------------------------------------------------------------------------------
 
 
-def projections(layer: Layer, x: Array, *, query_times: int = 1) -> tuple[Array, Array, Array]:
+def projections(
+    layer: Layer, x: Array, *, query_times: int = 1, keys_as_values: bool = False
+) -> tuple[Array, Array, Array]:
     """Query [T, n_head·head_dim·query_times], key [T, n_head_kv·head_dim] and value [T, n_head_kv·dim_v] of
-    rows, from tensors of their own or from the one that holds all three, `attn_qkv`."""
+    rows, from tensors of their own or from the one that holds all three, `attn_qkv`.
+
+    keys_as_values: without a tensor of values, they are the keys.
+    """
     g, w, hp = layer.g, layer.w, layer.hp
     dim_v = hp.dim_v or hp.head_dim
     widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
-        q, k, v = (g.linear(x, w[name], n) for name, n in zip(names, widths, strict=True))
-        return q, k, v
+        q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
+        return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
     for name, n in zip(names, widths, strict=True):
         y = g.linear(x, w.attn_qkv, sum(widths), rows=slice(begin, begin + n))
@@ -111,6 +116,9 @@ def attention(
     chunked: bool = False,
     cap: float = 0.0,
     slopes: Sequence[float] = (),
+    value_norm: bool = False,
+    keys_as_values: bool = False,
+    state: int | None = None,
 ) -> Array:
     """Attention over the layer's own state, with its projections: [T, n_embd].
 
@@ -123,20 +131,34 @@ def attention(
         gate_in_query: so it is, and of the rows of `attn_q` each head has its query's, then its gate's.
         sinks: each head has one more score, of the vector `attn_sinks`.
         causal, chunked, cap, slopes: as in the table of operations.
+        value_norm: each head of values is normalised, without a gain.
+        keys_as_values: as for `projections`.
+        state: what an earlier layer wrote to; this one has only queries, and what its file has beside them is
+            left unread. None: a state of its own.
     """
     g, w, hp = layer.g, layer.w, layer.hp
-    q, k, v = projections(layer, x, query_times=2 if gate_in_query else 1)
     gate = None
-    if gate_in_query:
-        gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
-        q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
-    q, k = (
-        rotated(layer, y, name, neox=neox, head_norm=head_norm, row_norm=row_norm)
-        for y, name in ((q, "attn_q_norm"), (k, "attn_k_norm"))
-    )
+
+    def turned(y: Array, norm: str) -> Array:
+        return rotated(layer, y, norm, neox=neox, head_norm=head_norm, row_norm=row_norm)
+
+    if state is None:
+        times = 2 if gate_in_query else 1
+        q, k, v = projections(layer, x, query_times=times, keys_as_values=keys_as_values)
+        if gate_in_query:
+            gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
+            q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
+        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
+        if value_norm:
+            v = g.head_norm(v, None, hp.dim_v or hp.head_dim, hp.norm_eps)
+        state = g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window)
+    else:
+        q = turned(g.linear(x, w.attn_q, hp.n_head * hp.head_dim), "attn_q_norm")
+        for name in ("attn_k", "attn_v", "attn_k_norm"):
+            w[name].leave()
     o = g.attend(
         q,
-        g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window),
+        state,
         hp.n_head,
         hp.attention_scale,
         window=hp.window,
@@ -279,7 +301,7 @@ def stated_router(
     if stated and stated not in _GATINGS:
         raise UnsupportedError(f"{keys.name('expert_gating_func')} is {stated}, known are {list(_GATINGS)}")
     n_group = keys.integer("expert_group_count", 1, minimum=0) or 1
-    n_group_used = keys.integer("expert_group_used_count", n_group, minimum=0) or n_group
+    n_group_used = keys.integer("expert_group_used_count", 1 if n_group == 1 else None)
     if hp.n_expert % n_group or n_group_used > n_group:
         raise ModelError(
             f"{keys.name('expert_group_count')} is {n_group}, of which {n_group_used} are used, expected a "
@@ -347,6 +369,7 @@ def decoder(
     experts: bool = False,
     tied: bool = False,
     embedding_scale: float = 1.0,
+    enter: Callable[[Array], Array] = lambda x: x,
     logit_scale: float = 1.0,
     cap: float = 0.0,
 ) -> Graph:
@@ -358,17 +381,18 @@ def decoder(
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
+        enter: what becomes of the first rows before the layers.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
     g = Graph(hp)
-    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
+    x = enter(g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale))  # [T, n_embd]
     tables = RopeTables(g)
-    if hp.n_rot:
-        tables[found.rope]  # before the first layer, which all plans share
-    for i, of_layer in enumerate(found.layers):
-        x = block(Layer(g, i, w.blk[i], of_layer, found.rope, tables), x)
+    for rope in found.ropes:
+        tables[rope]  # before the first layer, which all plans share
+    for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     x = g.select(x)  # [O, n_embd]
     x = (
         g.layer_norm(x, w.output_norm, hp.norm_eps)

@@ -59,6 +59,26 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Where a checkpoint has a tensor of the file in another form than under a name of its own.
+
+    Attributes:
+        name: of the stored tensor, as in `TENSORS`.
+        index, count: which of how many equal parts of its rows; of a matrix for each expert, of each one's.
+        interleaved: a part is every `count`-th row, from `index` on; else rows that follow each other.
+        parameter: the weight has exactly this name, without `.weight`, and the bias `_bias` after it.
+        transposed: unless it is quantised, rows and columns are exchanged there.
+    """
+
+    name: str
+    index: int = 0
+    count: int = 1
+    interleaved: bool = False
+    parameter: bool = False
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
     """A tensor of the file that is made of one of the checkpoint.
 
@@ -75,7 +95,7 @@ class Made:
     each: bool = False
 
 
-Name = str | Made | tuple[str | Made, ...]
+Name = str | Part | Made | tuple[str | Made, ...]
 
 
 def plus_one(metadata: Mapping[str, Any], x: Any) -> Any:
@@ -107,19 +127,23 @@ STACKED_EXPERTS: dict[str, Name] = {
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """A whole number of config.json, from 1. Of its names there, the first that is there and not null counts;
-    without a default it is required."""
+    """A whole number of config.json, from `least`. Of its names there, the first that is there and not null
+    counts; without a default it is required, unless it is optional: then the file need not state it."""
 
     names: tuple[str, ...]
     default: int | None = None
+    least: int = 1
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number above zero, as `Integer`."""
+    """A number above zero, as `Integer`; files state its power `exponent`."""
 
     names: tuple[str, ...]
     default: float | None = None
+    exponent: float = 1.0
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +212,9 @@ class HuggingFace:
         roots: what the names begin with, in the place of `model.`: the first that the checkpoint has.
         beside: what the names of parts begin with that see or hear, or predict further tokens, and are left
             out.
-        tensors: the names that are not those of `TENSORS`. What has a key of its own (`ssm_dt.bias`, or
-            `ssm_a`, which has no leaf) is called as that says, any other `ssm_dt.weight` as `ssm_dt` says.
-            Of several names the first that the checkpoint has counts.
+        tensors: the names that are not those of `TENSORS`, or how tensors are made of the checkpoint's. What
+            has a key of its own (`ssm_dt.bias`, or `ssm_a`, which has no leaf) is called as that says, any
+            other `ssm_dt.weight` as `ssm_dt` says. Of several names the first that the checkpoint has counts.
         keys: the file's hyperparameters beside those of `common`, by their name in the file; None: no such.
         common: those that all decoders have.
         only: the values that are implemented, by key of config.json.
@@ -198,11 +222,16 @@ class HuggingFace:
             checkpoint halves: its rows are reordered.
         ternary: the matrices that are rounded to -1, 0 and 1 times their mean magnitude.
         window: when attention looks back over `sliding_window` positions: never, always where that is given,
-            or where `use_sliding_window` is true.
+            where `use_sliding_window` is true, or in the layers that `layer_types` names.
+        period: of the last kind of window, every so many-th layer looks back over everything where
+            config.json does not say, and files need not say; 0: both must.
+        unrotated: every so many-th layer does not rotate; config.json may only say the same. 0: all do.
         partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
         raises_scores: YaRN raises the scores by `mscale_all_dim`, in place of the rotated pairs.
+        yarn_truncates: whether the ends of YaRN's ramp are whole pairs.
         tied: whether the embedding is the head where config.json does not say.
-        rope_factors: files may hold divisors of the rotation's frequencies.
+        rope_base: the base of the rotation where config.json does not say.
+        rope_factors: the kind of scaling that files state as divisors of the rotation's frequencies.
         words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
     """
 
@@ -216,11 +245,15 @@ class HuggingFace:
     only: Mapping[str, tuple[object, ...]] = field(default_factory=lambda: ONLY)
     interleaved: tuple[str, ...] = ()
     ternary: tuple[str, ...] = ()
-    window: Literal["never", "always", "switch"] = "never"
+    window: Literal["never", "always", "switch", "layers"] = "never"
+    period: int = 0
+    unrotated: int = 0
     partial_rotary: float | None = None
     raises_scores: bool = False
+    yarn_truncates: bool = True
     tied: bool = False
-    rope_factors: bool = False
+    rope_base: float = 10000.0
+    rope_factors: Literal["", "llama3", "longrope", "proportional"] = ""
     words: str = "gpt-2"
 
 

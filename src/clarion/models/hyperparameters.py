@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from clarion.errors import ModelError
 from clarion.models.keys import Keys
-from clarion.models.rope import Rope, rope
+from clarion.models.rope import Rope, frequency_factors, rope, window_rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.hyperparameters import Hyperparameters
 
@@ -16,18 +16,45 @@ _MAX_LAYERS = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
+class Windows:
+    """Which layers look back over the window alone, and how these rotate, where a file does not say.
+
+    Attributes:
+        period: every so many-th layer looks back over everything; 1: all do, 0: none.
+        scaled: layers with a window rotate as the others do; else without scaling, with a base of their own.
+        base: that base; 0: the others'.
+        size: positions that the window holds; 0: all look back over everything.
+    """
+
+    period: int
+    scaled: bool = True
+    base: float = 0.0
+    size: int = 0
+
+    def flags(self, n_layer: int) -> list[bool]:
+        """Of each layer whether it has the window."""
+        return [self.period == 0 or i % self.period < self.period - 1 for i in range(n_layer)]
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What a file states.
 
     Attributes:
         all: the model's figures; where layers differ, those of the first that has any.
         layers: each layer's own: heads, their sizes, the width of the feed-forward network, the window.
-        rope: how positions are rotated where no layer says otherwise.
+        ropes: how each layer rotates.
     """
 
     all: Hyperparameters
     layers: tuple[Hyperparameters, ...]
-    rope: Rope
+    ropes: tuple[Rope, ...]
+
+    @property
+    def rope(self) -> Rope:
+        """The rotation of the last layer that looks back over everything, else of the last."""
+        full = [rope for hp, rope in zip(self.layers, self.ropes, strict=True) if not hp.window]
+        return (full or self.ropes)[-1]
 
 
 def figures(
@@ -37,19 +64,25 @@ def figures(
     experts: bool = False,
     norm: str = "attention.layer_norm_rms_epsilon",
     raises_scores: bool = False,
+    windows: Windows | None = None,
+    yarn_truncates: bool = True,
 ) -> Figures:
     """The figures that a transformer states, checked against each other.
 
     Args:
         experts: the feed-forward networks are experts (`blocks.experts`).
         norm: the key of the number that norms add to the variance.
-        raises_scores: as of `rope`.
+        windows: which layers have the window; None: all.
+        yarn_truncates, raises_scores: as of `rope`.
 
     Raises:
         ModelError: a figure is missing, out of range, or contradicts another.
     """
     n_embd = keys.integer("embedding_length")
-    n_layer = _n_layer(keys, w)
+    n_block = keys.integer("block_count")
+    if n_block > _MAX_LAYERS:
+        raise ModelError(f"{keys.name('block_count')} is {n_block}, expected at most {_MAX_LAYERS}")
+    n_layer = n_block - _n_predicting(keys, w, n_block)
     n_head = keys.integers("attention.head_count", n_layer)
     kv = keys.integers("attention.head_count_kv", n_layer, -1, minimum=-1)
     n_head_kv = tuple(q if k == -1 else k for q, k in zip(n_head, kv, strict=True))
@@ -65,14 +98,7 @@ def figures(
             f"{keys.name('embedding_length')} is {n_embd}, expected a multiple of "
             f"attention.head_count, {first}, or a key attention.key_length"
         )
-    head_dim = keys.integer("attention.key_length", n_embd // max(first, 1))
-    dim_v = keys.integer("attention.value_length", head_dim)
-    n_rot = keys.integer("rope.dimension_count", head_dim)
-    if max(head_dim, dim_v) > _MAX_HEAD_DIM or n_rot > head_dim or n_rot % 2:
-        raise ModelError(
-            f"{keys.name('rope.dimension_count')} is {n_rot}, "
-            f"expected an even number up to the head size, {head_dim} (at most {_MAX_HEAD_DIM})"
-        )
+    head_dim, dim_v, n_rot = _sizes(keys, "", (n_embd // max(first, 1), None, None))
     n_vocab = _n_vocab(keys, w)
     n_ff = keys.integers(
         "feed_forward_length", n_layer, 1 if experts and "expert_feed_forward_length" in keys else None
@@ -88,7 +114,12 @@ def figures(
                 f"expected at most expert_count, {n_expert}"
             )
     context_length = keys.integer("context_length")
-    rotation = rope(keys, n_rot, context_length, w.rope_freqs, raises_scores=raises_scores)
+    factors = frequency_factors(keys, w, n_rot, context_length)
+    rotation = rope(
+        keys, n_rot, context_length, factors, yarn_truncates=yarn_truncates, raises_scores=raises_scores
+    )
+    scale = keys.number("attention.scale", 0.0, positive=False)
+    window = keys.integer("attention.sliding_window", windows.size if windows else 0, minimum=0)
     hp = Hyperparameters(
         architecture=keys.architecture,
         context_length=context_length,
@@ -102,34 +133,57 @@ def figures(
         n_rot=n_rot,
         n_ff=next((n for n in n_ff if n), 0),
         norm_eps=keys.number(norm, positive=False),
-        attention_scale=keys.number("attention.scale", 0.0, positive=False) or head_dim**-0.5,
-        window=keys.integer("attention.sliding_window", 0, minimum=0),
+        attention_scale=scale or head_dim**-0.5,
+        window=window,
         n_expert=n_expert,
         n_expert_used=n_expert_used,
         n_ff_expert=n_ff_expert,
         rope=rotation.description,
         n_parameters=w.n_elements(),
     )
-    layers = tuple(
-        replace(hp, n_head=n_head[i], n_head_kv=n_head_kv[i], n_ff=n_ff[i]) for i in range(n_layer)
-    )
-    return Figures(hp, layers, rotation)
+    layers = [replace(hp, n_head=n_head[i], n_head_kv=n_head_kv[i], n_ff=n_ff[i]) for i in range(n_layer)]
+    ropes = [rotation] * n_layer
+    if windows is not None:
+        windowed = keys.flags("attention.sliding_window_pattern", n_layer, windows.flags(n_layer))
+        head_dim, dim_v, n_rot = _sizes(keys, "_swa", (head_dim, dim_v, n_rot))
+        rotation = window_rope(keys, n_rot, rotation, base=windows.base, scaled=windows.scaled)
+        for i in range(n_layer):
+            if windowed[i] and window:
+                layers[i] = replace(
+                    layers[i],
+                    head_dim=head_dim,
+                    dim_v=dim_v,
+                    n_rot=n_rot,
+                    attention_scale=scale or head_dim**-0.5,
+                )
+                ropes[i] = rotation
+            else:
+                layers[i] = replace(layers[i], window=0)
+    return Figures(hp, tuple(layers), tuple(ropes))
 
 
-def _n_layer(keys: Keys, w: Checkpoint) -> int:
-    """The layers that text goes through. Those that files may have behind them predict further tokens; they
-    are left unread."""
-    n_layer = keys.integer("block_count")
-    if n_layer > _MAX_LAYERS:
-        raise ModelError(f"{keys.name('block_count')} is {n_layer}, expected at most {_MAX_LAYERS}")
-    n_further = keys.integer("nextn_predict_layers", 0, minimum=0)
-    if n_further >= n_layer:
+def _sizes(keys: Keys, suffix: str, default: tuple[int, int | None, int | None]) -> tuple[int, int, int]:
+    """Elements of a head of keys, of one of values, and of those that are rotated."""
+    head_dim = keys.integer(f"attention.key_length{suffix}", default[0])
+    dim_v = keys.integer(f"attention.value_length{suffix}", default[1] or head_dim)
+    n_rot = keys.integer(f"rope.dimension_count{suffix}", default[2] or head_dim)
+    if max(head_dim, dim_v) > _MAX_HEAD_DIM or n_rot > head_dim or n_rot % 2:
         raise ModelError(
-            f"{keys.name('nextn_predict_layers')} is {n_further}, expected less than block_count, {n_layer}"
+            f"{keys.name(f'rope.dimension_count{suffix}')} is {n_rot}, "
+            f"expected an even number up to the head size, {head_dim} (at most {_MAX_HEAD_DIM})"
         )
-    for number in range(n_layer - n_further, n_layer):
-        w.blk[number].leave()
-    return n_layer - n_further
+    return head_dim, dim_v, n_rot
+
+
+def _n_predicting(keys: Keys, w: Checkpoint, n_block: int) -> int:
+    """How many of the last layers only predict tokens further ahead; they are left unread."""
+    n = keys.integer("nextn_predict_layers", 0, minimum=0)
+    if n >= n_block:
+        name = keys.name("nextn_predict_layers")
+        raise ModelError(f"{name} is {n}, expected less than block_count, {n_block}")
+    for i in range(n_block - n, n_block):
+        w.blk[i].leave()
+    return n
 
 
 def _n_vocab(keys: Keys, w: Checkpoint) -> int:

@@ -49,10 +49,15 @@ shown = reprlib.repr  # values come from the file: at most a line of them
 
 
 class Keys:
-    """The metadata below `architecture.`; remembers what was read."""
+    """The metadata below `architecture.`; remembers what was read.
 
-    def __init__(self, metadata: Mapping[str, object]) -> None:
+    Attributes:
+        context: the longest sequence that the graph is wanted for; None: the model's own.
+    """
+
+    def __init__(self, metadata: Mapping[str, object], context: int | None = None) -> None:
         self.architecture = str(metadata["general.architecture"])
+        self.context = context
         self._metadata = metadata
         self._read: set[str] = set()
 

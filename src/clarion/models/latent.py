@@ -64,7 +64,7 @@ def latents(keys: Keys, hp: Hyperparameters) -> Latents:
         dim_v=keys.integer("attention.value_length_mla", hp.dim_v),
         scale=dim**-0.5 * log_multiplier(keys),
         slope=slope,
-        length=keys.integer("attention.temperature_length", original) if slope else 1,
+        length=keys.integer("attention.temperature_length", original),
     )
 
 
@@ -93,7 +93,7 @@ def latent_attention(layer: Layer, x: Array, sizes: Latents, *, neox: bool = Fal
     def sharpened(q: Array) -> Array:
         return g.mul_rows(q, g.temperature(sizes.slope, sizes.length)) if sizes.slope else q
 
-    if "weight" in w.attn_k_b:
+    if "weight" in w.attn_k_b or "weight" in w.attn_v_b:
         w.attn_kv_b.leave()  # some files have both
         q = g.join(g.head_linear(q_plain, w.attn_k_b, n, sizes.rank), q_rotated, n_head=n)
         state = g.keep_latent(g.join(c, k_rotated), sizes.rank)

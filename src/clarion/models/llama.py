@@ -32,7 +32,7 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     return decoder(keys, w, block, experts=has_experts)
 
 
-_LLAMA = HuggingFace("llama", interleaved=("attn_q", "attn_k"), rope_factors=True)
+_LLAMA = HuggingFace("llama", interleaved=("attn_q", "attn_k"), rope_factors="llama3")
 _MISTRAL = replace(_LLAMA, model_type="mistral", window="always")
 _MIXTRAL = replace(
     _MISTRAL,

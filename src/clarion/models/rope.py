@@ -12,6 +12,8 @@ from clarion.errors import ModelError, UnsupportedError
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 
+_BASE = 10000.0  # where a file states none
+
 
 @dataclass(frozen=True, slots=True)
 class Rope:
@@ -37,21 +39,52 @@ def log_multiplier(keys: Keys) -> float:
     return (1.0 + multiplier * math.log(max(factor, 1.0))) ** 2
 
 
+def window_rope(keys: Keys, n_rot: int, rotation: Rope, *, base: float, scaled: bool) -> Rope:
+    """The rotation of layers that look back over a window: that of the others where `scaled`, else one
+    without scaling, whose base is `rope.freq_base_swa`, else `base`, else that of the others."""
+    if scaled:
+        return rotation
+    base = keys.number("rope.freq_base_swa", base or keys.number("rope.freq_base", _BASE))
+    if base <= 1:
+        raise ModelError(f"{keys.name('rope.freq_base_swa')} is {base:g}, expected more than 1")
+    return plain_rope(base, n_rot)
+
+
+def frequency_factors(keys: Keys, w: Checkpoint, n_rot: int, context_length: int) -> Checkpoint:
+    """Where the divisors of the frequencies are, if there are any: `rope_freqs`; of LongRoPE [Ding et al.,
+    2024] `rope_factors_long` where the graph is wanted for more positions than the model was trained on at
+    first, else `rope_factors_short`."""
+    long, short = w.rope_factors_long, w.rope_factors_short
+    if "weight" not in long and "weight" not in short:
+        return w.rope_freqs
+    for factors in (long, short):
+        factors.floats(n_rot // 2)
+    original = keys.integer("rope.scaling.original_context_length", context_length)
+    return long if (keys.context or context_length) > original else short
+
+
 def rope(
-    keys: Keys, n_rot: int, context_length: int, factors: Checkpoint, *, raises_scores: bool = False
+    keys: Keys,
+    n_rot: int,
+    context_length: int,
+    factors: Checkpoint,
+    *,
+    yarn_truncates: bool = True,
+    raises_scores: bool = False,
 ) -> Rope:
     """The rotation that the file states.
 
     Args:
         n_rot: elements of a head that are rotated.
-        factors: where the file may have a tensor of n_rot / 2 divisors (`rope_freqs.weight`; Llama 3.1).
+        factors: where the file may have a tensor of n_rot / 2 divisors (`frequency_factors`).
+        yarn_truncates: the ends of YaRN's ramp are whole pairs.
         raises_scores: the file may state `log_multiplier`; then YaRN does not lengthen the rotated pairs.
 
     Raises:
         ModelError: a figure is out of range.
         UnsupportedError: an unknown kind of scaling.
     """
-    base = keys.number("rope.freq_base", 10000.0)
+    base = keys.number("rope.freq_base", _BASE)
     if base <= 1:
         raise ModelError(f"{keys.name('rope.freq_base')} is {base:g}, expected more than 1")
     inv_freq = [base ** (-2 * i / n_rot) for i in range(n_rot // 2)]
@@ -76,7 +109,7 @@ def rope(
     elif kind == "yarn":
         fast = keys.number("rope.scaling.yarn_beta_fast", 32.0)
         slow = keys.number("rope.scaling.yarn_beta_slow", 1.0)
-        inv_freq = _yarn(inv_freq, base, factor, original, fast, slow)
+        inv_freq = _yarn(inv_freq, base, factor, original, fast, slow, yarn_truncates)
         if not raises_scores or not keys.number("rope.scaling.yarn_log_multiplier", 0.0, positive=False):
             magnitude *= 1.0 + 0.1 * math.log(max(factor, 1.0))
     elif kind == "llama3":
@@ -84,7 +117,7 @@ def rope(
         high = keys.number("rope.scaling.high_freq_factor", 4.0)
         if "weight" not in factors:
             inv_freq = _llama3(inv_freq, factor, original, low, high)
-    elif kind != "none":
+    elif kind != "none" and not (kind == "longrope" and "rope_factors" in factors.prefix):
         raise UnsupportedError(f"{keys.name('rope.scaling.type')} = {kind!r} is not implemented")
     if not all(map(math.isfinite, inv_freq)):
         raise ModelError(f"{keys.name('rope.scaling.factor')} is {factor:g}: frequencies are not finite")
@@ -94,7 +127,13 @@ def rope(
 
 
 def _yarn(
-    inv_freq: list[float], base: float, factor: float, original: int, beta_fast: float, beta_slow: float
+    inv_freq: list[float],
+    base: float,
+    factor: float,
+    original: int,
+    beta_fast: float,
+    beta_slow: float,
+    truncates: bool,
 ) -> list[float]:
     """Peng et al., 2023, YaRN, section 3.2: pairs that turn more than beta_fast times within the original
     context keep their frequency, those that turn less than beta_slow times are slowed by the factor, a ramp
@@ -104,8 +143,10 @@ def _yarn(
     def pair(turns: float) -> float:
         return n_rot * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base))
 
-    low = max(math.floor(pair(beta_fast)), 0)
-    high = min(math.ceil(pair(beta_slow)), n_rot - 1)
+    first, last = pair(beta_fast), pair(beta_slow)
+    if truncates:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, n_rot - 1)
     mixed = []
     for i, f in enumerate(inv_freq):
         ramp = min(max((i - low) / max(high - low, 0.001), 0.0), 1.0)

@@ -18,6 +18,7 @@ from clarion.plan.weight import Weight, Whole, part
 # Integer tensors exist in files, but no product or table reads them.
 _NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64"})
 _SHOWN = 5
+_LEAVES = ("weight", "bias", "scale", "input_scale")
 
 ALL = slice(None)
 
@@ -116,8 +117,12 @@ class Checkpoint:
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
     def leave(self) -> None:
-        """Counts the tensors below `prefix` as asked for, though nothing reads them."""
-        self._used.update(name for name in self._tensors if name.startswith(f"{self.prefix}."))
+        """Counts what lies below this name as asked for, though nothing reads it."""
+        names = {name for name in self._tensors if name.startswith(f"{self.prefix}.")}
+        self._used |= names | {f"{self.prefix}.{leaf}" for leaf in _LEAVES if leaf in self}
+        for leaf in _LEAVES:
+            if leaf in self:
+                self._tensors[f"{self.prefix}.{leaf}"]  # a checkpoint that is converted gives it to the file
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""

@@ -68,7 +68,7 @@ def memory(
             value.slots_per_token,
         )
         for block in blocks
-        for value in block.values[:1]
+        for value in (block.values[-1:] if block.values[-1] in kept else block.values[:1])
     )
     index = {value: i for i, block in enumerate(blocks) for value in block.values}
     return buffers, index, max((block.offset + block.n_bytes for block in blocks), default=0)
