@@ -151,19 +151,22 @@ class Source(Mapping[str, Tensor]):
         if name is None:
             return None
         own, of_stem = self._names.get(name.key), self._names.get(name.stem)
-        if own is None and not isinstance(of_stem, str | Part):
+        among: tuple[str | Part | Made, ...]
+        if own is not None:
+            among = own if isinstance(own, tuple) else (own,)
+        elif isinstance(of_stem, str | Part):
+            among = (of_stem,)
+        else:
             return None
-        among = own if isinstance(own, tuple) else (own or of_stem,)
-        if ("{layer}" in _patterns(among)[0]) != (name.layer is not None):
+        if ("{layer}" in _patterns(among[0])[0]) != (name.layer is not None):
             return None
         completed = [(self._complete(one, name, whole=own is not None), one) for one in among]
         there = (pair for pair in completed if self._find(pair[0].format(expert=0)) is not None)
         theirs, made = next(there, completed[0])
         return theirs, None if isinstance(made, str) else made
 
-    def _complete(self, one: Name | None, name: _Name, *, whole: bool) -> str:
+    def _complete(self, one: str | Part | Made, name: _Name, *, whole: bool) -> str:
         """The checkpoint's name for a tensor; `whole`: it is not that of all below a stem."""
-        assert one is not None
         theirs = _patterns(one)[0].replace("{layer}", str(name.layer))
         if theirs.startswith(_ROOT):
             theirs = self._root + theirs.removeprefix(_ROOT)

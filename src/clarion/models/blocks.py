@@ -316,7 +316,6 @@ def decoder(
     experts: bool = False,
     tied: bool = False,
     embedding_scale: float = 1.0,
-    enter: Callable[[Array], Array] = lambda x: x,
     logit_scale: float = 1.0,
     cap: float = 0.0,
 ) -> Graph:
@@ -328,13 +327,12 @@ def decoder(
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
-        enter: what becomes of the first rows before the layers.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
     g = Graph(hp)
-    x = enter(g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale))  # [T, n_embd]
+    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
     for rope in found.ropes:
         tables[rope]  # before the first layer, which all plans share
