@@ -247,7 +247,9 @@ GOLDENS_TABLE: dict[str, Golden] = {
     ),
     "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
     "smollm3-yarn": Golden(
-        "smollm3", shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN)
+        "smollm3",
+        shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN),
+        seed=2,
     ),
     "olmo2": Golden("olmo2", shape(layers=2)),
     "olmo2-mha": Golden("olmo2", shape(kv=4, attention_bias=True, tie_word_embeddings=True)),
