@@ -79,6 +79,7 @@ def program(
             {"op": op, "inputs": i, "outputs": o, "weights": w, "ints": {}, "floats": {}, "arrays": {}}
             for op, i, o, w in ops
         ],
+        "states": [],
     }
     made = module.Program(module.Machine(threads), spec)
     made.buffer("x")[:] = np.random.default_rng(n).standard_normal((n, COLS))
@@ -90,8 +91,8 @@ def ours(
 ) -> Callable[[], object]:
     made = program(module, threads, type_id, row_bytes, rows, matrices, kind, n)
     zeros = np.zeros(n, np.int32)
-    batch = [zeros, np.arange(n, dtype=np.int32), zeros, np.zeros((1, 4), np.int32), np.zeros(0, np.int32)]
-    return lambda: made.run(None, *batch)
+    batch = [zeros, np.arange(n, dtype=np.int32), zeros, [], np.zeros(0, np.int32)]
+    return lambda: made.run([], *batch)
 
 
 def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ import numpy as np
 from clarion.host import native
 
 Buffers = dict[str, int]  # name → width
-Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float]]
+Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float], dict[str, list[float]]]
 
 
 def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> Any:
@@ -28,6 +28,7 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> A
         "weights": [],
         "buffers": [],
         "ops": [],
+        "states": [(0, 0)],
     }
     offset = 0
     for name, width in buffers.items():
@@ -42,17 +43,24 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> A
             }
         )
         offset += max_tokens * native().encoded_row_bytes("f32", width)
-    for op, inputs, outputs, ints, floats in ops:
-        entry = {"op": op, "inputs": inputs, "outputs": outputs, "weights": [], "arrays": {}}
+    for op, inputs, outputs, ints, floats, arrays in ops:
+        entry = {"op": op, "inputs": inputs, "outputs": outputs, "weights": [], "arrays": arrays}
         spec["ops"].append(entry | {"ints": ints, "floats": floats})
     return native().Program(machine, spec | {"arena_bytes": offset})
 
 
-def batch(n: int, start: int = 0) -> list[np.ndarray]:
-    """n tokens of one sequence from a position: tokens, positions, sequences, pages, outputs."""
+def attention(n_head: int, n_head_kv: int, head_dim: int) -> Op:
+    """Of the buffer 0 to the buffer 1, over all positions up to a token's."""
+    ints = {"state": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim, "dim_v": head_dim}
+    ints |= {"window": 0, "chunked": 0, "causal": 1}
+    return "attention", [0], [1], ints, {"scale": head_dim**-0.5, "cap": 0.0}, {"slopes": []}
+
+
+def batch(n: int, start: int = 0) -> list[Any]:
+    """n tokens of one sequence from a position: tokens, positions, sequences, tables, outputs."""
     positions = np.arange(start, start + n, dtype=np.int32)
     pages = np.arange(positions[-1] // 64 + 1, dtype=np.int32)[None]
-    return [np.zeros(n, np.int32), positions, np.zeros(n, np.int32), pages, np.zeros(0, np.int32)]
+    return [np.zeros(n, np.int32), positions, np.zeros(n, np.int32), [pages], np.zeros(0, np.int32)]
 
 
 def best(run: Callable[[], object], rounds: int) -> float:
@@ -76,26 +84,25 @@ def main() -> None:
 
     n_ops = 5000
     for what, n, width in (("one item", 1, 16), ("two items", 2, 8192)):
-        silu = program(machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {})] * n_ops)
+        silu = program(machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {}, {})] * n_ops)
         arguments = batch(n)
-        seconds = best(lambda p=silu, a=arguments: p.run(None, *a), args.rounds)
+        seconds = best(lambda p=silu, a=arguments: p.run([], *a[:3], [], a[4]), args.rounds)
         print(f"silu [{n}, {width}], {what}: {1e6 * seconds / n_ops:.2f} µs")
 
     n_head, n_head_kv, head_dim = 32, 8, 64
-    heads = {"state": 0, "n_head": n_head, "n_head_kv": n_head_kv, "head_dim": head_dim, "window": 0}
     for kind in ("f16", "f32"):
         cache = native().KvCache([(n_head_kv, head_dim, head_dim)], 128, 64, kind)
         widths = {"k": n_head_kv * head_dim, "v": n_head_kv * head_dim}
-        fill = program(machine, 512, widths, [("kv_write", [0, 1], [], {"state": 0}, {})])
+        fill = program(machine, 512, widths, [("kv_write", [0, 1], [], {"state": 0}, {}, {})])
         for name in widths:
             fill.buffer(name)[:] = np.random.default_rng(0).standard_normal(fill.buffer(name).shape)
         for start in range(0, 8192, 512):
-            fill.run(cache, *batch(512, start))
+            fill.run([cache], *batch(512, start))
         for n, start in ((1, 8191), (256, 1792)):
             q = {"q": n_head * head_dim, "o": n_head * head_dim}
-            attention = program(machine, n, q, [("attention", [0], [1], heads, {"scale": head_dim**-0.5})])
+            attend = program(machine, n, q, [attention(n_head, n_head_kv, head_dim)])
             arguments = batch(n, start)
-            seconds = best(lambda p=attention, c=cache, a=arguments: p.run(c, *a), args.rounds)
+            seconds = best(lambda p=attend, c=cache, a=arguments: p.run([c], *a), args.rounds)
             products = 2 * n_head * head_dim * int((arguments[1] + 1).sum())
             print(
                 f"attention of {n} from position {start}, {n_head}/{n_head_kv} heads of {head_dim}, {kind}: "

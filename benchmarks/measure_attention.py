@@ -23,7 +23,6 @@ import numpy as np
 from clarion.host import native
 from clarion.host.numa import thread_nodes
 from clarion.plan.sources import Sources
-from clarion.plan.state import paged_layers
 from clarion.programs import make_program, open_file
 from clarion.residency import Origin, make_store
 from clarion.runtime.measure import bandwidth
@@ -43,9 +42,10 @@ def main(
         origin = Origin(module, sources, program.read_together, thread_nodes(threads))
         spec = program.native_spec(make_store(program.weights, "copied", origin))
         bound = module.Program(module.Machine(threads), spec)
-        cache = module.KvCache(
-            paged_layers(program.states), n_pages, PAGE, program.kv.keys, program.kv.values
-        )
+        caches = [
+            module.KvCache(group.layers, n_pages, PAGE, program.kv.keys, program.kv.values)
+            for group in program.state_groups
+        ]
         pages = np.arange(n_pages, dtype=np.int32).reshape(1, -1)
         draw = np.random.default_rng(0)
 
@@ -55,15 +55,16 @@ def main(
             positions = np.arange(start, start + n, dtype=np.int32)
             last = np.array([n - 1], np.int32)
             began = time.perf_counter()
-            bound.run(cache, tokens, positions, np.zeros(n, np.int32), pages, last)
+            bound.run(caches, tokens, positions, np.zeros(n, np.int32), [pages] * len(caches), last)
             return time.perf_counter() - began
 
         seconds(0, BATCH)
         for page in range(1, n_pages):
-            cache.copy_page(0, page)
+            for cache in caches:
+                cache.copy_page(0, page)
         ends = {start: seconds(start, BATCH) / BATCH for start in sorted({0, *(n - BATCH for n in prompts)})}
         steps = {n: median(seconds(n, 1) for _ in range(TOKENS)) for n in (PAGE, *contexts)}
-        moved = program.kv_bytes_per_token
+        moved = program.state_bytes(1)
     return {
         "prompt": {n: (ends[0] + ends[n - BATCH]) / 2 for n in prompts},
         "generation": {n: steps[n] for n in contexts},

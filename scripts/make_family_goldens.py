@@ -279,9 +279,21 @@ GOLDENS_TABLE: dict[str, Golden] = {
         prepare=scale_layers,
         **GEMMA,
     ),
+    "gemma4-nested": Golden(
+        "gemma4",
+        {
+            "text_config": gemma4(layer_types=ALTERNATING, pad_token_id=0),
+            "vision_config": EYES | {"head_dim": 8, "num_key_value_heads": 1, "position_embedding_size": 16},
+            "audio_config": None,
+        },
+        loader=transformers.AutoModelForImageTextToText,
+        **GEMMA,
+    ),
     "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
     "smollm3-yarn": Golden(
-        "smollm3", shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN)
+        "smollm3",
+        shape(layers=4, heads=3, kv=1, width=36, tie_word_embeddings=False) | scaled(**YARN),
+        seed=2,
     ),
     "olmo2": Golden("olmo2", shape(layers=2)),
     "olmo2-mha": Golden("olmo2", shape(kv=4, attention_bias=True, tie_word_embeddings=True)),
@@ -373,7 +385,8 @@ def make(name: str, golden: Golden) -> None:
         n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
         figures = golden.config.get("text_config", golden.config)
         # None of the tokens that a model's configuration names by itself are in so small a vocabulary.
-        figures |= {"vocab_size": n_vocab, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        others = {"pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        figures |= {**others, **figures, "vocab_size": n_vocab}
         config = transformers.AutoConfig.for_model(golden.kind, **golden.config)
         eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
         with Doubled():

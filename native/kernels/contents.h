@@ -9,5 +9,9 @@ namespace clarion {
 extern const Contents common_formats, common_operations;
 // Of the module `<isa>_formats`.
 extern const Contents other_formats;
+// Of the module `<isa>_latent`.
+extern const Contents latent_operations;
+// Of the module `<isa>_operations`.
+extern const Contents other_operations;
 
 }  // namespace clarion

@@ -1,10 +1,10 @@
-// embed: row of a table for each token.  encode: activations ready to be multiplied.
+// embed, embed_positions: a row of a table for each token.  encode: activations ready to be multiplied.
 #include <algorithm>
 #include <stdexcept>
 
 #include "kernels/activations.h"
 #include "kernels/row_decoder.h"
-#include "machine/modules.h"
+#include "kernels/rows.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -16,28 +16,29 @@ constexpr int64_t rows_per_item = 8;
 
 int64_t items(int64_t rows) { return (rows + rows_per_item - 1) / rows_per_item; }
 
+// The rows that `indices`, the tokens or the positions, number.
 class Embed final : public Op {
   public:
-    explicit Embed(const OpSpec& spec) : scale_(static_cast<float>(EmbedParameters(spec).scale)) {
-        table_ = spec.weights.at(0);
-        output_ = spec.outputs.at(0);
-        format_ = table_ == nullptr ? nullptr : find_format(table_->format);
-        if (format_ == nullptr || output_ == nullptr || output_->kind != Kind::f32 ||
-            output_->width != table_->cols || table_->cols % format_->block != 0)
-            throw std::invalid_argument(
-                "embed: needs a table of a known format and an f32 output as wide as its rows");
+    Embed(const OpSpec& spec, const int32_t* Batch::* indices, const char* what, double scale)
+        : indices_(indices), what_(what), scale_(static_cast<float>(scale)) {
+        spec.expect(0, 1, 1);
+        table_ = spec.weight(0);
+        output_ = &spec.output(0);
+        expect_kind(spec, *output_, Kind::f32);
+        expect_rows(spec, *output_, Rows::tokens);
+        expect_width(spec, *output_, table_->cols);
     }
     void validate(const Batch& batch) const override {
         for (int64_t t = 0; t < batch.n_tokens; ++t)
-            if (batch.tokens[t] < 0 || batch.tokens[t] >= table_->rows)
-                refuse({"tokens[", t, "]: found ", batch.tokens[t], ", expected 0 to ", table_->rows - 1});
+            if (const int32_t row = (batch.*indices_)[t]; row < 0 || row >= table_->rows)
+                refuse({what_, "[", t, "]: found ", row, ", expected 0 to ", table_->rows - 1});
     }
     int64_t begin(const Batch& batch) override { return items(batch.n_tokens); }
     void run(const Batch& batch, int64_t item, const Scratch&) override {
         const int64_t end = std::min(batch.n_tokens, (item + 1) * rows_per_item);
         for (int64_t t = item * rows_per_item; t < end; ++t) {
             auto* x = reinterpret_cast<float*>(output_->data + t * output_->row_bytes);
-            read_row(batch.tokens[t], x);
+            read_row((batch.*indices_)[t], x);
             if (scale_ != 1.0f)
                 for (int64_t i = 0; i < table_->cols; ++i) x[i] *= scale_;
         }
@@ -49,15 +50,16 @@ class Embed final : public Op {
         const auto row_in_panel = static_cast<int>(row % 16);
         row -= extent.first_row;
         if (extent.panels)
-            dequantize_lane(*format_, extent.data + (row - row_in_panel) * table_->row_bytes, row_in_panel,
-                            table_->cols, x);
+            dequantize_lane(*table_->format, extent.data + (row - row_in_panel) * table_->row_bytes,
+                            row_in_panel, table_->cols, x);
         else
-            dequantize(*format_, extent.data + row * table_->row_bytes, table_->cols, x);
+            dequantize(*table_->format, extent.data + row * table_->row_bytes, table_->cols, x);
     }
 
     const Weight* table_;
     const Buffer* output_;
-    const Format* format_;
+    const int32_t* Batch::* indices_;
+    const char* what_;
     float scale_;
 };
 
@@ -83,7 +85,12 @@ class Encode final : public Op {
 
 }  // namespace
 
-std::unique_ptr<Op> make_embed(const OpSpec& spec) { return std::make_unique<Embed>(spec); }
+std::unique_ptr<Op> make_embed(const OpSpec& spec) {
+    return std::make_unique<Embed>(spec, &Batch::tokens, "tokens", EmbedParameters(spec).scale);
+}
+std::unique_ptr<Op> make_embed_positions(const OpSpec& spec) {
+    return std::make_unique<Embed>(spec, &Batch::positions, "positions", 1.0);
+}
 std::unique_ptr<Op> make_encode(const OpSpec& spec) { return std::make_unique<Encode>(spec); }
 
 }  // namespace clarion

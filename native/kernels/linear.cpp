@@ -9,14 +9,10 @@
 // With many tokens, an item is one panel. A block has so many tokens that their activations stay in L2 while panel after panel
 // passes: machine/tiling.cpp says how many.
 #include <algorithm>
-#include <stdexcept>
 
-#include "kernels/activations.h"
 #include "kernels/lanes.h"
 #include "kernels/product.h"
-#include "kernels/rms_norm.h"
 #include "kernels/rows.h"
-#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -26,8 +22,7 @@ namespace {
 
 struct Matrix {
     const Weight* weight;
-    const Format* format;
-    const float* bias;  // null without one
+    const Weight* bias;  // a row for each expert's matrix; null without one
     const Buffer* output;
 };
 
@@ -36,8 +31,18 @@ void panel_product(const Tiling& tiling, const Matrix& m, int64_t expert, int64_
                    const ActivationRows& rows, int64_t n_tokens, std::byte* scratch, float* sums) {
     const Weight& w = *m.weight;
     const Extent extent = w.extents->holding(expert, 16 * p);
-    panel_product(tiling, {*m.format, extent.data, w.rows - extent.first_row, w.cols, extent.panels},
+    panel_product(tiling, {*w.format, extent.data, w.rows - extent.first_row, w.cols, extent.panels},
                   16 * p - extent.first_row, rows, n_tokens, scratch, sums);
+}
+
+// What is added to panel p of one expert's matrix. It is read where it lies: the biases of many experts would be a large copy.
+simd::f32x16 panel_bias(const Weight& bias, int64_t expert, int64_t p) {
+    const Extent extent = bias.extents->holding(0, expert);
+    const uint8_t* row = extent.data + (expert - extent.first_row) * bias.row_bytes;
+    float x[simd::lanes] = {};
+    bias.format->dequantize_floats(row + bias.format->row_bytes(16 * p),
+                                   std::min<int64_t>(simd::lanes, bias.cols - 16 * p), x);
+    return simd::load(x);
 }
 
 // Shares out the panels of some matrices into items. The matrices have the same number of columns, and their panels stand one
@@ -83,50 +88,50 @@ class Panels {
     }
 };
 
-const Format& checked_format(const Weight& weight, const Buffer& input, const std::string& op) {
-    const Format* format = find_format(weight.format);
-    if (format == nullptr)
-        throw std::invalid_argument(op + ": weight '" + weight.name + "' has an unknown format");
-    if (weight.cols != input.width || weight.cols % format->block != 0)
-        throw std::invalid_argument(op + ": weight '" + weight.name + "' has " + std::to_string(weight.cols) +
-                                    " columns, its input '" + input.name + "' is " +
-                                    std::to_string(input.width) + " wide");
-    if (!multiplies(*format, input.kind))
-        throw std::invalid_argument(op + ": weight '" + weight.name + "' is " + format->name +
-                                    ", which does not multiply what '" + input.name + "' is encoded as");
-    return *format;
-}
-
-void check_output(const Weight& weight, const Buffer* output, const std::string& op) {
-    if (output == nullptr || output->kind != Kind::f32 || output->width != weight.rows)
-        throw std::invalid_argument(op + ": the output of weight '" + weight.name + "' must be f32 and " +
-                                    std::to_string(weight.rows) + " wide");
+// The weights are a matrix for each output, then a bias, which may be absent, for each.
+std::vector<Matrix> matrices(const OpSpec& spec) {
+    const Buffer& input = spec.input(0);
+    const size_t n = spec.outputs.size();
+    if (n == 0 || spec.weights.size() != 2 * n)
+        spec.fail({"needs a matrix and a bias (or none) for each output"});
+    std::vector<Matrix> all;
+    for (size_t i = 0; i < n; ++i) {
+        const Weight *weight = spec.weight(i), *bias = spec.weight(n + i);
+        const Buffer& output = spec.output(i);
+        if (weight == nullptr || weight->experts != spec.weight(0)->experts)
+            spec.fail({"matrix ", i, " is absent, or has other experts than the first one"});
+        if (weight->cols != input.width)
+            spec.fail({"weight '", weight->name, "' has ", weight->cols, " columns, its input '", input.name,
+                       "' is ", input.width, " wide"});
+        if (!multiplies(*weight->format, input.kind))
+            spec.fail({"weight '", weight->name, "' is ", weight->format->name,
+                       ", which does not multiply what '", input.name, "' is encoded as"});
+        expect_kind(spec, output, Kind::f32);
+        expect_width(spec, output, weight->rows);
+        if (bias != nullptr) {
+            const bool fits =
+                bias->experts == 1 && bias->rows == weight->experts && bias->cols == weight->rows;
+            if (bias->format->integer() || !fits)
+                spec.fail({"bias '", bias->name, "' is ", bias->format->name, " [", bias->rows, ", ",
+                           bias->cols, "], expected floats [", weight->experts, ", ", weight->rows, "]"});
+        }
+        all.push_back({weight, bias, &output});
+    }
+    return all;
 }
 
 class Linear final : public Op {
   public:
     explicit Linear(const OpSpec& spec)
-        : input_(spec.inputs.at(0)), tiling_(spec.tiling), threads_(spec.threads) {
-        const size_t n = spec.outputs.size();
-        if (input_ == nullptr || n == 0 || spec.weights.size() != 2 * n)
-            throw std::invalid_argument(
-                "linear: needs an input, and a matrix and a bias (or none) for each output");
+        : input_(&spec.input(0)), panels_{matrices(spec)}, tiling_(spec.tiling), threads_(spec.threads) {
         residual_ = spec.inputs.size() > 1 ? spec.inputs[1] : nullptr;
-        if (residual_ != nullptr &&
-            (n != 1 || residual_->width != spec.outputs[0]->width || residual_->kind != Kind::f32))
-            throw std::invalid_argument("linear: a residual needs one output of its own width");
-        for (size_t i = 0; i < n; ++i) {
-            const Weight *weight = spec.weights[i], *bias = spec.weights[n + i];
-            if (weight == nullptr || weight->experts != 1)
-                throw std::invalid_argument("linear: a matrix is missing");
-            if (bias != nullptr && (bias->format != 0 || bias->cols != weight->rows))
-                throw std::invalid_argument("linear: bias '" + bias->name +
-                                            "' must be F32 and as long as the matrix is high");
-            check_output(*weight, spec.outputs[i], "linear");
-            if (bias != nullptr) biases_.push_back(vector_weight(spec, *bias, weight->rows));
-            panels_.matrices.push_back({weight, &checked_format(*weight, *input_, "linear"),
-                                        bias ? biases_.back().data() : nullptr, spec.outputs[i]});
-        }
+        const Matrix& first = panels_.matrices[0];
+        if (first.weight->experts != 1)
+            spec.fail(
+                {"weight '", first.weight->name, "' has ", first.weight->experts, " matrices, expected 1"});
+        if (residual_ != nullptr && (panels_.matrices.size() != 1 || residual_->kind != Kind::f32 ||
+                                     residual_->width != first.output->width))
+            spec.fail({"a residual needs one output of its own width"});
     }
 
     size_t scratch_bytes() const override { return product_scratch_bytes(); }
@@ -166,7 +171,7 @@ class Linear final : public Op {
   private:
     void store(const Matrix& m, int64_t row, int64_t first_token, int64_t n_tokens, const float* sums) const {
         const int64_t n = m.weight->rows - row;
-        const simd::f32x16 bias = m.bias ? load_n(m.bias + row, n) : simd::zero();
+        const simd::f32x16 bias = m.bias ? panel_bias(*m.bias, 0, row / 16) : simd::zero();
         for (int64_t t = 0; t < n_tokens; ++t) {
             simd::f32x16 y = simd::load(sums + 16 * t);
             if (m.bias != nullptr) y = simd::add(y, bias);
@@ -181,34 +186,21 @@ class Linear final : public Op {
 
     const Buffer *input_, *residual_;
     Panels panels_;
-    std::vector<std::vector<float>> biases_;  // of matrices that have one
     Tiling tiling_;
     int64_t threads_;
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
 
-// expert_linear: row s of the outputs is W[ids[s]] a. Slot s counts the experts of token 0, then those of token 1, and so on.
+// expert_linear: row s of the outputs is W[ids[s]] a (+ bias[ids[s]]). Slot s counts the experts of token 0, then those of token 1, and so on.
 // a is row s of the input, or row s / k where the input has one row for each token. The slots are sorted by expert, so that
 // the weights of an expert are read once for all slots that use it.
 class ExpertLinear final : public Op {
   public:
     explicit ExpertLinear(const OpSpec& spec)
-        : input_(spec.inputs.at(0)), ids_(spec.inputs.at(1)), tiling_(spec.tiling) {
-        if (input_ == nullptr || ids_ == nullptr || ids_->kind != Kind::i32 || spec.outputs.empty() ||
-            spec.weights.size() != spec.outputs.size())
-            throw std::invalid_argument(
-                "expert_linear: needs an input, expert ids, and a weight for each output");
-        for (size_t i = 0; i < spec.outputs.size(); ++i) {
-            const Weight* weight = spec.weights[i];
-            if (weight == nullptr || weight->experts != spec.weights[0]->experts)
-                throw std::invalid_argument(
-                    "expert_linear: all weights must have the same number of experts");
-            check_output(*weight, spec.outputs[i], "expert_linear");
-            expect_rows(spec, *spec.outputs[i], ids_->rows, ids_->width);
-            panels_.matrices.push_back(
-                {weight, &checked_format(*weight, *input_, "expert_linear"), nullptr, spec.outputs[i]});
-        }
+        : input_(&spec.input(0)), ids_(&spec.input(1)), panels_{matrices(spec)}, tiling_(spec.tiling) {
+        expect_kind(spec, *ids_, Kind::i32);
         expect_some_tokens(spec, *ids_);
+        for (const Matrix& m : panels_.matrices) expect_rows(spec, *m.output, ids_->rows, ids_->width);
         expect_rows(spec, *input_, ids_->rows, input_->slots_per_token == 1 ? 1 : ids_->width);
         divisor_ = static_cast<int32_t>(ids_->width / input_->slots_per_token);
         n_experts_ = panels_.matrices[0].weight->experts;
@@ -220,9 +212,10 @@ class ExpertLinear final : public Op {
     size_t scratch_bytes() const override { return product_scratch_bytes(); }
 
     int64_t begin(const Batch& batch) override {
-        const int64_t n_slots = batch.rows(*ids_) * ids_->width;
+        const int64_t n_rows = batch.rows(*ids_), k = ids_->width;
         std::fill(first_.begin(), first_.end(), 0);
-        for (int64_t s = 0; s < n_slots; ++s) ++first_[static_cast<size_t>(expert_of(s) + 1)];
+        for (int64_t t = 0; t < n_rows; ++t)
+            for (int64_t j = 0; j < k; ++j) ++first_[expert_of(t, j) + 1];
         n_active_ = 0;
         for (int64_t e = 0; e < n_experts_; ++e) {
             const auto i = static_cast<size_t>(e);
@@ -231,11 +224,11 @@ class ExpertLinear final : public Op {
         }
         // Counting sort. It fills slots_ from the back and counts down in first_, so it needs no second array of cursors.
         std::vector<int32_t>& end = first_;
-        for (int64_t s = n_slots - 1; s >= 0; --s)
-            slots_[static_cast<size_t>(--end[static_cast<size_t>(expert_of(s) + 1)])] =
-                static_cast<int32_t>(s);
+        for (int64_t t = n_rows - 1; t >= 0; --t)
+            for (int64_t j = k - 1; j >= 0; --j)
+                slots_[static_cast<size_t>(--end[expert_of(t, j) + 1])] = static_cast<int32_t>(t * k + j);
         // Now the slots of expert e begin at first_[e + 1]. They end where those of the next active expert begin.
-        n_slots_ = n_slots;
+        n_slots_ = n_rows * k;
         items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
         return n_active_ * items_per_expert_;
     }
@@ -250,7 +243,8 @@ class ExpertLinear final : public Op {
         float* sums = product_sums(scratch.data);
         panels_.each(
             item % items_per_expert_, items_per_expert_, [&](const Matrix& m, int64_t first, int64_t last) {
-                for (int64_t p = first; p < last; ++p)
+                for (int64_t p = first; p < last; ++p) {
+                    const simd::f32x16 bias = m.bias ? panel_bias(*m.bias, expert, p) : simd::zero();
                     for (int64_t s = begin; s < end; s += most_tokens) {
                         const int64_t n = std::min(most_tokens, end - s);
                         const int32_t* slots = slots_.data() + s;
@@ -260,18 +254,20 @@ class ExpertLinear final : public Op {
                         for (int64_t t = 0; t < n; ++t) {
                             auto* y =
                                 reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
-                            store_n(y + 16 * p, simd::load(sums + 16 * t), m.weight->rows - 16 * p);
+                            simd::f32x16 sum = simd::load(sums + 16 * t);
+                            if (m.bias != nullptr) sum = simd::add(sum, bias);
+                            store_n(y + 16 * p, sum, m.weight->rows - 16 * p);
                         }
                     }
+                }
             });
     }
 
   private:
     // A program may compute any ids. An id that is too large names the last expert, so that no access is out of bounds.
-    uint32_t expert_of(int64_t slot) const {
-        const int64_t k = ids_->width;
-        const auto* ids = reinterpret_cast<const uint32_t*>(ids_->data + slot / k * ids_->row_bytes);
-        return std::min(ids[slot % k], static_cast<uint32_t>(n_experts_ - 1));
+    size_t expert_of(int64_t row, int64_t j) const {
+        return std::min<size_t>(static_cast<uint32_t>(i32_row(*ids_, row)[j]),
+                                static_cast<size_t>(n_experts_ - 1));
     }
     const Buffer *input_, *ids_;
     Panels panels_;

@@ -2,11 +2,9 @@
 
 #include <cmath>
 
-#include "kernels/activations.h"
 #include "kernels/lanes.h"
+#include "kernels/norm.h"
 #include "kernels/row_decoder.h"
-#include "kernels/rows.h"
-#include "machine/modules.h"
 #include "operations.h"
 #include "simd/simd.h"
 
@@ -17,15 +15,18 @@ std::vector<float> vector_weight(const OpSpec& spec, const Weight& weight, int64
         spec.fail({"weight '", weight.name, "' has ", weight.experts, " x ", weight.rows, " x ", weight.cols,
                    " elements, expected ", n});
     std::vector<float> x(static_cast<size_t>(n));
-    const Format& format = *find_format(weight.format);
     for (int64_t r = 0; r < weight.rows; ++r) {
         const Extent extent = weight.extents->holding(0, r);
         if (extent.data == nullptr || extent.panels)
             spec.fail({"weight '", weight.name, "' is not resident as rows, where it is read"});
-        dequantize(format, extent.data + (r - extent.first_row) * weight.row_bytes, weight.cols,
+        dequantize(*weight.format, extent.data + (r - extent.first_row) * weight.row_bytes, weight.cols,
                    x.data() + r * weight.cols);
     }
     return x;
+}
+
+std::vector<float> vector_or(const OpSpec& spec, const Weight* weight, int64_t n, float otherwise) {
+    return weight ? vector_weight(spec, *weight, n) : std::vector<float>(static_cast<size_t>(n), otherwise);
 }
 
 void RmsNorm::apply(const float* x, float* y) const {
@@ -43,44 +44,24 @@ void RmsNorm::apply(const float* x, float* y) const {
     }
 }
 
-namespace {
-
-class Norm final : public RowOp {
-  public:
-    Norm(const Buffer& x, std::vector<const Buffer*> outputs, RmsNorm norm)
-        : RowOp(x, x.width), x_(x), outputs_(std::move(outputs)), norm_(std::move(norm)) {}
-
-    size_t scratch_bytes() const override { return static_cast<size_t>(row_bytes(Kind::f32, x_.width)); }
-
-  private:
-    void run_row(const Batch&, int64_t row, const Scratch& scratch) override {
-        auto* y = reinterpret_cast<float*>(scratch.data);
-        norm_.apply(f32_row(x_, row), y);
-        for (const Buffer* out : outputs_)
-            encode_row(out->kind, y, x_.width, out->data + row * out->row_bytes);
-    }
-
-    const Buffer& x_;
-    std::vector<const Buffer*> outputs_;
-    RmsNorm norm_;
-};
-
-}  // namespace
-
-std::unique_ptr<Op> make_rms_norm(const OpSpec& spec) {
-    spec.expect(1, {1, 2}, 1);
+std::vector<const Buffer*> expect_norm(const OpSpec& spec) {
     const Buffer& x = spec.input(0);
     expect_kind(spec, x, Kind::f32);
     std::vector<const Buffer*> outputs;
     for (const Buffer* out : spec.outputs) {
         if (!out) continue;
-        if (out->kind == Kind::i32) spec.fail({"buffer '", out->name, "' is i32"});
+        expect_float(spec, *out);
         expect_like(spec, *out, x);
         outputs.push_back(out);
     }
-    RmsNorm norm(vector_weight(spec, *spec.weight(0), x.width),
+    return outputs;
+}
+
+std::unique_ptr<Op> make_rms_norm(const OpSpec& spec) {
+    spec.expect(1, {1, 2}, {0, 1});
+    RmsNorm norm(vector_or(spec, spec.weight(0), spec.input(0).width, 1.0f),
                  static_cast<float>(RmsNormParameters(spec).eps));
-    return std::make_unique<Norm>(x, std::move(outputs), std::move(norm));
+    return std::make_unique<NormRows<RmsNorm>>(spec, std::move(norm));
 }
 
 }  // namespace clarion

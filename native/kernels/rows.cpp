@@ -8,6 +8,10 @@ void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind) {
     if (b.kind != kind) spec.fail({"buffer '", b.name, "' is ", name(b.kind), ", expected ", name(kind)});
 }
 
+void expect_float(const OpSpec& spec, const Buffer& b) {
+    if (b.kind == Kind::i32) spec.fail({"buffer '", b.name, "' is i32, expected floats"});
+}
+
 void expect_width(const OpSpec& spec, const Buffer& b, int64_t width) {
     if (b.width != width) spec.fail({"buffer '", b.name, "' is ", b.width, " wide, expected ", width});
 }

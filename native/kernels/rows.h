@@ -46,6 +46,8 @@ class RowOp : public Op {
 
 // Throw std::invalid_argument unless the buffer is as said.
 void expect_kind(const OpSpec& spec, const Buffer& b, Kind kind);
+// Of floats, encoded or not.
+void expect_float(const OpSpec& spec, const Buffer& b);
 void expect_width(const OpSpec& spec, const Buffer& b, int64_t width);
 void expect_rows(const OpSpec& spec, const Buffer& b, Rows rows, int64_t slots_per_token = 1);
 // One row for each token, or for each one that is wanted.

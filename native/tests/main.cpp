@@ -44,6 +44,8 @@ int main() {
     clarion::add_contents(clarion::other_formats);
 #else
     clarion::add_contents(clarion::common_operations);
+    clarion::add_contents(clarion::latent_operations);
+    clarion::add_contents(clarion::other_operations);
     clarion::tests::test_modules();  // which loads the other formats
 #endif
     clarion::tests::test_simd();
@@ -53,6 +55,7 @@ int main() {
     clarion::tests::test_pool();
     clarion::tests::test_store();
     clarion::tests::test_program();
+    clarion::tests::test_slot_states();
 #endif
     std::printf("passed: %ld checks\n", clarion::tests::checks.load());
 }

@@ -98,24 +98,37 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     for (auto* ints : {&rope_kv, &attention}) {
         (*ints)["state"] = 0;
         (*ints)["n_head_kv"] = s.n_head_kv;
+        (*ints)["dim_v"] = s.head_dim;
     }
     b.op("rope_kv", {q, k, v, r}, {q}, {b.weight(1, s.head_dim), -1}, rope_kv, {{"eps", 1e-6}});
     attention.erase("n_rot");
     attention.erase("neox");
     attention["window"] = s.window;
-    b.op("attention", {q}, {o}, {}, attention, {{"scale", 0.3}});
+    attention["chunked"] = s.window > 0;
+    attention["causal"] = 1;
+    b.op("attention", {q}, {o}, {b.weight(1, s.n_head)}, attention, {{"scale", 0.3}, {"cap", s.neox * 9.0}},
+         {{"slopes", std::vector<double>(s.neox ? static_cast<size_t>(s.n_head) : 0, 0.1)}});
     rope_k["n_head"] = s.n_head_kv;
     b.op("rope", {k, r}, {k}, {-1}, rope_k, {{"eps", 0.0}});
     b.op("kv_write", {k, v}, {}, {}, {{"state", 1}});
+    b.spec.states = {{0, 0}, {0, 1}};
     b.op("encode", {o}, {oe});
     b.op("linear", {oe, x}, {x}, {b.weight(s.n_embd, q_width, format), -1});
     b.op("encode", {x}, {a});
     b.op("linear", {a}, {scores}, {b.weight(s.n_expert, s.n_embd, format), -1});
-    b.op("route", {scores}, {ids, w}, {}, {{"k", s.n_used}, {"normalize", s.neox}});
+    b.op("route", {scores}, {ids, w}, {b.weight(1, s.n_expert)},
+         {{"k", s.n_used},
+          {"gating", s.neox},
+          {"n_group", s.n_expert / s.n_used},
+          {"n_group_used", 1},
+          {"group_top", 1},
+          {"normalize", s.neox}},
+         {{"scale", 1.5}});
     b.op("expert_linear", {a, ids}, {gate, up},
-         {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert)});
+         {b.weight(s.n_ff, s.n_embd, format, s.n_expert), b.weight(s.n_ff, s.n_embd, format, s.n_expert), -1,
+          b.weight(s.n_expert, s.n_ff)});
     b.op("swiglu", {gate, up}, {both});
-    b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert)});
+    b.op("expert_linear", {both, ids}, {down}, {b.weight(s.n_embd, s.n_ff, format, s.n_expert), -1});
     b.op("expert_sum", {down, w, x}, {x});
     b.op("silu", {x}, {silu});
     b.op("mul", {x, silu}, {product});
@@ -135,12 +148,17 @@ struct Tokens {
     }
 };
 
-// Runs the tokens in batches of at most n; all logits, one row after the other.
+StateGroup group_of(const KvCache& cache, const std::vector<int32_t>& pages, int64_t n_sequences) {
+    return {&cache, nullptr, pages.data(), static_cast<int64_t>(pages.size()) / n_sequences};
+}
+
+// Runs the tokens in batches of at most n; all rows of a buffer, the logits, one after the other.
 std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const std::vector<int32_t>& pages,
-                       int64_t n_sequences, int64_t n) {
+                       int64_t n_sequences, int64_t n, const char* name = "19") {
     std::vector<float> logits;
     const auto total = static_cast<int64_t>(t.tokens.size());
-    const Buffer& out = program.buffer(std::to_string(19));
+    const Buffer& out = program.buffer(name);
+    const StateGroup group = group_of(cache, pages, n_sequences);
     for (int64_t first = 0; first < total; first += n) {
         const int64_t rows = std::min(n, total - first);
         const Batch batch{rows,
@@ -148,15 +166,13 @@ std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const 
                           t.tokens.data() + first,
                           t.positions.data() + first,
                           t.sequences.data() + first,
-                          pages.data(),
-                          n_sequences,
-                          static_cast<int64_t>(pages.size()) / n_sequences,
                           t.outputs.data(),
-                          &cache};
+                          n_sequences,
+                          {&group, 1}};
         check(program.run(batch));
         for (int64_t i = 0; i < rows; ++i) {
             const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
-            logits.insert(logits.end(), row, row + n_vocab);
+            logits.insert(logits.end(), row, row + out.width);
         }
     }
     return logits;
@@ -196,18 +212,36 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Fo
             if (expected.empty()) expected = logits;
             check(same_bits(logits, expected));
             const long before = allocations();
-            const Batch one{1,
-                            1,
-                            t.tokens.data(),
-                            t.positions.data(),
-                            t.sequences.data(),
-                            pages.data(),
-                            2,
-                            2,
-                            t.outputs.data(),
-                            &cache};
+            const StateGroup group = group_of(cache, pages, 2);
+            const Batch one{
+                1, 1,          t.tokens.data(), t.positions.data(), t.sequences.data(), t.outputs.data(),
+                2, {&group, 1}};
             check(program.run(one));
             check(allocations() == before);
+        }
+}
+
+void latent_rows_have_the_same_bits_everywhere(KvFormat format) {
+    const Tokens t = two_sequences();
+    const auto n = static_cast<int64_t>(t.tokens.size());
+    constexpr int64_t n_head = 5, dim = 37, dim_v = 20;
+    std::vector<float> expected;
+    for (const int threads : {1, 3})
+        for (const int64_t batch : {n, int64_t{11}, int64_t{1}}) {
+            Builder b(n);
+            const int64_t rows = b.buffer(dim), q = b.buffer(n_head * dim), o = b.buffer(n_head * dim_v);
+            b.op("embed", {}, {rows}, {b.weight(n_vocab, dim)}, {}, {{"scale", 1.0}});
+            b.op("embed", {}, {q}, {b.weight(n_vocab, n_head * dim)}, {}, {{"scale", 1.0}});
+            b.op("latent_write", {rows}, {}, {}, {{"state", 0}});
+            b.op("latent_attention", {q}, {o}, {},
+                 {{"state", 0}, {"n_head", n_head}, {"dim", dim}, {"dim_v", dim_v}}, {{"scale", 0.3}});
+            b.spec.states = {{0, 0}};
+            Pool pool(threads);
+            Program program(pool, b.spec);
+            KvCache cache({{1, dim, 0}}, 5, {format, format});
+            const std::vector<float> found = run(program, cache, t, {3, 0, 1, 4}, 2, batch, "2");
+            if (expected.empty()) expected = found;
+            check(same_bits(found, expected));
         }
 }
 
@@ -230,7 +264,7 @@ void cancelling_from_another_thread() {
     Pool pool(2);
     Program program(pool, b.spec);
     const std::vector<int32_t> zeros(64, 0);
-    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, 0, nullptr, nullptr};
+    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, {}};
     std::atomic<bool> over{false};
     std::thread other([&] {
         while (!over) {
@@ -336,16 +370,9 @@ void weights_are_resident_or_refused() {
     Pool pool(1);
     Program program(pool, b.spec);
     KvCache cache({{1, 32, 32}, {1, 32, 32}}, 1, {KvFormat::f32, KvFormat::f32});
-    const Batch batch{1,
-                      1,
-                      t.tokens.data(),
-                      t.positions.data(),
-                      t.sequences.data(),
-                      t.outputs.data(),
-                      1,
-                      1,
-                      t.outputs.data(),
-                      &cache};
+    const StateGroup group = group_of(cache, t.positions, 1);
+    const Batch batch{
+        1, 1, t.tokens.data(), t.positions.data(), t.sequences.data(), t.outputs.data(), 1, {&group, 1}};
     const auto refused = [&] { return refusal([&] { program.run(batch); }); };
     check(refused() == "weight 'w': row 0 and those after it are not resident");
     for (size_t w = 0; w < weights.size(); ++w)
@@ -389,19 +416,18 @@ void bad_batches_are_refused() {
     Pool pool(2);
     Program program(pool, b.spec);
     KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16}),
-        other({{1, 8, 16}}, 2, {KvFormat::f16, KvFormat::f16});
+        other({{1, 8, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16});
     const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
         const auto n = static_cast<int64_t>(t.tokens.size());
+        const StateGroup group{c, nullptr, pages.data(), static_cast<int64_t>(pages.size())};
         const Batch batch{n,
                           static_cast<int64_t>(t.outputs.size()),
                           t.tokens.data(),
                           t.positions.data(),
                           t.sequences.data(),
-                          pages.data(),
-                          1,
-                          static_cast<int64_t>(pages.size()),
                           t.outputs.data(),
-                          c};
+                          1,
+                          {&group, 1}};
         return refusal([&] { program.run(batch); });
     };
     const Tokens good{{1}, {0}, {0}, {0}};
@@ -415,9 +441,87 @@ void bad_batches_are_refused() {
     check(refused(good, {2}, &cache) == "pages[0, 0]: found 2, expected 0 to 1");
     check(refused({{1, 2}, {5, 5}, {0, 0}, {}}, {1}, &cache) ==
           "two tokens of the batch write slot 5 of page 1");
-    check(refused(good, {0}, nullptr) == "operation 'rope_kv' needs a cache");
+    check(refused(good, {0}, nullptr) == "operation 'rope_kv', state 0: the batch has no cache with it");
+    KvCache few({{1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16});
+    check(refused(good, {0}, &few) == "state 1: layer 1 of a group that has 1");
     check(refused(good, {0}, &other)
               .starts_with("operation 'rope_kv', state 0: the cache has 1 heads of 8 and 16"));
+}
+
+// Every operation of the further module, one behind the other; the last buffer holds what came of them.
+void add_further_operations(Builder& b) {
+    constexpr int64_t n = 37, heads = 3, head = 13, all = heads * head;
+    const auto buffer = [&](int64_t width) { return b.buffer(width); };
+    const auto slots = [&](int64_t width) { return b.buffer(width, Kind::f32, Rows::tokens, heads); };
+    const int64_t x = buffer(n), normed = buffer(n), y = buffer(all), z = buffer(all);
+    b.op("embed_positions", {}, {x}, {b.weight(100, n)});
+    for (const char* op : {"logistic", "softplus"}) b.op(op, {x}, {x});
+    b.op("tanh", {x}, {x}, {}, {}, {{"cap", 2.5}});
+    b.op("scale", {x}, {x}, {}, {}, {{"factor", 1.5}});
+    b.op("mul_vector", {x}, {x}, {b.weight(1, n)});
+    b.op("mul_vector", {x}, {x}, {b.weight(1, 1)});
+    b.op("add_vector", {x}, {x}, {b.weight(1, n)});
+    b.op("layer_norm", {x}, {x, normed}, {b.weight(1, n), -1}, {}, {{"eps", 1e-5}});
+    b.op("linear", {normed}, {y, z}, {b.weight(all, n), b.weight(all, n), b.weight(1, all), -1});
+    b.op("head_norm", {y}, {y}, {b.weight(1, all)}, {{"n_head", heads}, {"head_dim", head}},
+         {{"eps", 1e-5}, {"scale", 0.5}});
+    const int64_t gates = buffer(all), part = buffer(heads * 5), joined = buffer(heads * 18),
+                  twice = buffer(heads * 36);
+    b.op("gelu", {y}, {gates}, {}, {{"tanh", 0}});
+    b.op("geglu", {gates, z}, {y}, {}, {{"tanh", 1}});
+    b.op("relu_squared", {y}, {gates});
+    b.op("swiglu_clamped", {gates, z}, {y}, {}, {}, {{"alpha", 1.7}, {"limit", 7.0}, {"shift", 1.0}});
+    b.op("columns", {y}, {part}, {}, {{"n_head", heads}, {"head_dim", head}, {"first", 8}, {"size", 5}});
+    b.op("join", {part, y}, {joined}, {}, {{"n_head", heads}, {"dim_x", 5}, {"dim_y", head}});
+    b.op("repeat_heads", {joined}, {twice}, {}, {{"n_head", heads}, {"head_dim", 18}, {"times", 2}});
+    const int64_t rows = slots(36), products = slots(head), ids = b.buffer(heads, Kind::i32),
+                  w = buffer(heads);
+    b.op("heads_to_slots", {twice}, {rows, ids}, {}, {{"k", heads}, {"n", 36}});
+    b.op("expert_linear", {rows, ids}, {products}, {b.weight(head, 36, 0, heads), b.weight(heads, head)});
+    b.op("chosen", {ids}, {w}, {b.weight(1, heads)});
+    b.op("mul_slots", {products, w}, {products});
+    b.op("slots_to_heads", {ids, products}, {z}, {}, {{"k", heads}});
+    const int64_t one = buffer(1), means = b.buffer(all, Kind::f32, Rows::outputs);
+    b.op("columns", {z}, {one}, {}, {{"n_head", 1}, {"head_dim", all}, {"first", all - 1}, {"size", 1}});
+    b.op("mul_rows", {z, one}, {z});
+    b.op("mean_rows", {z}, {means});
+}
+
+void further_operations() {
+    const std::vector<int32_t> tokens(41), outputs{0, 40, 7};
+    std::vector<int32_t> positions, sequences;
+    for (int32_t t = 0; t < 41; ++t) {
+        positions.push_back(t / 2);
+        sequences.push_back(t % 2);
+    }
+    Batch batch{};
+    batch.n_tokens = 41;
+    batch.n_outputs = 3;
+    batch.tokens = tokens.data();
+    batch.positions = positions.data();
+    batch.sequences = sequences.data();
+    batch.outputs = outputs.data();
+    batch.n_sequences = 2;
+    std::vector<float> expected;
+    for (const int threads : {1, 3}) {
+        Builder b(41);
+        add_further_operations(b);
+        Pool pool(threads);
+        Program program(pool, b.spec);
+        check(program.run(batch));
+        const Buffer& out = program.buffer(std::to_string(b.spec.buffers.size() - 1));
+        std::vector<float> found;
+        for (int64_t i = 0; i < 3; ++i) {
+            const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
+            found.insert(found.end(), row, row + out.width);
+        }
+        for (const float value : found) check(std::isfinite(value));
+        if (expected.empty()) expected = found;
+        check(same_bits(found, expected));
+        const long before = allocations();
+        check(program.run(batch));
+        check(allocations() == before);
+    }
 }
 
 }  // namespace
@@ -429,6 +533,8 @@ void test_program() {
     same_bits_everywhere(window, Kind::f32, 1, {KvFormat::f16, KvFormat::f32});
     same_bits_everywhere(blocks, Kind::high, 12, {KvFormat::q8_0, KvFormat::bf16});
     same_bits_everywhere(blocks, Kind::fast, 8, {KvFormat::q4_0, KvFormat::q8_0});
+    for (const auto format : {KvFormat::f32, KvFormat::f16, KvFormat::q8_0, KvFormat::q4_0})
+        latent_rows_have_the_same_bits_everywhere(format);
     forked_pages_are_copies();
     cancelling_from_another_thread();
     weights_move_during_runs(odd, Kind::f32, 0);
@@ -436,6 +542,7 @@ void test_program() {
     weights_are_resident_or_refused();
     bad_extents_are_refused();
     bad_batches_are_refused();
+    further_operations();
 }
 
 }  // namespace clarion::tests

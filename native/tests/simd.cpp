@@ -111,6 +111,30 @@ void test_floats() {
     check(std::isnan(Floats(simd::exp(simd::set1(nan))).v[0]));
 }
 
+// The error of y where x is the exact value, relative to it.
+void check_near(float y, double x, double tolerance) { check(std::fabs(y - x) <= tolerance * std::fabs(x)); }
+
+// The functions that are made of exp, over the range where their results are normal numbers.
+void test_functions() {
+    for (float size = 1e-30f; size < 80; size *= 1.003f)
+        for (const float x : {size, -size}) {
+            const double d = x;
+            const simd::f32x16 v = simd::set1(x);
+            check_near(Floats(simd::sigmoid(v)).v[1], 1 / (1 + std::exp(-d)), 3e-7);
+            check_near(Floats(simd::tanh(v)).v[2], std::tanh(d), 4e-7);
+            check_near(Floats(simd::softplus(v)).v[3], std::fmax(d, 0) + std::log1p(std::exp(-std::fabs(d))),
+                       5e-7);
+            const double below = std::erfc(-d / std::sqrt(2.0)) / 2;
+            const double logistic = 1 / (1 + std::exp(-1.5957691216057308 * (d + 0.044715 * d * d * d)));
+            const float normal = Floats(simd::gelu<simd::normal_tail>(v)).v[4],
+                        other = Floats(simd::gelu<simd::tanh_tail>(v)).v[5];
+            check(std::fabs(normal - d * below) <= 1.5e-7 * size);
+            check(std::fabs(other - d * logistic) <= 1.5e-7 * size);
+            // A long way below zero the result is small, but keeps its digits.
+            if (x > -5) check_near(normal, d * below, 2e-6);
+        }
+}
+
 void test_integers() {
     Random random;
     int32_t x[16], y[16];
@@ -297,6 +321,7 @@ void test_largest(int largest_weight, int32_t largest_activation) {
 
 void test_simd() {
     test_floats();
+    test_functions();
     test_integers();
     test_halves();
     test_bytes();

@@ -21,6 +21,7 @@ from clarion.errors import (
     ParameterError,
     PicklingError,
     TemplateError,
+    UnsupportedError,
 )
 from clarion.exiting import after_fork, loading
 from clarion.gguf import File
@@ -30,8 +31,9 @@ from clarion.host.numa import thread_nodes
 from clarion.host.record import best_threads
 from clarion.host.threads import MOST_THREADS
 from clarion.plan import Program
+from clarion.plan.output import Output, Pooled, Pooling
 from clarion.plan.sources import Sources
-from clarion.programs import DEFAULT_OUTPUTS, make_program, open_file
+from clarion.programs import DEFAULT_OUTPUTS, make_program, open_file, texts_tokens, writes
 from clarion.residency import Origin, Store, make_store
 from clarion.runtime.completion import Completion
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
@@ -49,8 +51,7 @@ from clarion.runtime.sampling import (
     integer,
     random_seed,
 )
-from clarion.runtime.states.paged import PAGE_SIZE
-from clarion.runtime.states.states import States
+from clarion.runtime.states.memory import budget, slot_bytes
 from clarion.runtime.streams import (
     AsyncTextStream,
     Hear,
@@ -62,6 +63,8 @@ from clarion.runtime.streams import (
     wait_all_async,
     wait_async,
 )
+from clarion.runtime.vectors import Embedder
+from clarion.vectors import Vectors
 
 # numpy takes half of the start of a command, and is imported where arrays are asked for.
 if TYPE_CHECKING:
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
+LAST = Pooled("last")  # of models that are made to write
 Messages = Iterable[Mapping[str, Any]]
 
 
@@ -126,32 +130,52 @@ def load(
         program = make_program(
             file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
         )
-        held = program.context
+        held = program.context if writes(program) else texts_tokens(program)
         if cache_tokens is not None:
             held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
-        n_pages = -(-held // PAGE_SIZE)
-        _check_memory(n_pages * PAGE_SIZE * program.kv_bytes_per_token, program.arena_bytes, held)
+        n_slots = _slots(program)
+        states_bytes = budget(program, held) + n_slots * slot_bytes(program)
+        _check_memory(states_bytes, program.arena_bytes, held)
         sources = Sources(program.weights, file.tensors)
         origin = Origin(module, sources, program.read_together, thread_nodes(n_threads))
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
-        executor = Executor(
-            program, store, n_slots=program.max_outputs, n_pages=n_pages, threads=n_threads, isa=isa
-        )
+        executor = Executor(program, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa)
         store.start()
-        states = States(
-            executor.states, n_pages=n_pages, n_slots=program.max_outputs, context=program.context
-        )
-        engine = Engine(
-            executor,
-            states,
-            max_tokens=program.max_tokens,
-            max_outputs=program.max_outputs,
-            check=file.check,
-            node=first_node(n_threads),
-        )
-        stack.callback(engine.close)
+        engine = None
+        if writes(program):
+            engine = Engine(
+                executor,
+                executor.memory.states(),
+                max_tokens=program.max_tokens,
+                max_outputs=program.max_outputs,
+                check=file.check,
+                node=first_node(n_threads),
+            )
+            stack.callback(engine.close)
+
+        def embedder(output: Output | None) -> Embedder:
+            """Of what the file is made for, or of what is wanted, over the same weights."""
+            if output is None and engine is None:
+                return Embedder(executor, batch, file.check)
+            of_vectors = make_program(
+                file, context=context, activations=activations, kv=kv, isa=isa, output=output or LAST
+            )
+            held = texts_tokens(of_vectors)
+            return Embedder(
+                Executor(
+                    of_vectors,
+                    store,
+                    n_slots=of_vectors.max_outputs,
+                    cache_tokens=held,
+                    threads=n_threads,
+                    isa=isa,
+                ),
+                batch,
+                file.check,
+            )
+
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
             file.populate()
@@ -159,6 +183,7 @@ def load(
             file,
             program,
             engine,
+            embedder,
             isa=isa,
             threads=n_threads,
             store=store,
@@ -183,11 +208,18 @@ def _refused(threads: int) -> Iterator[None]:
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
 
 
-def _check_memory(cache_bytes: int, arena_bytes: int, held: int) -> None:
+def _slots(program: Program) -> int:
+    """Texts that are generated at once: what recurrent states need for each, whether it is long or short,
+    takes at most a quarter of the memory."""
+    each = slot_bytes(program)
+    return min(program.max_outputs, max(1, memory().total // 4 // each)) if each else program.max_outputs
+
+
+def _check_memory(states_bytes: int, arena_bytes: int, held: int) -> None:
     total = memory().total
-    if cache_bytes + arena_bytes > total:
+    if states_bytes + arena_bytes > total:
         raise DeviceError(
-            f"a KV cache of {held} tokens takes {cache_bytes / 1e9:.1f} GB and the workspace "
+            f"a KV cache of {held} tokens takes {states_bytes / 1e9:.1f} GB and the workspace "
             f"{arena_bytes / 1e9:.1f} GB, but this machine has {total / 1e9:.1f} GB of memory; "
             f"load the model with a shorter context"
         )
@@ -213,7 +245,8 @@ class Model:
         self,
         file: File,
         program: Program,
-        engine: Engine,
+        engine: Engine | None,
+        embedder: Callable[[Output | None], Embedder],
         *,
         isa: str,
         threads: int,
@@ -221,7 +254,7 @@ class Model:
         load_seconds: float,
         resources: ExitStack,
     ) -> None:
-        """Use `load`. `resources` is closed last."""
+        """Use `load`. A model that writes no text has no engine. `resources` is closed last."""
         self.path: Path = file.path
         self.metadata = file.metadata
         self.program = program
@@ -230,12 +263,13 @@ class Model:
         self.context = program.context
         self.n_vocab = program.n_vocab
         self.load_seconds = load_seconds
-        self._engine = engine
+        self._writer = engine
         self._store = store
         self._tokenizer: Tokenizer | None = None
         self._breakers: dict[tuple[str, ...], list[int]] = {}
+        self._vectors = Vectors(file.path.name, file.metadata, embedder)
         # Also called when the model is forgotten without `close`.
-        self._resources = Resources(engine, store, resources)
+        self._resources = Resources(engine, self._vectors, store, resources)
         self._forgotten = weakref.finalize(self, self._resources.close)
         self._forgotten.atexit = False
 
@@ -535,6 +569,53 @@ class Model:
         requests = (request(i, tokens, first) for i, (tokens, first) in enumerate(texts))
         wait_all(self._engine, requests, self.program.max_outputs)
 
+    # ---- vectors ------------------------------------------------------------------------------------------
+
+    def embed(
+        self,
+        texts: str | Sequence[str],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool = True,
+        dimensions: int | None = None,
+        prompt: str | None = None,
+        truncate: bool = False,
+    ) -> Floats:
+        """The vectors of texts: [n, width] in their order; of one text that is no list [width].
+
+        Args:
+            texts: one, or several; those of any lengths share batches.
+            pooling: how one vector is made of a text's rows: "mean", "cls" (the first) or "last"; None: as
+                the file says, else "last" for models that write text.
+            normalize: each vector is divided by its length.
+            dimensions: only the first so many elements, for models that were trained for that.
+            prompt: the name, in the file, of what stands before such texts ("query", "document").
+            truncate: texts that are longer than the context lose their ends; else they are an error.
+
+        Raises:
+            ParameterError: an argument is out of range, or a text has no tokens.
+            ContextError: a text is longer than the context.
+            UnsupportedError: the model has no vectors.
+        """
+        return self._vectors.embed(
+            self.tokenizer,
+            texts,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            prompt=prompt,
+            truncate=truncate,
+        )
+
+    def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> Floats:
+        """How well each document answers a query, as the model's classifier judges: [n], higher is better.
+
+        Raises:
+            UnsupportedError: the model has no classifier.
+            ContextError: query and document are longer than the context, unless `truncate`.
+        """
+        return self._vectors.rerank(self.tokenizer, query, documents, truncate=truncate)
+
     # ---- figures ------------------------------------------------------------------------------------------
 
     @property
@@ -578,6 +659,20 @@ class Model:
         )
 
     # ---- requests -----------------------------------------------------------------------------------------
+
+    @property
+    def _engine(self) -> Engine:
+        """What writes text.
+
+        Raises:
+            UnsupportedError: the model writes none.
+        """
+        if self._writer is None:
+            raise UnsupportedError(
+                f"{self.path}: {self.program.hyperparameters.architecture} is no model that writes text; "
+                f"it makes vectors of texts: `embed` in Python, `clarion embed` on the command line"
+            )
+        return self._writer
 
     def _generation(
         self,

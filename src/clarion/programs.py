@@ -14,13 +14,17 @@ from clarion.host import native
 from clarion.models import build, context_length
 from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
+from clarion.plan.output import Logits, Output
 from clarion.runtime.sampling import integer
+from clarion.runtime.states.pages import PAGE_SIZE
 
 BUILT_IN = "tale-q8_0.gguf"
 # A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536
+LONGEST_TEXT = 8192  # tokens of one that becomes a vector, where nobody asked for more
+MOST_TEXTS = 256  # that become vectors in one batch
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
 
@@ -40,18 +44,21 @@ def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
         yield stack.enter_context(File.open(path))
 
 
-def default_context(file: File) -> int:
+def default_context(file: File, most: int = DEFAULT_CONTEXT) -> int:
     """The longest sequence of a model where nobody says one. Raises as `make_plan`."""
     with _of(file):
-        return min(context_length(file.metadata), DEFAULT_CONTEXT)
+        return min(context_length(file.metadata), most)
 
 
-def make_plan(file: File, context: int | None = None) -> Plan:
+def make_plan(file: File, context: int | None = None, output: Output | None = None) -> Plan:
     """What the model of a file computes, for sequences of at most `context` tokens; None: `default_context`.
+
+    output: what is wanted of it; None: what the file is made for.
+
     Raises UnsupportedError and ModelError, as `load`."""
     context = default_context(file) if context is None else context
     with _of(file):
-        return build(file.metadata, file.tensors, context=context).plan()
+        return build(file.metadata, file.tensors, output=output, context=context).plan()
 
 
 @contextmanager
@@ -61,6 +68,17 @@ def _of(file: File) -> Iterator[None]:
         yield
     except (ModelError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
+
+
+def writes(made: Plan | Program) -> bool:
+    """Whether it gives logits, of which text is made."""
+    return any(isinstance(output, Logits) for output in made.outputs)
+
+
+def texts_tokens(program: Program) -> int:
+    """Tokens that states must hold where texts become vectors: those of a batch, each text in pages of its
+    own."""
+    return program.max_tokens + program.max_outputs * PAGE_SIZE
 
 
 def host_target(isa: str | None = None) -> Target:
@@ -79,17 +97,26 @@ def make_program(
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
     observe: Observer | None = None,
+    output: Output | None = None,
 ) -> Program:
-    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`."""
+    """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`, and
+    `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context."""
     batch = integer("batch", batch, 1, MAX_BATCH)
-    context = default_context(file) if context is None else integer("context", context, 1, MAX_CONTEXT)
+    longest = None if context is None else integer("context", context, 1, MAX_CONTEXT)
+    plan = make_plan(file, longest, output)
+    if not writes(plan):
+        longest = default_context(file, LONGEST_TEXT) if longest is None else longest
+        plan = make_plan(file, longest, output)
+        batch, outputs = longest, MOST_TEXTS
+    elif longest is None:
+        longest = default_context(file)
     return compile(
-        make_plan(file, context),
+        plan,
         host_target(isa),
         activations=cast(Any, activations),
         kv=kv,
         max_tokens=batch,
         max_outputs=min(batch, integer("outputs", outputs, 1, MAX_BATCH)),
-        context=context,
+        context=longest,
         observe=observe,
     )

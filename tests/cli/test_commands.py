@@ -145,7 +145,14 @@ def test_inspect(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_doctor() -> None:
     out = run("doctor", env={**os.environ, "CLARION_ISA": "generic"}).stdout
-    for word in ("processor", "cores", "memory", "generic: CLARION_ISA=generic", "generic_formats "):
+    for word in (
+        "processor",
+        "cores",
+        "memory",
+        "generic: CLARION_ISA=generic",
+        "generic_formats ",
+        "generic_operations ",
+    ):
         assert word in out
 
 

@@ -19,6 +19,7 @@ class Builder:
             "buffers": [],
             "weights": [],
             "ops": [],
+            "states": [],
         }
 
     def buffer(self, name, width, kind="f32", rows="tokens", slots=1):
@@ -57,6 +58,9 @@ class Builder:
         return len(weights) - 1
 
     def op(self, name, inputs, outputs, weights=(), ints=None, floats=None, arrays=None):
+        """States that operations name are the layers of one cache."""
+        n_states = 1 + (ints or {}).get("state", -1)
+        self.spec["states"] += [(0, layer) for layer in range(len(self.spec["states"]), n_states)]
         self.spec["ops"].append(
             {
                 "op": name,
@@ -87,7 +91,8 @@ class Batch:
         self.outputs = ints(outputs)
 
     def run(self, program, cache=None):
-        return program.run(cache, self.tokens, self.positions, self.sequences, self.pages, self.outputs)
+        caches, tables = ([], []) if cache is None else ([cache], [self.pages])
+        return program.run(caches, self.tokens, self.positions, self.sequences, tables, self.outputs)
 
 
 def check(builder, batch, inputs, outputs, tolerance, threads=2):
@@ -96,9 +101,10 @@ def check(builder, batch, inputs, outputs, tolerance, threads=2):
     program, reference = builder.program(threads), Reference(builder.spec)
     for name, rows in inputs.items():
         program.buffer(name)[: len(rows)] = rows
-        reference.values[reference.index[name]] = rows.astype(np.float64)
+        whole = np.issubdtype(rows.dtype, np.integer)
+        reference.values[reference.index[name]] = rows if whole else rows.astype(np.float64)
     assert batch.run(program)
-    reference.run(None, batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
+    reference.run(None, batch.tokens, batch.positions, batch.sequences, batch.outputs)
     for name in outputs:
         expected = reference.buffer(name)
         found = program.buffer(name)[: len(expected)]

@@ -7,9 +7,10 @@ import pytest
 
 from clarion.plan.operation import Reads, Writes
 from clarion.plan.operations import OPERATIONS
+from clarion.plan.state import Latent, groups
 from tests.machine.build import Batch, Builder
 from tests.plan.cases import CASES, Drawn
-from tests.plan.reference import Cache, Reference
+from tests.plan.reference import Memory, Reference
 
 SEEDS = 25
 
@@ -18,10 +19,32 @@ def rows_of(rng, n, width):
     return rng.standard_normal((n, width)).astype(np.float32)
 
 
-def attend(b, state, q, out):
-    """What attention sees in the state: every position of the text alike."""
-    heads = {"n_head": state.n_head, "n_head_kv": state.n_head, "head_dim": state.dim_k}
-    b.op("attention", [q], [out], [], {"state": 0, "window": 0, **heads}, {"scale": 0.2})
+def write(b, state, rng, n):
+    """Something in the state, so that it can be read; the rows of the buffers."""
+    if isinstance(state, Latent):
+        name, widths = "latent_write", {"rows": state.dim}
+    else:
+        name, widths = "kv_write", {"k": state.n_head * state.dim_k, "v": state.n_head * state.dim_v}
+    b.op(name, [b.buffer(key, width) for key, width in widths.items()], [], [], {"state": 0})
+    return {key: rows_of(rng, n, width) for key, width in widths.items()}
+
+
+def attend(b, state, rng, n):
+    """What attention sees in the state: every position of the text alike; the rows of the query."""
+    ints, floats = {"state": 0}, {"scale": 0.2}
+    if isinstance(state, Latent):
+        heads, dim = 2, state.dim
+        ints |= {"n_head": heads, "dim": dim, "dim_v": state.dim_v}
+    else:
+        heads, dim = state.n_head, state.dim_k
+        ints |= {"n_head": heads, "n_head_kv": heads, "head_dim": dim, "dim_v": state.dim_v}
+    operands = [b.buffer("query", heads * dim)], [b.buffer("seen", heads * state.dim_v)]
+    if isinstance(state, Latent):
+        b.op("latent_attention", *operands, [], ints, floats)
+    else:
+        ints |= {"window": 0, "chunked": 0, "causal": 1}
+        b.op("attention", *operands, [-1], ints, floats | {"cap": 0.0}, {"slopes": []})
+    return {"query": rows_of(rng, n, heads * dim)}
 
 
 def product(b, rng, encoded, out):
@@ -44,19 +67,12 @@ def drawn(native, name, rng):
     entry, case = OPERATIONS[name], CASES[name](rng)
     b, given, state = Builder(native, n), {}, case.state
     if isinstance(entry.state, Reads):  # something must have been written
-        given = {
-            "k": rows_of(rng, n, state.n_head * state.dim_k),
-            "v": rows_of(rng, n, state.n_head * state.dim_v),
-        }
-        b.op("kv_write", [b.buffer(key, rows.shape[1]) for key, rows in given.items()], [], ints={"state": 0})
+        given = write(b, state, rng, n)
     operation = Drawn(b, entry, case, rng, len(wanted))
     results = operation.add()
     given |= operation.given
     if isinstance(entry.state, Writes):
-        given["query"] = rows_of(rng, n, state.n_head * state.dim_k)
-        attend(
-            b, state, b.buffer("query", given["query"].shape[1]), b.buffer("seen", state.n_head * state.dim_v)
-        )
+        given |= attend(b, state, rng, n)
         results.append("seen")
     if entry.encodes:
         encoded = b.spec["ops"][-1]["outputs"][0]
@@ -72,7 +88,7 @@ def test_every_operation_computes_its_definition(native, name):
     for seed in range(SEEDS):
         rng = np.random.default_rng([seed, len(name)])
         b, case, batch, given, results = drawn(native, name, rng)
-        layers = [(case.state.n_head, case.state.dim_k, case.state.dim_v)] if case.state else []
+        layers = groups([case.state])[0].layers if case.state else []
         program, reference = b.program(int(rng.integers(1, 3))), Reference(b.spec)
         for key, rows in given.items():
             program.buffer(key)[: len(rows)] = rows
@@ -80,8 +96,8 @@ def test_every_operation_computes_its_definition(native, name):
                 rows if rows.dtype == np.int32 else rows.astype(np.float64)
             )
         assert batch.run(program, native.KvCache(layers, 2, 64, "f32") if layers else None)
-        cache = Cache(layers, 2) if layers else None
-        reference.run(cache, batch.tokens, batch.positions, batch.sequences, batch.pages, batch.outputs)
+        memory = Memory([case.state]) if case.state else None
+        reference.run(memory, batch.tokens, batch.positions, batch.sequences, batch.outputs)
         assert results
         for key in results:
             wanted = reference.buffer(key)

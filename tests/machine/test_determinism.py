@@ -7,7 +7,7 @@ import pytest
 
 from clarion import models, plan
 from clarion.plan import Target
-from clarion.plan.state import paged_layers
+from clarion.plan.state import groups
 from tests.models.files import expected, golden, mapped
 
 
@@ -40,11 +40,13 @@ def test_same_logits(native, name, activations):
         program = native.Program(
             native.Machine(threads, **caches), compiled.native_spec(mapped(name, compiled))
         )
-        cache, logits = native.KvCache(paged_layers(compiled.states), 4, 64, kv), []
+        caches = [native.KvCache(group.layers, 4, 64, kv) for group in groups(compiled.states)]
+        logits = []
         for start in range(0, n, batch):
             positions = np.arange(start, min(n, start + batch), dtype=np.int32)
             rows = np.arange(len(positions), dtype=np.int32)
-            assert program.run(cache, ids[positions], positions, np.zeros_like(rows), pages, rows)
+            tables = [pages] * len(caches)
+            assert program.run(caches, ids[positions], positions, np.zeros_like(rows), tables, rows)
             logits.append(program.buffer("logits")[: len(rows)].copy())
         results.append(np.concatenate(logits))
     for other in results[1:]:

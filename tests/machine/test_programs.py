@@ -90,11 +90,11 @@ OPS = [
     ("attention", {"state": 0, "n_head": 0, "n_head_kv": 1, "head_dim": 20}, "expected 0 heads of 20"),
     ("attention", {"state": 0, "n_head": 2, "n_head_kv": 0, "head_dim": 10}, "n_head_kv: found 0"),
     ("attention", {"state": 0, "n_head": 4, "n_head_kv": 3, "head_dim": 5}, "n_head_kv: found 3"),
-    ("attention", {"state": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "cannot be negative"),
+    ("attention", {"state": -1, "n_head": 4, "n_head_kv": 4, "head_dim": 5}, "state: found -1"),
     (
         "attention",
         {"state": 0, "n_head": 4, "n_head_kv": 4, "head_dim": 5, "window": -1},
-        "cannot be negative",
+        "window: found -1",
     ),
 ]
 
@@ -106,7 +106,8 @@ def test_operations_that_make_no_sense(native, op, ints, message):
     if op == "rope":
         b.op(op, [x, r], [x], [-1], ints, {"eps": 0.0})
     else:
-        b.op(op, [x], [y], [], {"window": 0} | ints, {"scale": 1.0})
+        ints = {"dim_v": ints["head_dim"], "window": 0, "chunked": 0, "causal": 1} | ints
+        b.op(op, [x], [y], [-1], ints, {"scale": 1.0, "cap": 0.0}, {"slopes": []})
     with pytest.raises(ValueError, match=message):
         b.program()
 
@@ -156,13 +157,13 @@ BATCHES = [
     (Batch(2, tokens=[0, 11]), r"tokens\[1\]: found 11, expected 0 to 10"),
     (Batch(2, tokens=[0, -1]), r"tokens\[1\]: found -1"),
     (Batch(2, positions=[0, -1]), r"positions\[1\]: found -1"),
-    (Batch(2, sequences=[0, 1]), r"sequences\[1\]: found 1"),
     (Batch(2, sequences=[0, -1]), r"sequences\[1\]: found -1"),
     (Batch(2, outputs=[2]), r"outputs\[0\]: found 2, expected 0 to 1"),
     (Batch(2, outputs=[-1]), r"outputs\[0\]: found -1"),
     (Batch(2, outputs=[0] * 5), "outputs in the batch: found 5, expected 0 to 4"),
 ]
 CACHE_BATCHES = [
+    (Batch(2, sequences=[0, 1], pages=[[0]]), r"sequences\[1\]: found 1"),
     (Batch(2, positions=[0, 128], pages=[[0, 1]]), r"positions\[1\]: found 128, beyond 2 pages of 64"),
     (Batch(2, positions=[63, 64], pages=[[0, 3]]), r"pages\[0, 1\]: found 3, expected 0 to 2"),
     (Batch(1, positions=[64], pages=[[-1, 1]]), r"pages\[0, 0\]: found -1"),
@@ -199,10 +200,10 @@ def test_batches_of_other_types(native):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ([], "the cache has 0 layers"),
+        ([], "state 0: layer 0 of a group that has 0"),
         ([(2, 10, 10)], None),
         ([(1, 10, 10)], "1 heads of 10 and 10"),
-        (None, "needs a cache"),
+        (None, "the batch has no cache with it"),
     ],
 )
 def test_caches_of_another_shape(native, shapes, message):

@@ -200,7 +200,7 @@ class Copy:
         union = "WeightSource = Whole | Slice"
         self.put("plan/weight.py", union, SOURCE_OF_WEIGHTS, f"{union} | Stacked")
         self.put("plan/target.py", "Place = Host\n", PLACE, "Place = Host | Accelerator\n")
-        union = "Output = Logits | HiddenRows | Pooled"
+        union = "Output = Logits | HiddenRows | Pooled | Ranks"
         self.put("plan/output.py", union, OUTPUT, f"{union} | Scores")
         self.put("plan/operations/recurrent.py", "import Recurrent\n", "", "import Recurrent, Running\n")
 

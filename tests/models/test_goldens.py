@@ -27,5 +27,5 @@ def test_logits(files, name, activations, batch):
     options = {"activations": activations, "batch": batch, "threads": 2, "context": context(name)}
     with clarion.load(files[name], **options) as model:
         found = model.logits(ids.tolist())
-    assert found.shape[0] == logits.shape[0]
-    assert nmse(found, logits) <= LIMITS[activations]
+    assert len(found) == len(logits)
+    assert nmse(found[:, : logits.shape[1]], logits) <= LIMITS[activations]

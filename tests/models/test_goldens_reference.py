@@ -7,7 +7,7 @@ import pytest
 
 from clarion import models, plan
 from tests.models.files import NAMES, context, expected, golden, mapped, nmse
-from tests.plan.reference import PAGE, TARGET, Cache, Reference
+from tests.plan.reference import TARGET, Memory, Reference
 
 T_MAX = 32
 LIMIT = 1e-11  # transformers keeps norms, softmax and rotations in float32; goldens hold float32 logits
@@ -21,16 +21,14 @@ def compiled(metadata, tensors, longest=None, **options):
 
 def run(p, name, ids, chunk=T_MAX, outputs=None):
     """Logits of one sequence, its tokens given to the plan in chunks."""
-    program, cache = Reference(p.native_spec(mapped(name, p))), Cache(p.states, pages=4)
-    pages = np.array([[2, 0]])  # not in the order of positions
+    program, memory = Reference(p.native_spec(mapped(name, p))), Memory(p.states)
     logits = []
     for start in range(0, len(ids), chunk):
         tokens = ids[start : start + chunk]
         n = len(tokens)
         wanted = range(n) if outputs is None else outputs
-        program.run(cache, tokens, np.arange(start, start + n), np.zeros(n, int), pages, list(wanted))
+        program.run(memory, tokens, np.arange(start, start + n), np.zeros(n, int), list(wanted))
         logits.append(program.buffer("logits"))
-    assert len(ids) <= pages.size * PAGE
     return np.concatenate(logits)
 
 
@@ -62,10 +60,10 @@ def test_only_the_wanted_logits(name):
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
-    program, cache = Reference(p.native_spec(mapped(name, p))), Cache(p.states, pages=3)
+    program, memory = Reference(p.native_spec(mapped(name, p))), Memory(p.states)
     sequences = np.array([1, 0] * 20)
     positions = np.arange(40) // 2
-    program.run(cache, ids[positions], positions, sequences, [[2], [1]], range(32))
+    program.run(memory, ids[positions], positions, sequences, range(32))
     assert nmse(program.buffer("logits"), logits[positions[:32]]) < LIMIT
 
 
@@ -118,6 +116,6 @@ def test_rotating_halves_where_neighbours_belong_together_is_wrong():
     for op in spec["ops"]:
         if "neox" in op["ints"]:
             op["ints"]["neox"] = 1
-    program, cache = Reference(spec), Cache(p.states, pages=1)
-    program.run(cache, ids, np.arange(32), np.zeros(32, int), [[0]], range(32))
+    program, memory = Reference(spec), Memory(p.states)
+    program.run(memory, ids, np.arange(32), np.zeros(32, int), range(32))
     assert nmse(program.buffer("logits"), logits) > 1e-4

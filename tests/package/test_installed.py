@@ -45,10 +45,13 @@ def test_every_source_file_is_installed_and_nothing_else() -> None:
     assert found == expected
 
 
+FORMS = ("{}", "{}_formats", "{}_operations", "{}_latent", "quantize_{}")
+
+
 def test_each_instruction_set_has_its_modules() -> None:
     names = {name.name.partition(".")[0] for name in MODULES}
     sets = {"generic", "avx2", "avx512vnni"} if platform.machine() == "x86_64" else {"generic"}
-    assert names >= {form.format(name) for name in sets for form in ("{}", "{}_formats", "quantize_{}")}
+    assert names >= {form.format(name) for name in sets for form in FORMS}
 
 
 @pytest.mark.parametrize("name", MODULES, ids=lambda name: name.name.partition(".")[0])

@@ -15,7 +15,7 @@ import numpy as np
 from clarion.plan.ir import Kind
 from clarion.plan.operation import Call, Operation
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import Paged
+from clarion.plan.state import Latent, Paged
 
 UNIT = 2.0**-24  # of float32's rounding
 FEW, SUM = 16 * UNIT, 64 * UNIT  # for few roundings, and for sums of up to 1000 products
@@ -42,7 +42,7 @@ class Case:
     n_outputs: int = 1
     kind: Kind = "f32"
     tolerance: float = FEW
-    state: Paged | None = None
+    state: Paged | Latent | None = None
     scale: float = 1.0
 
 
@@ -82,8 +82,65 @@ def rope_table(rng: Rng) -> Case:
     return Case({}, {"inv_freq": inv_freq, "magnitude": float(rng.uniform(0.1, 3))})
 
 
+def embed_positions(rng: Rng) -> Case:
+    """Of up to 40 tokens, at positions from 0 on."""
+    return Case({"n_positions": 40 + width(rng), "n": width(rng)})
+
+
 def rms_norm(rng: Rng) -> Case:
-    return Case({"n": width(rng, 700)}, {"eps": 1e-5}, scale=30)
+    return Case({"n": width(rng, 700)}, {"eps": 1e-5}, maybe(rng, "gain"), scale=30)
+
+
+def layer_norm(rng: Rng) -> Case:
+    return Case({"n": width(rng, 700)}, {"eps": 1e-5}, maybe(rng, "gain", "shift"), scale=30)
+
+
+def head_norm(rng: Rng) -> Case:
+    parameters = {"n_head": width(rng, 5), "head_dim": width(rng, 60), "eps": 1e-5}
+    parameters["scale"] = parameters["head_dim"] ** float(rng.choice([0, -0.5]))
+    gain = parameters["head_dim"] * (parameters["n_head"] if rng.integers(2) else 1)
+    return Case({"m": gain}, parameters, maybe(rng, "gain"), scale=5)
+
+
+def gelu(rng: Rng) -> Case:
+    return Case({"n": width(rng)}, {"tanh": int(rng.integers(2))}, tolerance=3 * UNIT, scale=2)
+
+
+def tanh(rng: Rng) -> Case:
+    return Case({"n": width(rng)}, {"cap": float(rng.uniform(0.5, 50))}, scale=20)
+
+
+def scale(rng: Rng) -> Case:
+    return Case({"n": width(rng)}, {"factor": float(rng.uniform(-9, 9))})
+
+
+def swiglu_clamped(rng: Rng) -> Case:
+    parameters = {"alpha": float(rng.uniform(0.5, 2)), "limit": float(rng.uniform(1, 9)), "shift": 1.0}
+    return Case({"n": width(rng)}, parameters, scale=5)
+
+
+def mul_vector(rng: Rng) -> Case:
+    n = width(rng)
+    return Case({"n": n, "m": n if rng.integers(2) else 1})
+
+
+def columns(rng: Rng) -> Case:
+    head_dim = width(rng, 60)
+    first = int(rng.integers(head_dim))
+    size = width(rng, head_dim - first)
+    parameters = {"n_head": width(rng, 5), "head_dim": head_dim, "first": first, "size": size}
+    return Case({}, parameters, tolerance=0)
+
+
+def join(rng: Rng) -> Case:
+    parameters = {"n_head": width(rng, 5), "dim_x": width(rng, 40), "dim_y": width(rng, 40)}
+    n = parameters["n_head"] * (parameters["dim_x"] + parameters["dim_y"])
+    return Case({"n": n}, parameters, tolerance=0)
+
+
+def repeat_heads(rng: Rng) -> Case:
+    parameters = {"n_head": width(rng, 5), "head_dim": width(rng, 40), "times": width(rng, 4)}
+    return Case({}, parameters, tolerance=0)
 
 
 def encode(rng: Rng) -> Case:
@@ -106,24 +163,46 @@ def rope(rng: Rng) -> Case:
 
 
 def kv_write(rng: Rng) -> Case:
-    """Attention, which reads what was written, has heads of one size."""
-    n_head, dim = width(rng, 3), width(rng, 40)
-    sizes = {"k_width": n_head * dim, "v_width": n_head * dim}
-    return Case(sizes, {}, tolerance=SUM, state=Paged(n_head, dim, dim))
+    state = Paged(width(rng, 3), width(rng, 40), width(rng, 40))
+    sizes = {"k_width": state.n_head * state.dim_k, "v_width": state.n_head * state.dim_v}
+    return Case(sizes, {}, tolerance=SUM, state=state)
 
 
 def rope_kv(rng: Rng) -> Case:
-    parameters = {**heads(rng), **rotation(rng)}
-    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["head_dim"])
+    parameters = {**heads(rng), **rotation(rng), "dim_v": width(rng, 50)}
+    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["dim_v"])
     return Case({}, parameters, maybe(rng, "q_gain", "k_gain"), tolerance=SUM, state=state)
 
 
 def attention(rng: Rng) -> Case:
-    head_dim = int(rng.integers(2, 51))
-    window, scale = int(rng.integers(0, 50)), float(rng.uniform(0.05, 0.3))
-    parameters = {**heads(rng), "head_dim": head_dim, "window": window, "scale": scale}
-    state = Paged(parameters["n_head_kv"], head_dim, head_dim)
-    return Case({}, parameters, tolerance=SUM, state=state)
+    window, causal = int(rng.integers(0, 50)) * int(rng.integers(2)), int(rng.integers(2))
+    parameters = {
+        **heads(rng),
+        "head_dim": width(rng, 100),
+        "dim_v": width(rng, 100),
+        "scale": float(rng.uniform(0.05, 0.3)),
+        "cap": float(rng.uniform(0.5, 20)) * int(rng.integers(2)),
+        "window": window,
+        "chunked": int(rng.integers(2)) if window and causal else 0,
+        "causal": causal,
+    }
+    slopes = rng.uniform(-1, 1, parameters["n_head"] * int(rng.integers(2)))
+    state = Paged(parameters["n_head_kv"], parameters["head_dim"], parameters["dim_v"])
+    parameters["slopes"] = tuple(slopes.tolist())
+    return Case({}, parameters, maybe(rng, "sinks"), tolerance=SUM, state=state)
+
+
+def latent_write(rng: Rng) -> Case:
+    state = Latent(width(rng), 1)
+    return Case({"dim": state.dim}, {}, tolerance=SUM, state=state)
+
+
+def latent_attention(rng: Rng) -> Case:
+    dim = width(rng)
+    state = Latent(dim, width(rng, dim))
+    parameters = {"n_head": width(rng, 9), "dim": dim, "dim_v": state.dim_v}
+    parameters["n_head"] *= 1 + 15 * int(rng.integers(2))
+    return Case({}, parameters | {"scale": float(rng.uniform(0.05, 0.3))}, tolerance=SUM, state=state)
 
 
 def select(rng: Rng) -> Case:
@@ -131,9 +210,19 @@ def select(rng: Rng) -> Case:
 
 
 def route(rng: Rng) -> Case:
-    experts = width(rng, 70)
-    parameters = {"k": width(rng, experts), "normalize": int(rng.integers(2))}
-    return Case({"experts": experts}, parameters, tolerance=SUM, scale=3)
+    """Scores are so small that no two of a hundred are taken for equal."""
+    n_group, size = width(rng, 6), width(rng, 12)
+    used = width(rng, n_group)
+    parameters = {
+        "k": width(rng, used * size),
+        "gating": int(rng.integers(4)),
+        "n_group": n_group,
+        "n_group_used": used,
+        "group_top": width(rng, min(size, 2)),
+        "normalize": int(rng.integers(2)),
+        "scale": float(rng.uniform(0.5, 3)),
+    }
+    return Case({"experts": n_group * size}, parameters, maybe(rng, "bias"), tolerance=SUM)
 
 
 def experts_of(rng: Rng) -> dict[str, int]:
@@ -144,7 +233,24 @@ def experts_of(rng: Rng) -> dict[str, int]:
 def expert_linear(rng: Rng) -> Case:
     n_outputs = int(rng.integers(1, 3))
     sizes = {"n": width(rng), **experts_of(rng)} | {f"m_i{i}": width(rng) for i in range(n_outputs)}
-    return Case(sizes, {}, n_outputs=n_outputs, tolerance=SUM * 8)
+    return Case(sizes, {}, maybe(rng, "b"), n_outputs=n_outputs, tolerance=SUM * 8)
+
+
+def chosen(rng: Rng) -> Case:
+    return Case(experts_of(rng), tolerance=0)
+
+
+def mul_slots(rng: Rng) -> Case:
+    return Case({"n": width(rng), "k": width(rng, 6)})
+
+
+def heads_to_slots(rng: Rng) -> Case:
+    return Case({}, {"k": width(rng, 6), "n": width(rng)}, tolerance=0)
+
+
+def slots_to_heads(rng: Rng) -> Case:
+    sizes = {"n": width(rng), **experts_of(rng)}
+    return Case(sizes, {"k": sizes["k"]}, tolerance=0)
 
 
 def expert_sum(rng: Rng) -> Case:
@@ -157,8 +263,21 @@ def square_sums(rng: Rng) -> Case:
     return Case(sizes, {"experts": 1 if without else sizes["experts"]}, without, tolerance=SUM)
 
 
+geglu = gelu
+ELEMENTWISE = (
+    "silu",
+    "mul",
+    "add",
+    "swiglu",
+    "relu_squared",
+    "logistic",
+    "softplus",
+    "mul_rows",
+    "add_vector",
+)
+ELEMENTWISE += ("mean_rows",)  # which depends on other rows, but has sizes like these
 CASES: dict[str, Callable[[Rng], Case]] = {
-    name: elementwise if name in ("silu", "mul", "add", "swiglu") else globals()[name] for name in OPERATIONS
+    name: elementwise if name in ELEMENTWISE else globals()[name] for name in OPERATIONS
 }
 
 

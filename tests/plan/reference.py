@@ -17,8 +17,6 @@ from clarion.plan import Target
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import Latent, Paged, Recurrent
 
-PAGE = 64
-
 
 def row_bytes(kind, width):
     """Bytes of a row where there is no native module: room for values and one scale for each 32."""
@@ -42,45 +40,12 @@ def with_axes(values, n):
     return values.reshape(values.shape[-n:])
 
 
-class Cache:
-    """States of sequences, by their numbers in the plan: keys and values in pages, of (n_head, dim_k, dim_v)
-    or of a `Paged`; rows in pages; what is recurrent, by sequence."""
+class Memory:
+    """What sequences keep of the states of a plan. Its machine knows no pages, and forgets nothing."""
 
-    def __init__(self, states, pages, page_size=PAGE):
-        self.page_size = page_size
-        shapes = [Paged(*state) if isinstance(state, tuple) else state for state in states]
-        self.of = [STATES[type(shape)](shape, (pages, page_size)) for shape in shapes]
-
-
-class PagedMemory:
-    def __init__(self, shape, pages):
-        self.k = np.full((*pages, shape.n_head, shape.dim_k), np.nan)
-        self.v = np.full((*pages, shape.n_head, shape.dim_v), np.nan)
-
-    def during(self, run):
-        return _Pages(run, self.k, self.v)
-
-
-class LatentMemory:
-    def __init__(self, shape, pages):
-        self.rows = np.full((*pages, shape.dim), np.nan)
-
-    def during(self, run):
-        return _Pages(run, self.rows)
-
-
-class RecurrentMemory:
-    """The state of each sequence, and the position up to which it has come."""
-
-    def __init__(self, shape, pages):
-        self.size = shape.size
-        self.held = {}
-
-    def during(self, run):
-        return _Recurrent(run, self)
-
-
-STATES = {Paged: PagedMemory, Latent: LatentMemory, Recurrent: RecurrentMemory}
+    def __init__(self, states):
+        self.states = list(states)
+        self.kept = [{} for _ in self.states]  # of each: (sequence, position) → what was there
 
 
 class Reference:
@@ -92,12 +57,13 @@ class Reference:
         ends = [b["offset"] + self._max_rows(b) * row_bytes(b["kind"], b["width"]) for b in spec["buffers"]]
         self.extents = [(b["offset"], end) for b, end in zip(spec["buffers"], ends, strict=True)]
 
-    def run(self, cache, tokens, positions, sequences, pages, outputs):
-        self.cache, self.pages = cache, np.atleast_2d(pages)
+    def run(self, memory, tokens, positions, sequences, outputs):
+        """`memory`: of the states; None where the program has none."""
         self.tokens, self.positions, self.sequences, self.outputs = map(
             np.asarray, (tokens, positions, sequences, outputs)
         )
-        self.states = [] if cache is None else [memory.during(self) for memory in cache.of]
+        pairs = [] if memory is None else zip(memory.states, memory.kept, strict=True)
+        self.states = [_ARRAYS[type(state)](self, state, kept) for state, kept in pairs]
         for op in self.spec["ops"]:
             results = OPERATIONS[op["op"]].compute(
                 np,
@@ -136,47 +102,60 @@ class Reference:
         self.values[i] = result
 
 
-class _Pages:
-    """Pages of a state, as definitions read and write them for the batch of a run."""
+class _Positions:
+    """Rows of every position, which a batch writes and reads."""
 
-    def __init__(self, run, *arrays):
-        self.run, self.arrays = run, arrays
+    def __init__(self, run, state, kept):
+        self.run, self.state, self.kept = run, state, kept
 
-    def write(self, *rows):
-        page, slot = self._places(self.run.sequences, self.run.positions)
-        for array, new in zip(self.arrays, rows, strict=True):
-            array[page, slot] = new.reshape(len(new), *array.shape[2:])
+    def put(self, rows):
+        for sequence, position, row in zip(self.run.sequences, self.run.positions, rows, strict=True):
+            self.kept[sequence, position] = row
 
-    def read(self):
-        """Positions up to the last token's, of each sequence."""
+    def get(self):
+        """The rows of positions up to the last token's, of each sequence; and twice [T, P], by how many
+        positions each lies before a token, and whether it is of the same sequence."""
         positions, sequences = self.run.positions, self.run.sequences
         lengths = {s: positions[sequences == s].max() + 1 for s in np.unique(sequences)}
-        sequence = np.repeat(list(lengths), list(lengths.values()))
-        position = np.concatenate([np.arange(n) for n in lengths.values()])
-        page, slot = self._places(sequence, position)
-        distance = positions[:, None] - position
-        return *(array[page, slot] for array in self.arrays), distance, sequences[:, None] == sequence
+        places = [(s, p) for s, length in lengths.items() for p in range(length)]
+        sequence, position = np.array(places).T
+        distance, own = positions[:, None] - position, sequences[:, None] == sequence
+        return [self.kept[place] for place in places], distance, own
 
-    def _places(self, sequences, positions):
-        """Page and slot of each position."""
-        page_size = self.run.cache.page_size
-        return self.run.pages[sequences, positions // page_size], positions % page_size
+
+class _Paged(_Positions):
+    def write(self, k, v):
+        n_head = self.state.n_head
+        self.put(list(zip(k.reshape(len(k), n_head, -1), v.reshape(len(v), n_head, -1), strict=True)))
+
+    def read(self):
+        rows, *seen = self.get()
+        return np.array([k for k, _ in rows]), np.array([v for _, v in rows]), *seen
+
+
+class _Latent(_Positions):
+    def write(self, rows):
+        self.put(rows)
+
+    def read(self):
+        rows, *seen = self.get()
+        return np.array(rows), *seen
 
 
 class _Recurrent:
-    """A recurrent state: the tokens of a run continue, in order, what their sequences hold."""
+    """The state behind every position."""
 
-    def __init__(self, run, memory):
-        self.run, self.memory = run, memory
+    def __init__(self, run, _, kept):
+        self.run, self.kept = run, kept
 
     def scan(self, xp, n_tokens, zero, step):
-        assert zero.size == self.memory.size
         results = []
-        for token in range(n_tokens):
-            sequence, position = int(self.run.sequences[token]), int(self.run.positions[token])
-            state, reached = (zero, 0) if position == 0 else self.memory.held[sequence]
-            assert position == reached, (sequence, position, reached)
-            state, result = step(state, token)
-            self.memory.held[sequence] = (state, position + 1)
+        for t in range(n_tokens):
+            sequence, position = self.run.sequences[t], self.run.positions[t]
+            state = self.kept[sequence, position - 1] if position else zero
+            self.kept[sequence, position], result = step(state, t)
             results.append(result)
         return xp.stack(results)
+
+
+_ARRAYS = {Paged: _Paged, Latent: _Latent, Recurrent: _Recurrent}

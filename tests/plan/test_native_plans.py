@@ -8,7 +8,7 @@ import pytest
 from clarion import models, plan
 from clarion.host import native
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import paged_layers
+from clarion.plan.state import groups
 from clarion.programs import host_target
 from tests.models.files import NAMES, expected, golden, mapped, nmse
 
@@ -25,15 +25,13 @@ def logits(machine, name, ids, chunk=32, **options):
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
     p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
     program = native().Program(machine, p.native_spec(mapped(name, p)))
-    cache = native().KvCache(
-        layers=paged_layers(p.states), pages=2, page_size=64, keys=p.kv.keys, values=p.kv.values
-    )
+    caches = [native().KvCache(group.layers, 2, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
     found = []
     for start in range(0, len(ids), chunk):
         tokens = ids[start : start + chunk]
         here = np.arange(len(tokens), dtype=np.int32)
-        pages = np.array([[1, 0]], np.int32)
-        assert program.run(cache, tokens, here + np.int32(start), 0 * here, pages, here)
+        tables = [np.array([[1, 0]], np.int32)] * len(caches)
+        assert program.run(caches, tokens, here + np.int32(start), 0 * here, tables, here)
         found.append(np.array(program.buffer("logits"))[: len(tokens)])
     return np.concatenate(found)
 
@@ -61,9 +59,7 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
         models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
     )
     program = native().Program(machine, p.native_spec(mapped(name, p)))
-    cache = native().KvCache(
-        layers=paged_layers(p.states), pages=1, page_size=64, keys=p.kv.keys, values=p.kv.values
-    )
+    caches = [native().KvCache(group.layers, 1, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
     here = np.arange(32, dtype=np.int32)
-    program.run(cache, ids, here, 0 * here, np.zeros((1, 1), np.int32), here[-1:])
+    program.run(caches, ids, here, 0 * here, [np.zeros((1, 1), np.int32)] * len(caches), here[-1:])
     np.testing.assert_array_equal(program.buffer("logits")[0], logits(machine, name, ids)[-1])

@@ -10,7 +10,7 @@ from clarion.programs import host_target
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
 from tests.models.files import NAMES, expected, golden, mapped
-from tests.plan.reference import TARGET, Cache, Reference, row_bytes
+from tests.plan.reference import TARGET, Memory, Reference, row_bytes
 
 N = 24
 SUM = 1e-5  # of some thousand float32 roundings, relative to the largest value
@@ -34,7 +34,7 @@ def reference(p, name, ids):
     machine = Reference(spec)
     machine.extents = [(b.offset, b.offset + b.n_bytes) for b in p.buffers]
     here = np.arange(len(ids))
-    machine.run(Cache(p.states, 1), ids, here, 0 * here, [[0]], here)
+    machine.run(Memory(p.states), ids, here, 0 * here, here)
     return {name: machine.buffer(name) for name in p.kept}
 
 

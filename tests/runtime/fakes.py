@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from clarion._native import sampling
 from clarion.runtime.engine import Engine
-from clarion.runtime.states.paged import PAGE_SIZE
+from clarion.runtime.states.paged import Paged
+from clarion.runtime.states.pages import PAGE_SIZE
 from clarion.runtime.states.states import States
 
 Floats = npt.NDArray[np.float32]
@@ -82,7 +83,8 @@ class FakeExecutor:
         return self._sampler.log_probabilities(self.logits[row], token, n)
 
     def run(self, *arguments: Any) -> list[int | ValueError] | None:
-        *batch, draws = arguments
+        tokens, positions, slots, (table,), outputs, draws = arguments
+        batch = (tokens, positions, slots, table, outputs)
         assert {memoryview(part).format for part in batch} == {"i"}
         tokens, positions, slots, pages, outputs = (np.asarray(part) for part in batch)
         assert 0 < len(tokens) == len(positions) == len(slots)
@@ -114,7 +116,8 @@ class FakeMachine:
     ) -> None:
         n_pages = n_pages or -(-context // PAGE_SIZE)
         self.executor = FakeExecutor(n_pages, max_outputs, max_outputs)
-        self.states = States(self.executor, n_pages=n_pages, n_slots=max_outputs, context=context)
+        paged = Paged(self.executor, n_pages=n_pages, n_slots=max_outputs, context=context)
+        self.states = States([paged], n_slots=max_outputs, context=context)
         self.checks = 0
         self.damage: Exception | None = None
         self.engine = Engine(

@@ -35,14 +35,18 @@ BESIDE = (
     "special_tokens_map.json",
     "chat_template.jinja",
     "chat_template.json",
+    "modules.json",
+    "config_sentence_transformers.json",
 )
 _TEMPLATES = "additional_chat_templates"  # a folder of chat templates that are called as their files
+# The modules of Sentence Transformers have folders of their own, as 1_Pooling.
+_BESIDE = rf"{_TEMPLATES}/[^/]+\.jinja|\d+_\w+/config\.json"
 _TIED = "lm_head.weight"  # where the embedding is the output, an index may name it and no file hold it
 
 
 def is_beside(name: str) -> bool:
     """Whether a file, named by its path in the checkpoint, is read beside the weights."""
-    return name in BESIDE or re.fullmatch(rf"{_TEMPLATES}/[^/]+\.jinja", name) is not None
+    return name in BESIDE or re.fullmatch(_BESIDE, name) is not None
 
 
 def weights_among(names: Container[str], where: str) -> str:
@@ -110,6 +114,16 @@ class Checkpoint(Mapping[str, Stored]):
         """The object in a file of the folder, None where there is no such file."""
         raw = self.raw(name)
         return None if raw is None else texts.json(raw, str(self.folder / name))
+
+    def list(self, name: str) -> list[dict[str, Any]]:
+        """The objects in the list that a file of the folder holds; none where there is no such file.
+
+        Raises:
+            FormatError: it holds something else.
+        """
+        raw = self.raw(name)
+        where = str(self.folder / name)
+        return [] if raw is None else texts.objects(raw, where)
 
     def text(self, name: str) -> str | None:
         """The text of a file of the folder, None where there is no such file; lines end with a newline."""

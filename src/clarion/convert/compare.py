@@ -132,8 +132,11 @@ def _plain_texts(metadata: Mapping[str, Any], added: frozenset[int]) -> Iterator
     tokens = [token for token in np.flatnonzero(np.asarray(kinds) == NORMAL).tolist() if token not in added]
     for token in tokens[:: len(tokens) // _MAX_PLAIN + 1]:
         text = texts[token]
-        if metadata["tokenizer.ggml.model"] == "llama":
+        if metadata["tokenizer.ggml.model"] in ("llama", "t5"):
             yield text.replace(SPACE, " ")
+        elif metadata["tokenizer.ggml.model"] == "bert":
+            if text.startswith(SPACE):
+                yield text.removeprefix(SPACE)
         elif text.replace("\u0120", "").isascii():  # the rest may differ, as pre-tokenizers with names do
             yield text.replace("\u0120", " ")
 

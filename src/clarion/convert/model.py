@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clarion.convert import families, kept, vocabulary
+from clarion.convert import families, kept, sentences, vocabulary
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.encode import ENCODERS
 from clarion.convert.hub import Repository
@@ -71,6 +71,7 @@ def convert(
     tokenizer = vocabulary.convert(checkpoint, model.n_vocab)
     metadata: dict[str, Any] = {
         **model.metadata,
+        **sentences.convert(checkpoint, model.metadata["general.architecture"]),
         "general.type": "model",
         "general.name": name_text(name),
         "general.file_type": np.uint32(kept.file_type(written, wanted)),

@@ -155,11 +155,14 @@ class Source(Mapping[str, Tensor]):
         if name is None:
             return None
         own, of_stem = self._names.get(name.key), self._names.get(name.stem)
-        chosen = of_stem if own is None and isinstance(of_stem, str | Part) else own
-        if chosen is None:
+        among: tuple[str | Part | Made, ...]
+        if own is not None:
+            among = own if isinstance(own, tuple) else (own,)
+        elif isinstance(of_stem, str | Part):
+            among = (of_stem,)
+        else:
             return None
-        among: tuple[str | Part | Made, ...] = chosen if isinstance(chosen, tuple) else (chosen,)
-        if ("{layer}" in _patterns(chosen)[0]) != (name.layer is not None):
+        if ("{layer}" in _patterns(among[0])[0]) != (name.layer is not None):
             return None
         completed = [(self._complete(one, name, whole=own is not None), one) for one in among]
         there = (pair for pair in completed if self._find(pair[0].format(expert=0)) is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as parse
 from typing import Any
 
 from clarion.convert.recognise import BOM, described
@@ -38,3 +39,18 @@ def json(raw: bytes, where: str) -> dict[str, Any]:
     if what is not None:
         raise FormatError(f"{where} {what}, expected JSON")
     return parse_json(raw.removeprefix(BOM), where)
+
+
+def objects(raw: bytes, where: str) -> list[dict[str, Any]]:
+    """The JSON objects of a list.
+
+    Raises:
+        FormatError: anything else.
+    """
+    try:
+        found = parse.loads(text(raw, where))
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where} is not JSON: {error}") from None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise FormatError(f"{where}: found a JSON {type(found).__name__}, expected a list of objects")
+    return found

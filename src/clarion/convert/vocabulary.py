@@ -23,11 +23,14 @@ from clarion.convert import (
     sentencepiece,
     templates,
     texts,
+    unigram,
+    wordpiece,
 )
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.config import whole
 from clarion.convert.library import parts
-from clarion.convert.sentencepiece import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED
+from clarion.convert.sentencepiece import BYTE, CONTROL, UNKNOWN, UNUSED, USER_DEFINED
+from clarion.convert.tokens import MAX_ID, UNREACHABLE, Tokens, Vocabulary, ids_of
 from clarion.errors import FileError, FormatError, ModelError, UnsupportedError
 from clarion.tokenizer.pieces import ALPHABET
 from clarion.tokenizer.settings import OWN
@@ -36,36 +39,12 @@ from clarion.tokenizer.vocabulary import SPACE
 
 _BYTE_TOKENS = {f"<0x{byte:02X}>" for byte in range(256)}
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
-_UNREACHABLE = -1e6  # score of what no merge gives
-_MAX_ID = 2**24
 _OPTIONS = {
     "lstrip": STRIP_LEFT,
     "rstrip": STRIP_RIGHT,
     "single_word": SINGLE_WORD,
     "normalized": NORMALIZED,
 }
-
-
-@dataclass(slots=True)
-class _Tokens:
-    """A vocabulary under construction; ids are positions."""
-
-    texts: list[str | None]
-    kinds: list[int]
-    scores: list[float]
-
-    def put(self, token: int, text: str, kind: int, score: float | None = None) -> None:
-        """Sets a token; without a score, it keeps the one that it has."""
-        missing = token + 1 - len(self.texts)
-        self.texts += [None] * missing
-        self.kinds += [UNUSED] * missing
-        self.scores += [_UNREACHABLE] * missing
-        if score is None:
-            score = self.scores[token] if self.texts[token] == text else 0.0
-        self.texts[token], self.kinds[token], self.scores[token] = text, kind, score
-
-    def ids(self) -> dict[str, int]:
-        return {text: token for token, text in enumerate(self.texts) if text is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +54,6 @@ class _Added:
     text: str
     special: bool
     flags: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Vocabulary:
-    """What a file of a vocabulary says: tokens, merges where the kind needs them, further metadata."""
-
-    kind: str
-    tokens: _Tokens
-    merges: list[str] | None
-    metadata: dict[str, Any]
-    known: Mapping[str, int]  # ids by role
-    mergeable: frozenset[str] | None = None  # where not all texts are: those that merging may give
 
 
 def convert(checkpoint: Checkpoint, n_vocab: int) -> dict[str, Any]:
@@ -126,7 +93,7 @@ def _like_library(
     }
     around = library.around(reference, values, n_vocab, where)
 
-    def made(vocabulary: _Vocabulary) -> dict[str, Any]:
+    def made(vocabulary: Vocabulary) -> dict[str, Any]:
         metadata = _metadata(checkpoint, vocabulary, added, names, n_vocab, around)
         compare.refuse_differences(metadata, reference, where)
         return metadata
@@ -192,7 +159,7 @@ def _not_sentencepiece(raw: bytes) -> str | None:
 
 def _metadata(
     checkpoint: Checkpoint,
-    vocabulary: _Vocabulary,
+    vocabulary: Vocabulary,
     added: Mapping[int, _Added],
     names: Mapping[str, Mapping[str, Any]],
     n_vocab: int,
@@ -217,8 +184,8 @@ def _metadata(
     }
     if vocabulary.merges is not None:
         metadata["tokenizer.ggml.merges"] = vocabulary.merges
-    else:
-        scores = tokens.scores + [_UNREACHABLE] * len(padding)
+    elif vocabulary.kind != "bert":
+        scores = tokens.scores + [UNREACHABLE] * len(padding)
         metadata["tokenizer.ggml.scores"] = np.array(scores, np.float32)
     mergeable = vocabulary.mergeable
     unmerged = [
@@ -252,8 +219,8 @@ def _placeholder(token: int, ids: Mapping[str, int]) -> str:
     return text
 
 
-def _from_sentencepiece(model: sentencepiece.PieceModel) -> _Vocabulary:
-    tokens = _Tokens([], [], [])
+def _from_sentencepiece(model: sentencepiece.PieceModel) -> Vocabulary:
+    tokens = Tokens([], [], [])
     for i, piece in enumerate(model.pieces):
         tokens.put(i, piece.text, piece.kind, piece.score)
     metadata: dict[str, Any] = {
@@ -263,40 +230,42 @@ def _from_sentencepiece(model: sentencepiece.PieceModel) -> _Vocabulary:
     }
     ids = {"bos": model.bos, "eos": model.eos, "unk": model.unknown, "pad": model.pad}
     known = {role: i for role, i in ids.items() if i >= 0}
-    return _Vocabulary("llama", tokens, None, metadata, known, frozenset(tokens.ids()))
+    return Vocabulary("llama", tokens, None, metadata, known, frozenset(tokens.ids()))
 
 
-def _with_spaces_of(vocabulary: _Vocabulary, library: Mapping[str, Any], where: str) -> _Vocabulary:
+def _with_spaces_of(vocabulary: Vocabulary, library: Mapping[str, Any], where: str) -> Vocabulary:
     """The vocabulary, with spaces treated as a tokenizer.json says."""
     metadata = vocabulary.metadata | _spaces(library, where)
     model = library.get("model")
     texts = _mergeable(_merges(model.get("merges"), where), model.get("vocab") or ()) if model else None
-    return _Vocabulary(vocabulary.kind, vocabulary.tokens, None, metadata, vocabulary.known, texts)
+    return Vocabulary(vocabulary.kind, vocabulary.tokens, None, metadata, vocabulary.known, texts)
 
 
-def _from_library(values: Mapping[str, Any], reference: Any, where: str) -> _Vocabulary:
+def _from_library(values: Mapping[str, Any], reference: Any, where: str) -> Vocabulary:
     model = values.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
-        found = model.get("type") if isinstance(model, dict) else model
-        raise UnsupportedError(f"{where}: model is {found!r:.80}, supported: BPE")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else model
+    if kind == "WordPiece":
+        return wordpiece.read(values, where)
+    if kind == "Unigram":
+        return unigram.read(values, where)
+    if not isinstance(model, dict) or kind != "BPE":
+        raise UnsupportedError(f"{where}: model is {kind!r:.80}, supported: BPE, WordPiece, Unigram")
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise UnsupportedError(f"{where}: {key} of model is {model[key]!r:.80}, supported: none")
-    tokens, merges = _vocabulary(model.get("vocab"), where), _merges(model.get("merges"), where)
+    tokens, merges = ids_of(model.get("vocab"), where), _merges(model.get("merges"), where)
     if model.get("byte_fallback"):
         if model.get("ignore_merges"):
             raise UnsupportedError(f"{where}: ignore_merges of model with byte_fallback, supported: without")
         _score(tokens, merges, model)
         texts = _mergeable(merges, model["vocab"])
-        return _Vocabulary("llama", tokens, None, _spaces(values, where), {}, texts)
+        return Vocabulary("llama", tokens, None, _spaces(values, where), {}, texts)
     texts = frozenset(model["vocab"])
-    return _Vocabulary(
-        "gpt2", tokens, merges, _byte_level(values, model, tokens, reference, where), {}, texts
-    )
+    return Vocabulary("gpt2", tokens, merges, _byte_level(values, model, tokens, reference, where), {}, texts)
 
 
 def _byte_level(
-    values: Mapping[str, Any], model: Mapping[str, Any], tokens: _Tokens, reference: Any, where: str
+    values: Mapping[str, Any], model: Mapping[str, Any], tokens: Tokens, reference: Any, where: str
 ) -> dict[str, Any]:
     """Metadata of a vocabulary of bytes."""
     found = parts(values.get("pre_tokenizer"), "pretokenizers")
@@ -326,7 +295,7 @@ def _mergeable(merges: Iterable[str], vocabulary: Iterable[str]) -> frozenset[st
     return frozenset(merge.replace(" ", "", 1) for merge in merges).union(characters)
 
 
-def _score(tokens: _Tokens, merges: Sequence[str], model: Mapping[str, Any]) -> None:
+def _score(tokens: Tokens, merges: Sequence[str], model: Mapping[str, Any]) -> None:
     """Scores a vocabulary of merges of text, as sentencepiece has it: minus the rank of the token's merge."""
     ranks: dict[str, int] = {}
     for rank, merge in enumerate(merges):
@@ -337,7 +306,7 @@ def _score(tokens: _Tokens, merges: Sequence[str], model: Mapping[str, Any]) -> 
         elif text == model.get("unk_token"):
             tokens.kinds[i] = UNKNOWN
         elif text is not None and len(text) > 1:
-            tokens.scores[i] = -float(ranks[text]) if text in ranks else _UNREACHABLE
+            tokens.scores[i] = -float(ranks[text]) if text in ranks else UNREACHABLE
 
 
 def _spaces(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -382,7 +351,7 @@ def _spaces(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     return metadata
 
 
-def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> _Vocabulary:
+def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Vocabulary:
     text = checkpoint.text("merges.txt") or ""
     lines = [line for line in text.split("\n") if line and not line.startswith("#version")]
     merges = _merges(lines, f"{checkpoint.folder}/merges.txt")
@@ -394,25 +363,7 @@ def _from_vocab_json(vocab: Any, checkpoint: Checkpoint, settings: Mapping[str, 
         metadata |= {"tokenizer.ggml.pre": "qwen2", OWN + "normalizers": ["nfc"]}
     else:
         metadata["tokenizer.ggml.pre"] = "gpt-2"
-    return _Vocabulary("gpt2", _vocabulary(vocab, f"{checkpoint.folder}/vocab.json"), merges, metadata, {})
-
-
-def _vocabulary(vocabulary: Any, where: str) -> _Tokens:
-    """The tokens of an object that gives ids of texts."""
-    if not isinstance(vocabulary, dict) or not vocabulary:
-        raise FormatError(f"{where}: vocab is {vocabulary!r:.80}, expected texts and ids")
-    ids: dict[int, str] = {}
-    for text, value in vocabulary.items():
-        token = whole(value)
-        if token is None or not 0 <= token < _MAX_ID:
-            raise FormatError(f"{where}: id of {text!r:.80} is {value!r:.80}, expected 0 to 2^24")
-        if token in ids:
-            raise FormatError(f"{where}: {ids[token]!r:.80} and {text!r:.80} of vocab have the same id")
-        ids[token] = text
-    tokens = _Tokens([], [], [])
-    for token in sorted(ids):
-        tokens.put(token, ids[token], NORMAL, 0.0)
-    return tokens
+    return Vocabulary("gpt2", ids_of(vocab, f"{checkpoint.folder}/vocab.json"), merges, metadata, {})
 
 
 def _merges(merges: Any, where: str) -> list[str]:
@@ -446,7 +397,7 @@ def _added_tokens(checkpoint: Checkpoint) -> dict[int, str]:
     found = {}
     for text, value in (checkpoint.json("added_tokens.json") or {}).items():
         number = whole(value)
-        if number is None or not 0 <= number < _MAX_ID:
+        if number is None or not 0 <= number < MAX_ID:
             raise FormatError(f"{where}: added token {text!r:.80} has id {value!r:.80}")
         found[number] = text
     return found
@@ -470,7 +421,7 @@ def _beside_library(
 
 def _added_without_library(
     checkpoint: Checkpoint,
-    tokens: _Tokens,
+    tokens: Tokens,
     settings: Mapping[str, Any],
     names: Mapping[str, Mapping[str, Any]],
 ) -> dict[int, _Added]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from clarion.errors import ModelError, UnsupportedError
 from clarion.models import (
+    bert,
     bitnet,
     deepseek2,
     gemma2,
@@ -14,8 +15,11 @@ from clarion.models import (
     gemma4,
     glm4,
     gpt_oss,
+    jina_bert,
     llama,
     mistral4,
+    modern_bert,
+    nomic_bert,
     olmo2,
     phi3,
     qwen2,
@@ -31,6 +35,7 @@ from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
 from clarion.plan.ir import Tensor
+from clarion.plan.output import Output
 
 # The registry, by general.architecture.
 FAMILIES: dict[str, Family] = {
@@ -54,6 +59,12 @@ FAMILIES: dict[str, Family] = {
         phi3.FAMILY,
         glm4.FAMILY,
         gpt_oss.FAMILY,
+        bert.FAMILY,
+        nomic_bert.FAMILY,
+        nomic_bert.EXPERTS,
+        jina_bert.FAMILY,
+        jina_bert.ROTATED,
+        modern_bert.FAMILY,
     )
 }
 
@@ -94,13 +105,18 @@ def context_length(metadata: Mapping[str, object]) -> int:
 
 
 def build(
-    metadata: Mapping[str, object], tensors: Mapping[str, Tensor], *, context: int | None = None
+    metadata: Mapping[str, object],
+    tensors: Mapping[str, Tensor],
+    *,
+    output: Output | None = None,
+    context: int | None = None,
 ) -> Graph:
     """The graph of the model that a file describes.
 
     Args:
         metadata: the file's keys and values; hyperparameters are those below the architecture's name.
         tensors: the file's tensors by name.
+        output: what is wanted of it; None: what the file is made for.
         context: the longest sequence that it is wanted for, on which some rotations depend; None: that which
             the model was made for.
 
@@ -108,7 +124,8 @@ def build(
         UnsupportedError: an architecture, a hyperparameter or a tensor's format that no family implements.
         ModelError: hyperparameters and tensors contradict each other; a tensor is missing or unexpected.
     """
-    found, keys, checkpoint = family(metadata), Keys(metadata, context), Checkpoint(tensors)
+    found, checkpoint = family(metadata), Checkpoint(tensors)
+    keys = Keys(metadata, output=output, context=context)
     graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()

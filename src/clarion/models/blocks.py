@@ -8,9 +8,10 @@ the others a changed copy of the layer: `replace(layer, rope=None)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clarion.errors import ModelError, UnsupportedError
+from clarion.models.heads import classifier, finish
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
 from clarion.models.rope import Rope
@@ -18,6 +19,7 @@ from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
 from clarion.plan.operations.products import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, SQRT_SOFTPLUS
+from clarion.plan.output import Logits, Pooled, Pooling, Ranks
 
 
 class RopeTables(dict[Rope, Array]):
@@ -52,6 +54,11 @@ class Layer:
     hp: Hyperparameters
     rope: Rope | None
     tables: RopeTables
+
+    @property
+    def unrotated(self) -> Layer:
+        """The layer without rotation."""
+        return replace(self, rope=None)
 
     def norm(self, x: Array, name: str) -> Array:
         """The norm of rows by the layer's vectors of that name: RMS, or LayerNorm where there is a bias."""
@@ -357,6 +364,14 @@ def weighted_experts(layer: Layer, x: Array, ids: Array, weights: Array, *, gate
     return g.expert_sum(down, weights)
 
 
+def plain_experts(layer: Layer, x: Array, *, router: Router, activation: Callable[[Array], Array]) -> Array:
+    """`plain_feed_forward` once for each of the k experts that the router prefers, weighted: [T, n_embd]."""
+    g, w, hp = layer.g, layer.w, layer.hp
+    ids, weights = router(layer, x)
+    up = activation(g.expert_linear(x, ids, w.ffn_up_exps, hp.n_expert, hp.n_ff_expert))  # [S, n_ff]
+    return g.expert_sum(g.expert_linear(up, ids, w.ffn_down_exps, hp.n_expert, hp.n_embd), weights)
+
+
 # ---- whole models -----------------------------------------------------------------------------------------
 
 
@@ -369,11 +384,12 @@ def decoder(
     experts: bool = False,
     tied: bool = False,
     embedding_scale: float = 1.0,
-    enter: Callable[[Array], Array] = lambda x: x,
     logit_scale: float = 1.0,
     cap: float = 0.0,
+    dense: Callable[[Array], Array] | None = None,
 ) -> Graph:
-    """The graph of a model that writes: the embedding, `block` for each layer, and the logits.
+    """The graph of a model that writes: the embedding, `block` for each layer, and the logits, or what else
+    is wanted.
 
     Args:
         block: what a layer makes of the rows, residuals among it.
@@ -381,25 +397,83 @@ def decoder(
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
-        enter: what becomes of the first rows before the layers.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
+        dense: what becomes of a text's vector, where that is wanted.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
     g = Graph(hp)
-    x = enter(g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale))  # [T, n_embd]
+    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
     for rope in found.ropes:
         tables[rope]  # before the first layer, which all plans share
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
-    x = g.select(x)  # [O, n_embd]
-    x = (
-        g.layer_norm(x, w.output_norm, hp.norm_eps)
-        if "bias" in w.output_norm
-        else g.rms_norm(x, w.output_norm, hp.norm_eps)
-    )
     head = w.token_embd if tied or "weight" not in w.output else w.output
-    logits = g.scale(g.linear(x, head, hp.n_vocab), logit_scale)  # [O, n_vocab]
-    g.output(g.tanh(logits, cap) if cap else logits)
+    w.output.leave()  # vectors need none
+
+    def logits(x: Array) -> Array:
+        y = g.scale(g.linear(x, head, hp.n_vocab), logit_scale)  # [O, n_vocab]
+        return g.tanh(y, cap) if cap else y
+
+    def norm(x: Array) -> Array:
+        if "bias" in w.output_norm:
+            return g.layer_norm(x, w.output_norm, hp.norm_eps)
+        return g.rms_norm(x, w.output_norm, hp.norm_eps)
+
+    classify = classifier(g, w, g.tanh, hp.norm_eps)
+    w.cls.leave()
+    finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
     return g
+
+
+def encoder(
+    keys: Keys,
+    w: Checkpoint,
+    block: Block,
+    *,
+    given: Figures,
+    positions: bool = False,
+    norm: str = "",
+    activation: Callable[[Graph], Callable[[Array], Array]] = lambda g: g.tanh,
+    classified_by: Pooling = "cls",
+) -> Graph:
+    """The graph of a model that reads texts in both directions, and gives their vectors.
+
+    Args:
+        block: what a layer makes of the rows.
+        given: the figures.
+        positions: each position has a row of the table `position_embd`.
+        norm: the name of the last one; "": the last block has done it.
+        activation: between the two matrices of a classifier.
+        classified_by: how the vector that it classifies is made, where the file does not say.
+    """
+    hp = given.all
+    if keys.flag("attention.causal", False):
+        raise UnsupportedError(f"{keys.name('attention.causal')} is true, only false is implemented")
+    g = Graph(hp)
+    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)  # [T, n_embd]
+    if "weight" in w.token_types:
+        n_types = w.token_types.n_rows()
+        keys.integer("token_type_count", n_types)
+        x = g.add_vector(x, w.token_types.first_row(n_types, hp.n_embd))  # all tokens are of the first type
+    if positions:
+        x = x + g.embed_positions(w.position_embd, w.position_embd.n_rows(), hp.n_embd)
+    x = g.layer_norm(x, w.token_embd_norm, hp.norm_eps)
+    tables = RopeTables(g)
+    for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
+        x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
+    classify = classifier(g, w, activation(g), hp.norm_eps)
+    w.cls.leave()
+
+    def last(x: Array) -> Array:
+        return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
+
+    if isinstance(keys.output, Ranks):
+        keys.output = Ranks(classified_by)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
+    return g
+
+
+def _same(x: Array) -> Array:
+    return x

@@ -6,9 +6,7 @@ the groups with the best expert, later models those with the best two.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from clarion.models.blocks import Layer, decoder, experts, feed_forward, shared_expert, stated_router
 from clarion.models.family import (
@@ -21,14 +19,13 @@ from clarion.models.family import (
     HuggingFace,
     Integer,
     Key,
-    Made,
     Name,
     Number,
     Settings,
 )
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
-from clarion.models.latent import latent_attention, latents
+from clarion.models.latent import LATENT_KEYS, LATENT_TENSORS, latent_attention, latents
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 
@@ -52,23 +49,6 @@ def build(keys: Keys, w: Checkpoint, *, group_top: int | None = None) -> Graph:
         return x + network(layer, layer.norm(x, "ffn_norm"))
 
     return decoder(keys, w, block, given=given)
-
-
-def _of_heads(metadata: Mapping[str, Any], x: Any) -> Any:
-    """What makes keys [n_head, plain, rank] and values [n_head, dim_v, rank] of a row."""
-    return x.reshape(metadata["attention.head_count"], -1, x.shape[-1])
-
-
-def _keys(metadata: Mapping[str, Any], x: Any) -> Any:
-    return _of_heads(metadata, x)[:, : -metadata["attention.value_length_mla"]].swapaxes(1, 2)
-
-
-def _values(metadata: Mapping[str, Any], x: Any) -> Any:
-    return _of_heads(metadata, x)[:, -metadata["attention.value_length_mla"] :]
-
-
-def _sum(*names: str) -> Computed:
-    return Computed(lambda config: sum(config.integer(name) for name in names))
 
 
 def _n_dense(config: Settings) -> int:
@@ -104,17 +84,7 @@ def _groups(key: str) -> Computed:
     return Computed(number)
 
 
-KEYS: dict[str, Key | None] = {
-    "attention.head_count_kv": Computed(lambda config: 1),  # the rows that are kept
-    "attention.key_length": _sum("kv_lora_rank", "qk_rope_head_dim"),
-    "attention.value_length": Integer(("kv_lora_rank",)),
-    "attention.key_length_mla": _sum("qk_nope_head_dim", "qk_rope_head_dim"),
-    "attention.value_length_mla": Integer(("v_head_dim",)),
-    "attention.q_lora_rank": Computed(
-        lambda config: None if config.get("q_lora_rank") is None else config.integer("q_lora_rank")
-    ),
-    "attention.kv_lora_rank": Integer(("kv_lora_rank",)),
-    "rope.dimension_count": Integer(("qk_rope_head_dim",)),
+KEYS: dict[str, Key | None] = LATENT_KEYS | {
     "leading_dense_block_count": Computed(_n_dense),
     "expert_count": Integer(("n_routed_experts", "num_local_experts", "num_experts")),
     "expert_used_count": Integer(("num_experts_per_tok",)),
@@ -126,21 +96,17 @@ KEYS: dict[str, Key | None] = {
     "expert_group_count": _groups("n_group"),
     "expert_group_used_count": _groups("topk_group"),
 }
-_ATTENTION = LAYER + "self_attn."
-TENSORS: dict[str, Name] = STACKED_EXPERTS | {
-    "attn_q_a": _ATTENTION + "q_a_proj",
-    "attn_q_a_norm": _ATTENTION + "q_a_layernorm",
-    "attn_q_b": _ATTENTION + "q_b_proj",
-    "attn_kv_a_mqa": _ATTENTION + "kv_a_proj_with_mqa",
-    "attn_kv_a_norm": _ATTENTION + "kv_a_layernorm",
-    "attn_k_b.weight": Made(_ATTENTION + "kv_b_proj.weight", _keys),
-    "attn_v_b.weight": Made(_ATTENTION + "kv_b_proj.weight", _values),
-    "exp_probs_b.bias": LAYER + "mlp.gate.e_score_correction_bias",
-    "ffn_gate_shexp": LAYER + "mlp.shared_experts.gate_proj",
-    "ffn_up_shexp": LAYER + "mlp.shared_experts.up_proj",
-    "ffn_down_shexp": LAYER + "mlp.shared_experts.down_proj",
-    "output.weight": ("lm_head.weight", "language_model.lm_head.weight"),
-}
+TENSORS: dict[str, Name] = (
+    LATENT_TENSORS
+    | STACKED_EXPERTS
+    | {
+        "exp_probs_b.bias": LAYER + "mlp.gate.e_score_correction_bias",
+        "ffn_gate_shexp": LAYER + "mlp.shared_experts.gate_proj",
+        "ffn_up_shexp": LAYER + "mlp.shared_experts.up_proj",
+        "ffn_down_shexp": LAYER + "mlp.shared_experts.down_proj",
+        "output.weight": ("lm_head.weight", "language_model.lm_head.weight"),
+    }
+)
 _V3 = HuggingFace(
     "deepseek_v3",
     roots=("language_model.model.", "model."),

@@ -162,6 +162,22 @@ def figures(
     return Figures(hp, tuple(layers), tuple(ropes))
 
 
+def shared_layers(keys: Keys, found: Figures) -> dict[int, int]:
+    """The layers that read keys and values of an earlier one, and which: of the last layer before them all
+    that has as long a window.
+
+    Raises:
+        ModelError: there is none.
+    """
+    n, n_layer = keys.integer("attention.shared_kv_layers", 0, minimum=0), found.all.n_layer
+    last = {hp.window: i for i, hp in enumerate(found.layers[: max(n_layer - n, 0)])}
+    readers = range(max(n_layer - n, 0), n_layer)
+    if any(found.layers[i].window not in last for i in readers):
+        name = keys.name("attention.shared_kv_layers")
+        raise ModelError(f"{name} is {n}, expected a layer with as long a window before these, of {n_layer}")
+    return {i: last[found.layers[i].window] for i in readers}
+
+
 def _sizes(keys: Keys, suffix: str, default: tuple[int, int | None, int | None]) -> tuple[int, int, int]:
     """Elements of a head of keys, of one of values, and of those that are rotated."""
     head_dim = keys.integer(f"attention.key_length{suffix}", default[0])

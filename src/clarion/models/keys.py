@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import overload
 
 from clarion.errors import ModelError, UnsupportedError
+from clarion.plan.output import Output
 
 # Keys without effect on the arithmetic here, whatever their value: notes on the file's origin, and which
 # pairs of a rotation turn by which coordinate of a picture's part: a text's have the same in all of them.
@@ -35,7 +36,6 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     "final_logit_softcapping": (0,),
     "leading_dense_block_count": (0,),
     "logit_scale": (0, 1),
-    "pooling_type": (0,),
     "residual_scale": (0, 1),
     "rope.scaling.yarn_attn_factor": (1,),
     "rope.scaling.yarn_ext_factor": (1,),
@@ -52,10 +52,14 @@ class Keys:
     """The metadata below `architecture.`; remembers what was read.
 
     Attributes:
+        output: what the caller wants of the model; None: what the file is made for.
         context: the longest sequence that the graph is wanted for; None: the model's own.
     """
 
-    def __init__(self, metadata: Mapping[str, object], context: int | None = None) -> None:
+    def __init__(
+        self, metadata: Mapping[str, object], *, output: Output | None = None, context: int | None = None
+    ) -> None:
+        self.output = output
         self.architecture = str(metadata["general.architecture"])
         self.context = context
         self._metadata = metadata
@@ -103,9 +107,9 @@ class Keys:
             found.append(float(item))
         return tuple(found)
 
-    def flags(self, key: str, n: int, default: Sequence[bool]) -> tuple[bool, ...]:
-        """True or false for each of n layers. A number p in the file stands for a pattern: false in each
-        p-th layer, true in the others, in all of them where p is 0.
+    def flags(self, key: str, n: int, default: Sequence[bool], *, first: bool = False) -> tuple[bool, ...]:
+        """True or false for each of n layers. A number p in the file stands for a pattern: of each p layers
+        the last one, or the first where so, is false, and the others are true; all are where p is 0.
 
         Raises:
             ModelError: anything else.
@@ -115,7 +119,8 @@ class Keys:
         if value is None:
             return tuple(default)
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            return tuple(value == 0 or layer % value < value - 1 for layer in range(n))
+            odd = 0 if first else value - 1
+            return tuple(value == 0 or layer % value != odd for layer in range(n))
         found = tuple(self._each(key, value, n))
         if not all(isinstance(item, bool) or item in (0, 1) for item in found):
             raise ModelError(f"{self.name(key)} is {shown(value)}, expected true or false for each layer")
@@ -160,6 +165,18 @@ class Keys:
         if value is not None and not isinstance(value, str):
             raise ModelError(f"{self.name(key)} is {shown(value)}, expected a string")
         return value
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        """An array of strings; none where the key is missing.
+
+        Raises:
+            ModelError: anything else.
+        """
+        value = self._value(self.name(key), ())
+        self._read.add(key)
+        if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+            raise ModelError(f"{self.name(key)} is {shown(value)}, expected an array of strings")
+        return tuple(map(str, value))
 
     def n_tokens(self) -> int | None:
         """How many tokens the file's vocabulary holds, where it has one."""

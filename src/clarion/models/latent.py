@@ -6,10 +6,13 @@ rotated part that all heads share. A head's key is (K c, rotated), and its value
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clarion.errors import ModelError
 from clarion.models.blocks import Layer
+from clarion.models.family import LAYER, Computed, Integer, Key, Made, Name
 from clarion.models.keys import Keys
 from clarion.models.rope import log_multiplier
 from clarion.plan.graph import Array
@@ -107,3 +110,47 @@ def latent_attention(layer: Layer, x: Array, sizes: Latents, *, neox: bool = Fal
         q = sharpened(g.join(q_plain, q_rotated, n_head=n))
         o = g.attend(q, g.keep(k, v, n), n, sizes.scale)  # [T, n_head·dim_v]
     return g.linear(o, w.attn_output, layer.hp.n_embd)
+
+
+# ---- conversion -------------------------------------------------------------------------------------------
+
+
+def _of_heads(metadata: Mapping[str, Any], x: Any) -> Any:
+    """What makes keys [n_head, plain, rank] and values [n_head, dim_v, rank] of a row."""
+    return x.reshape(metadata["attention.head_count"], -1, x.shape[-1])
+
+
+def _keys(metadata: Mapping[str, Any], x: Any) -> Any:
+    return _of_heads(metadata, x)[:, : -metadata["attention.value_length_mla"]].swapaxes(1, 2)
+
+
+def _values(metadata: Mapping[str, Any], x: Any) -> Any:
+    return _of_heads(metadata, x)[:, -metadata["attention.value_length_mla"] :]
+
+
+def _sum(*names: str) -> Computed:
+    return Computed(lambda config: sum(config.integer(name) for name in names))
+
+
+LATENT_KEYS: dict[str, Key | None] = {
+    "attention.head_count_kv": Computed(lambda config: 1),  # the rows that are kept
+    "attention.key_length": _sum("kv_lora_rank", "qk_rope_head_dim"),
+    "attention.value_length": Integer(("kv_lora_rank",)),
+    "attention.key_length_mla": _sum("qk_nope_head_dim", "qk_rope_head_dim"),
+    "attention.value_length_mla": Integer(("v_head_dim",)),
+    "attention.q_lora_rank": Computed(
+        lambda config: None if config.get("q_lora_rank") is None else config.integer("q_lora_rank")
+    ),
+    "attention.kv_lora_rank": Integer(("kv_lora_rank",)),
+    "rope.dimension_count": Integer(("qk_rope_head_dim",)),
+}
+_ATTENTION = LAYER + "self_attn."
+LATENT_TENSORS: dict[str, Name] = {
+    "attn_q_a": _ATTENTION + "q_a_proj",
+    "attn_q_a_norm": _ATTENTION + "q_a_layernorm",
+    "attn_q_b": _ATTENTION + "q_b_proj",
+    "attn_kv_a_mqa": _ATTENTION + "kv_a_proj_with_mqa",
+    "attn_kv_a_norm": _ATTENTION + "kv_a_layernorm",
+    "attn_k_b.weight": Made(_ATTENTION + "kv_b_proj.weight", _keys),
+    "attn_v_b.weight": Made(_ATTENTION + "kv_b_proj.weight", _values),
+}

@@ -3,12 +3,16 @@ sharpened."""
 
 from __future__ import annotations
 
-from functools import partial
-
 from clarion.models import deepseek2
 from clarion.models.family import ONLY, Computed, Family, HuggingFace, Settings
+from clarion.models.keys import Keys
+from clarion.plan.checkpoint import Checkpoint
+from clarion.plan.graph import Graph
 
-build = partial(deepseek2.build, group_top=2)
+
+def build(keys: Keys, w: Checkpoint) -> Graph:
+    """The graph; see `clarion.models.build`."""
+    return deepseek2.build(keys, w, group_top=2)
 
 
 def _slope(config: Settings) -> float | None:

@@ -99,6 +99,15 @@ class Checkpoint:
         tensor = self._tensors.get(f"{self.prefix}.weight")
         return self._take("weight", (1, n) if tensor is not None and len(tensor.shape) == 2 else (n,))
 
+    def first_row(self, n_rows: int, n: int) -> Weight:
+        """The first row of the matrix `prefix.weight`, which is in float32."""
+        weight = self._take("weight", (n_rows, n))
+        if weight.format != "F32":
+            raise UnsupportedError(
+                f"tensor {weight.name!r} is in {weight.format}; a row of it is read in F32 only"
+            )
+        return part(weight, ALL, slice(1), ALL)
+
     def bias(self, n: int, *, rows: slice = ALL) -> Weight | None:
         """`prefix.bias`, where the file has one: its n values, or those that are named."""
         return self.vector("bias", n, elements=rows) if "bias" in self else None

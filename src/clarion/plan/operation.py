@@ -375,7 +375,8 @@ class Call:
             self.fail(f"{weight.name} is {list(weight.shape)}, expected {sizes}")
         if len(sizes) == 1 and weight.format != "F32":
             self.fail(f"{weight.name} is {weight.format} {list(weight.shape)}, expected F32 {sizes}")
-        if self.entry.multiplied is not None and len(sizes) > 1:
+        at = self.entry.multiplied
+        if at is not None and tensor.shape[-1] == self.entry.inputs[at].width:  # a bias multiplies nothing
             self._multiplied(weight)
 
     def _multiplied(self, weight: Weight) -> None:

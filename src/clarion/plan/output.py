@@ -27,15 +27,31 @@ class HiddenRows:
     value: str = "hidden_rows"
 
 
+Pooling = Literal["mean", "cls", "last"]
+_POOLED = {"mean": "the mean of its rows", "cls": "its first row", "last": "its last row"}
+
+
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """One vector for the whole batch, made of the rows of its tokens: [1, n]."""
+    """One vector for each text: [O, n].
 
+    how: it is made of the mean of the text's rows, of its first or of its last one. The wanted output is the
+        text's last token, but for `cls` its first.
+    """
+
+    how: Pooling
     value: str = "pooled"
-    how: Literal["mean"] = "mean"
 
 
-Output = Logits | HiddenRows | Pooled
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A score for each of a classifier's labels, for each text: [O, n]. `how` is as for `Pooled`."""
+
+    how: Pooling
+    value: str = "ranks"
+
+
+Output = Logits | HiddenRows | Pooled | Ranks
 
 
 def check(output: Output, value: Value, n_vocab: int, fail: Callable[[str], NoReturn]) -> None:
@@ -51,8 +67,8 @@ def check(output: Output, value: Value, n_vocab: int, fail: Callable[[str], NoRe
             rows, width = ("outputs",), n_vocab
         case HiddenRows():
             rows, width = ("tokens", "outputs"), value.width
-        case Pooled():
-            rows, width = ("batch",), value.width
+        case Pooled() | Ranks():
+            rows, width = ("outputs",), value.width
         case _:
             assert_never(output)
     if value.rows not in rows or value.width != width:
@@ -69,7 +85,9 @@ def describe(output: Output) -> str:
             return "logits"
         case HiddenRows():
             return "hidden rows"
-        case Pooled(how=how):
-            return f"rows pooled by their {how}"
+        case Pooled(how):
+            return f"vectors of texts, each {_POOLED[how]}"
+        case Ranks(how):
+            return f"scores of texts, each by {_POOLED[how]}"
         case _:
             assert_never(output)

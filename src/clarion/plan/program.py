@@ -19,7 +19,7 @@ from clarion.plan.operations import OPERATIONS
 from clarion.plan.output import Output
 from clarion.plan.plain import tagged, untagged
 from clarion.plan.plan import Op, declared_from_plain, plain_declared
-from clarion.plan.state import State, position_bytes
+from clarion.plan.state import Group, PagedGroup, State, groups, places
 from clarion.plan.target import Place
 from clarion.plan.weight import Weight
 
@@ -86,9 +86,25 @@ class Program:
         return self.hyperparameters.n_vocab
 
     @property
+    def state_groups(self) -> tuple[Group, ...]:
+        """The states, those together that a sequence gets and gives back together."""
+        return groups(self.states)
+
+    @property
     def kv_bytes_per_token(self) -> int:
-        """Bytes that one token takes in all states of its sequence."""
-        return sum(position_bytes(state, self.kv) for state in self.states)
+        """Bytes by which each token makes the states of its sequence larger, however long that is."""
+        return sum(
+            group.position_bytes(self.kv)
+            for group in self.state_groups
+            if isinstance(group, PagedGroup) and group.window == 0
+        )
+
+    def state_bytes(self, n: int) -> int:
+        """Bytes of the states of a sequence of n tokens."""
+        return sum(
+            group.kept(n) * group.position_bytes(self.kv) if isinstance(group, PagedGroup) else group.n_bytes
+            for group in self.state_groups
+        )
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -162,6 +178,7 @@ class Program:
                 }
                 for op in self.ops
             ],
+            "states": places(self.states),
         }
 
     def to_json(self) -> str:

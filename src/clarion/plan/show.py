@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import assert_never
 
 from clarion.plan import output, state, target
 from clarion.plan.hyperparameters import Hyperparameters
 from clarion.plan.ir import Value
 from clarion.plan.plan import Op, Plan
 from clarion.plan.program import Program
+from clarion.plan.state import PagedGroup, RecurrentGroup
 from clarion.plan.weight import Weight
 
 _ROWS = {"tokens": "T", "outputs": "O", "batch": "1"}
@@ -124,5 +126,21 @@ def _totals(program: Program, moved: int) -> list[str]:
     return [
         f"{n} operations; {fusion}; fallbacks: {fallbacks}",
         f"on {target.describe(program.place)}: weights {moved / 1e6:.3f} MB a token; "
-        f"arena {program.arena_bytes / 1e6:.3f} MB; cache {program.kv_bytes_per_token} bytes a token",
+        f"arena {program.arena_bytes / 1e6:.3f} MB; cache {_state_bytes(program)}",
     ]
+
+
+def _state_bytes(program: Program) -> str:
+    """What the states of a sequence take, by how they grow."""
+    found = []
+    for group in program.state_groups:
+        match group:
+            case PagedGroup(window=0):
+                found.append(f"{group.position_bytes(program.kv)} bytes a token")
+            case PagedGroup(window):
+                found.append(f"{group.position_bytes(program.kv)} bytes for each of the last {window} tokens")
+            case RecurrentGroup():
+                found.append(f"{group.n_bytes} bytes a text")
+            case _:
+                assert_never(group)
+    return " + ".join(found) or "0 bytes a token"

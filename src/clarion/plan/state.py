@@ -52,19 +52,6 @@ class Recurrent:
 State = Paged | Latent | Recurrent
 
 
-def position_bytes(state: State, formats: CacheFormats) -> int:
-    """Bytes that each position of a sequence adds to a state, as far as it keeps them."""
-    match state:
-        case Paged(n_head, dim_k, dim_v):
-            return n_head * formats.position_bytes(dim_k, dim_v)
-        case Latent(dim):
-            return formats.position_bytes(dim, 0)
-        case Recurrent():
-            return 0
-        case _:
-            assert_never(state)
-
-
 def describe(state: State) -> str:
     """The state in words, for a printed plan."""
     match state:
@@ -94,6 +81,14 @@ class PagedGroup:
     states: tuple[int, ...]
     layers: tuple[tuple[int, int, int], ...]
 
+    def position_bytes(self, formats: CacheFormats) -> int:
+        """Bytes of one position in all of them."""
+        return sum(n_head * formats.position_bytes(dim_k, dim_v) for n_head, dim_k, dim_v in self.layers)
+
+    def kept(self, n: int) -> int:
+        """How many of n positions are kept."""
+        return min(n, self.window or n)
+
 
 @dataclass(frozen=True, slots=True)
 class RecurrentGroup:
@@ -105,13 +100,13 @@ class RecurrentGroup:
     states: tuple[int, ...]
     layers: tuple[tuple[int, int], ...]
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the states of one sequence, without what is kept to take tokens back."""
+        return 4 * sum(size for size, _ in self.layers)
+
 
 Group = PagedGroup | RecurrentGroup
-
-
-def paged_layers(states: Sequence[State]) -> list[tuple[int, int, int]]:
-    """(n_head, dim_k, dim_v) of states that all keep every position, as one native cache takes them."""
-    return [layer for group in groups(states) if isinstance(group, PagedGroup) for layer in group.layers]
 
 
 def groups(states: Sequence[State]) -> tuple[Group, ...]:
@@ -133,6 +128,16 @@ def groups(states: Sequence[State]) -> tuple[Group, ...]:
     if recurrent:
         found.append(RecurrentGroup(*_columns(recurrent)))
     return tuple(found)
+
+
+def places(states: Sequence[State]) -> list[tuple[int, int]]:
+    """Where each state lies: the number of its group, and its layer there."""
+    found = {
+        number: (g, layer)
+        for g, group in enumerate(groups(states))
+        for layer, number in enumerate(group.states)
+    }
+    return [found[number] for number in range(len(states))]
 
 
 T = TypeVar("T")

@@ -352,7 +352,7 @@ class Engine:
                 array("i", tokens),
                 array("i", positions),
                 array("i", slots),
-                self._states.table,
+                self._states.tables,
                 array("i", outputs),
                 draws,
             )

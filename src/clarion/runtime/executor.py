@@ -17,11 +17,11 @@ from clarion.host import choose, native
 from clarion.host.threads import default_threads
 from clarion.plan.output import Logits
 from clarion.plan.program import Program
-from clarion.plan.state import paged_layers
 from clarion.residency import Store
 from clarion.runtime.interfaces import Draws
 from clarion.runtime.machine import shared_machine
-from clarion.runtime.states.paged import PAGE_SIZE
+from clarion.runtime.states.memory import StateMemory
+from clarion.runtime.states.states import States
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,8 +36,8 @@ class Executor:
     Attributes:
         program: what it computes.
         isa, threads: the native module, and the threads of its machine that compute.
-        n_slots: sequences that have a state at once; each has a row in the table of pages.
-        states: the native cache: pages of 64 positions, of all layers.
+        n_slots: sequences that have a state at once; each has a row in the tables of states.
+        memory: of the states.
     """
 
     def __init__(
@@ -46,37 +46,38 @@ class Executor:
         store: Store,
         *,
         n_slots: int = 1,
-        n_pages: int | None = None,
+        cache_tokens: int | None = None,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """`store` has the weights; the states have `n_pages`, or what one sequence needs."""
+        """`store` has the weights; the states have memory for `cache_tokens`, or what one text needs that is
+        computed from its beginning."""
         self.program = program
         self.isa = choose(isa).name
         self.threads = threads or default_threads()
         self.n_slots = n_slots
-        self.pages_per_slot = -(-program.context // PAGE_SIZE)
         module = native(self.isa)
         self._machine = shared_machine(self.isa, self.threads)
-        self.states = module.KvCache(
-            paged_layers(program.states),
-            n_pages or self.pages_per_slot,
-            PAGE_SIZE,
-            program.kv.keys,
-            program.kv.values,
-        )
+        self.memory = StateMemory(module, program, n_slots=n_slots, cache_tokens=cache_tokens)
         self._store = store
         self._bound = module.Program(self._machine, program.native_spec(store), self.threads)
 
     def run(
-        self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Draws = ((), ())
+        self,
+        tokens: Any,
+        positions: Any,
+        slots: Any,
+        tables: list[memoryview],
+        outputs: Any,
+        draws: Draws = ((), ()),
     ) -> list[int | ValueError] | None:
         """Computes one batch, and draws tokens from its rows of logits. Arguments are buffers of 32-bit
         integers.
 
         Args:
-            tokens, positions, slots: [T]; a token's slot is the row of its sequence in `pages`.
-            pages: [n_slots, pages_per_slot], the page of each sequence's positions 64·i to 64·i + 63.
+            tokens, positions, slots: [T]; a token's slot is the row of its sequence in the tables.
+            tables: of each group of states, [n_slots, columns]: the page of each sequence's positions 64·i to
+                64·i + 63. `States.tables` has them.
             outputs: [O], the tokens whose rows are wanted.
             draws: states of samplers, and of each the row that it draws its next token from.
 
@@ -87,7 +88,7 @@ class Executor:
         states, rows = draws
         drawing = self._sampling.drawing(cast(Any, states), self._logits, rows) if states else None
         epilogue = None if drawing is None else drawing.epilogue
-        if not self._bound.run(self.states, tokens, positions, slots, pages, outputs, epilogue):
+        if not self._bound.run(self.memory.native, tokens, positions, slots, tables, outputs, epilogue):
             return None
         drawn = [] if drawing is None else drawing.tokens()
         return [token if isinstance(token, int) else ValueError(token) for token in drawn]
@@ -121,10 +122,15 @@ class Executor:
     def _logits(self) -> memoryview:
         return self.rows()
 
+    @cached_property
+    def _states(self) -> States:
+        """Of texts that this executor computes itself."""
+        return self.memory.states()
+
     # ---- one text from its beginning ---------------------------------------------------------------------
 
     def each_batch(self, tokens: Sequence[int], first: int = 0) -> Iterator[slice]:
-        """Computes a text from its beginning, batch by batch, in slot 0.
+        """Computes a text from its beginning, batch by batch.
 
         After each batch, while `rows` holds its results, yields which of the text's rows have outputs there;
         those from `first` on are wanted.
@@ -142,20 +148,25 @@ class Executor:
         if len(tokens) > program.context:
             raise ContextError(f"{len(tokens)} tokens are more than the context of {program.context}")
         ids = array("i", tokens)
-        pages = (
-            memoryview(array("i", range(self.pages_per_slot))).cast("B").cast("i", (1, self.pages_per_slot))
-        )
-        for begin in range(0, len(ids), program.max_tokens):
-            end = min(begin + program.max_tokens, len(ids))
-            wanted = slice(min(max(first, begin), end), end)
-            self.run(
-                ids[begin:end],
-                array("i", range(begin, end)),
-                array("i", bytes(4 * (end - begin))),
-                pages,
-                array("i", range(wanted.start - begin, end - begin)),
-            )
-            yield wanted
+        state = self._states.open(tokens, reuse=False)
+        assert state is not None, "another text is being computed"
+        try:
+            for begin in range(0, len(ids), program.max_tokens):
+                end = min(begin + program.max_tokens, len(ids))
+                wanted = slice(min(max(first, begin), end), end)
+                has_room = state.reserve(end - begin)
+                assert has_room, "the states of one text have room for its context"
+                self.run(
+                    ids[begin:end],
+                    array("i", range(begin, end)),
+                    array("i", [state.slot]) * (end - begin),
+                    self._states.tables,
+                    array("i", range(wanted.start - begin, end - begin)),
+                )
+                state.append(tokens[begin:end])
+                yield wanted
+        finally:
+            state.release()
 
     def logits(self, tokens: Sequence[int], first: int = 0) -> Floats:
         """The logits after every token of a text from `first` on: [T - first, V]."""

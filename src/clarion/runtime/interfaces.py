@@ -21,9 +21,9 @@ Draws = tuple[Sequence[SamplerState], Sequence[int]]
 class Executor(Protocol):
     """A program, ready to run batches, one at a time.
 
-    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; its
-    keys and values lie where pages[slots[t]] says; `outputs` are the tokens, in rising order, whose rows are
-    wanted.
+    Batches are buffers of int32: token t is tokens[t] at positions[t] of the sequence in slot slots[t]; of
+    each group of states, its own lie where tables[group][slots[t]] says; `outputs` are the tokens, in rising
+    order, whose rows are wanted.
     """
 
     @property
@@ -32,7 +32,13 @@ class Executor(Protocol):
         ...
 
     def run(
-        self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Draws
+        self,
+        tokens: Any,
+        positions: Any,
+        slots: Any,
+        tables: list[memoryview],
+        outputs: Any,
+        draws: Draws,
     ) -> Sequence[int | ValueError] | None:
         """One batch, and then the tokens that samplers draw from its rows of outputs: each of them, or why it
         cannot be drawn. None when `cancel` ended the batch early, which leaves outputs and new positions

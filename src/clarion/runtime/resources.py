@@ -6,10 +6,17 @@ import atexit
 import os
 import threading
 from contextlib import ExitStack
+from typing import Protocol
 
 from clarion.exiting import after_fork, loading
 from clarion.residency import Store
 from clarion.runtime.engine import Engine
+
+
+class Closes(Protocol):
+    """What ends when the model is closed."""
+
+    def close(self) -> None: ...
 
 
 class Resources:
@@ -20,8 +27,9 @@ class Resources:
     that it could close.
     """
 
-    def __init__(self, engine: Engine, store: Store, others: ExitStack) -> None:
+    def __init__(self, engine: Engine | None, vectors: Closes, store: Store, others: ExitStack) -> None:
         self._engine = engine
+        self._vectors = vectors
         self._store = store
         self._others = others
         self._process = os.getpid()
@@ -35,20 +43,27 @@ class Resources:
         """
         if os.getpid() != self._process:
             return
-        if not self._lock.acquire(blocking=not self._engine.is_here()):
+        if not self._lock.acquire(blocking=not self._is_here()):
             return
         try:
-            self._engine.close()
+            if self._engine is not None:
+                self._engine.close()
+            self._vectors.close()
             self._store.close()
             self._others.close()
-            if not self._engine.is_here():  # else its threads have not ended: the exit waits for them
+            if not self._is_here():  # else its threads have not ended: the exit waits for them
                 _open.discard(self)
         finally:
             self._lock.release()
 
     def exit(self) -> None:
-        self._engine.exit()
+        if self._engine is not None:
+            self._engine.exit()
         self.close()
+
+    def _is_here(self) -> bool:
+        """Whether this is one of the engine's threads."""
+        return self._engine is not None and self._engine.is_here()
 
 
 _open: set[Resources] = set()

@@ -6,7 +6,6 @@ the Unicode version of the running Python.
 
 from __future__ import annotations
 
-import unicodedata
 import zlib
 from functools import cache
 from itertools import pairwise
@@ -67,13 +66,6 @@ def blank(text: str) -> str:
 def lower(character: str) -> str:
     """The simple lowercase mapping: one character to one."""
     return character if classes()[ord(character)] == UNASSIGNED else character.lower()[0]
-
-
-def base(character: str) -> str:
-    """The first character of the canonical decomposition."""
-    if classes()[ord(character)] == UNASSIGNED:
-        return character
-    return unicodedata.normalize("NFD", character)[0]
 
 
 def encode_utf8(text: str) -> bytes:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clarion._native.files import Merging
 
 OWN: Final = "tokenizer.clarion."  # begins the keys that only Clarion writes and reads
+PROMPTS: Final = OWN + "prompt"  # begins the keys of what stands before texts of a kind
 NORMALIZERS: Final = ("nfc", "prepend_space", "escape_space")
 SPACE_PREFIXES: Final = ("always", "unless_space", "first", "never")
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
@@ -61,6 +62,13 @@ class Fields:
         value = self._metadata.get(key, default)
         if not isinstance(value, bool):
             raise self.error(key, brief(value), "a bool")
+        return value
+
+    def count(self, key: str, default: int) -> int:
+        """A whole number from 1."""
+        value = self._metadata.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.error(key, brief(value), "a whole number from 1")
         return value
 
     def token(self, key: str, n_tokens: int, default: int | None = None) -> int | None:
@@ -226,12 +234,14 @@ class Settings:
     chat_template: str | None
     before: tuple[int, ...] | None  # what stands before a text, in the place of BOS
     after: tuple[int, ...] | None  # what stands after it, in the place of EOS
+    between: tuple[int, ...] | None  # what stands between two texts, after the first one's end
     added_tokens: tuple[tuple[int, int], ...] | None  # ids and flags of tokens to look for in texts
     unmerged_tokens: tuple[int, ...]  # those that merging never gives, whatever their texts
     end_tokens: tuple[int, ...]  # those that end generation beside the ones with roles
     normalizers: tuple[str, ...]  # of NORMALIZERS: what is done to a text between two tokens
     space_prefix: str  # of SPACE_PREFIXES: where a space is put before a text
     split_at_spaces: bool  # whether each space begins a word
+    max_word_length: int  # characters of a word at most, or it is unknown; of WordPiece
 
     @classmethod
     def read(cls, fields: Fields) -> Settings:
@@ -301,12 +311,14 @@ class Settings:
             chat_template=fields.text("tokenizer.chat_template"),
             before=before,
             after=after,
+            between=fields.tokens(OWN + "between_token_ids", n_tokens),
             added_tokens=_added_tokens(fields, n_tokens),
             unmerged_tokens=fields.tokens(OWN + "unmerged_token_ids", n_tokens) or (),
             end_tokens=fields.tokens(OWN + "end_token_ids", n_tokens) or (),
             normalizers=normalizers,
             space_prefix=prefix or ("always" if add_space_prefix else "never"),
             split_at_spaces=fields.flag(OWN + "split_at_spaces", False),
+            max_word_length=fields.count(OWN + "max_word_length", _NOT_SET),
         )
 
     @property

@@ -102,7 +102,7 @@ class Tokenizer:
             else:
                 tokens += self._encoder.encode(part, after_special)
             after_special = isinstance(part, int) and not only_first
-        return [*tokens, *self._after] if add_special else tokens
+        return [*tokens, *self.after] if add_special else tokens
 
     def control_tokens(self, text: str) -> list[str]:
         """The names of control tokens that a text holds, each once, in their order.
@@ -183,6 +183,31 @@ class Tokenizer:
             return ()
         return (_required(self._settings.bos, "add_bos_token", "bos_token_id"),)
 
+    @property
+    def after(self) -> Sequence[int]:
+        """The tokens that `encode` puts after a text.
+
+        Raises:
+            TokenizerError: the file asks for a token that it does not have.
+        """
+        settings = self._settings
+        if settings.after is not None:
+            return settings.after
+        after = []
+        if settings.add_eos:
+            after.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
+        if settings.add_separator:
+            after.append(_required(settings.separator, "model", "seperator_token_id"))
+        return after
+
+    @property
+    def between(self) -> Sequence[int]:
+        """What stands between two texts that are judged together, beside what ends the first."""
+        if self._settings.between is not None:
+            return self._settings.between
+        eos = self._settings.eos
+        return (eos,) if self._settings.model == "t5" and eos is not None else ()
+
     @cached_property
     def chat_templates(self) -> Mapping[str, str]:
         """The file's chat templates by name; that without a name is "default".
@@ -195,19 +220,6 @@ class Tokenizer:
     @cached_property
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self._settings)
-
-    @property
-    def _after(self) -> Sequence[int]:
-        """The tokens that `encode` puts after a text."""
-        settings = self._settings
-        if settings.after is not None:
-            return settings.after
-        after = []
-        if settings.add_eos:
-            after.append(_required(settings.eos, "add_eos_token", "eos_token_id"))
-        if settings.add_separator:
-            after.append(_required(settings.separator, "model", "seperator_token_id"))
-        return after
 
     @cached_property
     def _special_tokens(self) -> Splitter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from clarion.errors import TokenizerError
 from clarion.tokenizer import characters
 from clarion.tokenizer.encoder import WordCache
@@ -30,6 +32,7 @@ class LongestPieces:
         self._lowercase = settings.lowercase
         self._strip_accents = settings.strip_accents
         self._longest = max(map(len, vocabulary.texts))
+        self._longest_word = settings.max_word_length
         self._encode_word = WordCache(self._spell)
 
     def encode(self, text: str, after_special: bool) -> list[int]:
@@ -38,9 +41,9 @@ class LongestPieces:
     def _words(self, text: str) -> list[str]:
         classes = characters.classes()
         spaced = []
+        if self._strip_accents:
+            text = unicodedata.normalize("NFD", text)  # a letter, then its accents
         for character in text:
-            if self._strip_accents:
-                character = characters.base(character)
             kind = classes[ord(character)]
             if kind in characters.ASCII_SPACES:
                 spaced.append(" ")
@@ -60,6 +63,8 @@ class LongestPieces:
     def _spell(self, word: str) -> list[int]:
         if not word:
             return []
+        if len(word) > self._longest_word and self._unknown is not None:
+            return [self._unknown]
         word = SPACE + word
         tokens = []
         begin = 0

@@ -198,6 +198,6 @@ def test_loading_evicts_for_what_fits(saved: Path) -> None:
 def test_the_header_says_what_is_in_the_file(saved: Path) -> None:
     with SavedState(saved) as file:
         assert file.n_tokens == len(TOKENS)
-    states = States(None, n_pages=0, n_slots=1, context=200, beside=[ToyRecurrent(1, 9)], budget_bytes=9)
+    states = States([ToyRecurrent(1, 9)], n_slots=1, context=200, budget_bytes=9)
     with pytest.raises(ParameterError, match="states: found 'toys', expected ''"):
         states.load(saved)

@@ -90,6 +90,7 @@ class PrefixesMachine(RuleBasedStateMachine):
     def point(self, tokens: list[int]):  # type: ignore[no-untyped-def]
         part = self.kind.part(0)
         self.kind.state[0] = folded(tokens)
+        part.append(len(tokens))
         return self.points.make(len(tokens), [part])
 
     @rule(data=st.data(), tail=TOKENS)

@@ -1,10 +1,10 @@
-"""States against plain lists, under any order of operations, with pages alone and with a recurrent kind
-beside."""
+"""States against plain lists, under any order of operations, with kinds alone and together."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import settings
@@ -13,13 +13,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from clarion.errors import ContextError, ParameterError
 from clarion.runtime.states.kinds import REWIND
-from clarion.runtime.states.paged import PAGE_SIZE, Paged, PagedSpan
+from clarion.runtime.states.paged import PagedSpan
+from clarion.runtime.states.pages import PAGE_SIZE, PageKind
 from clarion.runtime.states.states import SHORTEST_REUSE, SequenceState, States
+from clarion.runtime.states.windowed import WindowedSnapshot
 from tests.runtime.states.toys import PAGE_BYTES, Toy, ToyRecurrent, ToySnapshot, folded
 
 N_PAGES = 14
 N_SLOTS = 4
 CONTEXT = 300
+BATCH = 40
 
 
 class Twin:
@@ -34,18 +37,16 @@ class Twin:
 class StatesMachine(RuleBasedStateMachine):
     """Whatever happens, each sequence finds its own tokens; the budget holds; nothing is lost."""
 
-    recurrent = False
+    kinds: ClassVar[dict[str, Any]] = {}
+    most_points = 4
 
     def __init__(self) -> None:
         super().__init__()
-        self.toy = Toy(
-            n_pages=N_PAGES,
-            n_slots=N_SLOTS,
-            context=CONTEXT,
-            recurrent=self.recurrent,
-            restore_bytes=4 * 700 if self.recurrent else None,
-        )
+        options = {"n_pages": N_PAGES, "n_slots": N_SLOTS, "context": CONTEXT, "batch": BATCH} | self.kinds
+        point_bytes = Toy(**options).states.points.point_bytes
+        self.toy = Toy(**options, restore_bytes=self.most_points * point_bytes)
         self.states = self.toy.states
+        self.needs_points = self.states.points.needed
         self.twins: list[Twin] = []
         self.histories: list[list[int]] = [[]]
         self.next_token = 0
@@ -81,7 +82,12 @@ class StatesMachine(RuleBasedStateMachine):
         twin = self.draw(data)
         self.extend_by(twin, self.new_tokens(min(n, CONTEXT - len(twin.tokens))))
 
-    def extend_by(self, twin: Twin, new: list[int]) -> None:
+    def extend_by(self, twin: Twin, tokens: list[int]) -> None:
+        for i in range(0, len(tokens), BATCH):
+            if not self.extend_once(twin, tokens[i : i + BATCH]):
+                return
+
+    def extend_once(self, twin: Twin, new: list[int]) -> bool:
         missing, free = twin.state.missing(len(new)), self.states.free_bytes
         fits = twin.state.fits(len(new))
         assert fits == self.states.room_for(twin.state.missing(len(new), alone=True))
@@ -89,7 +95,7 @@ class StatesMachine(RuleBasedStateMachine):
         if not twin.state.reserve(len(new)):
             assert not fits
             assert missing > free == self.states.free_bytes
-            return
+            return False
         assert fits
         assert missing > free or self.states.free_bytes == free - missing
         assert twin.state.missing(len(new)) == 0
@@ -98,13 +104,24 @@ class StatesMachine(RuleBasedStateMachine):
         twin.tokens += new
         twin.computed += len(new)
         self.histories.append(list(twin.tokens))
+        return True
 
     @precondition(lambda self: self.twins)
-    @rule(data=st.data(), n=st.integers(0, 90))
+    @rule(data=st.data(), n=st.integers(0, BATCH))
     def reserve_in_vain(self, data: st.DataObject, n: int) -> None:
         """A run that never came."""
         twin = self.draw(data)
         twin.state.reserve(min(n, CONTEXT - len(twin.tokens)))
+
+    @precondition(lambda self: self.twins)
+    @rule(data=st.data(), n=st.integers(0, BATCH))
+    def cancel(self, data: st.DataObject, n: int) -> None:
+        """A run that came, but not to its end."""
+        twin = self.draw(data)
+        new = self.new_tokens(min(n, CONTEXT - len(twin.tokens)))
+        if twin.state.reserve(len(new)):
+            self.toy.run(twin.state, new, appended=False)
+            twin.computed = 0
 
     @precondition(lambda self: self.twins)
     @rule(data=st.data(), share=st.floats(0, 1))
@@ -116,7 +133,7 @@ class StatesMachine(RuleBasedStateMachine):
 
     def went_back(self, twin: Twin, n: int, m: int) -> None:
         assert m <= n
-        if not self.recurrent or len(twin.tokens) - n <= min(REWIND, twin.computed):
+        if not self.needs_points or len(twin.tokens) - n <= min(REWIND, twin.computed):
             assert m == n
         if len(twin.tokens) != m:
             twin.computed = 0
@@ -157,7 +174,7 @@ class StatesMachine(RuleBasedStateMachine):
     def mark(self, data: st.DataObject) -> None:
         twin = self.draw(data)
         twin.state.mark()
-        if not self.recurrent:
+        if not self.needs_points:
             n = len(twin.tokens) // PAGE_SIZE * PAGE_SIZE
             assert self.states.prefixes.longest(twin.tokens) >= n
 
@@ -168,8 +185,8 @@ class StatesMachine(RuleBasedStateMachine):
         self.twins.remove(twin)
         used = self.states.used_bytes
         self.states.retain(twin.state)
-        assert self.states.used_bytes <= used + (700 if self.recurrent else 0)
-        if not self.recurrent and len(twin.tokens) >= SHORTEST_REUSE:
+        assert self.states.used_bytes <= used + self.states.points.point_bytes
+        if not self.needs_points and len(twin.tokens) >= SHORTEST_REUSE:
             assert self.states.prefixes.longest(twin.tokens) == len(twin.tokens)
 
     @precondition(lambda self: self.twins)
@@ -191,7 +208,7 @@ class StatesMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def load(self, data: st.DataObject) -> None:
         path, tokens = data.draw(st.sampled_from(self.saved))
-        room = self.states.room_for(-(-len(tokens) // PAGE_SIZE) * PAGE_BYTES)
+        room = self.states.room_for(sum(kind.load_bytes(len(tokens)) for kind in self.states.kinds))
         state = self.states.load(path)
         if state is None:
             assert len(self.twins) == N_SLOTS or not room
@@ -216,11 +233,12 @@ class StatesMachine(RuleBasedStateMachine):
 
     @invariant()
     def bytes_are_what_is_held(self) -> None:
-        live, kept, points = held(self.states, [twin.state for twin in self.twins])
-        used = len(live | kept) * PAGE_BYTES + points * 700
+        used, idle, n_points = held(self.states, [twin.state for twin in self.twins])
         assert self.states.used_bytes == used <= self.states.budget_bytes == N_PAGES * PAGE_BYTES
-        assert self.states.evictable_bytes == len(kept - live) * PAGE_BYTES + points * 700
-        assert self.states.points.used_bytes <= (4 * 700 if self.recurrent else 0)
+        assert self.states.evictable_bytes == idle
+        points = self.states.points
+        assert points.used_bytes == n_points * points.point_bytes
+        assert n_points <= (self.most_points if self.needs_points else 0)
         assert self.states.free_slots == N_SLOTS - len(self.twins)
 
     @invariant()
@@ -230,16 +248,18 @@ class StatesMachine(RuleBasedStateMachine):
             path = paths.get(id(node.parent), []) + node.tokens
             paths[id(node)] = path
             assert len(path) == node.end
-            if self.recurrent and not node.children:
+            if self.needs_points and not node.children:
                 assert node.end in node.points
             for length, point in node.points.items():
                 assert point.alive
                 assert point.node is node
                 assert node.start < length <= node.end
-                (snapshot,) = [s for s in point.snapshots if isinstance(s, ToySnapshot)]
-                assert snapshot.state == folded(path[:length])
+                for snapshot in point.snapshots:
+                    if isinstance(snapshot, ToySnapshot):
+                        assert snapshot.state == folded(path[:length])
             span = node.spans[0]
-            assert isinstance(span, PagedSpan)
+            if not isinstance(span, PagedSpan):
+                continue
             assert (span.start, span.end) == (node.start, node.end)
             first = node.start // PAGE_SIZE
             assert len(span.pages) == -(-node.end // PAGE_SIZE) - first
@@ -254,30 +274,56 @@ class StatesMachine(RuleBasedStateMachine):
         assert self.states.used_bytes == 0
         assert self.states.prefixes.nodes() == []
         assert self.states.free_slots == N_SLOTS
-        assert not any(map(any, self.states.table.tolist()))
+        assert not any(any(map(any, table.tolist())) for table in self.states.tables)
         self.folder.cleanup()
 
 
-def held(states: States, live: list[SequenceState]) -> tuple[set[int], set[int], int]:
-    """The pages of sequences, those of the tree, and the number of points that anybody holds."""
-    paged = states.kinds[0]
-    assert isinstance(paged, Paged)
-    pages = {page for state in live for page in state._parts[0]._pages}  # type: ignore[attr-defined]
+def held(states: States, live: list[SequenceState]) -> tuple[int, int, int]:
+    """Bytes that are used, those that evicting would free, and points that anybody holds."""
     nodes = states.prefixes.nodes()
-    kept = {page for node in nodes for page in node.spans[0].pages}  # type: ignore[attr-defined]
-    points = {id(point) for node in nodes for point in node.points.values()}
-    points |= {id(point) for state in live for point in state._points if point.alive}
-    return pages, kept, len(points)
+    points = {id(point): point for node in nodes for point in node.points.values()}
+    points |= {id(point): point for state in live for point in state._points if point.alive}
+    used = idle = 0
+    for i, kind in enumerate(states.kinds):
+        if isinstance(kind, PageKind):
+            of_parts = {page for state in live for page in state._parts[i]._pages}  # type: ignore[attr-defined]
+            spans = [node.spans[i] for node in nodes]
+            kept = {page for span in spans if isinstance(span, PagedSpan) for page in span.pages}
+            snapshots = [point.snapshots[i] for point in points.values()]
+            kept |= {page for s in snapshots if isinstance(s, WindowedSnapshot) for page in s.pages}
+            used += len(of_parts | kept) * PAGE_BYTES
+            idle += len(kept - of_parts) * PAGE_BYTES
+        else:
+            used += len(points) * kind.snapshot_bytes
+            idle += len(points) * kind.snapshot_bytes
+    return used, idle, len(points)
 
 
 class RecurrentStatesMachine(StatesMachine):
-    recurrent = True
+    kinds: ClassVar[dict[str, Any]] = {"recurrent": True}
 
 
-StatesMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+class WindowedStatesMachine(StatesMachine):
+    kinds: ClassVar[dict[str, Any]] = {"pages": False, "window": 70}
+
+
+class SlotStatesMachine(StatesMachine):
+    kinds: ClassVar[dict[str, Any]] = {"pages": False, "slots": True}
+
+
+class MixedStatesMachine(StatesMachine):
+    kinds: ClassVar[dict[str, Any]] = {"window": 70, "slots": True, "recurrent": True}
+
+
+for machine in (
+    StatesMachine, RecurrentStatesMachine, WindowedStatesMachine, SlotStatesMachine, MixedStatesMachine,
+):  # fmt: skip
+    machine.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestPages = StatesMachine.TestCase
-RecurrentStatesMachine.TestCase.settings = StatesMachine.TestCase.settings
 TestRecurrent = RecurrentStatesMachine.TestCase
+TestWindowed = WindowedStatesMachine.TestCase
+TestSlots = SlotStatesMachine.TestCase
+TestMixed = MixedStatesMachine.TestCase
 
 
 def test_a_prefix_is_shared_without_a_copy_until_somebody_writes() -> None:
@@ -432,12 +478,12 @@ def test_all_is_forgotten_after_an_error() -> None:
 @pytest.mark.parametrize(("n_pages", "budget"), [(4, 5 * PAGE_BYTES), (8, 3 * PAGE_BYTES)])
 def test_a_budget_holds_a_context_and_not_more_than_the_pages(n_pages: int, budget: int) -> None:
     with pytest.raises(ParameterError, match="budget_bytes: found"):
-        States(Toy(n_pages=n_pages).device, n_pages=n_pages, n_slots=1, context=256, budget_bytes=budget)
+        States(Toy(n_pages=n_pages).states.kinds, n_slots=1, context=256, budget_bytes=budget)
 
 
 def test_a_program_without_pages_has_states() -> None:
     recurrent = ToyRecurrent(2, 700)
-    states = States(None, n_pages=0, n_slots=2, context=64, beside=[recurrent], budget_bytes=1400)
+    states = States([recurrent], n_slots=2, context=64, budget_bytes=1400)
     state = states.open([1, 2, 3], reuse=True)
     assert state is not None
     assert state.reserve(20)
@@ -449,4 +495,4 @@ def test_a_program_without_pages_has_states() -> None:
     assert again is not None
     assert again.length == 20
     assert recurrent.state[again.slot] == folded(range(20))
-    assert states.table.shape == (2, 1)
+    assert [table.shape for table in states.tables] == [(2, 1)]

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from clarion.runtime.states.paged import PAGE_SIZE
+from clarion.runtime.states.pages import PAGE_SIZE
 from clarion.runtime.states.states import SHORTEST_REUSE, SequenceState
 from tests.runtime.states.toys import Toy
 

@@ -7,6 +7,7 @@ nothing here may be used by two threads at once.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -17,7 +18,7 @@ Read = Callable[[memoryview], None]
 
 
 class Snapshot(Protocol):
-    """A copy of a part at one length, for a kind that cannot truncate anywhere. It does not change."""
+    """A part at one length, for a kind that cannot truncate anywhere. It does not change."""
 
     def release(self) -> None:
         """Gives its bytes back."""
@@ -34,7 +35,7 @@ class Span(Protocol):
 
     @property
     def tail_is_idle(self) -> bool:
-        """Whether only spans hold the last unit, so that evicting it can free bytes."""
+        """Whether no part holds the last unit, so that evicting it can free bytes."""
         ...
 
     def split(self, at: int) -> Span:
@@ -65,17 +66,21 @@ class Part(Protocol):
     def rewindable(self) -> int:
         """How many of the last tokens `rewind` can take back now, at most REWIND.
 
-        At least the tokens that were computed since the part was opened, truncated, forked or rewound, up to
-        REWIND.
+        At least the tokens that were computed since the part was opened, truncated, forked, rewound or a run
+        was cancelled, up to REWIND.
         """
         ...
 
     def missing(self, n: int, *, alone: bool) -> int:
-        """Bytes that `reserve(n)` needs; `alone`: once nothing is retained for others."""
+        """Bytes that `reserve(n)` needs; `alone`: once nothing is retained for others.
+
+        A kind may give bytes back as tokens are appended. Of more tokens than one run computes, these are
+        then the bytes that are needed at once at most.
+        """
         ...
 
     def reserve(self, n: int) -> None:
-        """Makes room for n more tokens, which costs `missing(n)` bytes that are free.
+        """Makes room for n more tokens of one run, which costs `missing(n)` bytes that are free.
 
         The runtime does not ask where no kind misses any.
         """
@@ -97,8 +102,14 @@ class Part(Protocol):
         """Becomes what another part of this kind is. This one is empty before."""
         ...
 
-    def snapshot(self) -> Snapshot | None:
-        """A copy at the present length, of the kind's `snapshot_bytes`; None where the kind needs none."""
+    def settled(self, n: int) -> int:
+        """The last length m <= n at which there can be a snapshot now; 0 if there is none. n is at least the
+        present length minus REWIND."""
+        ...
+
+    def snapshot(self, n: int) -> Snapshot | None:
+        """The part at length n = `settled(n)`, in at most the kind's `snapshot_bytes`; None where the kind
+        needs none."""
         ...
 
     def span(self, start: int, end: int) -> Span:
@@ -140,8 +151,19 @@ class Kind(Protocol):
         ...
 
     @property
+    def table(self) -> memoryview:
+        """What the machine finds the state of a slot by: int32 [n_slots, columns], the pages of each. A kind
+        without pages has one column that nobody reads."""
+        ...
+
+    @property
     def snapshot_bytes(self) -> int:
-        """Bytes of one snapshot; 0 where the kind truncates anywhere."""
+        """Bytes of one snapshot at most; 0 where the kind truncates anywhere."""
+        ...
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The bytes that there are."""
         ...
 
     @property
@@ -151,7 +173,8 @@ class Kind(Protocol):
 
     @property
     def idle_bytes(self) -> int:
-        """Bytes that only spans hold: they would be free if nothing were retained."""
+        """Bytes that only spans and snapshots hold: they would be free if nothing were retained, and there
+        were no restore points."""
         ...
 
     def part(self, slot: int) -> Part:
@@ -160,6 +183,10 @@ class Kind(Protocol):
 
     def fingerprint(self) -> dict[str, str | int]:
         """What must agree for a saved part to be loaded."""
+        ...
+
+    def sequence_bytes(self, n: int) -> int:
+        """Bytes that a part needs at once, at most, on its way to n tokens."""
         ...
 
     def saved_bytes(self, n: int) -> int:
@@ -190,3 +217,8 @@ class NoSpan:
 
     def release(self) -> None:
         """Has nothing to give."""
+
+
+def no_table(n_slots: int) -> memoryview:
+    """The table of a kind without pages."""
+    return memoryview(array("i", bytes(4 * n_slots))).cast("B").cast("i", (n_slots, 1))

@@ -1,12 +1,11 @@
 """Restore points: the lengths to which a sequence can go back, and which of them are worth their bytes.
 
 Kinds that truncate anywhere stand at every length for nothing. For a program with a kind that does not (a
-recurrent matrix), a restore point is a snapshot of each such kind. Points are made
+recurrent matrix, a window), a restore point is a snapshot of each such kind. Points are made
 
 - where the engine marks one: the end of a prompt, the border between two messages, the end of an answer;
 - else where a sequence has become twice as long as at its last point, so that the points of a long text are
-spaced
-  geometrically, and going back costs at most about half of what was computed.
+  spaced geometrically, and going back costs at most about half of what was computed.
 
 Points are optional, also those of running sequences: whoever needs bytes takes the least recently used ones.
 A point is shared by a sequence, its forks and the tree of prefixes, and counts once. The engine's thread owns
@@ -52,6 +51,7 @@ class RestorePoints:
 
     @property
     def used_bytes(self) -> int:
+        """At most: snapshots may share memory, with each other and with sequences."""
         return len(self._points) * self.point_bytes
 
     @property
@@ -64,8 +64,8 @@ class RestorePoints:
         return length >= max(FIRST_SPACED, 2 * last)
 
     def make(self, length: int, parts: Iterable[Part]) -> Point:
-        """A point at the present length of the parts, held once. Its bytes are free."""
-        point = Point(length, tuple(part.snapshot() for part in parts), self._clock())
+        """A point at a length at which all parts are settled, held once. Its bytes are free."""
+        point = Point(length, tuple(part.snapshot(length) for part in parts), self._clock())
         point.holders = 1
         self._points[point] = None
         return point

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import itertools
 import os
-from array import array
 from collections.abc import Callable, Sequence
 
 from clarion.errors import ContextError, ParameterError
 from clarion.runtime.states.kinds import REWIND, Kind, Snapshot
-from clarion.runtime.states.paged import Paged, PageDevice
 from clarion.runtime.states.prefixes import Prefixes, Spans, age
 from clarion.runtime.states.restore import Point, RestorePoints
 
@@ -31,46 +29,34 @@ class States:
 
     def __init__(
         self,
-        device: PageDevice | None,
+        kinds: Sequence[Kind],
         *,
-        n_pages: int,
         n_slots: int,
         context: int,
-        beside: Sequence[Kind] = (),
         budget_bytes: int | None = None,
         restore_bytes: int | None = None,
         meaning: str = "",
     ) -> None:
         """
         Args:
-            device: the memory of the pages; None for a program without keys and values.
-            n_pages: pages that the device has.
+            kinds: what the program declares, in the order in which the machine takes their tables.
             n_slots: sequences that have a state at once.
             context: tokens that a sequence may have.
-            beside: the kinds of state that the program has beside pages.
-            budget_bytes: the most that parts, prefixes and restore points use together, at most what the
-                pages have (the default), so that whoever has bytes left has a page left.
+            budget_bytes: the most that parts, prefixes and restore points use together, at most what each
+                kind has (the default), so that whoever has bytes left has a page or a snapshot left.
             restore_bytes: the most of it that restore points use; by default all.
             meaning: what a saved state must agree in beyond its kinds: the model, the formats of its states.
 
         Raises:
-            ParameterError: the budget does not hold one sequence of `context` tokens, or exceeds the pages.
+            ParameterError: the budget does not hold one sequence of `context` tokens, or exceeds a kind.
         """
         self.context = context
         self.meaning = meaning
-        self.kinds: tuple[Kind, ...] = tuple(beside)
-        self.table = memoryview(bytearray(4 * n_slots)).cast(
-            "i", (n_slots, 1)
-        )  # int32 [n_slots, pages of a slot]
-        self._paged: Paged | None = None
-        most = budget_bytes or 0
-        if device is not None:
-            self._paged = Paged(device, n_pages=n_pages, n_slots=n_slots, context=context)
-            self.kinds = (self._paged, *beside)
-            self.table = self._paged.table
-            most = n_pages * device.page_bytes
+        self.kinds: tuple[Kind, ...] = tuple(kinds)
+        self.tables = [kind.table for kind in kinds]  # of each, int32 [n_slots, columns]
+        most = min((kind.capacity_bytes for kind in kinds), default=0)
         self.budget_bytes = most if budget_bytes is None else budget_bytes
-        least = sum(kind.load_bytes(context) for kind in self.kinds)
+        least = sum(kind.sequence_bytes(context) for kind in kinds)
         if not least <= self.budget_bytes <= most:
             raise ParameterError(
                 f"states: budget_bytes: found {self.budget_bytes}, expected {least} (for {context} "
@@ -97,7 +83,7 @@ class States:
     @property
     def evictable_bytes(self) -> int:
         """What evicting all retained prefixes and restore points would free."""
-        return sum(kind.idle_bytes for kind in self.kinds) + self.points.used_bytes
+        return sum(kind.idle_bytes for kind in self.kinds)
 
     @property
     def free_slots(self) -> int:
@@ -171,11 +157,6 @@ class States:
                 raise
         return state
 
-    def _row(self, slot: int) -> memoryview:
-        if self._paged is not None:
-            return self._paged.row(slot)
-        return memoryview(array("i", [0]))
-
     def _evict_until(self, is_enough: Callable[[], bool]) -> None:
         """Evicts restore points and the ends of retained prefixes, what was used least recently first."""
         while not is_enough():
@@ -201,7 +182,6 @@ class SequenceState:
         """Made by `States` alone."""
         self.slot = slot
         self.tokens: list[int] = []  # those whose state is held
-        self.pages = states._row(slot)  # int32 [pages of a slot], a row of `States.table`
         self._states = states
         self._parts = [kind.part(slot) for kind in states.kinds]
         self._points: list[Point] = []  # by length; some may be evicted
@@ -215,7 +195,8 @@ class SequenceState:
     def rewindable(self) -> int:
         """How many of the last tokens `rewind` can take back now, at most 16.
 
-        At least those that were appended since the state was opened, truncated, forked or rewound, up to 16.
+        At least those that were appended since the state was opened, truncated, forked or rewound, or a run
+        of it was cancelled, up to 16.
         """
         return min((part.rewindable for part in self._parts), default=min(REWIND, self.length))
 
@@ -228,7 +209,8 @@ class SequenceState:
         return self._states.room_for(self.missing(n, alone=True))
 
     def reserve(self, n: int) -> bool:
-        """Makes room for n more tokens where nobody else reads; False, and no change, if there is none.
+        """Makes room for n more tokens, those of one run, where nobody else reads; False, and no change, if
+        there is none.
 
         Evicts retained prefixes where that makes the room. The room is the state's own until it is marked or
         forked.
@@ -369,10 +351,14 @@ class SequenceState:
             )
 
     def _make_point(self) -> None:
-        """A restore point at the present length, if the program needs one and there are bytes for it."""
+        """A restore point, if the program needs one and there are bytes for it: at the present length or,
+        where tokens were taken back, at most 16 before it."""
         states, points = self._states, self._states.points
         self._prune()
-        if not points.are_made or self.length in (0, *(point.length for point in self._points)):
+        if not points.are_made:
+            return
+        length = self._settled()
+        if length <= (self._points[-1].length if self._points else 0):
             return
         if not states.room_for(points.point_bytes):
             return
@@ -381,7 +367,18 @@ class SequenceState:
             assert oldest is not None
             states._evict_point(oldest)
         states.evict(points.point_bytes)
-        self._points.append(points.make(self.length, self._parts))
+        self._points.append(points.make(length, self._parts))
+
+    def _settled(self) -> int:
+        """The last length at which every part can have a snapshot, up to 16 before the present one; 0 if
+        there is none."""
+        n, before = self.length, -1
+        while n != before:
+            before = n
+            n = min([part.settled(n) for part in self._parts], default=n)
+            if self.length - n > REWIND:
+                return 0
+        return n
 
     def _hold(self, points: Sequence[Point]) -> None:
         self._points = sorted(points, key=lambda point: point.length)

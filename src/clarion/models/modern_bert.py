@@ -1,0 +1,58 @@
+"""ModernBERT: norms before each block, most layers with a window and a rotation of their own.
+
+Warner et al., 2024, Smarter, Better, Faster, Longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clarion.errors import UnsupportedError
+from clarion.models.blocks import Gate, Layer, attention, encoder, feed_forward, silu_gate
+from clarion.models.family import Family
+from clarion.models.hyperparameters import figures
+from clarion.models.jina_bert import gelu_gate
+from clarion.models.keys import Keys, shown
+from clarion.models.rope import plain_rope
+from clarion.plan.checkpoint import Checkpoint
+from clarion.plan.graph import Array, Graph
+
+_GATES: dict[str, Gate] = {"gelu": gelu_gate, "silu": silu_gate}
+
+
+def build(keys: Keys, w: Checkpoint) -> Graph:
+    """The graph; see `clarion.models.build`."""
+    found = figures(keys, w, norm="attention.layer_norm_epsilon")
+    n_layer, window = found.all.n_layer, found.all.window
+    # Of each three layers the first sees the whole text.
+    near = keys.flags(
+        "attention.sliding_window_pattern", n_layer, [i % 3 > 0 for i in range(n_layer)], first=True
+    )
+    local = plain_rope(keys.number("rope.freq_base_swa", 10000.0), found.all.n_rot)
+    activation = keys.text("hidden_activation", "gelu")
+    if activation not in _GATES:
+        raise UnsupportedError(
+            f"{keys.name('hidden_activation')} is {shown(activation)}, known are {', '.join(_GATES)}"
+        )
+
+    def block(layer: Layer, x: Array) -> Array:
+        g, w, eps = layer.g, layer.w, layer.hp.norm_eps
+        # A window of w counts w / 2 positions on each side.
+        width = window // 2 + 1 if near[layer.number] and window else 0
+        layer = replace(layer, hp=replace(layer.hp, window=width), rope=local if width else layer.rope)
+        y = g.layer_norm(x, w.attn_norm, eps) if "weight" in w.attn_norm else x
+        x = x + attention(layer, y, causal=False)
+        return x + feed_forward(layer, g.layer_norm(x, w.ffn_norm, eps), gate=_GATES[activation])
+
+    return encoder(
+        keys,
+        w,
+        block,
+        given=found,
+        norm="output_norm",
+        activation=lambda g: lambda x: g.gelu(x, tanh=False),
+        classified_by="mean",
+    )
+
+
+FAMILY = Family("modern-bert", build)
