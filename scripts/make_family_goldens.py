@@ -178,6 +178,11 @@ def stretched(multiplier, **more):
     }
 
 
+def scanned(**more):
+    """No attention."""
+    return {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 3, **more}
+
+
 def choice_biases(model: torch.nn.Module) -> None:
     """Random biases of the choice of experts, which are no parameters."""
     generator = torch.Generator().manual_seed(2)
@@ -324,6 +329,12 @@ GOLDENS_TABLE: dict[str, Golden] = {
         shape(heads=3, kv=1, ff=24, **OSS | {"num_experts_per_tok": 3, "head_dim": 8})
         | {"layer_types": ["full_attention", "sliding_attention"]}
         | scaled("default"),
+    ),
+    "mamba": Golden("mamba", scanned()),
+    "mamba-falcon": Golden("falcon_mamba", scanned(tie_word_embeddings=False, use_conv_bias=False)),
+    "mamba2": Golden("mamba2", scanned(num_heads=4, head_dim=16, n_groups=2)),
+    "mamba2-tied": Golden(
+        "mamba2", scanned(num_heads=6, head_dim=8, n_groups=1, hidden_size=24, tie_word_embeddings=True)
     ),
     "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
     "qwen35": Golden("qwen3_5_text", hybrid()),

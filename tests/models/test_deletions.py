@@ -41,6 +41,7 @@ DEFAULTS = {
     "rope.scaling.yarn_beta_fast": "32",
     "rope.scaling.yarn_beta_slow": "1",
     "rope.scaling.yarn_log_multiplier": "0",
+    "ssm.dt_b_c_rms": "false",
     "vocab_size": "rows of token_embd",
 }
 OPTIONAL = (

@@ -43,14 +43,14 @@ class Converted:
 def recognise(values: Mapping[str, Any]) -> tuple[Family, HuggingFace] | None:
     """What the checkpoint of a config.json is, or the part of it that writes; None: no family reads it."""
     kinds = [(family, kind) for family in FAMILIES.values() for kind in family.checkpoints]
-    named = values.get("architectures")
-    for family, kind in kinds:
-        if kind.architecture and named == [kind.architecture]:
-            return family, kind
     nested = values.get("text_config")
     for each in (values, nested if isinstance(nested, Mapping) else {}):
+        named, model_type = each.get("architectures"), each.get("model_type")
         for family, kind in kinds:
-            if kind.model_type == each.get("model_type"):
+            if kind.architecture and named == [kind.architecture]:
+                return family, kind
+        for family, kind in kinds:
+            if kind.model_type == model_type:
                 return family, kind
     return None
 

@@ -405,8 +405,8 @@ def decoder(
     g = Graph(hp)
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
-    for rope in found.ropes:
-        tables[rope]  # before the first layer, which all plans share
+    for each in filter(None, found.ropes):
+        tables[each]  # before the first layer, which all plans share
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output

@@ -109,6 +109,7 @@ TENSORS: dict[str, Name] = (
 )
 _V3 = HuggingFace(
     "deepseek_v3",
+    architecture="DeepseekV3ForCausalLM",  # of Kimi K2, too
     roots=("language_model.model.", "model."),
     beside=("vision_tower.", "mm_projector."),
     tensors=TENSORS,
@@ -118,6 +119,6 @@ _V3 = HuggingFace(
     words="deepseek-v3",
 )
 _V2_KEYS = {"expert_gating_func": gating("softmax"), "expert_weights_norm": None}
-_V2 = replace(_V3, model_type="deepseek_v2", keys=KEYS | _V2_KEYS, words="deepseek-llm")
-_OTHERS = [replace(_V3, model_type=name) for name in ("kimi_k2", "glm4_moe_lite")]
-FAMILY = Family("deepseek2", build, (_V2, _V3, *_OTHERS))
+_V2 = replace(_V3, model_type="deepseek_v2", architecture="", keys=KEYS | _V2_KEYS, words="deepseek-llm")
+_GLM = replace(_V3, model_type="glm4_moe_lite", architecture="", words="glm4")
+FAMILY = Family("deepseek2", build, (_V2, _V3, _GLM))
