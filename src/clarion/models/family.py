@@ -108,6 +108,23 @@ def minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
     return -np.exp(x)
 
 
+def half(number: int) -> Callable[[Mapping[str, Any], Any], Any]:
+    """For `Made`: the first (0) or the second (1) half of rows."""
+    return lambda metadata, x: np.split(x, 2)[number]
+
+
+_STACKED = LAYER + "mlp.experts."
+# Experts whose matrices are one tensor each, or one for all of them.
+STACKED_EXPERTS: dict[str, Name] = {
+    "ffn_gate_exps.weight": (
+        EXPERT + "gate_proj.weight",
+        Made(_STACKED + "gate_up_proj", half(0), each=True),
+    ),
+    "ffn_up_exps.weight": (EXPERT + "up_proj.weight", Made(_STACKED + "gate_up_proj", half(1), each=True)),
+    "ffn_down_exps.weight": (EXPERT + "down_proj.weight", _STACKED + "down_proj"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Integer:
     """A whole number of config.json, from `least`. Of its names there, the first that is there and not null
@@ -242,6 +259,7 @@ class HuggingFace:
             config.json does not say, and files need not say; 0: both must.
         unrotated: every so many-th layer does not rotate; config.json may only say the same. 0: all do.
         partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
+        raises_scores: YaRN raises the scores by `mscale_all_dim`, in place of the rotated pairs.
         yarn_truncates: whether the ends of YaRN's ramp are whole pairs.
         tied: whether the embedding is the head where config.json does not say.
         writes: whether there is a head that makes text.
@@ -265,6 +283,7 @@ class HuggingFace:
     period: int = 0
     unrotated: int = 0
     partial_rotary: float | None = None
+    raises_scores: bool = False
     yarn_truncates: bool = True
     tied: bool = False
     writes: bool = True
