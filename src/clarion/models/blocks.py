@@ -18,7 +18,7 @@ from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
-from clarion.plan.output import Logits, Pooled, Pooling, Ranks
+from clarion.plan.output import Logits, Output, Pooled, Pooling, Ranks
 
 
 class RopeTables(dict[Rope, Array]):
@@ -72,6 +72,7 @@ class Layer:
         return self.g.rope(x, self.tables[self.rope], self.hp.head_dim, neox=neox)
 
 
+_LOGITS = Logits()
 Block = Callable[[Layer, Array], Array]
 # Which experts a token uses, and their weights: ids [T, k] and weights [T, k] of rows [T, n_embd].
 Router = Callable[[Layer, Array], tuple[Array, Array]]
@@ -154,9 +155,9 @@ def attention(
         if gate_in_query:
             gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
             q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
-        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
-        if value_norm:
+        if value_norm:  # before keys, which may be the values, are rotated in their place
             v = g.head_norm(v, None, hp.dim_v or hp.head_dim, hp.norm_eps)
+        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
         state = g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window)
     else:
         q = turned(g.linear(x, w.attn_q, hp.n_head * hp.head_dim), "attn_q_norm")
@@ -334,6 +335,7 @@ def decoder(
     logit_scale: float = 1.0,
     cap: float = 0.0,
     dense: Callable[[Array], Array] | None = None,
+    default: Output = _LOGITS,
 ) -> Graph:
     """The graph of a model that writes: the embedding, `block` for each layer, and the logits, or what else
     is wanted.
@@ -346,6 +348,7 @@ def decoder(
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
         dense: what becomes of a text's vector, where that is wanted.
+        default: what the model gives where nothing else is wanted; if it is not logits, it has none.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
@@ -370,7 +373,16 @@ def decoder(
 
     classify = classifier(g, w, g.tanh, hp.norm_eps)
     w.cls.leave()
-    finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
+    finish(
+        g,
+        keys,
+        x,
+        default=default,
+        norm=norm,
+        logits=logits if isinstance(default, Logits) else None,
+        dense=dense or _same,
+        classify=classify,
+    )
     return g
 
 
