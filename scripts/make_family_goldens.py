@@ -238,6 +238,7 @@ GOLDENS_TABLE: dict[str, Golden] = {
             vocab_size_per_layer_input=320,
         ),
         prepare=scale_layers,
+        seed=4,
         **GEMMA,
     ),
     "gemma4-nested": Golden(

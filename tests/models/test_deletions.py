@@ -13,18 +13,27 @@ DEFAULTS = {
     "attention.head_count_kv": "as many as of queries",
     "attention.key_length": "embedding_length / attention.head_count",
     "attention.recurrent_layers": "all but each full_attention_interval-th",
+    "attention.key_length_swa": "attention.key_length",
     "attention.scale": "1 / sqrt(attention.key_length)",
+    "attention.shared_kv_layers": "0",
     "attention.value_length": "attention.key_length",
-    "attention.sliding_window": "none",
+    "attention.value_length_swa": "attention.value_length",
+    "attention.sliding_window": "none, or 4096 in gemma2",
+    "attention.sliding_window_pattern": "the family's",
+    "attn_logit_softcapping": "50 in gemma2",
+    "embedding_length_per_layer_input": "0",
     "expert_feed_forward_length": "feed_forward_length",
     "expert_shared_feed_forward_length": "feed_forward_length",
     "expert_weights_norm": "true",
+    "final_logit_softcapping": "30 in gemma2, else none",
     "feed_forward_length": "nothing, where all layers have experts",
     "full_attention_interval": "4",
     "hidden_activation": "silu",
     "rope.dimension_count": "all of a head",
     "rope.dimension_sections": "a text needs none",
+    "rope.dimension_count_swa": "rope.dimension_count",
     "rope.freq_base": "10000",
+    "rope.freq_base_swa": "10000 in gemma3, else rope.freq_base",
     "rope.scaling.attn_factor": "1",
     "rope.scaling.factor": "1",
     "rope.scaling.original_context_length": "context_length",
@@ -33,7 +42,8 @@ DEFAULTS = {
     "rope.scaling.yarn_beta_slow": "1",
     "vocab_size": "rows of token_embd",
 }
-OPTIONAL = ("output.weight", "rope_freqs.weight", ".bias")  # the head is the embedding then
+# The head is the embedding then.
+OPTIONAL = ("output.weight", "rope_freqs.weight", "layer_output_scale.weight", ".bias")
 
 
 def one_of_each():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from clarion.errors import UnsupportedError
+from clarion.errors import ModelError, UnsupportedError
 from clarion.models.heads import classifier, finish
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
@@ -96,6 +96,11 @@ def projections(
     widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
+        if "weight" not in w.attn_q:
+            stem = f"{w.prefix}.attn_q"
+            raise ModelError(
+                f"tensors '{stem}.weight' and '{stem}kv.weight' are missing, expected one of them"
+            )
         q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
         return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
