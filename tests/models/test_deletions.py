@@ -31,7 +31,6 @@ DEFAULTS = {
     "expert_weights_scale": "1",
     "final_logit_softcapping": "30 in gemma2, else none",
     "feed_forward_length": "nothing, where all layers have experts",
-    "final_logit_softcapping": "none",
     "full_attention_interval": "4",
     "hidden_activation": "silu",
     "rope.dimension_count": "all of a head",
