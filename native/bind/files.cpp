@@ -225,6 +225,7 @@ NB_MODULE(files, m) {
             "A memoryview of u8[size]; keeps the memory alive.");
 
     bind_store(m);
+    bind_states(m);
 
     m.def(
         "release",

@@ -14,6 +14,7 @@
 #include "machine/op.h"
 #include "machine/pool.h"
 #include "machine/program.h"
+#include "machine/slot_states.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -80,22 +81,35 @@ class BoundProgram {
 
     int threads() const { return program_.threads(); }
 
-    bool run(KvCache* cache, Vector tokens, Vector positions, Vector sequences, Matrix pages, Vector outputs,
-             nb::handle epilogue) {
+    bool run(nb::list states, Vector tokens, Vector positions, Vector sequences, nb::list tables,
+             Vector outputs, nb::handle epilogue) {
         const size_t n = tokens.shape(0);
         if (positions.shape(0) != n || sequences.shape(0) != n)
             refuse({"found ", n, " tokens, ", positions.shape(0), " positions and ", sequences.shape(0),
                     " sequences, expected as many of each"});
+        if (states.size() != tables.size())
+            refuse({"found ", states.size(), " groups of states and ", tables.size(), " tables"});
+        int64_t n_sequences = INT32_MAX;  // without states, sequences are names and nothing else
+        std::vector<Matrix> kept;
+        std::vector<StateGroup> groups;
+        for (size_t i = 0; i < tables.size(); ++i) {
+            const Matrix& table = kept.emplace_back(as<Matrix>(tables[i], {"tables[", i, "]"}));
+            groups.push_back({nullptr, nullptr, table.data(), static_cast<int64_t>(table.shape(1))});
+            if (const nb::object state = states[i]; PyCapsule_IsValid(state.ptr(), SlotStates::capsule))
+                groups[i].slots =
+                    static_cast<SlotStates*>(PyCapsule_GetPointer(state.ptr(), SlotStates::capsule));
+            else
+                groups[i].cache = as<KvCache*>(state, {"states[", i, "]"});
+            n_sequences = std::min(n_sequences, static_cast<int64_t>(table.shape(0)));
+        }
         const Batch batch{static_cast<int64_t>(n),
                           static_cast<int64_t>(outputs.shape(0)),
                           tokens.data(),
                           positions.data(),
                           sequences.data(),
-                          pages.data(),
-                          static_cast<int64_t>(pages.shape(0)),
-                          static_cast<int64_t>(pages.shape(1)),
                           outputs.data(),
-                          cache};
+                          n_sequences,
+                          groups};
         const Epilogue* then = nullptr;
         if (!epilogue.is_none()) {
             then = static_cast<const Epilogue*>(PyCapsule_GetPointer(epilogue.ptr(), Epilogue::capsule));
@@ -170,6 +184,10 @@ class BoundProgram {
             op.floats = o.map<double>("floats");
             op.arrays = o.map<std::vector<double>>("arrays");
         }
+        for (const auto& place : spec.get<std::vector<std::vector<int64_t>>>("states")) {
+            if (place.size() != 2) refuse({"spec.states: expected (group, layer) for each"});
+            result.states.push_back({place[0], place[1]});
+        }
         return result;
     }
 
@@ -239,8 +257,8 @@ void bind_machine(nb::module_& m) {
     nb::class_<BoundProgram>(m, "Program", "A program, ready to run batches.")
         .def(nb::init<Pool&, nb::dict, int>(), "machine"_a, "spec"_a, "threads"_a = 0, nb::keep_alive<1, 2>())
         .def_prop_ro("threads", &BoundProgram::threads)
-        .def("run", &BoundProgram::run, "cache"_a.none(), "tokens"_a.noconvert(), "positions"_a.noconvert(),
-             "sequences"_a.noconvert(), "pages"_a.noconvert(), "outputs"_a.noconvert(),
+        .def("run", &BoundProgram::run, "states"_a, "tokens"_a.noconvert(), "positions"_a.noconvert(),
+             "sequences"_a.noconvert(), "tables"_a.noconvert(), "outputs"_a.noconvert(),
              "epilogue"_a.none() = nb::none(),
              "Runs one batch, with the interpreter lock released, and then the epilogue; False, without it, "
              "if it was cancelled.")

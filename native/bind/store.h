@@ -5,6 +5,7 @@
 
 namespace clarion {
 
-void bind_store(nanobind::module_& m);  // Store, Unit, copy
+void bind_store(nanobind::module_& m);   // Store, Unit, copy
+void bind_states(nanobind::module_& m);  // SlotStates
 
 }  // namespace clarion

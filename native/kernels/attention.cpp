@@ -239,11 +239,12 @@ class Attention final : public Op {
 
     // One span of the positions, from clear states; then into the tile's own, or left for whoever merges.
     void run_span(const Batch& batch, const QueryTile& tile, int64_t head, int64_t span, Matrix kept) const {
-        const KvCache& cache = *batch.cache;
+        const PagedState state = batch.paged(use_.state);
+        const KvCache& cache = *state.cache;
         const auto [key_format, value_format] = cache.formats();
         const int64_t key_bytes = kv_bytes(key_format, dim_k_, false);
         const int64_t value_bytes = kv_bytes(value_format, dim_v_, true);
-        const int32_t* pages = batch.pages + batch.sequences[tile.begin] * batch.pages_per_sequence;
+        const int32_t* pages = state.pages + batch.sequences[tile.begin] * state.pages_per_sequence;
         const int64_t first = std::max(tile.first, span * span_positions) / page_size;
         const int64_t last = std::min(tile.last, (span + 1) * span_positions - 1) / page_size;
         const int64_t next_head = std::min(head + 1, use_.n_head - 1);
@@ -252,7 +253,7 @@ class Attention final : public Op {
             for (int64_t r = 0; r < rows_for((tile.n + group_ - 1) / group_); ++r)
                 encode_query(tile.q.row(r), dim_k_, tile.queries, r);
         for (int64_t page = first; page <= last; ++page) {
-            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(use_.state, pages[p], h); };
+            const auto keys_of = [&](int64_t p, int64_t h) { return cache.keys(state.layer, pages[p], h); };
             const std::byte* keys = keys_of(page, head);
             const std::byte* next = page < last ? keys_of(page + 1, head) : keys_of(first, next_head);
             run_page(tile, page, {key_format, keys, dim_k_, next, key_bytes},

@@ -10,11 +10,9 @@
 namespace clarion {
 
 void CacheUse::check(const Batch& batch) const {
-    if (!batch.cache) refuse({"operation '", op, "' needs a cache"});
-    const auto& layers = batch.cache->layers();
-    if (state >= static_cast<int64_t>(layers.size()))
-        refuse({"operation '", op, "', state ", state, ": the cache has ", layers.size(), " layers"});
-    const KvCache::Layer& found = layers[static_cast<size_t>(state)];
+    const PagedState at = batch.paged(state);
+    if (!at.cache) refuse({"operation '", op, "', state ", state, ": the batch has no cache with it"});
+    const KvCache::Layer& found = at.cache->layers()[static_cast<size_t>(at.layer)];
     if ((n_head != 0 && found.n_head != n_head) || found.n_head * found.dim_k != width_k ||
         found.n_head * found.dim_v != width_v)
         refuse({"operation '", op, "', state ", state, ": the cache has ", found.n_head, " heads of ",
@@ -27,20 +25,20 @@ namespace {
 struct TokenSlot {
     int64_t page, slot;
 
-    TokenSlot(const Batch& batch, int64_t t) {
+    TokenSlot(const Batch& batch, const PagedState& state, int64_t t) {
         const int64_t position = batch.positions[t];
-        page = batch.pages[batch.sequences[t] * batch.pages_per_sequence + position / KvCache::page_size];
+        page = state.pages[batch.sequences[t] * state.pages_per_sequence + position / KvCache::page_size];
         slot = position % KvCache::page_size;
     }
 };
 
 // k [dim_k] and v [dim_v] of one head, to one place.
-void write(const KvCache& cache, int64_t layer, TokenSlot place, int64_t head, const float* k,
-           const float* v) {
-    const KvCache::Layer& shape = cache.layers()[static_cast<size_t>(layer)];
+void write(const PagedState& state, TokenSlot place, int64_t head, const float* k, const float* v) {
+    const KvCache& cache = *state.cache;
+    const KvCache::Layer& shape = cache.layers()[static_cast<size_t>(state.layer)];
     const auto [keys, values] = cache.formats();
-    store_keys(keys, cache.keys(layer, place.page, head), shape.dim_k, place.slot, k);
-    store_values(values, cache.values(layer, place.page, head), shape.dim_v, place.slot, v);
+    store_keys(keys, cache.keys(state.layer, place.page, head), shape.dim_k, place.slot, k);
+    store_values(values, cache.values(state.layer, place.page, head), shape.dim_v, place.slot, v);
 }
 
 class KvWrite final : public RowOp {
@@ -52,11 +50,11 @@ class KvWrite final : public RowOp {
 
   private:
     void run_row(const Batch& batch, int64_t row, const Scratch&) override {
-        const KvCache::Layer& layer = batch.cache->layers()[static_cast<size_t>(use_.state)];
-        const TokenSlot place(batch, row);
+        const PagedState state = batch.paged(use_.state);
+        const KvCache::Layer& layer = state.cache->layers()[static_cast<size_t>(state.layer)];
+        const TokenSlot place(batch, state, row);
         for (int64_t h = 0; h < layer.n_head; ++h)
-            write(*batch.cache, use_.state, place, h, f32_row(k_, row) + h * layer.dim_k,
-                  f32_row(v_, row) + h * layer.dim_v);
+            write(state, place, h, f32_row(k_, row) + h * layer.dim_k, f32_row(v_, row) + h * layer.dim_v);
     }
 
     const Buffer &k_, &v_;
@@ -87,11 +85,12 @@ class RopeKv final : public RowOp {
             float* q = f32_row(q_, row) + h * head_dim;
             q_head_.apply(q, table, q);
         }
-        const TokenSlot place(batch, row);
+        const PagedState state = batch.paged(use_.state);
+        const TokenSlot place(batch, state, row);
         auto* k = reinterpret_cast<float*>(scratch.data);
         for (int64_t h = 0; h < use_.n_head; ++h) {
             k_head_.apply(f32_row(k_, row) + h * head_dim, table, k);
-            write(*batch.cache, use_.state, place, h, k, f32_row(v_, row) + h * dim_v);
+            write(state, place, h, k, f32_row(v_, row) + h * dim_v);
         }
     }
 

@@ -6,7 +6,7 @@
 
 namespace clarion {
 
-// The state that an operation uses, a layer of the cache, and the shape it expects there.
+// The state that an operation uses, a layer of a cache, and the shape it expects there.
 struct CacheUse {
     std::string op;
     int64_t state;

@@ -21,9 +21,10 @@ KvCache::KvCache(std::vector<Layer> layers, int64_t pages, Formats formats)
     for (const Layer& layer : layers_) {
         expect_range(layer.n_head, 1, most_elements, {"heads of a layer"});
         expect_range(layer.dim_k, 1, most_elements, {"dim_k of a layer"});
-        expect_range(layer.dim_v, 1, most_elements, {"dim_v of a layer"});
+        expect_range(layer.dim_v, 0, most_elements, {"dim_v of a layer"});
         const int64_t key_bytes = kv_bytes(formats.keys, layer.dim_k, false);
-        const int64_t head_bytes = key_bytes + kv_bytes(formats.values, layer.dim_v, true);
+        const int64_t value_bytes = layer.dim_v > 0 ? kv_bytes(formats.values, layer.dim_v, true) : 0;
+        const int64_t head_bytes = key_bytes + value_bytes;
         place_.push_back({page_bytes_, key_bytes, head_bytes});
         page_bytes_ =
             checked_add(page_bytes_, checked_product({layer.n_head, head_bytes}, {"cache"}), {"cache"});

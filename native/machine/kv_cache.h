@@ -21,7 +21,7 @@ class KvCache {
     static constexpr int64_t page_size = kv_page;
 
     struct Layer {
-        int64_t n_head, dim_k, dim_v;
+        int64_t n_head, dim_k, dim_v;  // without values, dim_v is 0
     };
     struct Formats {
         KvFormat keys, values;

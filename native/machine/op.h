@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,7 @@
 namespace clarion {
 
 class KvCache;
+class SlotStates;
 
 // How the elements of a buffer are stored.
 enum class Kind {
@@ -57,19 +59,62 @@ struct Weight {
     const Extents* extents;
 };
 
-// What one call of the model computes: tokens, each at a position of a sequence, and the pages of each sequence.
+// States that sequences have together, as a batch brings them: the pages of a cache and whose they are, or slots, where a
+// sequence's is the one of its number.
+struct StateGroup {
+    const KvCache* cache;
+    SlotStates* slots;
+    const int32_t*
+        pages;  // [n_sequences, pages_per_sequence]; page i holds the positions from page_size * i on
+    int64_t pages_per_sequence;
+};
+
+// Where a state of the program lies: in which of its groups, and in which layer there.
+struct StatePlace {
+    int64_t group, layer;
+};
+
+// A state that operations name by its number, found in a batch.
+struct PagedState {
+    const KvCache* cache;  // null: the batch has no such state
+    int64_t layer;
+    const int32_t* pages;  // [n_sequences, pages_per_sequence]
+    int64_t pages_per_sequence;
+};
+struct SlotState {
+    SlotStates* states;  // null: the batch has no such state
+    int64_t layer;
+};
+
+// What one call of the model computes: tokens, each at a position of a sequence, and the states of the sequences.
 struct Batch {
     int64_t n_tokens;
     int64_t n_outputs;
     const int32_t* tokens;     // [n_tokens]
     const int32_t* positions;  // [n_tokens]
-    const int32_t* sequences;  // [n_tokens], each a row of `pages`
-    const int32_t*
-        pages;  // [n_sequences, pages_per_sequence]; page i holds the positions from page_size * i on
+    const int32_t* sequences;  // [n_tokens], each less than n_sequences
+    const int32_t* outputs;    // [n_outputs], indices into tokens
     int64_t n_sequences;
-    int64_t pages_per_sequence;
-    const int32_t* outputs;  // [n_outputs], indices into tokens
-    KvCache* cache;
+    std::span<const StateGroup> groups;
+    std::span<const StatePlace> states = {};  // the program's
+
+    PagedState paged(int64_t state) const {
+        const StateGroup* found = group(state);
+        if (!found || !found->cache) return {};
+        return {found->cache, states[static_cast<size_t>(state)].layer, found->pages,
+                found->pages_per_sequence};
+    }
+    SlotState recurrent(int64_t state) const {
+        const StateGroup* found = group(state);
+        if (!found || !found->slots) return {};
+        return {found->slots, states[static_cast<size_t>(state)].layer};
+    }
+    // The group that has a state; null where the program or the batch has none.
+    const StateGroup* group(int64_t state) const {
+        if (state < 0 || state >= static_cast<int64_t>(states.size())) return nullptr;
+        const auto at = static_cast<size_t>(states[static_cast<size_t>(state)].group);
+        return at < groups.size() ? &groups[at] : nullptr;
+    }
 
     int64_t rows(const Buffer& b) const {
         switch (b.rows) {

@@ -7,6 +7,7 @@
 #include "machine/encoding.h"
 #include "machine/kv_cache.h"
 #include "machine/modules.h"
+#include "machine/slot_states.h"
 
 namespace clarion {
 
@@ -43,10 +44,20 @@ Program::Program(Pool& pool, ProgramSpec spec, int threads)
       threads_(threads > 0 ? threads : pool.threads()),
       max_tokens_(spec.max_tokens),
       max_outputs_(spec.max_outputs),
-      arena_(spec.arena_bytes) {
+      arena_(spec.arena_bytes),
+      states_(std::move(spec.states)) {
     expect_range(threads_, 1, pool.threads(), {"threads of the program"});
     expect_range(max_tokens_, 1, int64_t{1} << 20, {"max_tokens"});
     expect_range(max_outputs_, 0, max_tokens_, {"max_outputs"});
+    size_t n_groups = 0;
+    for (size_t i = 0; i < states_.size(); ++i) {
+        expect_range(states_[i].group, 0, static_cast<int64_t>(states_.size()) - 1,
+                     {"states[", i, "]: group"});
+        expect_range(states_[i].layer, 0, most_elements, {"states[", i, "]: layer"});
+        n_groups = std::max(n_groups, static_cast<size_t>(states_[i].group) + 1);
+    }
+    groups_.reserve(n_groups);
+    pages_.resize(n_groups);
     buffers_.reserve(spec.buffers.size());
     weights_.reserve(spec.weights.size());
     for (auto& buffer : spec.buffers) add_buffer(std::move(buffer), spec.arena_bytes);
@@ -62,7 +73,7 @@ Program::Program(Pool& pool, ProgramSpec spec, int threads)
     const auto most = static_cast<size_t>(max_tokens_);
     for (auto* list : {&tokens_, &positions_, &sequences_}) list->reserve(most);
     outputs_.reserve(static_cast<size_t>(max_outputs_));
-    slots_.reserve(most);
+    places_.reserve(most);
 }
 
 void Program::add_buffer(ProgramSpec::BufferSpec spec, int64_t arena_bytes) {
@@ -199,17 +210,40 @@ void Program::copy(const Batch& batch) {
     batch_.positions = take(positions_, batch.positions, batch.n_tokens);
     batch_.sequences = take(sequences_, batch.sequences, batch.n_tokens);
     batch_.outputs = take(outputs_, batch.outputs, batch.n_outputs);
-    batch_.pages = take(pages_, batch.pages, batch.n_sequences * batch.pages_per_sequence);
     expect_indices(positions_, most_elements, "positions");
     expect_indices(sequences_, batch.n_sequences, "sequences");
     expect_indices(outputs_, batch.n_tokens, "outputs");
-    if (batch.cache) check_pages();
+    // Groups beyond those of the program are left out: nothing names them.
+    groups_.assign(batch.groups.begin(), batch.groups.begin() + static_cast<ptrdiff_t>(std::min(
+                                                                    batch.groups.size(), pages_.size())));
+    batch_.groups = groups_;
+    batch_.states = states_;
+    check_layers();
+    for (size_t i = 0; i < groups_.size(); ++i) {
+        StateGroup& group = groups_[i];
+        if (group.cache) {
+            group.pages = take(pages_[i], group.pages, batch.n_sequences * group.pages_per_sequence);
+            check_pages(group);
+        }
+        if (group.slots) check_slots(*group.slots);
+    }
 }
 
-// Each token's pages up to its own position, and that no two tokens are at the same place of the cache.
-void Program::check_pages() {
+void Program::check_layers() const {
+    for (size_t i = 0; i < states_.size(); ++i) {
+        const StateGroup* group = batch_.group(static_cast<int64_t>(i));
+        if (!group || !(group->cache || group->slots)) continue;
+        const size_t layers = group->cache ? group->cache->layers().size() : group->slots->layers().size();
+        if (static_cast<size_t>(states_[i].layer) >= layers)
+            refuse({"state ", i, ": layer ", states_[i].layer, " of a group that has ", layers});
+    }
+}
+
+// Each token's pages up to its own position, and that no two tokens are at the same place of the cache. What a group with a
+// window has given back is page 0 or any other: nobody follows it.
+void Program::check_pages(const StateGroup& group) {
     constexpr int64_t page_size = KvCache::page_size;
-    slots_.clear();
+    places_.clear();
     int64_t sequence = -1, checked = 0;
     for (int64_t t = 0; t < batch_.n_tokens; ++t) {
         if (sequence != batch_.sequences[t]) {
@@ -217,20 +251,43 @@ void Program::check_pages() {
             checked = 0;
         }
         const int64_t position = batch_.positions[t], last = position / page_size;
-        if (last >= batch_.pages_per_sequence)
-            refuse({"positions[", t, "]: found ", position, ", beyond ", batch_.pages_per_sequence,
+        if (last >= group.pages_per_sequence)
+            refuse({"positions[", t, "]: found ", position, ", beyond ", group.pages_per_sequence,
                     " pages of ", page_size});
-        const int32_t* pages = batch_.pages + sequence * batch_.pages_per_sequence;
+        const int32_t* pages = group.pages + sequence * group.pages_per_sequence;
         for (; checked <= last; ++checked)
-            if (pages[checked] < 0 || pages[checked] >= batch_.cache->pages())
+            if (pages[checked] < 0 || pages[checked] >= group.cache->pages())
                 refuse({"pages[", sequence, ", ", checked, "]: found ", pages[checked], ", expected 0 to ",
-                        batch_.cache->pages() - 1});
-        slots_.push_back(pages[last] * page_size + position % page_size);
+                        group.cache->pages() - 1});
+        places_.push_back(pages[last] * page_size + position % page_size);
     }
-    std::sort(slots_.begin(), slots_.end());
-    const auto twice = std::adjacent_find(slots_.begin(), slots_.end());
-    if (twice != slots_.end())
+    std::sort(places_.begin(), places_.end());
+    const auto twice = std::adjacent_find(places_.begin(), places_.end());
+    if (twice != places_.end())
         refuse({"two tokens of the batch write slot ", *twice % page_size, " of page ", *twice / page_size});
+}
+
+// That each sequence's tokens follow each other, from a position to which its slot can be taken.
+void Program::check_slots(const SlotStates& states) {
+    places_.clear();
+    for (int64_t t = 0; t < batch_.n_tokens; ++t) {
+        const int64_t sequence = batch_.sequences[t], position = batch_.positions[t];
+        if (t > 0 && sequence == batch_.sequences[t - 1]) {
+            if (position != batch_.positions[t - 1] + 1)
+                refuse({"positions[", t, "]: found ", position, ", expected ", batch_.positions[t - 1] + 1,
+                        ", behind the token before"});
+            continue;
+        }
+        if (sequence >= states.slots())
+            refuse({"sequences[", t, "]: found ", sequence, ", expected 0 to ", states.slots() - 1});
+        if (!states.reaches(sequence, position))
+            refuse(
+                {"positions[", t, "]: found ", position, ", to which slot ", sequence, " cannot be taken"});
+        places_.push_back(sequence);
+    }
+    std::sort(places_.begin(), places_.end());
+    const auto twice = std::adjacent_find(places_.begin(), places_.end());
+    if (twice != places_.end()) refuse({"sequences: the tokens of sequence ", *twice, " are not neighbours"});
 }
 
 }  // namespace clarion

@@ -44,6 +44,7 @@ struct ProgramSpec {
     std::vector<BufferSpec> buffers;
     std::vector<WeightSpec> weights;
     std::vector<OperationSpec> ops;
+    std::vector<StatePlace> states;  // where each state lies that operations name by its number
 };
 
 class Program {
@@ -54,7 +55,7 @@ class Program {
     Program(Pool& pool, ProgramSpec spec, int threads = 0);
     int threads() const { return threads_; }
 
-    // Runs one batch; false if it was cancelled, which leaves the outputs and the cache's new positions
+    // Runs one batch; false if it was cancelled, which leaves the outputs and the new positions of the states
     // undefined. The batch is copied and checked before anything is touched: throws std::invalid_argument, also where a
     // weight is not resident. Runs of several threads queue up.
     bool run(const Batch& batch);
@@ -74,12 +75,15 @@ class Program {
     bool has_prompt() const;
     OpSpec op_spec(ProgramSpec::OperationSpec spec) const;
     void copy(const Batch& batch);
-    void check_pages();
+    void check_layers() const;
+    void check_pages(const StateGroup& group);
+    void check_slots(const SlotStates& states);
 
     Pool& pool_;
     int threads_;
     int64_t max_tokens_, max_outputs_;
     ZeroMemory arena_;
+    std::vector<StatePlace> states_;
     std::vector<Buffer> buffers_;
     std::vector<Weight> weights_;
     std::vector<std::unique_ptr<Extents>> stay_;  // of weights that no store has
@@ -96,8 +100,10 @@ class Program {
     std::mutex one_run_;  // guards what follows
     std::vector<Entered> stores_;
     Batch batch_{};
-    std::vector<int32_t> tokens_, positions_, sequences_, pages_, outputs_;
-    std::vector<int64_t> slots_;
+    std::vector<int32_t> tokens_, positions_, sequences_, outputs_;
+    std::vector<StateGroup> groups_;
+    std::vector<std::vector<int32_t>> pages_;  // of each group
+    std::vector<int64_t> places_;              // of the tokens
     std::atomic<bool> cancelled_{false};
 };
 

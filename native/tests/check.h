@@ -37,6 +37,7 @@ void test_products();
 void test_pool();
 void test_program();
 void test_sampling();
+void test_slot_states();
 void test_store();
 
 // Calls of operator new since the start of the process (main.cpp).

@@ -53,6 +53,7 @@ int main() {
     clarion::tests::test_pool();
     clarion::tests::test_store();
     clarion::tests::test_program();
+    clarion::tests::test_slot_states();
 #endif
     std::printf("passed: %ld checks\n", clarion::tests::checks.load());
 }

@@ -74,8 +74,8 @@ void operations_of_a_module_run() {
     };
     check(refusal(program).starts_with("operation 'count': unknown"));
     add_contents(counting_module);
-    const int32_t tokens[3] = {}, positions[3] = {}, sequences[3] = {}, pages[1] = {};
-    check(program()->run({3, 0, tokens, positions, sequences, pages, 1, 1, nullptr, nullptr}));
+    const int32_t tokens[3] = {}, positions[3] = {}, sequences[3] = {};
+    check(program()->run({3, 0, tokens, positions, sequences, nullptr, 1, {}}));
     check(Count::items == 3);
 }
 

@@ -107,6 +107,7 @@ void add_model(Builder& b, const Shape& s, Kind kind, int format) {
     rope_k["n_head"] = s.n_head_kv;
     b.op("rope", {k, r}, {k}, {-1}, rope_k, {{"eps", 0.0}});
     b.op("kv_write", {k, v}, {}, {}, {{"state", 1}});
+    b.spec.states = {{0, 0}, {0, 1}};
     b.op("encode", {o}, {oe});
     b.op("linear", {oe, x}, {x}, {b.weight(s.n_embd, q_width, format), -1});
     b.op("encode", {x}, {a});
@@ -135,12 +136,17 @@ struct Tokens {
     }
 };
 
+StateGroup group_of(const KvCache& cache, const std::vector<int32_t>& pages, int64_t n_sequences) {
+    return {&cache, nullptr, pages.data(), static_cast<int64_t>(pages.size()) / n_sequences};
+}
+
 // Runs the tokens in batches of at most n; all logits, one row after the other.
 std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const std::vector<int32_t>& pages,
                        int64_t n_sequences, int64_t n) {
     std::vector<float> logits;
     const auto total = static_cast<int64_t>(t.tokens.size());
     const Buffer& out = program.buffer(std::to_string(19));
+    const StateGroup group = group_of(cache, pages, n_sequences);
     for (int64_t first = 0; first < total; first += n) {
         const int64_t rows = std::min(n, total - first);
         const Batch batch{rows,
@@ -148,11 +154,9 @@ std::vector<float> run(Program& program, KvCache& cache, const Tokens& t, const 
                           t.tokens.data() + first,
                           t.positions.data() + first,
                           t.sequences.data() + first,
-                          pages.data(),
-                          n_sequences,
-                          static_cast<int64_t>(pages.size()) / n_sequences,
                           t.outputs.data(),
-                          &cache};
+                          n_sequences,
+                          {&group, 1}};
         check(program.run(batch));
         for (int64_t i = 0; i < rows; ++i) {
             const auto* row = reinterpret_cast<const float*>(out.data + i * out.row_bytes);
@@ -196,16 +200,10 @@ void same_bits_everywhere(const Shape& shape, Kind kind, int format, KvCache::Fo
             if (expected.empty()) expected = logits;
             check(same_bits(logits, expected));
             const long before = allocations();
-            const Batch one{1,
-                            1,
-                            t.tokens.data(),
-                            t.positions.data(),
-                            t.sequences.data(),
-                            pages.data(),
-                            2,
-                            2,
-                            t.outputs.data(),
-                            &cache};
+            const StateGroup group = group_of(cache, pages, 2);
+            const Batch one{
+                1, 1,          t.tokens.data(), t.positions.data(), t.sequences.data(), t.outputs.data(),
+                2, {&group, 1}};
             check(program.run(one));
             check(allocations() == before);
         }
@@ -230,7 +228,7 @@ void cancelling_from_another_thread() {
     Pool pool(2);
     Program program(pool, b.spec);
     const std::vector<int32_t> zeros(64, 0);
-    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, 0, nullptr, nullptr};
+    const Batch batch{64, 0, zeros.data(), zeros.data(), zeros.data(), nullptr, 1, {}};
     std::atomic<bool> over{false};
     std::thread other([&] {
         while (!over) {
@@ -336,16 +334,9 @@ void weights_are_resident_or_refused() {
     Pool pool(1);
     Program program(pool, b.spec);
     KvCache cache({{1, 32, 32}, {1, 32, 32}}, 1, {KvFormat::f32, KvFormat::f32});
-    const Batch batch{1,
-                      1,
-                      t.tokens.data(),
-                      t.positions.data(),
-                      t.sequences.data(),
-                      t.outputs.data(),
-                      1,
-                      1,
-                      t.outputs.data(),
-                      &cache};
+    const StateGroup group = group_of(cache, t.positions, 1);
+    const Batch batch{
+        1, 1, t.tokens.data(), t.positions.data(), t.sequences.data(), t.outputs.data(), 1, {&group, 1}};
     const auto refused = [&] { return refusal([&] { program.run(batch); }); };
     check(refused() == "weight 'w': row 0 and those after it are not resident");
     for (size_t w = 0; w < weights.size(); ++w)
@@ -389,19 +380,18 @@ void bad_batches_are_refused() {
     Pool pool(2);
     Program program(pool, b.spec);
     KvCache cache({{1, 16, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16}),
-        other({{1, 8, 16}}, 2, {KvFormat::f16, KvFormat::f16});
+        other({{1, 8, 16}, {1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16});
     const auto refused = [&](Tokens t, std::vector<int32_t> pages, KvCache* c) {
         const auto n = static_cast<int64_t>(t.tokens.size());
+        const StateGroup group{c, nullptr, pages.data(), static_cast<int64_t>(pages.size())};
         const Batch batch{n,
                           static_cast<int64_t>(t.outputs.size()),
                           t.tokens.data(),
                           t.positions.data(),
                           t.sequences.data(),
-                          pages.data(),
-                          1,
-                          static_cast<int64_t>(pages.size()),
                           t.outputs.data(),
-                          c};
+                          1,
+                          {&group, 1}};
         return refusal([&] { program.run(batch); });
     };
     const Tokens good{{1}, {0}, {0}, {0}};
@@ -415,7 +405,9 @@ void bad_batches_are_refused() {
     check(refused(good, {2}, &cache) == "pages[0, 0]: found 2, expected 0 to 1");
     check(refused({{1, 2}, {5, 5}, {0, 0}, {}}, {1}, &cache) ==
           "two tokens of the batch write slot 5 of page 1");
-    check(refused(good, {0}, nullptr) == "operation 'rope_kv' needs a cache");
+    check(refused(good, {0}, nullptr) == "operation 'rope_kv', state 0: the batch has no cache with it");
+    KvCache few({{1, 16, 16}}, 2, {KvFormat::f16, KvFormat::f16});
+    check(refused(good, {0}, &few) == "state 1: layer 1 of a group that has 1");
     check(refused(good, {0}, &other)
               .starts_with("operation 'rope_kv', state 0: the cache has 1 heads of 8 and 16"));
 }
