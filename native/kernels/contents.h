@@ -9,5 +9,7 @@ namespace clarion {
 extern const Contents common_formats, common_operations;
 // Of the module `<isa>_formats`.
 extern const Contents other_formats;
+// Of the module `<isa>_recurrent`.
+extern const Contents recurrent_operations;
 
 }  // namespace clarion
