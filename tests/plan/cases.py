@@ -85,6 +85,11 @@ def embed(rng: Rng) -> Case:
     return Case({"vocabulary": width(rng), "n": width(rng)}, {"scale": float(rng.uniform(0.5, 9))})
 
 
+def temperature(rng: Rng) -> Case:
+    """Batches of these tests reach positions of a few pages."""
+    return Case({}, {"slope": float(rng.uniform(0, 2)), "length": int(rng.integers(1, 30))})
+
+
 def rope_table(rng: Rng) -> Case:
     inv_freq = tuple(rng.uniform(0, 1, width(rng, 40)).tolist())
     return Case({}, {"inv_freq": inv_freq, "magnitude": float(rng.uniform(0.1, 3))})
