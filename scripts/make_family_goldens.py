@@ -163,7 +163,9 @@ GOLDENS_TABLE: dict[str, Golden] = {
         ),
         **GEMMA,
     ),
-    "gemma2-mha": Golden("gemma2", shape(kv=4, head_dim=8, sliding_window=12), **GEMMA),
+    "gemma2-mha": Golden(
+        "gemma2", shape(kv=4, head_dim=8, sliding_window=12, query_pre_attn_scalar=8), **GEMMA
+    ),
     "gemma3": Golden(
         "gemma3_text",
         shape(layers=7, heads=2, kv=1, head_dim=12, sliding_window=8, query_pre_attn_scalar=12, ff=24)
@@ -231,7 +233,7 @@ GOLDENS_TABLE: dict[str, Golden] = {
             num_attention_heads=3,
             num_key_value_heads=1,
             layer_types=ALTERNATING * 3,
-            num_kv_shared_layers=3,
+            num_kv_shared_layers=2,
             use_double_wide_mlp=True,
             intermediate_size=8,
             hidden_size_per_layer_input=4,
@@ -280,7 +282,7 @@ GOLDENS_TABLE: dict[str, Golden] = {
         seed=2,
     ),
     "olmo2": Golden("olmo2", shape(layers=2)),
-    "olmo2-mha": Golden("olmo2", shape(kv=4, attention_bias=True, tie_word_embeddings=True)),
+    "olmo2-mha": Golden("olmo2", shape(kv=4, tie_word_embeddings=True)),
     "olmo3": Golden("olmo3", shape(layers=4, sliding_window=8) | by_layer(YARN)),
     "phi3": Golden("phi3", shape(sliding_window=8, kv=4)),
     "phi4-mini": Golden(
