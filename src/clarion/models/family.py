@@ -120,8 +120,8 @@ class Integer:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number above zero, as `Integer`; files state its power `exponent`, or `otherwise` where config.json has
-    none."""
+    """A number above zero, as `Integer`; files state its power `exponent`, or `otherwise` where config.json
+    has none."""
 
     names: tuple[str, ...]
     default: float | None = None
