@@ -148,6 +148,55 @@ def shared_experts(**more):
     }
 
 
+def latent(**more):
+    """Latent attention, experts behind a dense layer."""
+    return shape(
+        kv=4,
+        layers=3,
+        q_lora_rank=24,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=4,
+        v_head_dim=12,
+        first_k_dense_replace=1,
+        n_routed_experts=8,
+        num_experts_per_tok=3,
+        moe_intermediate_size=8,
+        n_shared_experts=2,
+        n_group=4,
+        topk_group=2,
+        routed_scaling_factor=1.5,
+        **more,
+    )
+
+
+def stretched(multiplier, **more):
+    """YaRN, which raises the scores."""
+    return {
+        "rope_type": "yarn",
+        "rope_theta": 500.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "mscale": multiplier,
+        "mscale_all_dim": multiplier,
+        **more,
+    }
+
+
+def scanned(**more):
+    """No attention."""
+    return {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 3, **more}
+
+
+def choice_biases(model: torch.nn.Module) -> None:
+    """Random biases of the choice of experts, which are no parameters."""
+    generator = torch.Generator().manual_seed(2)
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            noise = torch.randn(buffer.shape, generator=generator, dtype=torch.float64)
+            buffer.copy_(torch.round(noise * 16) / 64)
+
+
 ALTERNATING = ["sliding_attention", "full_attention"]
 GOLDENS_TABLE: dict[str, Golden] = {
     "mistral-converted": Golden("mistral", shape(sliding_window=8, head_dim=16), tokenizer="spm-json"),
@@ -311,10 +360,29 @@ GOLDENS_TABLE: dict[str, Golden] = {
         | {"layer_types": ["full_attention", "sliding_attention"]}
         | scaled("default"),
     ),
+    "mamba": Golden("mamba", scanned()),
+    "mamba-falcon": Golden("falcon_mamba", scanned(tie_word_embeddings=False, use_conv_bias=False)),
+    "mamba2": Golden("mamba2", scanned(num_heads=4, head_dim=16, n_groups=2)),
+    "mamba2-tied": Golden(
+        "mamba2", scanned(num_heads=6, head_dim=8, n_groups=1, hidden_size=24, tie_word_embeddings=True)
+    ),
     "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
     "qwen35": Golden("qwen3_5_text", hybrid()),
     "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
     "qwen35-equal-heads": Golden("qwen3_5_text", hybrid(2, 2, kv=1)),
+    "deepseek2": Golden("deepseek_v3", latent(rope_parameters=stretched(1.0)), prepare=choice_biases),
+    "deepseek2-v2": Golden(
+        "deepseek_v2", latent(topk_method="group_limited_greedy", rope_parameters=stretched(0.7))
+    ),
+    "deepseek2-lite": Golden("deepseek_v2", latent() | {"q_lora_rank": None, "n_group": 1, "topk_group": 1}),
+    "deepseek2-glm": Golden(
+        "glm4_moe_lite", latent(rms_norm_eps=1e-5) | {"n_group": 1, "topk_group": 1}, prepare=choice_biases
+    ),
+    "mistral4": Golden(
+        "mistral4",
+        latent(rope_parameters=stretched(1.0, llama_4_scaling_beta=0.1)),
+        loader=transformers.Mistral4ForCausalLM,
+    ),
     "qwen35moe": Golden("qwen3_5_moe_text", hybrid(**shared_experts())),
 }
 
@@ -394,7 +462,8 @@ def make(name: str, golden: Golden) -> None:
         config = transformers.AutoConfig.for_model(golden.kind, **golden.config)
         eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
         with Doubled():
-            model = golden.loader.from_config(config, **eager).double().eval()
+            make = getattr(golden.loader, "from_config", None) or golden.loader._from_config
+            model = make(config, **eager).double().eval()
         random_weights(model, golden.seed)
         if golden.prepare:
             golden.prepare(model)

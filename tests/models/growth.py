@@ -85,11 +85,10 @@ class _RunningArrays:
 # (file, function) → the lines that handle the new member of a union, for each kind.
 ARMS = {
     "state": {
-        ("state.py", "position_bytes"): ["case Running():", "    return 0"],
         ("state.py", "describe"): ["case Running(width):", '    return f"a sum of {width}"'],
         ("state.py", "groups"): [
             "case Running():",
-            '    raise ValueError("the native machine has no running sums")',
+            "    continue  # the native machine has no running sums",
         ],
         ("interpret.py", "arrays"): ["case Running():", "    return _RunningArrays()"],
     },
@@ -189,7 +188,7 @@ class Copy:
     def add_family(self, source: str) -> None:
         """The family `example`, of which this is the file."""
         (self.folder / "clarion" / "models" / "example.py").write_text(source, encoding="utf-8")
-        self.put("models/__init__.py", "    gemma2,\n", "    example,\n")
+        self.put("models/__init__.py", "    bitnet,\n", "    example,\n")
         self.put("models/__init__.py", "        bitnet.FAMILY,\n", "        example.FAMILY,\n")
 
     def declare(self) -> None:

@@ -31,6 +31,7 @@ SHARED = {
     "heads.py",
     "hyperparameters.py",
     "keys.py",
+    "latent.py",
     "recurrent.py",
     "rope.py",
     "tables.py",

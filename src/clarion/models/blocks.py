@@ -18,7 +18,8 @@ from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
-from clarion.plan.output import Logits, Output, Pooled, Pooling, Ranks
+from clarion.plan.operations.products import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, SQRT_SOFTPLUS
+from clarion.plan.output import Logits, Output, Pooled, Pooling
 
 
 class RopeTables(dict[Rope, Array]):
@@ -289,6 +290,58 @@ def router(
     )  # [T, k]
 
 
+# Files number what weights are made of scores with from 1 on; 0: they do not say.
+_GATINGS = {1: SOFTMAX, 2: SIGMOID, 3: SOFTMAX_OF_CHOSEN, 4: SQRT_SOFTPLUS}
+
+
+def stated_router(
+    keys: Keys, hp: Hyperparameters, *, normalize: bool = False, group_top: int | None = None
+) -> Router:
+    """The router that a file states.
+
+    Args:
+        normalize: whether weights are divided by their sum where the file does not say.
+        group_top: how many of a group's best experts tell which groups are used; None: two where weights are
+            sigmoids, else one.
+
+    Where the file does not name the function, it is the sigmoid for layers with a bias of the choice, else
+    the softmax.
+
+    Raises:
+        UnsupportedError: an unknown function.
+    """
+    stated = keys.integer("expert_gating_func", 0, minimum=0)
+    if stated and stated not in _GATINGS:
+        raise UnsupportedError(f"{keys.name('expert_gating_func')} is {stated}, known are {list(_GATINGS)}")
+    n_group = keys.integer("expert_group_count", 1, minimum=0) or 1
+    n_group_used = keys.integer("expert_group_used_count", 1 if n_group == 1 else None)
+    if hp.n_expert % n_group or n_group_used > n_group:
+        raise ModelError(
+            f"{keys.name('expert_group_count')} is {n_group}, of which {n_group_used} are used, expected a "
+            f"divisor of expert_count, {hp.n_expert}, and no more of them"
+        )
+    normalize = keys.flag("expert_weights_norm", normalize)
+    scale = keys.number("expert_weights_scale", 1.0, positive=False) or 1.0
+
+    def choice(layer: Layer, x: Array) -> tuple[Array, Array]:
+        bias = "bias" in layer.w.exp_probs_b
+        gating = _GATINGS[stated] if stated else SIGMOID if bias else SOFTMAX
+        top = group_top or (2 if gating == SIGMOID else 1)
+        return router(
+            layer,
+            x,
+            gating=gating,
+            normalize=normalize,
+            bias=bias,
+            n_group=n_group,
+            n_group_used=n_group_used,
+            group_top=min(top, hp.n_expert // n_group),
+            scale=scale,
+        )
+
+    return choice
+
+
 def experts(layer: Layer, x: Array, *, router: Router, gate: Gate = silu_gate) -> Array:
     """The feed-forward network once for each of the k experts that the router prefers, weighted: [T, n_embd].
 
@@ -360,8 +413,8 @@ def decoder(
     g = Graph(hp)
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
-    for rope in found.ropes:
-        tables[rope]  # before the first layer, which all plans share
+    for each in filter(None, found.ropes):
+        tables[each]  # before the first layer, which all plans share
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output
@@ -377,7 +430,6 @@ def decoder(
         return g.rms_norm(x, w.output_norm, hp.norm_eps)
 
     classify = classifier(g, w, g.tanh, hp.norm_eps)
-    w.cls.leave()
     finish(
         g,
         keys,
@@ -428,14 +480,11 @@ def encoder(
     for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     classify = classifier(g, w, activation(g), hp.norm_eps)
-    w.cls.leave()
 
     def last(x: Array) -> Array:
         return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
 
-    if isinstance(keys.output, Ranks):
-        keys.output = Ranks(classified_by)
-    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify, classified_by=classified_by)
     return g
 
 
