@@ -110,8 +110,10 @@ EYES = {
 
 @torch.no_grad()
 def scale_layers(model):
+    """Gives layers scales of their own, and scores, which this family does not scale, the usual magnitude."""
     for i, layer in enumerate(model.model.layers):
         layer.layer_scalar.fill_(0.75 + i / 8)
+        layer.self_attn.q_norm.weight.mul_(0.25)
 
 
 def gemma4(**more):
