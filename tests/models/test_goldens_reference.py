@@ -118,8 +118,33 @@ WITHOUT = [
     ("mistral4", {"mistral4.attention.temperature_scale": 0.0}),
     ("mistral4", {"mistral4.attention.temperature_length": 8}),
     ("mamba-falcon", {"mamba.ssm.dt_b_c_rms": False}),
+    ("gemma2", {"gemma2.attn_logit_softcapping": 0.0}),
+    ("gemma2", {"gemma2.final_logit_softcapping": 0.0}),
+    ("gemma2", {"gemma2.attention.scale": 12**-0.5}),
+    ("gemma2", {"gemma2.attention.sliding_window": 9}),
+    ("gemma2", {"gemma2.attention.sliding_window_pattern": 0}),
+    ("gemma3", {"gemma3.rope.freq_base_swa": 5000.0}),
+    ("gemma3", {"gemma3.rope.scaling.factor": 1.0}),
+    ("gemma3-pattern", {"gemma3.attention.sliding_window_pattern": 3}),
+    ("gemma4", {"gemma4.rope.freq_base_swa": 100.0}),
+    ("gemma4", {"gemma4.final_logit_softcapping": 0.0}),
+    ("gemma4-experts", {"gemma4.expert_used_count": 3}),
+    ("olmo3", {"olmo2.rope.scaling.factor": 2.0}),
+    ("olmo3", {"olmo2.attention.sliding_window": 0}),
+    ("phi3", {"phi3.attention.sliding_window": 9}),
+    ("phi4-mini", {"phi3.rope.scaling.attn_factor": 1.0}),
+    ("phi4-mini", {"phi3.rope.scaling.original_context_length": 128}),
+    ("glm4", {"glm4.rope.dimension_sections": [4, 2, 2, 0]}),
+    ("gpt-oss", {"gpt-oss.rope.scaling.factor": 1.0}),
+    ("gpt-oss", {"gpt-oss.attention.sliding_window": 9}),
+    ("gpt-oss", {"gpt-oss.expert_used_count": 3}),
 ]
-UNSTATED = {"qwen3moe.expert_weights_norm", "qwen3next.expert_weights_norm"}
+UNSTATED = {
+    "qwen3moe.expert_weights_norm",
+    "qwen3next.expert_weights_norm",
+    "gemma2.attention.sliding_window_pattern",
+    "glm4.rope.dimension_sections",
+}
 
 
 @pytest.mark.parametrize(("name", "change"), WITHOUT, ids=lambda value: str(value))
@@ -137,6 +162,13 @@ def test_each_feature_matters(name, change):
         ("llama-bias", "attn_k.bias"),
         ("llama-bias", "ffn_down.bias"),
         ("qwen2-tied", "attn_v.bias"),
+        ("gemma4-shared", "layer_output_scale"),
+        ("gemma4", "rope_freqs"),
+        ("glm4", "attn_q.bias"),
+        ("gpt-oss", "attn_output.bias"),
+        ("gpt-oss", "ffn_gate_inp.bias"),
+        ("gpt-oss", "ffn_up_exps.bias"),
+        ("gemma4-experts", "ffn_down_exps.scale"),
         ("deepseek2", "exp_probs_b"),
         ("mamba", "ssm_conv1d.bias"),
         ("mamba2", "ssm_conv1d.bias"),

@@ -10,7 +10,7 @@ from clarion.host import native
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import groups
 from clarion.programs import host_target
-from tests.models.files import NAMES, expected, golden, mapped, nmse
+from tests.models.files import NAMES, context, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
 
@@ -23,7 +23,8 @@ def machine():
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
-    p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
+    graph = models.build(*golden(name), context=context(name))
+    p = plan.compile(graph.plan(), host_target(), **options)
     program = native().Program(machine, p.native_spec(mapped(name, p)))
     caches = [native().KvCache(group.layers, 2, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
     found = []
