@@ -16,17 +16,20 @@ transformers change to float32 for a while (norms, softmax, rotations, recurrenc
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,7 @@ class Golden:
         prepare: changes the model's random weights, for what must not be random.
         seed: where the first does not do (scores of experts that are too close).
         context: the longest sequence that the logits hold for, where a rotation depends on it.
+        dense: rows of the matrices behind the mean of a text's rows, of a model of vectors.
     """
 
     kind: str
@@ -60,6 +64,7 @@ class Golden:
     prepare: Callable[[torch.nn.Module], None] | None = None
     seed: int = 1
     context: int | None = None
+    dense: tuple[int, ...] = ()
 
 
 def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
@@ -282,6 +287,7 @@ GOLDENS_TABLE: dict[str, Golden] = {
             vocab_size_per_layer_input=320,
         ),
         prepare=scale_layers,
+        seed=4,
         **GEMMA,
     ),
     "gemma4-nested": Golden(
@@ -292,6 +298,28 @@ GOLDENS_TABLE: dict[str, Golden] = {
             "audio_config": None,
         },
         loader=transformers.AutoModelForImageTextToText,
+        **GEMMA,
+    ),
+    "gemma-embedding": Golden(
+        "gemma3_text",
+        shape(
+            layers=3,
+            head_dim=12,
+            sliding_window=8,
+            query_pre_attn_scalar=12,
+            use_bidirectional_attention=True,
+        )
+        | {"use_bidirectional_attention": True, "layer_types": ["sliding_attention", *ALTERNATING]}
+        | by_layer({"rope_theta": 5000.0}),
+        loader=transformers.AutoModel,
+        dense=(48, 32),
+        **GEMMA,
+    ),
+    "gemma-embedding-mean": Golden(
+        "gemma3_text",
+        shape(heads=3, kv=1, width=36, head_dim=8, sliding_window=7, query_pre_attn_scalar=8)
+        | {"use_bidirectional_attention": True, "layer_types": ALTERNATING},
+        loader=transformers.AutoModel,
         **GEMMA,
     ),
     "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
@@ -387,6 +415,37 @@ def random_weights(model: torch.nn.Module, seed: int) -> None:
         parameter.data.copy_(torch.round(value / grid) * grid)
 
 
+def write_modules(folder: Path, dense: list[torch.Tensor]) -> None:
+    """What Sentence Transformers have beside a model: the mean of rows, and matrices behind it."""
+    paths = ["1_Pooling", *(f"{i + 2}_Dense" for i in range(len(dense)))]
+    for path in paths:
+        (folder / path).mkdir()
+    kinds = [{"type": f"sentence_transformers.models.{path[2:]}", "path": path} for path in paths]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    for path, weight in zip(paths[1:], dense, strict=True):
+        n_out, n_in = weight.shape
+        options = {"in_features": n_in, "out_features": n_out, "bias": False}
+        options["activation_function"] = "torch.nn.modules.linear.Identity"
+        (folder / path / "config.json").write_text(json.dumps(options))
+        save_file({"linear.weight": weight.float()}, folder / path / "model.safetensors")
+
+
+@torch.no_grad()
+def encode(model: torch.nn.Module, ids: torch.Tensor, golden: Golden, folder: Path) -> dict:
+    """The rows and the vector of a text, by a model of vectors, and what stands behind it in the folder."""
+    generator = torch.Generator().manual_seed(golden.seed)
+    sizes = (model.config.hidden_size, *golden.dense)
+    dense = [torch.randn((m, n), generator=generator).mul(2).round() / 8 for n, m in pairwise(sizes)]
+    with Doubled():
+        rows = model(ids).last_hidden_state[0]
+    vector = rows.mean(0)
+    for weight in dense:
+        vector = weight.double() @ vector
+    write_modules(folder, dense)
+    return {"rows": rows.numpy().astype(np.float32), "vector": vector.numpy().astype(np.float32)}
+
+
 @torch.no_grad()
 def make(name: str, golden: Golden) -> None:
     rng = np.random.default_rng(golden.seed)
@@ -407,23 +466,23 @@ def make(name: str, golden: Golden) -> None:
         if golden.prepare:
             golden.prepare(model)
         ids = torch.from_numpy(rng.integers(0, n_vocab, (1, N_TOKENS)))
-        with Doubled():
-            logits = model(ids).logits[0, :, :N_LOGITS].numpy()
+        if golden.loader is transformers.AutoModel:
+            found = encode(model, ids, golden, checkpoint)
+        else:
+            with Doubled():
+                found = {"logits": model(ids).logits[0, :, :N_LOGITS].numpy().astype(np.float32)}
         model.float().save_pretrained(checkpoint)
         (checkpoint / "generation_config.json").unlink(missing_ok=True)
         convert(checkpoint, path, type="F32")
         data = path.read_bytes()
     (GOLDENS / f"{name}.gguf.xz").write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    arrays = {
-        "ids": ids[0].numpy().astype(np.int32),
-        "logits": logits.astype(np.float32),
-        "kind": golden.kind,
-    }
+    arrays = {"ids": ids[0].numpy().astype(np.int32), "kind": golden.kind, **found}
     if golden.context is not None:
         arrays["context"] = np.int32(golden.context)
     np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
     size = sum(path.stat().st_size for path in GOLDENS.glob(f"{name}.*"))
-    print(f"{name:24} logits {logits.std():.2f}  {size:7} bytes", flush=True)
+    spread = next(iter(found.values())).std()
+    print(f"{name:24} spread {spread:.2f}  {size:7} bytes", flush=True)
 
 
 def main() -> None:

@@ -28,9 +28,9 @@ using Vector = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device:
 using Matrix = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 template <typename T>
-T as(nb::handle value, Message where) {
+T as(nb::handle value, Message where, bool convert = true) {
     T result;
-    if (!nb::try_cast(value, result)) refuse({text(where), ": found ", nb::repr(value).c_str()});
+    if (!nb::try_cast(value, result, convert)) refuse({text(where), ": found ", nb::repr(value).c_str()});
     return result;
 }
 
@@ -93,7 +93,7 @@ class BoundProgram {
         std::vector<Matrix> kept;
         std::vector<StateGroup> groups;
         for (size_t i = 0; i < tables.size(); ++i) {
-            const Matrix& table = kept.emplace_back(as<Matrix>(tables[i], {"tables[", i, "]"}));
+            const Matrix& table = kept.emplace_back(as<Matrix>(tables[i], {"tables[", i, "]"}, false));
             groups.push_back({nullptr, nullptr, table.data(), static_cast<int64_t>(table.shape(1))});
             if (const nb::object state = states[i]; PyCapsule_IsValid(state.ptr(), SlotStates::capsule))
                 groups[i].slots =

@@ -51,7 +51,7 @@ from clarion.runtime.sampling import (
     integer,
     random_seed,
 )
-from clarion.runtime.states.memory import budget, slot_bytes
+from clarion.runtime.states.memory import budget, most_slots, slot_bytes
 from clarion.runtime.streams import (
     AsyncTextStream,
     Hear,
@@ -133,7 +133,7 @@ def load(
         held = program.context if writes(program) else texts_tokens(program)
         if cache_tokens is not None:
             held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
-        n_slots = _slots(program)
+        n_slots = most_slots(program, memory().total // 4)
         states_bytes = budget(program, held) + n_slots * slot_bytes(program)
         _check_memory(states_bytes, program.arena_bytes, held)
         sources = Sources(program.weights, file.tensors)
@@ -206,13 +206,6 @@ def _refused(threads: int) -> Iterator[None]:
         if type(error) is not RuntimeError:
             raise
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
-
-
-def _slots(program: Program) -> int:
-    """Texts that are generated at once: what recurrent states need for each, whether it is long or short,
-    takes at most a quarter of the memory."""
-    each = slot_bytes(program)
-    return min(program.max_outputs, max(1, memory().total // 4 // each)) if each else program.max_outputs
 
 
 def _check_memory(states_bytes: int, arena_bytes: int, held: int) -> None:

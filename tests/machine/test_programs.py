@@ -10,7 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from clarion.plan.operations import silu
+from clarion._native.files import SlotStates
+from clarion.plan.operations.rows import silu
 from tests.machine.build import Batch, Builder
 
 
@@ -21,6 +22,7 @@ def small(native, n=4):
     b.op("embed", [], [t], [b.weight(np.ones((11, 20)))], floats={"scale": 1.0})
     b.op("rms_norm", [x], [y], [b.weight(np.ones(20))], floats={"eps": 1e-5})
     b.op("silu", [y], [y])
+    b.spec["states"] = [(0, 0)]
     return b
 
 
@@ -185,16 +187,55 @@ def test_batches(native, batch, message):
 
 
 def test_batches_of_other_types(native):
-    program = small(native).program()
-    for name, array in (
-        ("tokens", np.zeros(2, np.int64)),
-        ("positions", np.zeros((2, 1), np.int32)),
-        ("pages", [0]),
+    program, cache = small(native).program(), native.KvCache([(1, 8, 8)], 1)
+    for name, array, error in (
+        ("tokens", np.zeros(2, np.int64), TypeError),
+        ("positions", np.zeros((2, 1), np.int32), TypeError),
+        ("pages", [0], ValueError),
+        ("pages", np.zeros((1, 1), np.int64), ValueError),
+        ("pages", np.zeros(1, np.int32), ValueError),
     ):
-        batch = Batch(2)
+        batch = Batch(2, pages=[[0]])
         setattr(batch, name, array)
-        with pytest.raises(TypeError):
-            batch.run(program)
+        with pytest.raises(error, match=r"tables\[0\]|incompatible function arguments"):
+            batch.run(program, cache)
+    with pytest.raises(ValueError, match=r"states\[0\]: found 7"):
+        Batch(2, pages=[[0]]).run(program, 7)
+
+
+def test_groups_of_states(native):
+    program, cache = small(native).program(), native.KvCache([(1, 8, 8)], 1)
+    table, zeros = np.zeros((1, 1), np.int32), np.zeros(2, np.int32)
+    arguments = (zeros, np.arange(2, dtype=np.int32), zeros)
+    with pytest.raises(ValueError, match="found 1 groups of states and 2 tables"):
+        program.run([cache], *arguments, [table, table], zeros[:0])
+    for states in ([(1, 0)], [(-1, 0)], [(0, -1)]):
+        b = small(native)
+        b.spec["states"] = states
+        with pytest.raises(ValueError, match=r"states\[0\]: (group|layer): found -?1, expected 0 to"):
+            b.program()
+
+
+def test_recurrent_states_are_checked(native):
+    """Before anything is touched: slots, positions that they can be taken to, and tokens in order."""
+    slots = SlotStates([(4, 2)], 2)
+    program = small(native).program()
+
+    def run(positions, sequences, n_slots=2):
+        positions, sequences = (np.array(values, np.int32) for values in (positions, sequences))
+        table, zeros = np.zeros((n_slots, 1), np.int32), np.zeros(len(positions), np.int32)
+        return program.run([slots.native], zeros, positions, sequences, [table], zeros[:0])
+
+    assert run([0, 1, 0], [0, 0, 1])
+    for positions, sequences, message in (
+        ([3], [0], r"positions\[0\]: found 3, to which slot 0 cannot be taken"),
+        ([0, 2], [0, 0], r"positions\[1\]: found 2, expected 1, behind the token before"),
+        ([0, 0, 1], [0, 1, 0], "slot 0 cannot be taken|the tokens of sequence 0 are not neighbours"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(positions, sequences)
+    with pytest.raises(ValueError, match=r"sequences\[0\]: found 2, expected 0 to 1"):
+        run([0], [2], 3)
 
 
 @pytest.mark.parametrize(

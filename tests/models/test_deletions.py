@@ -13,27 +13,31 @@ DEFAULTS = {
     "attention.head_count_kv": "as many as of queries",
     "attention.key_length": "embedding_length / attention.head_count",
     "attention.recurrent_layers": "all but each full_attention_interval-th",
+    "attention.key_length_swa": "attention.key_length",
     "attention.scale": "1 / sqrt(attention.key_length)",
-    "attention.shared_kv_layers": "none",
-    "attention.sliding_window": "none",
+    "attention.shared_kv_layers": "0",
+    "attention.sliding_window": "none, or 4096 in gemma2",
+    "attention.sliding_window_pattern": "the family's",
     "attention.temperature_length": "rope.scaling.original_context_length",
     "attention.temperature_scale": "none",
     "attention.value_length": "attention.key_length",
-    "attn_logit_softcapping": "none",
-    "embedding_length_per_layer_input": "none",
+    "attention.value_length_swa": "attention.value_length",
+    "attn_logit_softcapping": "50 in gemma2",
+    "embedding_length_per_layer_input": "0",
     "expert_feed_forward_length": "feed_forward_length",
     "expert_gating_func": "sigmoid for layers with exp_probs_b, else softmax",
     "expert_shared_feed_forward_length": "feed_forward_length",
     "expert_weights_norm": "true",
     "expert_weights_scale": "1",
+    "final_logit_softcapping": "30 in gemma2, else none",
     "feed_forward_length": "nothing, where all layers have experts",
-    "final_logit_softcapping": "none",
     "full_attention_interval": "4",
     "hidden_activation": "silu",
     "rope.dimension_count": "all of a head",
     "rope.dimension_sections": "a text needs none",
+    "rope.dimension_count_swa": "rope.dimension_count",
     "rope.freq_base": "10000",
-    "rope.freq_base_swa": "10000",
+    "rope.freq_base_swa": "10000 in gemma3, else rope.freq_base",
     "rope.scaling.attn_factor": "1",
     "rope.scaling.factor": "1",
     "rope.scaling.original_context_length": "context_length",
@@ -44,12 +48,8 @@ DEFAULTS = {
     "ssm.dt_b_c_rms": "false",
     "vocab_size": "rows of token_embd",
 }
-OPTIONAL = (
-    "output.weight",
-    "rope_freqs.weight",
-    "layer_output_scale.weight",
-    ".bias",
-)  # the head is the embedding then
+# The head is the embedding then.
+OPTIONAL = ("output.weight", "rope_freqs.weight", "layer_output_scale.weight", ".bias")
 
 
 def one_of_each():

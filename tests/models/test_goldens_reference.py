@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from tests.models.files import NAMES, context, expected, golden, mapped, nmse
+from clarion.plan.output import HiddenRows
+from tests.models.files import ENCODERS, NAMES, context, expected, golden, mapped, nmse, vectors
 from tests.plan.reference import TARGET, Memory, Reference
 
 T_MAX = 32
@@ -54,6 +55,18 @@ def test_only_the_wanted_logits(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), context(name), max_outputs=3)
     assert nmse(run(p, name, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_vectors_of_a_text(name):
+    ids, rows, vector = vectors(name)
+    for kind, wanted in ((HiddenRows(), rows), (None, vector[None])):
+        graph = models.build(*golden(name), output=kind)
+        p = plan.compile(graph.plan(), TARGET, max_tokens=40, max_outputs=T_MAX, context=128)
+        program, memory = Reference(p.native_spec(mapped(name, p))), Memory(p.states)
+        outputs = range(len(ids)) if kind else [len(ids) - 1]
+        program.run(memory, ids, np.arange(len(ids)), np.zeros(len(ids), int), outputs)
+        assert nmse(program.buffer(p.outputs[0].value), wanted) < LIMIT
 
 
 IN_ONE_BATCH = [

@@ -80,7 +80,7 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
     try:
-        if tied:
+        if tied or not kind.writes:
             source.drop("output")  # where it is there, it is the embedding again
         else:
             source["output.weight"]  # a graph would do without, and take the embedding
@@ -109,7 +109,7 @@ def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factor
     metadata |= _windows(config, kind, metadata["block_count"])
     _check_unrotated(config, kind, metadata["block_count"])
     head_dim = metadata.get("attention.key_length")
-    if head_dim is None:
+    if head_dim is None or not kind.rotates:
         return metadata, {}
     rotation, factors = rope(config, kind, head_dim, metadata.get("rope.dimension_count"))
     return metadata | rotation, factors

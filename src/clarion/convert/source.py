@@ -27,7 +27,7 @@ _IGNORED = re.compile(
 _SHOWN = 5
 _ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
-_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)(?:\.(\w+))?")
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(cls\.\w+(?=\.)|\w+)(?:\.(\w+))?")
 
 
 class _Name(NamedTuple):
@@ -125,11 +125,11 @@ class Source(Mapping[str, Tensor]):
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
         rest."""
-        stems = [key.partition(".")[0] for key in self._names]
+        keys = list(self._names)
         first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in _patterns(theirs)[0])
 
         def place(name: _Name) -> tuple[float, int, bool]:
-            index = stems.index(name.stem)
+            index = next(i for i, key in enumerate(keys) if f"{key}.".startswith(f"{name.stem}."))
             outside = -math.inf if index < first else math.inf
             return (outside if name.layer is None else name.layer, index, name.leaf == "bias")
 

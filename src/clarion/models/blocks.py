@@ -19,7 +19,7 @@ from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
 from clarion.plan.operations.products import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, SQRT_SOFTPLUS
-from clarion.plan.output import Logits, Pooled, Pooling, Ranks
+from clarion.plan.output import Logits, Output, Pooled, Pooling
 
 
 class RopeTables(dict[Rope, Array]):
@@ -73,6 +73,7 @@ class Layer:
         return self.g.rope(x, self.tables[self.rope], self.hp.head_dim, neox=neox)
 
 
+_LOGITS = Logits()
 Block = Callable[[Layer, Array], Array]
 # Which experts a token uses, and their weights: ids [T, k] and weights [T, k] of rows [T, n_embd].
 Router = Callable[[Layer, Array], tuple[Array, Array]]
@@ -96,6 +97,11 @@ def projections(
     widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
+        if "weight" not in w.attn_q:
+            stem = f"{w.prefix}.attn_q"
+            raise ModelError(
+                f"tensors '{stem}.weight' and '{stem}kv.weight' are missing, expected one of them"
+            )
         q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
         return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
@@ -155,9 +161,9 @@ def attention(
         if gate_in_query:
             gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
             q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
-        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
-        if value_norm:
+        if value_norm:  # before keys, which may be the values, are rotated in their place
             v = g.head_norm(v, None, hp.dim_v or hp.head_dim, hp.norm_eps)
+        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
         state = g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window)
     else:
         q = turned(g.linear(x, w.attn_q, hp.n_head * hp.head_dim), "attn_q_norm")
@@ -387,6 +393,7 @@ def decoder(
     logit_scale: float = 1.0,
     cap: float = 0.0,
     dense: Callable[[Array], Array] | None = None,
+    default: Output = _LOGITS,
 ) -> Graph:
     """The graph of a model that writes: the embedding, `block` for each layer, and the logits, or what else
     is wanted.
@@ -399,6 +406,7 @@ def decoder(
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
         dense: what becomes of a text's vector, where that is wanted.
+        default: what the model gives where nothing else is wanted; if it is not logits, it has none.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
@@ -422,8 +430,16 @@ def decoder(
         return g.rms_norm(x, w.output_norm, hp.norm_eps)
 
     classify = classifier(g, w, g.tanh, hp.norm_eps)
-    w.cls.leave()
-    finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
+    finish(
+        g,
+        keys,
+        x,
+        default=default,
+        norm=norm,
+        logits=logits if isinstance(default, Logits) else None,
+        dense=dense or _same,
+        classify=classify,
+    )
     return g
 
 
@@ -464,14 +480,11 @@ def encoder(
     for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     classify = classifier(g, w, activation(g), hp.norm_eps)
-    w.cls.leave()
 
     def last(x: Array) -> Array:
         return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
 
-    if isinstance(keys.output, Ranks):
-        keys.output = Ranks(classified_by)
-    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify, classified_by=classified_by)
     return g
 
 

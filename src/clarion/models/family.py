@@ -189,6 +189,38 @@ DECODER_KEYS: dict[str, Key] = {
     "attention.value_length": Computed(head_size),
     "attention.layer_norm_rms_epsilon": Number(("rms_norm_eps",), 1e-6),
 }
+
+
+def _labels(config: Settings) -> list[str] | None:
+    """The names of what a classifier gives scores for, where somebody named them."""
+    labels = config.get("id2label")
+    names = list(labels.values()) if isinstance(labels, Mapping) else []
+    return names if names and not all(str(name).startswith("LABEL_") for name in names) else None
+
+
+def _ranks(config: Settings) -> int | None:
+    """The file's number for a model whose vectors are classified; None: it is not one."""
+    named = config.get("architectures")
+    classifies = isinstance(named, list) and any("SequenceClassification" in str(name) for name in named)
+    return 4 if classifies else None
+
+
+# What the files of all encoders have in their place.
+ENCODER_KEYS: dict[str, Key] = {
+    **DECODER_KEYS,
+    "attention.layer_norm_epsilon": Number(("layer_norm_eps", "layer_norm_epsilon", "norm_eps")),
+    "attention.causal": Computed(lambda config: False),
+    "pooling_type": Computed(_ranks),
+    "classifier.output_labels": Computed(_labels),
+}
+del ENCODER_KEYS["attention.layer_norm_rms_epsilon"], ENCODER_KEYS["attention.head_count_kv"]
+# The names of BERT's checkpoints.
+ENCODER_TENSORS: dict[str, Name] = {
+    "token_embd": "model.embeddings.word_embeddings",
+    "position_embd": "model.embeddings.position_embeddings",
+    "token_types": "model.embeddings.token_type_embeddings",
+    "token_embd_norm": "model.embeddings.LayerNorm",
+}
 EXPERT_KEYS: dict[str, Key] = {
     "expert_count": Integer(("num_local_experts", "num_experts")),
     "expert_used_count": Integer(("num_experts_per_tok",)),
@@ -230,7 +262,9 @@ class HuggingFace:
         raises_scores: YaRN raises the scores by `mscale_all_dim`, in place of the rotated pairs.
         yarn_truncates: whether the ends of YaRN's ramp are whole pairs.
         tied: whether the embedding is the head where config.json does not say.
+        writes: whether there is a head that makes text.
         rope_base: the base of the rotation where config.json does not say.
+        rotates: whether positions are rotated.
         rope_factors: the kind of scaling that files state as divisors of the rotation's frequencies.
         words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
     """
@@ -252,7 +286,9 @@ class HuggingFace:
     raises_scores: bool = False
     yarn_truncates: bool = True
     tied: bool = False
+    writes: bool = True
     rope_base: float = 10000.0
+    rotates: bool = True
     rope_factors: Literal["", "llama3", "longrope", "proportional"] = ""
     words: str = "gpt-2"
 

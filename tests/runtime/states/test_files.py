@@ -6,6 +6,7 @@ import json
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,14 +27,18 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize(
+    "kinds",
+    [{}, {"recurrent": True}, {"window": 70, "slots": True}, {"pages": False, "slots": True}],
+    ids=str,
+)
 @pytest.mark.parametrize("n", [0, 1, 64, 151])
-def test_another_process_goes_on(tmp_path: Path, recurrent: bool, n: int) -> None:
-    toy = Toy(n_pages=8, recurrent=recurrent)
+def test_another_process_goes_on(tmp_path: Path, kinds: dict[str, Any], n: int) -> None:
+    toy = Toy(n_pages=16, batch=200, **kinds)
     state = toy.open([*TOKENS[:n], 1, 2, 3, 4, 5])
     state.rewind(5)
     state.save(str(tmp_path / "x.state"))
-    other = Toy(n_pages=8, recurrent=recurrent)
+    other = Toy(n_pages=16, batch=200, **kinds)
     other.open([1, 2, 3])
     loaded = other.states.load(tmp_path / "x.state")
     assert loaded is not None
@@ -201,3 +206,21 @@ def test_the_header_says_what_is_in_the_file(saved: Path) -> None:
     states = States([ToyRecurrent(1, 9)], n_slots=1, context=200, budget_bytes=9)
     with pytest.raises(ParameterError, match="states: found 'toys', expected ''"):
         states.load(saved)
+
+
+def test_a_recurrent_state_of_another_position_is_refused(tmp_path: Path) -> None:
+    """As the rest, before anything of it is used, and the slot is free again."""
+    path = tmp_path / "x.state"
+    toy = Toy(n_pages=8, pages=False, slots=True)
+    toy.open(TOKENS).save(path)
+    data = bytearray(path.read_bytes())
+    layer_bytes = toy.states.kinds[0].saved_bytes(len(TOKENS))
+    at = len(data) - 4 - layer_bytes
+    assert int.from_bytes(data[at : at + 8], "little") == len(TOKENS)
+    data[at : at + 8] = (len(TOKENS) - 17).to_bytes(8, "little")
+    data[-4:] = zlib.crc32(data[:-4]).to_bytes(4, "little")
+    path.write_bytes(data)
+    message = r"x\.state: position of a state: found 134, expected 135 to 151"
+    with pytest.raises(FormatError, match=message):
+        toy.states.load(path)
+    assert toy.states.free_slots == 3

@@ -58,6 +58,8 @@ def test_a_window_needs_the_memory_of_the_window() -> None:
     assert program.kv_bytes_per_token == F16_HEAD
     assert program.state_bytes(32768) == whole + 5 * 1024 * F16_HEAD
     assert program.state_bytes(10) == 6 * 10 * F16_HEAD
+    text = "cache 1024 bytes a token + 5120 bytes for each of the last 1024 tokens"
+    assert text in str(program)
 
 
 def test_a_long_text_keeps_to_it() -> None:
@@ -102,9 +104,13 @@ def test_recurrent_states_need_slots_and_snapshots() -> None:
     assert kind.device.snapshots == memory.POINTS
     assert memory.slot_bytes(program) == 4 * (3 * (1008 + 64) + 64 * (32 + 16))
     assert memory.slot_bytes(program) == kind.device.slot_bytes  # type: ignore[attr-defined]
+    many = replace(program, max_outputs=32)
+    each = memory.slot_bytes(program)
+    assert [memory.most_slots(many, n) for n in (0, 5 * each + 1, 99 * each)] == [1, 5, 32]
     assert program.kv_bytes_per_token == 0
     assert program.state_bytes(7) == 4 * 1064
     assert held.states().points.are_made
+    assert "cache 4256 bytes a text" in str(program)
 
 
 def test_no_states_need_no_memory() -> None:
@@ -120,17 +126,19 @@ ACTIONS = ("open", "extend", "extend", "rewind", "truncate", "fork", "cancel", "
 
 
 class Runner:
-    """A model whose layers see 8 positions, on states of which so many are kept."""
+    """A model on its states."""
 
-    def __init__(self, window: int) -> None:
-        plan = models.build(*golden("mistral-window")).plan()
-        states = tuple(replace(s, window=window) if isinstance(s, Paged) else s for s in plan.states)
-        plan = replace(plan, states=states)
+    def __init__(self, name: str, *, keeps_all: bool) -> None:
+        """`keeps_all`: no state keeps only a window."""
+        plan = models.build(*golden(name)).plan()
+        if keeps_all:
+            states = [replace(s, window=0) if isinstance(s, Paged) else s for s in plan.states]
+            plan = replace(plan, states=tuple(states))
         program = compile(
             plan, host_target(), max_tokens=BATCH, max_outputs=BATCH, context=CONTEXT, activations="exact"
         )
-        store = Store(program.weights, Mapped(Sources(program.weights, golden("mistral-window")[1])))
-        self.executor = Executor(program, store, n_slots=N_SLOTS, cache_tokens=2 * CONTEXT, threads=1)
+        store = Store(program.weights, Mapped(Sources(program.weights, golden(name)[1])))
+        self.executor = Executor(program, store, n_slots=N_SLOTS, cache_tokens=N_SLOTS * CONTEXT, threads=1)
         self.states = self.executor.memory.states()
 
     def run(self, state: SequenceState, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -156,13 +164,23 @@ class Runner:
         return np.concatenate(rows)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_same_bits_whatever_happens_to_the_states(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("llama-f16", [paged.Paged]),
+        ("mistral-window", [windowed.Windowed]),
+        ("gemma3", [paged.Paged, windowed.Windowed]),
+        ("qwen3next", [paged.Paged, recurrent.Recurrent]),
+    ],
+)
+def test_the_same_bits_whatever_happens_to_the_states(
+    tmp_path: Path, name: str, kinds: list[type], seed: int
+) -> None:
     """Texts are begun, reused, forked, taken back, cancelled, saved and loaded; each row of logits is that of
     a text alone, of which every position is kept."""
-    runner, alone = Runner(window=8), Runner(window=0)
-    assert [type(kind) for kind in runner.states.kinds] == [windowed.Windowed]
-    assert [type(kind) for kind in alone.states.kinds] == [paged.Paged]
+    runner, alone = Runner(name, keeps_all=False), Runner(name, keeps_all=True)
+    assert [type(kind) for kind in runner.states.kinds] == kinds
     draw = random.Random(seed)
     vocabulary = alone.executor.program.n_vocab
     expected: dict[tuple[int, ...], npt.NDArray[np.float32]] = {}

@@ -125,7 +125,8 @@ class Part(Protocol):
         ...
 
     def load(self, n: int, read: Read) -> None:
-        """Reads n tokens' bytes from a file. The part is empty before; the bytes are free."""
+        """Reads n tokens' bytes from a file. The part is empty before; the bytes are free. ValueError where
+        they cannot be those of n tokens."""
         ...
 
     def release(self) -> None:

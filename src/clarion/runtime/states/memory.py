@@ -110,6 +110,13 @@ def slot_bytes(program: Program) -> int:
     )
 
 
+def most_slots(program: Program, n_bytes: int) -> int:
+    """Slots for as many texts as have outputs in one batch, fewer where these would take more than so many
+    bytes beside the budget."""
+    each = slot_bytes(program)
+    return min(program.max_outputs, max(1, n_bytes // each)) if each else program.max_outputs
+
+
 def _gives_back(group: PagedGroup, context: int) -> bool:
     """Whether a text can be longer than what is kept of it. A window as wide as the context is none."""
     return 0 < group.window < context

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from clarion.errors import FormatError
 from clarion.runtime.states.kinds import NoSpan, Part, Read, Snapshot, Span, no_table
 
 
@@ -122,10 +121,7 @@ class RecurrentPart:
         for layer in range(self._kind.n_layers if n else 0):
             data = memoryview(bytearray(self._device.layer_bytes(layer)))
             read(data)
-            try:
-                self._device.read(layer, self._slot, n, data)
-            except ValueError as error:
-                raise FormatError(f"layer {layer} of a recurrent state: {error}") from error
+            self._device.read(layer, self._slot, n, data)
         self._length = n
 
     def release(self) -> None:

@@ -14,7 +14,7 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 
-from clarion.errors import ContextError, ParameterError
+from clarion.errors import ContextError, FormatError, ParameterError
 from clarion.runtime.states.kinds import REWIND, Kind, Snapshot
 from clarion.runtime.states.prefixes import Prefixes, Spans, age
 from clarion.runtime.states.restore import Point, RestorePoints
@@ -152,6 +152,9 @@ class States:
                 for part in state._parts:
                     part.load(n, saved.read)
                 saved.finish()
+            except ValueError as error:
+                state.release()
+                raise FormatError(f"{saved.path}: {error}") from error
             except BaseException:
                 state.release()
                 raise
