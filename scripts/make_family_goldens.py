@@ -136,6 +136,12 @@ def hybrid(key_heads=2, value_heads=4, **more):
         linear_value_head_dim=8,
         linear_num_key_heads=key_heads,
         linear_num_value_heads=value_heads,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 100.0,
+            "partial_rotary_factor": 0.5,
+            "mrope_section": [2, 1, 1],
+        },
         **more,
     )
 
@@ -363,7 +369,7 @@ GOLDENS_TABLE: dict[str, Golden] = {
         | scaled("default"),
     ),
     "mamba": Golden("mamba", scanned()),
-    "mamba-falcon": Golden("falcon_mamba", scanned(tie_word_embeddings=False, use_conv_bias=False)),
+    "mamba-falcon": Golden("falcon_mamba", scanned(tie_word_embeddings=False)),
     "mamba2": Golden("mamba2", scanned(num_heads=4, head_dim=16, n_groups=2)),
     "mamba2-tied": Golden(
         "mamba2", scanned(num_heads=6, head_dim=8, n_groups=1, hidden_size=24, tie_word_embeddings=True)

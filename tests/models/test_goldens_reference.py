@@ -106,7 +106,7 @@ WITHOUT = [
     ("qwen3moe", {"qwen3moe.expert_weights_norm": False}),
     ("mixtral", {"llama.expert_used_count": 3}),
     ("llama-bias", {"llama.attention.layer_norm_rms_epsilon": 1e-5}),
-    ("qwen35", {"qwen35.rope.dimension_count": 8}),
+    ("qwen35", {"qwen35.rope.dimension_count": 4}),
     ("qwen3next", {"qwen3next.expert_weights_norm": False}),
     ("deepseek2", {"deepseek2.rope.scaling.yarn_log_multiplier": 0.0}),
     ("deepseek2", {"deepseek2.expert_weights_scale": 1.0}),
