@@ -16,17 +16,20 @@ transformers change to float32 for a while (norms, softmax, rotations, recurrenc
 
 from __future__ import annotations
 
+import json
 import lzma
 import math
 import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import save_file
 from torch.overrides import TorchFunctionMode
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,7 @@ class Golden:
         prepare: changes the model's random weights, for what must not be random.
         seed: where the first does not do (scores of experts that are too close).
         context: the longest sequence that the logits hold for, where a rotation depends on it.
+        dense: rows of the matrices behind the mean of a text's rows, of a model of vectors.
     """
 
     kind: str
@@ -60,6 +64,7 @@ class Golden:
     prepare: Callable[[torch.nn.Module], None] | None = None
     seed: int = 1
     context: int | None = None
+    dense: tuple[int, ...] = ()
 
 
 def shape(width=32, heads=4, kv=2, ff=48, layers=2, **more):
@@ -141,6 +146,55 @@ def shared_experts(**more):
         "shared_expert_intermediate_size": 16,
         **more,
     }
+
+
+def latent(**more):
+    """Latent attention, experts behind a dense layer."""
+    return shape(
+        kv=4,
+        layers=3,
+        q_lora_rank=24,
+        kv_lora_rank=16,
+        qk_nope_head_dim=8,
+        qk_rope_head_dim=4,
+        v_head_dim=12,
+        first_k_dense_replace=1,
+        n_routed_experts=8,
+        num_experts_per_tok=3,
+        moe_intermediate_size=8,
+        n_shared_experts=2,
+        n_group=4,
+        topk_group=2,
+        routed_scaling_factor=1.5,
+        **more,
+    )
+
+
+def stretched(multiplier, **more):
+    """YaRN, which raises the scores."""
+    return {
+        "rope_type": "yarn",
+        "rope_theta": 500.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 16,
+        "mscale": multiplier,
+        "mscale_all_dim": multiplier,
+        **more,
+    }
+
+
+def scanned(**more):
+    """No attention."""
+    return {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 3, **more}
+
+
+def choice_biases(model: torch.nn.Module) -> None:
+    """Random biases of the choice of experts, which are no parameters."""
+    generator = torch.Generator().manual_seed(2)
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            noise = torch.randn(buffer.shape, generator=generator, dtype=torch.float64)
+            buffer.copy_(torch.round(noise * 16) / 64)
 
 
 ALTERNATING = ["sliding_attention", "full_attention"]
@@ -233,6 +287,39 @@ GOLDENS_TABLE: dict[str, Golden] = {
             vocab_size_per_layer_input=320,
         ),
         prepare=scale_layers,
+        seed=4,
+        **GEMMA,
+    ),
+    "gemma4-nested": Golden(
+        "gemma4",
+        {
+            "text_config": gemma4(layer_types=ALTERNATING, pad_token_id=0),
+            "vision_config": EYES | {"head_dim": 8, "num_key_value_heads": 1, "position_embedding_size": 16},
+            "audio_config": None,
+        },
+        loader=transformers.AutoModelForImageTextToText,
+        **GEMMA,
+    ),
+    "gemma-embedding": Golden(
+        "gemma3_text",
+        shape(
+            layers=3,
+            head_dim=12,
+            sliding_window=8,
+            query_pre_attn_scalar=12,
+            use_bidirectional_attention=True,
+        )
+        | {"use_bidirectional_attention": True, "layer_types": ["sliding_attention", *ALTERNATING]}
+        | by_layer({"rope_theta": 5000.0}),
+        loader=transformers.AutoModel,
+        dense=(48, 32),
+        **GEMMA,
+    ),
+    "gemma-embedding-mean": Golden(
+        "gemma3_text",
+        shape(heads=3, kv=1, width=36, head_dim=8, sliding_window=7, query_pre_attn_scalar=8)
+        | {"use_bidirectional_attention": True, "layer_types": ALTERNATING},
+        loader=transformers.AutoModel,
         **GEMMA,
     ),
     "smollm3": Golden("smollm3", shape(layers=5, tie_word_embeddings=True)),
@@ -271,10 +358,29 @@ GOLDENS_TABLE: dict[str, Golden] = {
         | {"layer_types": ["full_attention", "sliding_attention"]}
         | scaled("default"),
     ),
+    "mamba": Golden("mamba", scanned()),
+    "mamba-falcon": Golden("falcon_mamba", scanned(tie_word_embeddings=False, use_conv_bias=False)),
+    "mamba2": Golden("mamba2", scanned(num_heads=4, head_dim=16, n_groups=2)),
+    "mamba2-tied": Golden(
+        "mamba2", scanned(num_heads=6, head_dim=8, n_groups=1, hidden_size=24, tie_word_embeddings=True)
+    ),
     "qwen3next": Golden("qwen3_next", hybrid(**shared_experts())),
     "qwen35": Golden("qwen3_5_text", hybrid()),
     "qwen35-tied": Golden("qwen3_5_text", hybrid(3, 6, tie_word_embeddings=True)),
     "qwen35-equal-heads": Golden("qwen3_5_text", hybrid(2, 2, kv=1)),
+    "deepseek2": Golden("deepseek_v3", latent(rope_parameters=stretched(1.0)), prepare=choice_biases),
+    "deepseek2-v2": Golden(
+        "deepseek_v2", latent(topk_method="group_limited_greedy", rope_parameters=stretched(0.7))
+    ),
+    "deepseek2-lite": Golden("deepseek_v2", latent() | {"q_lora_rank": None, "n_group": 1, "topk_group": 1}),
+    "deepseek2-glm": Golden(
+        "glm4_moe_lite", latent(rms_norm_eps=1e-5) | {"n_group": 1, "topk_group": 1}, prepare=choice_biases
+    ),
+    "mistral4": Golden(
+        "mistral4",
+        latent(rope_parameters=stretched(1.0, llama_4_scaling_beta=0.1)),
+        loader=transformers.Mistral4ForCausalLM,
+    ),
     "qwen35moe": Golden("qwen3_5_moe_text", hybrid(**shared_experts())),
 }
 
@@ -309,6 +415,37 @@ def random_weights(model: torch.nn.Module, seed: int) -> None:
         parameter.data.copy_(torch.round(value / grid) * grid)
 
 
+def write_modules(folder: Path, dense: list[torch.Tensor]) -> None:
+    """What Sentence Transformers have beside a model: the mean of rows, and matrices behind it."""
+    paths = ["1_Pooling", *(f"{i + 2}_Dense" for i in range(len(dense)))]
+    for path in paths:
+        (folder / path).mkdir()
+    kinds = [{"type": f"sentence_transformers.models.{path[2:]}", "path": path} for path in paths]
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    for path, weight in zip(paths[1:], dense, strict=True):
+        n_out, n_in = weight.shape
+        options = {"in_features": n_in, "out_features": n_out, "bias": False}
+        options["activation_function"] = "torch.nn.modules.linear.Identity"
+        (folder / path / "config.json").write_text(json.dumps(options))
+        save_file({"linear.weight": weight.float()}, folder / path / "model.safetensors")
+
+
+@torch.no_grad()
+def encode(model: torch.nn.Module, ids: torch.Tensor, golden: Golden, folder: Path) -> dict:
+    """The rows and the vector of a text, by a model of vectors, and what stands behind it in the folder."""
+    generator = torch.Generator().manual_seed(golden.seed)
+    sizes = (model.config.hidden_size, *golden.dense)
+    dense = [torch.randn((m, n), generator=generator).mul(2).round() / 8 for n, m in pairwise(sizes)]
+    with Doubled():
+        rows = model(ids).last_hidden_state[0]
+    vector = rows.mean(0)
+    for weight in dense:
+        vector = weight.double() @ vector
+    write_modules(folder, dense)
+    return {"rows": rows.numpy().astype(np.float32), "vector": vector.numpy().astype(np.float32)}
+
+
 @torch.no_grad()
 def make(name: str, golden: Golden) -> None:
     rng = np.random.default_rng(golden.seed)
@@ -318,32 +455,34 @@ def make(name: str, golden: Golden) -> None:
         n_vocab = write_tokenizer(checkpoint, golden.tokenizer)
         figures = golden.config.get("text_config", golden.config)
         # None of the tokens that a model's configuration names by itself are in so small a vocabulary.
-        figures |= {"vocab_size": n_vocab, "pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        others = {"pad_token_id": None, "eos_token_id": 1, "bos_token_id": None}
+        figures |= {**others, **figures, "vocab_size": n_vocab}
         config = transformers.AutoConfig.for_model(golden.kind, **golden.config)
         eager = {"attn_implementation": "eager", "experts_implementation": "eager"}  # others know no float64
         with Doubled():
-            model = golden.loader.from_config(config, **eager).double().eval()
+            make = getattr(golden.loader, "from_config", None) or golden.loader._from_config
+            model = make(config, **eager).double().eval()
         random_weights(model, golden.seed)
         if golden.prepare:
             golden.prepare(model)
         ids = torch.from_numpy(rng.integers(0, n_vocab, (1, N_TOKENS)))
-        with Doubled():
-            logits = model(ids).logits[0, :, :N_LOGITS].numpy()
+        if golden.loader is transformers.AutoModel:
+            found = encode(model, ids, golden, checkpoint)
+        else:
+            with Doubled():
+                found = {"logits": model(ids).logits[0, :, :N_LOGITS].numpy().astype(np.float32)}
         model.float().save_pretrained(checkpoint)
         (checkpoint / "generation_config.json").unlink(missing_ok=True)
         convert(checkpoint, path, type="F32")
         data = path.read_bytes()
     (GOLDENS / f"{name}.gguf.xz").write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    arrays = {
-        "ids": ids[0].numpy().astype(np.int32),
-        "logits": logits.astype(np.float32),
-        "kind": golden.kind,
-    }
+    arrays = {"ids": ids[0].numpy().astype(np.int32), "kind": golden.kind, **found}
     if golden.context is not None:
         arrays["context"] = np.int32(golden.context)
     np.savez_compressed(GOLDENS / f"{name}.npz", **arrays)
     size = sum(path.stat().st_size for path in GOLDENS.glob(f"{name}.*"))
-    print(f"{name:24} logits {logits.std():.2f}  {size:7} bytes", flush=True)
+    spread = next(iter(found.values())).std()
+    print(f"{name:24} spread {spread:.2f}  {size:7} bytes", flush=True)
 
 
 def main() -> None:

@@ -5,6 +5,8 @@
 //     softmax p[query][64] = exp(s - max so far); earlier sums are scaled down where the maximum grew
 //     output  o[query][dim] += p V
 //
+// Where the program asks for it, scores are capped and sloped before the softmax, and a sink joins the sum after the last page.
+//
 // The positions are cut into spans of `span_positions`. Each span begins anew, with a maximum and sums of its own, and the spans
 // are merged in order. So a few queries with a long past can be shared out: an item is a tile, some heads of the cache and,
 // then, one span.
@@ -17,12 +19,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "kernels/lanes.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rows.h"
+#include "kernels/score_terms.h"
 #include "machine/checked.h"
 #include "machine/kv_cache.h"
 #include "operations.h"
@@ -53,8 +55,6 @@ constexpr int64_t items_per_thread = 8;
 
 // One token can be shared out into so many spans. Beyond 131072 positions it is not shared out.
 constexpr int64_t most_spans = 128;
-
-constexpr float lane_numbers[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
 
@@ -95,10 +95,6 @@ Encoded from(const Encoded& rows, int64_t r) {
 
 }  // namespace
 
-Range Query::of(int64_t begin, int64_t size) const {
-    return {std::clamp<int64_t>(first - begin, 0, size), std::clamp<int64_t>(last + 1 - begin, 0, size)};
-}
-
 PagedAttention::PagedAttention(const OpSpec& spec, AttentionShape shape, int64_t prepared)
     : q_(spec.input(0)),
       o_(spec.output(0)),
@@ -113,8 +109,9 @@ PagedAttention::PagedAttention(const OpSpec& spec, AttentionShape shape, int64_t
       unfinished_(static_cast<size_t>(items_per_thread * threads_)) {
     const auto most = static_cast<size_t>(spec.max_tokens);
     tiles_.reserve(most + 1);
-    if (!shape_.causal)
-        for (auto* list : {&order_, &ends_}) list->resize(most);
+    if (shape_.causal) return;
+    places_.reserve(most);
+    ends_.resize(most);
 }
 
 size_t PagedAttention::scratch_bytes() const {
@@ -130,15 +127,15 @@ int64_t PagedAttention::rows_for(int64_t tokens) const {
 
 // A text that is seen in both directions is all in the batch: its end is the greatest position of its tokens there.
 void PagedAttention::find_ends(const Batch& batch) {
-    const auto order = order_.begin(), end = order + batch.n_tokens;
-    std::iota(order, end, 0);
-    const auto place = [&](int32_t t) { return std::pair(batch.sequences[t], batch.positions[t]); };
-    std::sort(order, end, [&](int32_t a, int32_t b) { return place(a) < place(b); });
-    int32_t last = 0;
-    for (auto at = end; at != order;) {
-        const auto [sequence, position] = place(*--at);
-        if (at + 1 == end || batch.sequences[at[1]] != sequence) last = position;
-        ends_[static_cast<size_t>(*at)] = last;
+    const auto place = [](int64_t sequence, int64_t position) { return sequence << 32 | position; };
+    places_.clear();
+    for (int64_t t = 0; t < batch.n_tokens; ++t)
+        places_.push_back(place(batch.sequences[t], batch.positions[t]));
+    std::sort(places_.begin(), places_.end());
+    for (int64_t t = 0; t < batch.n_tokens; ++t) {
+        const auto next =
+            std::upper_bound(places_.begin(), places_.end(), place(batch.sequences[t], INT32_MAX));
+        ends_[static_cast<size_t>(t)] = static_cast<int32_t>(next[-1]);
     }
 }
 
@@ -154,19 +151,21 @@ Query PagedAttention::query_of(const Batch& batch, int64_t token) const {
 int64_t PagedAttention::begin(const Batch& batch) {
     if (!shape_.causal) find_ends(batch);
     tiles_.clear();
-    int64_t products = 0, longest = 0, most_tokens = 0;
+    int64_t products = 0, first = most_elements, last = 0, most_tokens = 0;
     for (int64_t t = 0; t < batch.n_tokens; ++t) {
         if (tiles_.empty() || t - tiles_.back() == tile_tokens_ ||
             batch.sequences[t] != batch.sequences[t - 1])
             tiles_.push_back(t);
         most_tokens = std::max(most_tokens, t - tiles_.back() + 1);
         const Query query = query_of(batch, t);
-        longest = std::max(longest, query.last + 1);
+        first = std::min(first, query.first);
+        last = std::max(last, query.last);
         products += (query.last + 1 - query.first) * group_ * (shape_.dim_k + shape_.dim_v);
     }
     const int64_t tiles = static_cast<int64_t>(tiles_.size()), n_head_kv = shape_.n_head_kv;
     tiles_.push_back(batch.n_tokens);
-    const int64_t spans = (longest + span_positions - 1) / span_positions;
+    first_span_ = first / span_positions;
+    const int64_t spans = last / span_positions + 1 - first_span_;
     rows_per_tile_ = most_tokens * group_;
     spans_ = tiles * n_head_kv < items_per_thread * threads_ && threads_ > 1 &&
                      tiles * n_head_kv * spans * rows_per_tile_ <= most_states_
@@ -184,7 +183,7 @@ int64_t PagedAttention::begin(const Batch& batch) {
 
 // The last tiles come first: in a prompt they are the longest, and the short ones then fill the gaps at the end.
 void PagedAttention::run(const Batch& batch, int64_t item, const Scratch& scratch) {
-    const int64_t span = item % spans_, share = item / spans_;
+    const int64_t span = first_span_ + item % spans_, share = item / spans_;
     const int64_t tile = static_cast<int64_t>(tiles_.size()) - 2 - share / shares_;
     const int64_t head = share % shares_ * heads_, heads_end = std::min(head + heads_, shape_.n_head_kv);
     const QueryTile rows = make_tile(batch, tile, scratch);
@@ -210,7 +209,7 @@ void PagedAttention::run(const Batch& batch, int64_t item, const Scratch& scratc
 
 // Where the states of a span are kept for whoever merges them.
 Matrix PagedAttention::shared(int64_t tile, int64_t head, int64_t span) const {
-    const int64_t row = ((tile * shape_.n_head_kv + head) * spans_ + span) * rows_per_tile_;
+    const int64_t row = ((tile * shape_.n_head_kv + head) * spans_ + span - first_span_) * rows_per_tile_;
     return {reinterpret_cast<float*>(states_.data()) + row * state_floats_, state_floats_};
 }
 
@@ -316,11 +315,13 @@ void PagedAttention::run_page(const QueryTile& tile, int64_t head, int64_t page,
     const PageMatrix prepared = prepare_keys(keys, tile.n, tile.prepared);
     add_page_scores(tile, prepared, {any.from / lanes, (any.to + lanes - 1) / lanes});
     const int64_t step = (std::max(key_bytes, value_bytes) / tile.n / 64 + 1) * 64;
-    const bool adjusted = shape_.cap != 0.0f || !shape_.slopes.empty();
     for (int64_t r = 0; r < tile.n; ++r) {
         const Range range = tile.query[r].of(begin, page_size);
         if (!range.empty()) {
-            if (adjusted) adjust(tile.s.row(r), head_of(head, r), tile.query[r].position - begin);
+            if (shape_.cap != 0.0f) cap_scores(tile.s.row(r), shape_.cap);
+            if (!shape_.slopes.empty())
+                slope_scores(tile.s.row(r), shape_.slopes[static_cast<size_t>(head_of(head, r))],
+                             tile.query[r].position - begin);
             softmax(tile.s.row(r), range, tile.span.row(r));
         }
         if (!many) continue;
@@ -345,21 +346,6 @@ void PagedAttention::add_page_scores(const QueryTile& tile, const PageMatrix& ke
         else
             add_scores(n, tile.q.from(r), keys, vectors, tile.s.from(r));
         r += n;
-    }
-}
-
-// Scores of a head with 64 positions, the first of which lies `distance` before the query, capped and sloped.
-void PagedAttention::adjust(float* s, int64_t head, int64_t distance) const {
-    const f32x16 cap = simd::set1(shape_.cap);
-    for (int64_t i = 0; i < page_size; i += lanes) {
-        f32x16 x = simd::load(s + i);
-        if (shape_.cap != 0.0f) x = simd::mul(cap, simd::tanh(simd::div(x, cap)));
-        if (!shape_.slopes.empty()) {
-            const f32x16 away =
-                simd::abs(simd::sub(simd::set1(static_cast<float>(distance - i)), simd::load(lane_numbers)));
-            x = simd::fma(simd::set1(-shape_.slopes[static_cast<size_t>(head)]), away, x);
-        }
-        simd::store(s + i, x);
     }
 }
 
@@ -421,18 +407,19 @@ void PagedAttention::softmax(float* s, Range range, float* state) const {
     simd::store(state + sum_at, sum);
 }
 
-// The tile's states as rows of the output. A sink is one more score, and adds nothing to the outputs. Adding zero makes -0 and
-// +0 one: products with zeros may add either.
+// The tile's states as rows of the output. A sink is one more span, with a sum of 1 and no outputs. Adding zero makes -0 and +0
+// one: products with zeros may add either.
 void PagedAttention::finish(const QueryTile& tile, int64_t head) const {
     for (int64_t r = 0; r < tile.n; ++r) {
         float* state = tile.state.row(r);
-        f32x16 sink = simd::zero();
         if (!shape_.sinks.empty()) {
-            const float score = shape_.sinks[static_cast<size_t>(head_of(head, r))];
-            rescale(state, state_floats_, std::max(state[max_at], score));
-            sink = simd::exp_to_one(simd::set1(score - state[max_at]));
+            float* sink = tile.span.row(r);
+            clear(sink, state_floats_);
+            sink[max_at] = shape_.sinks[static_cast<size_t>(head_of(head, r))];
+            sink[sum_at] = 1.0f;
+            merge(state, sink, state_floats_);
         }
-        const f32x16 sum = simd::add(simd::set1(simd::reduce_add(simd::load(state + sum_at))), sink);
+        const f32x16 sum = simd::set1(simd::reduce_add(simd::load(state + sum_at)));
         for (int64_t d = output_at; d < state_floats_; d += lanes)
             simd::store(state + d, simd::add(simd::div(simd::load(state + d), sum), simd::zero()));
         std::copy_n(state + output_at, shape_.dim_v,

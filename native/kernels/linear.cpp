@@ -229,7 +229,9 @@ class ExpertLinear final : public Op {
                 slots_[static_cast<size_t>(--end[expert_of(t, j) + 1])] = static_cast<int32_t>(t * k + j);
         // Now the slots of expert e begin at first_[e + 1]. They end where those of the next active expert begin.
         n_slots_ = n_rows * k;
-        items_per_expert_ = panels_.of_bytes(tiling_.item_bytes, 1);
+        items_per_expert_ = n_slots_ <= n_active_ * tiling_.few_tokens
+                                ? panels_.of_bytes(tiling_.item_bytes, 1)
+                                : panels_.single();
         return n_active_ * items_per_expert_;
     }
 
@@ -240,30 +242,33 @@ class ExpertLinear final : public Op {
         const int64_t end = a + 1 < n_active_
                                 ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
                                 : n_slots_;
-        float* sums = product_sums(scratch.data);
-        panels_.each(
-            item % items_per_expert_, items_per_expert_, [&](const Matrix& m, int64_t first, int64_t last) {
-                for (int64_t p = first; p < last; ++p) {
-                    const simd::f32x16 bias = m.bias ? panel_bias(*m.bias, expert, p) : simd::zero();
-                    for (int64_t s = begin; s < end; s += most_tokens) {
-                        const int64_t n = std::min(most_tokens, end - s);
-                        const int32_t* slots = slots_.data() + s;
-                        const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots,
-                                                  divisor_};
-                        panel_product(tiling_, m, expert, p, rows, n, scratch.data, sums);
-                        for (int64_t t = 0; t < n; ++t) {
-                            auto* y =
-                                reinterpret_cast<float*>(m.output->data + slots[t] * m.output->row_bytes);
-                            simd::f32x16 sum = simd::load(sums + 16 * t);
-                            if (m.bias != nullptr) sum = simd::add(sum, bias);
-                            store_n(y + 16 * p, sum, m.weight->rows - 16 * p);
-                        }
-                    }
-                }
-            });
+        panels_.each(item % items_per_expert_, items_per_expert_,
+                     [&](const Matrix& m, int64_t first, int64_t last) {
+                         for (int64_t p = first; p < last; ++p) multiply(m, expert, p, begin, end, scratch);
+                     });
     }
 
   private:
+    // Panel p of one expert's matrix, times the slots from begin to end in the order of slots_.
+    void multiply(const Matrix& m, int64_t expert, int64_t p, int64_t begin, int64_t end,
+                  const Scratch& scratch) const {
+        const simd::f32x16 bias = m.bias ? panel_bias(*m.bias, expert, p) : simd::zero();
+        float* sums = product_sums(scratch.data);
+        for (int64_t s = begin; s < end; s += most_tokens) {
+            const int64_t n = std::min(most_tokens, end - s);
+            const int32_t* slots = slots_.data() + s;
+            const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots, divisor_};
+            for (int64_t t = 0; t < n; ++t)
+                simd::prefetch(f32_row(*m.output, slots[t]) + 16 * p);  // as in `linear`
+            panel_product(tiling_, m, expert, p, rows, n, scratch.data, sums);
+            for (int64_t t = 0; t < n; ++t) {
+                simd::f32x16 sum = simd::load(sums + 16 * t);
+                if (m.bias != nullptr) sum = simd::add(sum, bias);
+                store_n(f32_row(*m.output, slots[t]) + 16 * p, sum, m.weight->rows - 16 * p);
+            }
+        }
+    }
+
     // A program may compute any ids. An id that is too large names the last expert, so that no access is out of bounds.
     size_t expert_of(int64_t row, int64_t j) const {
         return std::min<size_t>(static_cast<uint32_t>(i32_row(*ids_, row)[j]),

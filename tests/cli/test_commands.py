@@ -151,6 +151,7 @@ def test_doctor() -> None:
         "memory",
         "generic: CLARION_ISA=generic",
         "generic_formats ",
+        "generic_latent ",
         "generic_operations ",
     ):
         assert word in out

@@ -65,11 +65,16 @@ def safetensors_bytes(header, data=b""):
     return struct.pack("<Q", len(raw)) + raw + data
 
 
+# Types by numpy's.
+_DTYPES = {"f8": "F64", "f4": "F32", "f2": "F16", "u2": "BF16", "u1": "F8_E4M3"}
+_DTYPES |= {"i1": "I8", "i4": "I32", "i8": "I64"}
+
+
 def write_safetensors(path, tensors):
-    """Arrays by name, of float32, raw 16-bit bfloat16 or raw 8-bit E4M3."""
+    """Arrays by name, `u2` as raw bfloat16 and `u1` as raw E4M3, or pairs of a type and an array."""
     header, data = {}, b""
-    for name, values in tensors.items():
-        dtype = {"f4": "F32", "u2": "BF16", "u1": "F8_E4M3"}[values.dtype.str[1:]]
+    for name, found in tensors.items():
+        dtype, values = found if isinstance(found, tuple) else (_DTYPES[found.dtype.str[1:]], found)
         begin = len(data)
         data += values.tobytes()
         header[name] = {"dtype": dtype, "shape": list(values.shape), "data_offsets": [begin, len(data)]}

@@ -111,7 +111,11 @@ def converted(folder: Path, config, named):
     data = {
         target.name: b"".join(map(bytes, target.encode("F32", lambda n: None))) for target in made.targets
     }
-    return made.metadata, {target.name: target.shape for target in made.targets}, data
+    return (
+        {key: str(value) for key, value in made.metadata.items()},
+        {target.name: target.shape for target in made.targets},
+        data,
+    )
 
 
 def test_layouts_of_one_model(tmp_path):

@@ -108,7 +108,7 @@ def test_a_further_module_that_is_not_installed(monkeypatch: pytest.MonkeyPatch)
 def test_sizes_of_modules() -> None:
     for name in USABLE:
         sizes = isa.module_sizes(name)
-        assert set(sizes) >= {name, f"{name}_formats", f"{name}_operations"}
+        assert set(sizes) >= {name, f"{name}_formats", f"{name}_latent", f"{name}_operations"}
         assert min(sizes.values()) > 10_000
     assert isa.module_sizes("avx9") == {}
 

@@ -13,7 +13,16 @@ import numpy as np
 from clarion.plan.sources import Sources
 
 GOLDENS = Path(__file__).parent / "goldens"
-NAMES = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+ALL = sorted(path.stem for path in GOLDENS.glob("*.npz"))
+
+
+def _encodes(name):
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return "vector" in arrays
+
+
+ENCODERS = [name for name in ALL if _encodes(name)]  # they have vectors alone
+NAMES = [name for name in ALL if name not in ENCODERS]
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,12 @@ def expected(name):
     """The golden's ids [T] and logits [T, n], of all tokens of the vocabulary or of the first."""
     with np.load(GOLDENS / f"{name}.npz") as arrays:
         return arrays["ids"], arrays["logits"]
+
+
+def vectors(name):
+    """An encoder's golden: ids [T], normalised rows [T, n_embd], and the text's vector [n]."""
+    with np.load(GOLDENS / f"{name}.npz") as arrays:
+        return arrays["ids"], arrays["rows"], arrays["vector"]
 
 
 def context(name):

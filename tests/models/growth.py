@@ -188,7 +188,7 @@ class Copy:
     def add_family(self, source: str) -> None:
         """The family `example`, of which this is the file."""
         (self.folder / "clarion" / "models" / "example.py").write_text(source, encoding="utf-8")
-        self.put("models/__init__.py", "    gemma2,\n", "    example,\n")
+        self.put("models/__init__.py", "    bitnet,\n", "    example,\n")
         self.put("models/__init__.py", "        bitnet.FAMILY,\n", "        example.FAMILY,\n")
 
     def declare(self) -> None:

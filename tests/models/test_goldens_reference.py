@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from clarion import models, plan
-from tests.models.files import NAMES, context, expected, golden, mapped, nmse
+from clarion.plan.output import HiddenRows
+from tests.models.files import ENCODERS, NAMES, context, expected, golden, mapped, nmse, vectors
 from tests.plan.reference import TARGET, Memory, Reference
 
 T_MAX = 32
@@ -56,7 +57,31 @@ def test_only_the_wanted_logits(name):
     assert nmse(run(p, name, ids, outputs=[31, 4, 4]), logits[[31, 4, 4]]) < LIMIT
 
 
-@pytest.mark.parametrize("name", ["llama-gqa-tied", "mistral-window", "qwen3moe"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_vectors_of_a_text(name):
+    ids, rows, vector = vectors(name)
+    for kind, wanted in ((HiddenRows(), rows), (None, vector[None])):
+        graph = models.build(*golden(name), output=kind)
+        p = plan.compile(graph.plan(), TARGET, max_tokens=40, max_outputs=T_MAX, context=128)
+        program, memory = Reference(p.native_spec(mapped(name, p))), Memory(p.states)
+        outputs = range(len(ids)) if kind else [len(ids) - 1]
+        program.run(memory, ids, np.arange(len(ids)), np.zeros(len(ids), int), outputs)
+        assert nmse(program.buffer(p.outputs[0].value), wanted) < LIMIT
+
+
+IN_ONE_BATCH = [
+    "llama-gqa-tied",
+    "mistral-window",
+    "qwen3moe",
+    "qwen3next",
+    "qwen35",
+    "deepseek2",
+    "mamba",
+    "mamba2",
+]
+
+
+@pytest.mark.parametrize("name", IN_ONE_BATCH)
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
@@ -81,14 +106,27 @@ WITHOUT = [
     ("qwen3moe", {"qwen3moe.expert_weights_norm": False}),
     ("mixtral", {"llama.expert_used_count": 3}),
     ("llama-bias", {"llama.attention.layer_norm_rms_epsilon": 1e-5}),
+    ("qwen35", {"qwen35.rope.dimension_count": 8}),
+    ("qwen3next", {"qwen3next.expert_weights_norm": False}),
+    ("deepseek2", {"deepseek2.rope.scaling.yarn_log_multiplier": 0.0}),
+    ("deepseek2", {"deepseek2.expert_weights_scale": 1.0}),
+    ("deepseek2", {"deepseek2.expert_weights_norm": False}),
+    ("deepseek2", {"deepseek2.expert_group_used_count": 3}),
+    ("deepseek2", {"deepseek2.expert_gating_func": 1}),
+    ("deepseek2-v2", {"deepseek2.expert_gating_func": 2}),
+    ("deepseek2-v2", {"deepseek2.rope.scaling.factor": 2.0}),
+    ("mistral4", {"mistral4.attention.temperature_scale": 0.0}),
+    ("mistral4", {"mistral4.attention.temperature_length": 8}),
+    ("mamba-falcon", {"mamba.ssm.dt_b_c_rms": False}),
 ]
+UNSTATED = {"qwen3moe.expert_weights_norm", "qwen3next.expert_weights_norm"}
 
 
 @pytest.mark.parametrize(("name", "change"), WITHOUT, ids=lambda value: str(value))
 def test_each_feature_matters(name, change):
     ids, logits = expected(name)
     metadata, tensors = golden(name)
-    assert change.keys() <= metadata.keys() | {"qwen3moe.expert_weights_norm"}
+    assert change.keys() <= metadata.keys() | UNSTATED
     assert nmse(run(compiled(metadata | change, tensors), name, ids), logits) > 1e-8
 
 
@@ -99,6 +137,9 @@ def test_each_feature_matters(name, change):
         ("llama-bias", "attn_k.bias"),
         ("llama-bias", "ffn_down.bias"),
         ("qwen2-tied", "attn_v.bias"),
+        ("deepseek2", "exp_probs_b"),
+        ("mamba", "ssm_conv1d.bias"),
+        ("mamba2", "ssm_conv1d.bias"),
     ],
 )
 def test_each_optional_tensor_matters(name, part):

@@ -88,7 +88,7 @@ class _Weight(Integers):
         return _unpack(self.packed, begin, end)
 
     def scales(self, begin: int, end: int) -> Scales:
-        return self.stored_scales.columns(begin, end).T.astype(np.float64)
+        return self.stored_scales.columns(begin, end).T
 
     def zeros(self, begin: int, end: int) -> Codes:
         return _unpack(self.stored_zeros, begin, end).astype(np.int16)
@@ -108,4 +108,4 @@ def _unpack(stored: Stored, begin: int, end: int) -> Bytes:
     words = stored.integer_columns(first, last)[..., None]  # [rows, words, 1]
     codes = bits.unpack(words, _BITS, _IN_WORD)[..., _PLACES]  # [rows, words, 8]
     skipped = begin - first * _IN_WORD
-    return codes.reshape(stored.n_rows, -1)[:, skipped : skipped + end - begin].T
+    return codes.reshape(stored.n_rows, _IN_WORD * (last - first))[:, skipped : skipped + end - begin].T

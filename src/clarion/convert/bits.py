@@ -26,7 +26,7 @@ def unpack(words: npt.NDArray[Any], bits: int, n_codes: int) -> Bytes:
         return stream[..., :n_codes]
     if bits == 4:
         pairs = np.stack([stream & 15, stream >> 4], axis=-1)  # [..., bytes, 2]
-        return pairs.reshape(*stream.shape[:-1], -1)[..., :n_codes]
+        return pairs.reshape(*stream.shape[:-1], 2 * stream.shape[-1])[..., :n_codes]
     each = np.unpackbits(stream, axis=-1, count=n_codes * bits, bitorder="little")
     each = each.reshape(*stream.shape[:-1], n_codes, bits)
     found = each[..., 0].copy()

@@ -183,7 +183,7 @@ class _Eight(Integers):
     order: Stored | None
 
     def codes(self, begin: int, end: int) -> Bytes:
-        return self.stored.bytes(begin, end).reshape(end - begin, -1) ^ np.uint8(0x80)
+        return self.stored.bytes(begin, end) ^ np.uint8(0x80)
 
     def scales(self, begin: int, end: int) -> Scales:
         return self.factor.values()[begin:end, None].astype(np.float64) / 127

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ BESIDE = (
 )
 _TEMPLATES = "additional_chat_templates"  # a folder of chat templates that are called as their files
 # The modules of Sentence Transformers have folders of their own, as 1_Pooling.
-_BESIDE = rf"{_TEMPLATES}/[^/]+\.jinja|\d+_\w+/config\.json"
+_BESIDE = rf"{_TEMPLATES}/[^/]+\.jinja|\d+_\w+/config\.json|\d+_Dense/model\.safetensors"
 _TIED = "lm_head.weight"  # where the embedding is the output, an index may name it and no file hold it
 
 
@@ -109,6 +110,10 @@ class Checkpoint(Mapping[str, Stored]):
             raise no_checkpoint(folder)
         self.config = config
         self._tensors = self._read()
+        for path in sorted(folder.glob("[0-9]*_Dense/model.safetensors")):
+            for name, stored in safetensors.read(path).items():
+                full = f"{path.parent.name}.{name}"
+                self._tensors[full] = replace(stored, name=full)
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The object in a file of the folder, None where there is no such file."""

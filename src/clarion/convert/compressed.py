@@ -168,7 +168,7 @@ def _integers(
 
 def _fits(scheme: Scheme, codes: Stored, scale: Stored, zero: Stored | None, shape: tuple[int, ...]) -> bool:
     """Whether the parts have the shapes that the scheme gives a weight of this shape."""
-    if not scheme.integer or len(shape) != 2 or min(shape) < 0 or scheme.symmetric != (zero is None):
+    if not scheme.integer or len(shape) != 2 or min(shape) < 0 or not (scheme.symmetric or zero):
         return False
     rows, cols = shape
     if codes.dtype == "I8":
@@ -208,10 +208,8 @@ class _Weight(Integers):
 
     def scales(self, begin: int, end: int) -> Scales:
         if self.stored_scales.n_elements == 1:
-            found = self.stored_scales.values().reshape(1, 1).repeat(end - begin, axis=0)
-        else:
-            found = self.stored_scales.values().reshape(self.n_rows, -1)[begin:end]
-        return found.astype(np.float64)
+            return self.stored_scales.values().reshape(1, 1).repeat(end - begin, axis=0)
+        return self.stored_scales.values().reshape(self.n_rows, self.n_groups)[begin:end]
 
     def zeros(self, begin: int, end: int) -> Codes:
         zeros = self.stored_zeros
@@ -219,7 +217,11 @@ class _Weight(Integers):
             return np.full((1, 1), self._middle, np.int16)
         if zeros.dtype == "I8":
             found: Codes = zeros.integers(0, zeros.n_rows).astype(np.int16) + self._middle
-            return found.reshape(1, 1) if found.size == 1 else found.reshape(self.n_rows, -1)[begin:end]
+            return (
+                found.reshape(1, 1)
+                if found.size == 1
+                else found.reshape(self.n_rows, self.n_groups)[begin:end]
+            )
         first = begin // 32
         words = zeros.integers(first * self.bits, min(-(-end // 32) * self.bits, zeros.n_rows))
         codes = bits.unpack(np.ascontiguousarray(words.T), self.bits, end - 32 * first)
@@ -271,7 +273,7 @@ class _Nv(Matrix):
     total: Stored
 
     def rows(self, begin: int, end: int) -> Floats:
-        values = mxfp4.VALUES[mxfp4.codes(self.packed.bytes(begin, end))].reshape(end - begin, -1)  # [R, C]
+        values = mxfp4.VALUES[mxfp4.codes(self.packed.bytes(begin, end))]  # [R, C]
         with np.errstate(all="ignore"):  # what is no number afterwards is refused
             scales = self.scale.rows(begin, end).astype(np.float64) / self.total.values().reshape(1, 1)
             return (values * scales.repeat(_NV_GROUP, axis=1)).astype(np.float32)

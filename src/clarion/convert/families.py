@@ -41,14 +41,18 @@ class Converted:
 
 
 def recognise(values: Mapping[str, Any]) -> tuple[Family, HuggingFace] | None:
-    """What the checkpoint of a config.json is; None: no family reads it."""
+    """What the checkpoint of a config.json is, or the part of it that writes; None: no family reads it."""
     kinds = [(family, kind) for family in FAMILIES.values() for kind in family.checkpoints]
-    named = values.get("architectures")
-    for family, kind in kinds:
-        if kind.architecture and named == [kind.architecture]:
-            return family, kind
-    model_type = values.get("model_type")
-    return next(((family, kind) for family, kind in kinds if kind.model_type == model_type), None)
+    nested = values.get("text_config")
+    for each in (values, nested if isinstance(nested, Mapping) else {}):
+        named, model_type = each.get("architectures"), each.get("model_type")
+        for family, kind in kinds:
+            if kind.architecture and named == [kind.architecture]:
+                return family, kind
+        for family, kind in kinds:
+            if kind.model_type == model_type:
+                return family, kind
+    return None
 
 
 def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: str) -> Converted:
@@ -70,12 +74,13 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
     for key, allowed in kind.only.items():
         config.only(key, *allowed)
     metadata, factors = _metadata(config, kind)
-    source = Source(tensors, kind, metadata, quantization.read(config))
+    n_further = config.integer("num_nextn_predict_layers", "num_mtp_layers", default=0, least=0)
+    source = Source(tensors, kind, metadata, quantization.read(config), n_further)
     tied = config.flag("tie_word_embeddings", default=kind.tied)
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
     try:
-        if tied:
+        if tied or not kind.writes:
             source.drop("output")  # where it is there, it is the embedding again
         else:
             source["output.weight"]  # a graph would do without, and take the embedding
@@ -103,10 +108,10 @@ def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factor
             metadata[name] = value
     metadata |= _windows(config, kind, metadata["block_count"])
     _check_unrotated(config, kind, metadata["block_count"])
-    head_dim = metadata.get("rope.dimension_count", metadata.get("attention.key_length"))
-    if head_dim is None:
+    head_dim = metadata.get("attention.key_length")
+    if head_dim is None or not kind.rotates:
         return metadata, {}
-    rotation, factors = rope(config, kind, head_dim)
+    rotation, factors = rope(config, kind, head_dim, metadata.get("rope.dimension_count"))
     return metadata | rotation, factors
 
 

@@ -120,7 +120,7 @@ class _Weight(Integers):
         return bits.unpack(words, self.bits, self.n_cols)
 
     def scales(self, begin: int, end: int) -> Scales:
-        return self.stored_scales.columns(begin, end).T.astype(np.float64)
+        return self.stored_scales.columns(begin, end).T
 
     def zeros(self, begin: int, end: int) -> Codes:
         found = packed_columns(self.stored_zeros, self.bits, begin, end).T.astype(np.int16)

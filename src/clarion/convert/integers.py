@@ -21,7 +21,7 @@ import numpy.typing as npt
 from clarion.convert.matrix import Bytes, Floats, Matrix, halves, raw
 
 Codes = npt.NDArray[np.int16]
-Scales = npt.NDArray[np.float64]
+Scales = npt.NDArray[np.floating[Any]]
 BLOCK = 32
 # Formats of 32 whole numbers times a scale, by size: the least number and the greatest.
 _RANGES = {"Q4_0": (-8, 7), "Q5_0": (-16, 15), "Q8_0": (-128, 127)}
@@ -48,7 +48,7 @@ class Integers(Matrix):
 
     @abstractmethod
     def scales(self, begin: int, end: int) -> Scales:
-        """Scales of rows `begin` to `end` [end - begin, n_groups]."""
+        """Scales of rows `begin` to `end` [end - begin, n_groups]; float32 rounds once what it multiplies."""
 
     @abstractmethod
     def zeros(self, begin: int, end: int) -> Codes:
@@ -68,8 +68,8 @@ class Integers(Matrix):
         group_of = self.group_of()
         scales = self.scales(begin, end)
         with np.errstate(all="ignore"):  # what float32 does not hold becomes infinite, and is refused
-            product = self._whole(begin, end, group_of) * scales[:, group_of]
-            return product.astype(np.float32)
+            product = self._whole(begin, end, group_of) * scales.take(group_of, axis=1)
+            return product.astype(np.float32, copy=False)
 
     def formats(self) -> tuple[str, ...]:
         if self.n_cols % BLOCK or not self.n_elements:
@@ -85,7 +85,8 @@ class Integers(Matrix):
 
     def blocks(self, begin: int, end: int, format: str) -> Bytes:
         group_of = self.group_of()
-        whole = self._whole(begin, end, group_of).reshape(end - begin, -1, BLOCK)  # [R, blocks, 32]
+        whole = self._whole(begin, end, group_of)  # [R, C]
+        whole = whole.reshape(end - begin, self.n_cols // BLOCK, BLOCK)
         scales = raw(self.scales(begin, end)[:, group_of[::BLOCK], None].astype("<f2"))  # [R, blocks, 2]
         if format == "Q8_0":
             columns = [scales, raw(whole.astype(np.int8))]
@@ -93,13 +94,14 @@ class Integers(Matrix):
             codes = (whole - _RANGES[format][0]).astype(np.uint8)
             fifth = [np.packbits(codes >> 4, axis=-1, bitorder="little")] if format == "Q5_0" else []
             columns = [scales, *fifth, halves(codes & np.uint8(15))]
-        return np.concatenate(columns, axis=-1).reshape(end - begin, -1)
+        found = np.concatenate(columns, axis=-1)  # [R, blocks, bytes]
+        return found.reshape(end - begin, found.shape[1] * found.shape[2])
 
     def _whole(self, begin: int, end: int, group_of: npt.NDArray[np.intp]) -> Codes:
         """Code - zero [end - begin, n_cols]."""
         zeros = self.zeros(begin, end)
-        of_columns = zeros if zeros.shape[1] == 1 else zeros[:, group_of]
-        return self.codes(begin, end).astype(np.int16) - of_columns
+        of_columns = zeros if zeros.shape[1] == 1 else zeros.take(group_of, axis=1)
+        return self.codes(begin, end) - of_columns
 
     def _spans(self) -> Iterator[tuple[int, int]]:
         """Rows begin to end, few enough that all their scales are in memory at once."""

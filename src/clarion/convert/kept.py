@@ -72,12 +72,14 @@ def _is_f32(target: Target) -> bool:
     return len(target.shape) == 1 or leaf != "weight" or stem.endswith("_norm") or stem in _FLOATS
 
 
-def file_type(written: Iterable[Written], type: str | None) -> int:
-    """general.file_type: what people asked for, else the format of most numbers in matrices."""
-    n_elements: Counter[str] = Counter({type or "F16": 0})
-    for one in written if type is None else ():
-        if not _is_f32(one.target):
-            n_elements[one.format.name] += math.prod(one.target.shape)
+def file_type(written: Sequence[Written], type: str | None) -> int:
+    """general.file_type: what people asked for, else the format of most that is kept, or of most."""
+    if type is not None:
+        return _FILE_TYPES[type]
+    matrices = [one for one in written if not _is_f32(one.target)]
+    n_elements: Counter[str] = Counter()
+    for one in [one for one in matrices if one.exact] or matrices:
+        n_elements[one.format.name] += math.prod(one.target.shape)
     return _FILE_TYPES[n_elements.most_common(1)[0][0]]
 
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from clarion.convert.config import Config
 from clarion.convert.matrix import Bytes, Floats, Matrix, halves
@@ -25,7 +24,8 @@ from clarion.errors import ModelError
 
 GROUP = 32
 # Sign, two bits of exponent, one of fraction.
-VALUES: npt.NDArray[np.float64] = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+_MAGNITUDES = (0.0, 0.5, 1, 1.5, 2, 3, 4, 6)
+VALUES: Floats = np.array([*_MAGNITUDES, *(-value for value in _MAGNITUDES)], np.float32)
 _BIAS = 127
 _MOST = 252  # the greatest exponent with which float32 holds 6
 _ROWS_AT_ONCE = 1 << 14
@@ -86,7 +86,7 @@ class _Weight(Matrix):
         with np.errstate(over="ignore"):
             values = np.ldexp(VALUES[self._codes(begin, end)], exponents[..., None] - _BIAS)
             values[exponents == 255] = np.nan
-            return values.astype(np.float32).reshape(end - begin, -1)
+            return values.reshape(end - begin, self.n_cols)
 
     def formats(self) -> tuple[str, ...]:
         spans = range(0, self.n_rows, _ROWS_AT_ONCE)
@@ -94,13 +94,14 @@ class _Weight(Matrix):
         return ("MXFP4",) if all(part.max(initial=0) <= _MOST for part in exponents) else ()
 
     def blocks(self, begin: int, end: int, format: str) -> Bytes:
-        exponents = self.scales.bytes(begin, end).reshape(end - begin, -1, 1)
+        exponents = self.scales.bytes(begin, end)[..., None]
         found = np.concatenate([exponents, halves(self._codes(begin, end))], axis=-1)  # [R, groups, 17]
-        return found.reshape(end - begin, -1)
+        return found.reshape(end - begin, found.shape[1] * found.shape[2])
 
     def _codes(self, begin: int, end: int) -> Bytes:
         """[end - begin, groups, 32]"""
-        return codes(self.packed.bytes(begin, end)).reshape(end - begin, -1, GROUP)
+        found = codes(self.packed.bytes(begin, end))  # [R, C]
+        return found.reshape(end - begin, self.scales.n_cols, GROUP)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -113,4 +114,5 @@ class _Weight(Matrix):
 
 def codes(packed: Bytes) -> Bytes:
     """Codes [..., 2 n] of bytes [..., n] that hold two of them, the low half first."""
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+    both = np.stack([packed & 15, packed >> 4], axis=-1)
+    return both.reshape(*packed.shape[:-1], 2 * packed.shape[-1])

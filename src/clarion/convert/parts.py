@@ -24,14 +24,16 @@ def part_of(matrix: Matrix, part: Part, *, vector: bool) -> Matrix:
     Raises:
         ModelError: its rows cannot be shared out in equal parts.
     """
+    axis = -1 if vector else -2
+    if len(matrix.shape) < -axis:
+        return matrix  # whoever asks for it expects another shape
     if part.transposed and isinstance(matrix, Stored) and not vector:
         matrix = _Transposed(
             matrix.name, matrix.dtype, (*matrix.shape[:-2], *matrix.shape[:-3:-1]), matrix.path, matrix
         )
     if part.count == 1:
         return matrix
-    axis = -1 if vector else -2
-    if len(matrix.shape) < -axis or matrix.shape[axis] % part.count:
+    if matrix.shape[axis] % part.count:
         raise ModelError(
             f"{matrix.path}: tensor {matrix.name!r} has shape {list(matrix.shape)}, expected a size that "
             f"{part.count} parts share"

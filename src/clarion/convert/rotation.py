@@ -15,12 +15,15 @@ Factors = dict[str, Floats]
 _STILL = 1e30  # a divisor of frequencies that leaves no rotation at any position
 
 
-def rope(config: Config, kind: HuggingFace, head_dim: int) -> tuple[dict[str, Any], Factors]:
+def rope(
+    config: Config, kind: HuggingFace, head_dim: int, n_rot: int | None
+) -> tuple[dict[str, Any], Factors]:
     """Metadata below the architecture's name, and divisors of frequencies [n_rot / 2] by the names of their
     tensors.
 
     Args:
         head_dim: elements of a head.
+        n_rot: those that are rotated; None: as the configuration says.
 
     Raises:
         UnsupportedError: a kind of scaling that files cannot state for this architecture.
@@ -45,7 +48,7 @@ def rope(config: Config, kind: HuggingFace, head_dim: int) -> tuple[dict[str, An
     if kind.rope_factors == "proportional":
         metadata |= {"rope.freq_base": base, "rope.dimension_count": head_dim}
         return metadata, {"rope_freqs.weight": _proportional(scaling, named, head_dim)}
-    n_rot = _rotated(config, scaling, kind, head_dim)
+    n_rot = n_rot or _rotated(config, scaling, kind, head_dim)
     metadata |= {"rope.freq_base": base, "rope.dimension_count": n_rot}
     if named == "default":
         return metadata, {}
@@ -85,10 +88,16 @@ def _scaled(kind: str, factor: float) -> dict[str, Any]:
 def _yarn(scaling: Config, kind: HuggingFace, context: int) -> dict[str, Any]:
     if scaling.flag("truncate", default=True) is not kind.yarn_truncates:
         raise scaling.unsupported("truncate", not kind.yarn_truncates, str(kind.yarn_truncates).lower())
-    scaling.only("mscale", 1, 1.0)
-    scaling.only("mscale_all_dim", 0, 0.0)
     factor = scaling.number("factor")
     metadata = _scaled("yarn", factor)
+    multiplier = scaling.get("mscale_all_dim")
+    if kind.raises_scores and multiplier:
+        scaling.only("mscale", multiplier)
+        scaling.only("attention_factor")
+        metadata["rope.scaling.yarn_log_multiplier"] = 0.1 * scaling.number("mscale_all_dim")
+    else:
+        scaling.only("mscale", 1, 1.0)
+        scaling.only("mscale_all_dim", 0, 0.0)
     original = scaling.integer("original_max_position_embeddings", default=context)
     metadata["rope.scaling.original_context_length"] = original
     for key, name in (("beta_fast", "yarn_beta_fast"), ("beta_slow", "yarn_beta_slow")):

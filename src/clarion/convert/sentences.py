@@ -3,10 +3,11 @@ stands before texts of a kind."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from clarion.convert.checkpoint import Checkpoint
+from clarion.convert.config import Config
 from clarion.errors import FormatError, UnsupportedError
 from clarion.tokenizer.settings import PROMPTS
 
@@ -29,9 +30,12 @@ def convert(checkpoint: Checkpoint, architecture: str) -> dict[str, Any]:
         UnsupportedError: another way to make a vector of rows.
     """
     metadata: dict[str, Any] = {}
-    pooling = _pooling(checkpoint)
-    if pooling is not None:
-        metadata[f"{architecture}.pooling_type"] = pooling
+    for kind, path, options in _modules(checkpoint):
+        where = f"{checkpoint.folder}/{path}/config.json"
+        if kind == "Pooling":
+            metadata[f"{architecture}.pooling_type"] = _mode(options, where)
+        elif kind == "Dense":
+            metadata |= _dense(options, f"{architecture}.dense_{path.partition('_')[0]}", where)
     settings = checkpoint.json("config_sentence_transformers.json") or {}
     prompts = settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
@@ -40,20 +44,30 @@ def convert(checkpoint: Checkpoint, architecture: str) -> dict[str, Any]:
     return metadata | {f"{PROMPTS}.{name}": text for name, text in prompts.items() if text}
 
 
-def _pooling(checkpoint: Checkpoint) -> int | None:
-    """The file's number for how a text's vector is made; None where the checkpoint does not say."""
+def _modules(checkpoint: Checkpoint) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """What stands behind the model: kinds of modules, their folders, and their options."""
     for module in checkpoint.list("modules.json"):
         kind, path = (module.get(key) for key in ("type", "path"))
-        if not isinstance(kind, str) or not kind.endswith(".Pooling"):
+        name = kind.rpartition(".")[2] if isinstance(kind, str) else ""
+        if name not in ("Pooling", "Dense"):
             continue
         if not isinstance(path, str) or not path:
             raise FormatError(f"{checkpoint.folder}/modules.json: path is {path!r:.80}, expected a folder")
-        name = f"{path}/config.json"
-        settings = checkpoint.json(name)
-        if settings is None:
-            raise FormatError(f"{checkpoint.folder}/{name} is missing, which modules.json names")
-        return _mode(settings, f"{checkpoint.folder}/{name}")
-    return None
+        options = checkpoint.json(f"{path}/config.json")
+        if options is None:
+            raise FormatError(f"{checkpoint.folder}/{path}/config.json is missing, which modules.json names")
+        yield name, path, options
+
+
+def _dense(options: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """The size of a matrix behind the pooling."""
+    config = Config(options, where)
+    config.only("bias", False)
+    config.only("activation_function", "torch.nn.modules.linear.Identity")
+    return {
+        f"{key}_feat_in": config.integer("in_features"),
+        f"{key}_feat_out": config.integer("out_features"),
+    }
 
 
 def _mode(settings: Mapping[str, Any], where: str) -> int:

@@ -16,7 +16,7 @@ from clarion.convert.quantization import Method
 from clarion.convert.stored import Stored
 from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import Format, format_named
-from clarion.models.family import TENSORS, HuggingFace, Made, Name, Part
+from clarion.models.family import LAYER, TENSORS, HuggingFace, Made, Name, Part
 from clarion.plan.ir import Tensor
 
 # Tables that the configuration gives as well, and the scales of activations, which are not rounded here.
@@ -27,7 +27,7 @@ _IGNORED = re.compile(
 _SHOWN = 5
 _ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
-_NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)(?:\.(\w+))?")
+_NAME = re.compile(r"(?:blk\.(\d+)\.)?(cls\.\w+(?=\.)|\w+)(?:\.(\w+))?")
 
 
 class _Name(NamedTuple):
@@ -65,6 +65,7 @@ class Source(Mapping[str, Tensor]):
         tensors: the checkpoint's, by its own names.
         metadata: the file's hyperparameters, by their names below the architecture's.
         method: how the checkpoint is quantised.
+        n_further: layers behind the last that predict further tokens, and are left out.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Source(Mapping[str, Tensor]):
         kind: HuggingFace,
         metadata: Mapping[str, Any],
         method: Method,
+        n_further: int = 0,
     ) -> None:
         self._tensors = tensors
         self._kind = kind
@@ -81,6 +83,10 @@ class Source(Mapping[str, Tensor]):
         self._names: dict[str, Name] = {**TENSORS, **kind.tensors}
         starts = (root for root in kind.roots if any(name.startswith(root) for name in tensors))
         self._root = next(starts, kind.roots[-1])
+        first = metadata["block_count"]
+        layer = LAYER.replace(_ROOT, self._root, 1)
+        further = tuple(layer.format(layer=i) for i in range(first, first + n_further))
+        self._beside = (*kind.beside, *further)
         self._targets: dict[_Name, Target] = {}
         self._used: set[str] = set()
 
@@ -119,11 +125,11 @@ class Source(Mapping[str, Tensor]):
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
         rest."""
-        stems = [key.partition(".")[0] for key in self._names]
+        keys = list(self._names)
         first = min(i for i, theirs in enumerate(self._names.values()) if "{layer}" in _patterns(theirs)[0])
 
         def place(name: _Name) -> tuple[float, int, bool]:
-            index = stems.index(name.stem)
+            index = next(i for i, key in enumerate(keys) if f"{key}.".startswith(f"{name.stem}."))
             outside = -math.inf if index < first else math.inf
             return (outside if name.layer is None else name.layer, index, name.leaf == "bias")
 
@@ -134,9 +140,7 @@ class Source(Mapping[str, Tensor]):
         unused = [
             name
             for name in self._tensors
-            if name not in self._used
-            and not _IGNORED.fullmatch(name)
-            and not name.startswith(self._kind.beside)
+            if name not in self._used and not _IGNORED.fullmatch(name) and not name.startswith(self._beside)
         ]
         if unused:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
@@ -151,19 +155,22 @@ class Source(Mapping[str, Tensor]):
         if name is None:
             return None
         own, of_stem = self._names.get(name.key), self._names.get(name.stem)
-        if own is None and not isinstance(of_stem, str | Part):
+        among: tuple[str | Part | Made, ...]
+        if own is not None:
+            among = own if isinstance(own, tuple) else (own,)
+        elif isinstance(of_stem, str | Part):
+            among = (of_stem,)
+        else:
             return None
-        among = own if isinstance(own, tuple) else (own or of_stem,)
-        if ("{layer}" in _patterns(among)[0]) != (name.layer is not None):
+        if ("{layer}" in _patterns(among[0])[0]) != (name.layer is not None):
             return None
         completed = [(self._complete(one, name, whole=own is not None), one) for one in among]
         there = (pair for pair in completed if self._find(pair[0].format(expert=0)) is not None)
         theirs, made = next(there, completed[0])
         return theirs, None if isinstance(made, str) else made
 
-    def _complete(self, one: Name | None, name: _Name, *, whole: bool) -> str:
+    def _complete(self, one: str | Part | Made, name: _Name, *, whole: bool) -> str:
         """The checkpoint's name for a tensor; `whole`: it is not that of all below a stem."""
-        assert one is not None
         theirs = _patterns(one)[0].replace("{layer}", str(name.layer))
         if theirs.startswith(_ROOT):
             theirs = self._root + theirs.removeprefix(_ROOT)

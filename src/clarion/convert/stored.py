@@ -39,13 +39,14 @@ class Stored(Matrix):
 
     def rows(self, begin: int, end: int) -> Floats:
         self._check_floats()
-        return _floats(self.bytes(begin, end), self.dtype).reshape(end - begin, self.n_cols)
+        return _floats(self.bytes(begin, end).reshape(-1), self.dtype).reshape(end - begin, self.n_cols)
 
     def columns(self, begin: int, end: int, first: int = 0, last: int | None = None) -> Floats:
         """Columns `begin` to `end` of rows `first` to `last`, as float32 [last - first, end - begin]."""
         self._check_floats()
-        found = self._column_bytes(begin, end, first, self.n_rows if last is None else last)
-        return _floats(found.reshape(-1), self.dtype).reshape(-1, end - begin)
+        last = self.n_rows if last is None else last
+        found = self._column_bytes(begin, end, first, last)
+        return _floats(found.reshape(-1), self.dtype).reshape(last - first, end - begin)
 
     def matrix(self, number: int) -> Stored:
         """One of the tensors that the first dimension counts."""
@@ -58,20 +59,24 @@ class Stored(Matrix):
 
     def integers(self, begin: int, end: int) -> Integers:
         """Rows `begin` to `end` of whole numbers [end - begin, n_cols], in their own type."""
-        return self.bytes(begin, end).view(_INTEGERS[self.dtype]).reshape(end - begin, self.n_cols)
+        found = self.bytes(begin, end).reshape(-1).view(_INTEGERS[self.dtype])
+        return found.reshape(end - begin, self.n_cols)
 
     def integer_columns(self, begin: int, end: int) -> Integers:
         """Columns `begin` to `end` of whole numbers [n_rows, end - begin], in their own type."""
-        return self._column_bytes(begin, end, 0, self.n_rows).view(_INTEGERS[self.dtype])
+        found = self._column_bytes(begin, end, 0, self.n_rows).reshape(-1).view(_INTEGERS[self.dtype])
+        return found.reshape(self.n_rows, end - begin)
 
     def bytes(self, begin: int, end: int) -> Bytes:
-        """The bytes of rows `begin` to `end`, one after the other.
+        """The bytes of rows `begin` to `end`, [end - begin, bytes of a row].
 
         Raises:
             FileError: the file cannot be read, or is shorter than it was.
         """
         size = self.n_cols * ELEMENT_BYTES[self.dtype]
-        return read_exactly(self.path, self.offset + begin * size, (end - begin) * size, repr(self.name))
+        n_bytes = (end - begin) * size
+        found = read_exactly(self.path, self.offset + begin * size, n_bytes, repr(self.name))
+        return found.reshape(end - begin, size)
 
     def expect(self, dtypes: tuple[str, ...], *shapes: tuple[int, ...]) -> None:
         """Raises ModelError unless its type is one of these, and its shape too, where any is given."""

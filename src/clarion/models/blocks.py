@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from clarion.errors import UnsupportedError
+from clarion.errors import ModelError, UnsupportedError
 from clarion.models.heads import classifier, finish
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
@@ -18,7 +18,8 @@ from clarion.models.rope import Rope
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 from clarion.plan.hyperparameters import Hyperparameters
-from clarion.plan.output import Logits, Pooled, Pooling, Ranks
+from clarion.plan.operations.products import SIGMOID, SOFTMAX, SOFTMAX_OF_CHOSEN, SQRT_SOFTPLUS
+from clarion.plan.output import Logits, Output, Pooled, Pooling
 
 
 class RopeTables(dict[Rope, Array]):
@@ -72,6 +73,7 @@ class Layer:
         return self.g.rope(x, self.tables[self.rope], self.hp.head_dim, neox=neox)
 
 
+_LOGITS = Logits()
 Block = Callable[[Layer, Array], Array]
 # Which experts a token uses, and their weights: ids [T, k] and weights [T, k] of rows [T, n_embd].
 Router = Callable[[Layer, Array], tuple[Array, Array]]
@@ -95,6 +97,11 @@ def projections(
     widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
+        if "weight" not in w.attn_q:
+            stem = f"{w.prefix}.attn_q"
+            raise ModelError(
+                f"tensors '{stem}.weight' and '{stem}kv.weight' are missing, expected one of them"
+            )
         q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
         return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
@@ -154,9 +161,9 @@ def attention(
         if gate_in_query:
             gate = g.columns(q, hp.head_dim, hp.head_dim, n_head=hp.n_head)
             q = g.columns(q, 0, hp.head_dim, n_head=hp.n_head)
-        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
-        if value_norm:
+        if value_norm:  # before keys, which may be the values, are rotated in their place
             v = g.head_norm(v, None, hp.dim_v or hp.head_dim, hp.norm_eps)
+        q, k = turned(q, "attn_q_norm"), turned(k, "attn_k_norm")
         state = g.keep(k, v, hp.n_head_kv, 0 if chunked or not causal else hp.window)
     else:
         q = turned(g.linear(x, w.attn_q, hp.n_head * hp.head_dim), "attn_q_norm")
@@ -283,6 +290,58 @@ def router(
     )  # [T, k]
 
 
+# Files number what weights are made of scores with from 1 on; 0: they do not say.
+_GATINGS = {1: SOFTMAX, 2: SIGMOID, 3: SOFTMAX_OF_CHOSEN, 4: SQRT_SOFTPLUS}
+
+
+def stated_router(
+    keys: Keys, hp: Hyperparameters, *, normalize: bool = False, group_top: int | None = None
+) -> Router:
+    """The router that a file states.
+
+    Args:
+        normalize: whether weights are divided by their sum where the file does not say.
+        group_top: how many of a group's best experts tell which groups are used; None: two where weights are
+            sigmoids, else one.
+
+    Where the file does not name the function, it is the sigmoid for layers with a bias of the choice, else
+    the softmax.
+
+    Raises:
+        UnsupportedError: an unknown function.
+    """
+    stated = keys.integer("expert_gating_func", 0, minimum=0)
+    if stated and stated not in _GATINGS:
+        raise UnsupportedError(f"{keys.name('expert_gating_func')} is {stated}, known are {list(_GATINGS)}")
+    n_group = keys.integer("expert_group_count", 1, minimum=0) or 1
+    n_group_used = keys.integer("expert_group_used_count", 1 if n_group == 1 else None)
+    if hp.n_expert % n_group or n_group_used > n_group:
+        raise ModelError(
+            f"{keys.name('expert_group_count')} is {n_group}, of which {n_group_used} are used, expected a "
+            f"divisor of expert_count, {hp.n_expert}, and no more of them"
+        )
+    normalize = keys.flag("expert_weights_norm", normalize)
+    scale = keys.number("expert_weights_scale", 1.0, positive=False) or 1.0
+
+    def choice(layer: Layer, x: Array) -> tuple[Array, Array]:
+        bias = "bias" in layer.w.exp_probs_b
+        gating = _GATINGS[stated] if stated else SIGMOID if bias else SOFTMAX
+        top = group_top or (2 if gating == SIGMOID else 1)
+        return router(
+            layer,
+            x,
+            gating=gating,
+            normalize=normalize,
+            bias=bias,
+            n_group=n_group,
+            n_group_used=n_group_used,
+            group_top=min(top, hp.n_expert // n_group),
+            scale=scale,
+        )
+
+    return choice
+
+
 def experts(layer: Layer, x: Array, *, router: Router, gate: Gate = silu_gate) -> Array:
     """The feed-forward network once for each of the k experts that the router prefers, weighted: [T, n_embd].
 
@@ -331,10 +390,10 @@ def decoder(
     experts: bool = False,
     tied: bool = False,
     embedding_scale: float = 1.0,
-    enter: Callable[[Array], Array] = lambda x: x,
     logit_scale: float = 1.0,
     cap: float = 0.0,
     dense: Callable[[Array], Array] | None = None,
+    default: Output = _LOGITS,
 ) -> Graph:
     """The graph of a model that writes: the embedding, `block` for each layer, and the logits, or what else
     is wanted.
@@ -345,17 +404,17 @@ def decoder(
         experts: the feed-forward networks are experts.
         tied: the embedding is always the head; else it is where the file has no head.
         embedding_scale, logit_scale: what the first rows, and the logits, are times.
-        enter: what becomes of the first rows before the layers.
         cap: the logits are cap · tanh(logits / cap); 0: they stay.
         dense: what becomes of a text's vector, where that is wanted.
+        default: what the model gives where nothing else is wanted; if it is not logits, it has none.
     """
     found = given or figures(keys, w, experts=experts)
     hp = found.all
     g = Graph(hp)
-    x = enter(g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale))  # [T, n_embd]
+    x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd, embedding_scale)  # [T, n_embd]
     tables = RopeTables(g)
-    for rope in found.ropes:
-        tables[rope]  # before the first layer, which all plans share
+    for each in filter(None, found.ropes):
+        tables[each]  # before the first layer, which all plans share
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output
@@ -371,8 +430,16 @@ def decoder(
         return g.rms_norm(x, w.output_norm, hp.norm_eps)
 
     classify = classifier(g, w, g.tanh, hp.norm_eps)
-    w.cls.leave()
-    finish(g, keys, x, default=Logits(), norm=norm, logits=logits, dense=dense or _same, classify=classify)
+    finish(
+        g,
+        keys,
+        x,
+        default=default,
+        norm=norm,
+        logits=logits if isinstance(default, Logits) else None,
+        dense=dense or _same,
+        classify=classify,
+    )
     return g
 
 
@@ -413,14 +480,11 @@ def encoder(
     for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     classify = classifier(g, w, activation(g), hp.norm_eps)
-    w.cls.leave()
 
     def last(x: Array) -> Array:
         return g.layer_norm(x, w[norm], hp.norm_eps) if norm else x
 
-    if isinstance(keys.output, Ranks):
-        keys.output = Ranks(classified_by)
-    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify)
+    finish(g, keys, x, default=Pooled("mean"), norm=last, classify=classify, classified_by=classified_by)
     return g
 
 

@@ -108,6 +108,23 @@ def minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
     return -np.exp(x)
 
 
+def half(number: int) -> Callable[[Mapping[str, Any], Any], Any]:
+    """For `Made`: the first (0) or the second (1) half of rows."""
+    return lambda metadata, x: np.split(x, 2)[number]
+
+
+_STACKED = LAYER + "mlp.experts."
+# Experts whose matrices are one tensor each, or one for all of them.
+STACKED_EXPERTS: dict[str, Name] = {
+    "ffn_gate_exps.weight": (
+        EXPERT + "gate_proj.weight",
+        Made(_STACKED + "gate_up_proj", half(0), each=True),
+    ),
+    "ffn_up_exps.weight": (EXPERT + "up_proj.weight", Made(_STACKED + "gate_up_proj", half(1), each=True)),
+    "ffn_down_exps.weight": (EXPERT + "down_proj.weight", _STACKED + "down_proj"),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Integer:
     """A whole number of config.json, from `least`. Of its names there, the first that is there and not null
@@ -172,6 +189,38 @@ DECODER_KEYS: dict[str, Key] = {
     "attention.value_length": Computed(head_size),
     "attention.layer_norm_rms_epsilon": Number(("rms_norm_eps",), 1e-6),
 }
+
+
+def _labels(config: Settings) -> list[str] | None:
+    """The names of what a classifier gives scores for, where somebody named them."""
+    labels = config.get("id2label")
+    names = list(labels.values()) if isinstance(labels, Mapping) else []
+    return names if names and not all(str(name).startswith("LABEL_") for name in names) else None
+
+
+def _ranks(config: Settings) -> int | None:
+    """The file's number for a model whose vectors are classified; None: it is not one."""
+    named = config.get("architectures")
+    classifies = isinstance(named, list) and any("SequenceClassification" in str(name) for name in named)
+    return 4 if classifies else None
+
+
+# What the files of all encoders have in their place.
+ENCODER_KEYS: dict[str, Key] = {
+    **DECODER_KEYS,
+    "attention.layer_norm_epsilon": Number(("layer_norm_eps", "layer_norm_epsilon", "norm_eps")),
+    "attention.causal": Computed(lambda config: False),
+    "pooling_type": Computed(_ranks),
+    "classifier.output_labels": Computed(_labels),
+}
+del ENCODER_KEYS["attention.layer_norm_rms_epsilon"], ENCODER_KEYS["attention.head_count_kv"]
+# The names of BERT's checkpoints.
+ENCODER_TENSORS: dict[str, Name] = {
+    "token_embd": "model.embeddings.word_embeddings",
+    "position_embd": "model.embeddings.position_embeddings",
+    "token_types": "model.embeddings.token_type_embeddings",
+    "token_embd_norm": "model.embeddings.LayerNorm",
+}
 EXPERT_KEYS: dict[str, Key] = {
     "expert_count": Integer(("num_local_experts", "num_experts")),
     "expert_used_count": Integer(("num_experts_per_tok",)),
@@ -210,9 +259,12 @@ class HuggingFace:
             config.json does not say, and files need not say; 0: both must.
         unrotated: every so many-th layer does not rotate; config.json may only say the same. 0: all do.
         partial_rotary: the part of a head that is rotated where config.json does not say; None: it must be 1.
+        raises_scores: YaRN raises the scores by `mscale_all_dim`, in place of the rotated pairs.
         yarn_truncates: whether the ends of YaRN's ramp are whole pairs.
         tied: whether the embedding is the head where config.json does not say.
+        writes: whether there is a head that makes text.
         rope_base: the base of the rotation where config.json does not say.
+        rotates: whether positions are rotated.
         rope_factors: the kind of scaling that files state as divisors of the rotation's frequencies.
         words: the pre-tokenizer, as files call it, where the checkpoint has no tokenizer.json.
     """
@@ -231,9 +283,12 @@ class HuggingFace:
     period: int = 0
     unrotated: int = 0
     partial_rotary: float | None = None
+    raises_scores: bool = False
     yarn_truncates: bool = True
     tied: bool = False
+    writes: bool = True
     rope_base: float = 10000.0
+    rotates: bool = True
     rope_factors: Literal["", "llama3", "longrope", "proportional"] = ""
     words: str = "gpt-2"
 

@@ -8,15 +8,16 @@ Gemma Team, 2026, Gemma 4. Scores are not scaled.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
-from clarion.errors import ModelError
 from clarion.models.blocks import Layer, attention, decoder, feed_forward, gelu_gate, weighted_experts
 from clarion.models.family import LAYER, Computed, Family, Integer, Number, Part, Settings
 from clarion.models.gemma2 import GEMMA2, NORMS, ONLY
 from clarion.models.gemma3 import WINDOWS
-from clarion.models.hyperparameters import Figures, figures
+from clarion.models.hyperparameters import figures, shared_layers
 from clarion.models.keys import Keys
+from clarion.models.tables import gathered, of_table
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
 
@@ -26,35 +27,25 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     has_experts = keys.integer("expert_count", 0, minimum=0) > 0
     found = figures(keys, w, experts=has_experts, windows=WINDOWS)
     n_table = keys.integer("embedding_length_per_layer_input", 0, minimum=0)
-    shared = _shared(found, keys.integer("attention.shared_kv_layers", 0, minimum=0), keys)
+    attend, shared = partial(attention, head_norm=True, value_norm=True), shared_layers(keys, found)
     rows: list[Array] = []  # [T, n_layer·n_table], of the tables of all layers
-    states: dict[int, int] = {}  # of the layers that have one
-
-    def enter(x: Array) -> Array:
-        if n_table:
-            rows.append(_rows(x, w, found, n_table))
-        return x
+    states: dict[int, int] = {}  # by layer
 
     def block(layer: Layer, x: Array) -> Array:
+        if n_table and not rows:  # before the first layer
+            rows.append(gathered(x, w, n_table))
         layer = replace(layer, hp=replace(layer.hp, attention_scale=1.0))
         state = states.get(shared.get(layer.number, -1))
         if state is None:
             states[layer.number] = len(layer.g.states)
-        o = attention(
-            layer,
-            layer.norm(x, "attn_norm"),
-            head_norm=True,
-            value_norm=True,
-            keys_as_values=not layer.hp.window,
-            state=state,
-        )
+        o = attend(layer, layer.norm(x, "attn_norm"), keys_as_values=not layer.hp.window, state=state)
         x = x + layer.norm(o, "post_attention_norm")
         o = feed_forward(layer, layer.norm(x, "ffn_norm"), gate=gelu_gate)
         if has_experts:
             o = layer.norm(o, "post_ffw_norm_1") + layer.norm(_experts(layer, x), "post_ffw_norm_2")
         x = x + layer.norm(o, "post_ffw_norm")
         if rows:
-            x = x + _of_table(layer, x, layer.g.columns(rows[0], layer.number * n_table, n_table))
+            x = x + of_table(layer, x, rows[0], n_table)
         scale = layer.w.layer_output_scale
         return layer.g.mul_vector(x, scale.vector("weight", 1)) if "weight" in scale else x
 
@@ -63,39 +54,9 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
         w,
         block,
         given=found,
-        enter=enter,
         embedding_scale=found.all.n_embd**0.5,
         cap=keys.number("final_logit_softcapping", 0.0, positive=False),
     )
-
-
-def _shared(found: Figures, n: int, keys: Keys) -> dict[int, int]:
-    """The last n layers, and whose keys and values they read: those of the last layer before with as long a
-    window."""
-    own = found.layers[: len(found.layers) - n]
-    last = {hp.window: i for i, hp in enumerate(own)}
-    readers = range(len(own), len(found.layers))
-    missing = [i for i in readers if found.layers[i].window not in last]
-    if n > len(found.layers) or missing:
-        name = keys.name("attention.shared_kv_layers")
-        raise ModelError(f"{name} is {n}, expected a layer of each kind with keys of its own before them")
-    return {i: last[found.layers[i].window] for i in readers}
-
-
-def _rows(x: Array, w: Checkpoint, found: Figures, n: int) -> Array:
-    """What the tables of all layers, and a projection of the embedding, give for tokens: [T, n_layer·n]."""
-    g, hp = x.graph, found.all
-    table = g.embed(w.per_layer_token_embd, hp.n_vocab, hp.n_layer * n, n**0.5)
-    y = g.scale(g.linear(x, w.per_layer_model_proj, hp.n_layer * n), hp.n_embd**-0.5)
-    y = g.head_norm(y, w.per_layer_proj_norm.vector("weight", n), n, hp.norm_eps)
-    return g.scale(y + table, 2**-0.5)
-
-
-def _of_table(layer: Layer, x: Array, rows: Array) -> Array:
-    """What a layer makes of its table's rows [T, n], gated by x: [T, n_embd]."""
-    g, w = layer.g, layer.w
-    y = g.gelu(g.linear(x, w.inp_gate, rows.value.width), tanh=True) * rows
-    return layer.norm(g.linear(y, w.proj, layer.hp.n_embd), "post_norm")
 
 
 def _experts(layer: Layer, x: Array) -> Array:

@@ -18,8 +18,10 @@ _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}
 _NONE, _RANK = 0, 4
 
 
-def output_of(keys: Keys, default: Output) -> Output:
+def output_of(keys: Keys, default: Output, classified_by: Pooling) -> Output:
     """What is wanted of the model: what the caller said, else the file, else the default.
+
+    classified_by: how the vector is made that a classifier gets, where the file does not say.
 
     Raises:
         UnsupportedError: an unknown way to make one vector of several.
@@ -30,13 +32,11 @@ def output_of(keys: Keys, default: Output) -> Output:
     for key, value in (("pooling_type", stated), ("classifier.pooling_type", of_scores)):
         if value not in (_NONE, _RANK, *_POOLING):
             raise UnsupportedError(f"{keys.name(key)} is {shown(value)}, known are 0 to 4")
-    of_default: Pooling = default.how if isinstance(default, Pooled | Ranks) else "last"
+    ranks = Ranks(_POOLING.get(of_scores, classified_by))
     if keys.output is not None:
-        if isinstance(keys.output, Ranks):
-            return Ranks(_POOLING.get(of_scores) or keys.output.how)
-        return keys.output
+        return ranks if isinstance(keys.output, Ranks) else keys.output
     if stated == _RANK or (labels and stated == _NONE):
-        return Ranks(_POOLING.get(of_scores) or of_default)
+        return ranks
     return Pooled(_POOLING[stated]) if stated in _POOLING else default
 
 
@@ -50,6 +50,7 @@ def finish(
     logits: Step | None = None,
     dense: Step = lambda x: x,
     classify: Step | None = None,
+    classified_by: Pooling = "last",
 ) -> None:
     """Makes what is wanted of the last layer's rows x [T, n_embd] the graph's output.
 
@@ -59,11 +60,12 @@ def finish(
         logits: of normalised rows; None: the model does not write.
         dense: what becomes of a text's pooled vector.
         classify: the scores of a text's pooled vector; None: the model has no classifier.
+        classified_by: as for `output_of`.
 
     Raises:
         UnsupportedError: the model cannot give what is wanted.
     """
-    kind = output_of(keys, default)
+    kind = output_of(keys, default, classified_by)
     match kind:
         case Logits():
             if logits is None:
@@ -91,17 +93,20 @@ def _pooled(g: Graph, x: Array, how: Pooling, norm: Step) -> Array:
 
 
 def classifier(g: Graph, w: Checkpoint, activation: Step, norm_eps: float) -> Step | None:
-    """What the tensors `cls`, `cls.norm` and `cls.output` make of a pooled row; None where there are none."""
-    has_dense, has_scores = "weight" in w.cls, "weight" in w.cls.output
-    if not has_dense and not has_scores:
+    """What the tensors `cls`, `cls.norm` and `cls.output` make of a pooled row: scores. None where there are
+    none; `cls` alone may be what a model was trained with to compare texts, and is left unread then."""
+    has_scores = "weight" in w.cls.output
+    if not has_scores and ("weight" not in w.cls or w.cls.n_rows() == g.hyperparameters.n_embd):
+        w.cls.leave(kept=False)
         return None
+    has_dense = "weight" in w.cls
+    for tensor in (w.cls, w.cls.norm, w.cls.output):
+        tensor.leave()
 
     def classify(x: Array) -> Array:
         if has_dense:
-            n = w.cls.n_rows()
-            x = g.linear(x, w.cls, n)
-            if has_scores:
-                x = activation(x)
+            x = g.linear(x, w.cls, w.cls.n_rows())
+            x = activation(x) if has_scores else x
         if "weight" in w.cls.norm:
             x = g.layer_norm(x, w.cls.norm, norm_eps)
         return g.linear(x, w.cls.output, w.cls.output.n_rows()) if has_scores else x

@@ -43,18 +43,12 @@ class Figures:
     Attributes:
         all: the model's figures; where layers differ, those of the first that has any.
         layers: each layer's own: heads, their sizes, the width of the feed-forward network, the window.
-        ropes: how each layer rotates.
+        ropes: how each layer rotates; None: it does not.
     """
 
     all: Hyperparameters
     layers: tuple[Hyperparameters, ...]
-    ropes: tuple[Rope, ...]
-
-    @property
-    def rope(self) -> Rope:
-        """The rotation of the last layer that looks back over everything, else of the last."""
-        full = [rope for hp, rope in zip(self.layers, self.ropes, strict=True) if not hp.window]
-        return (full or self.ropes)[-1]
+    ropes: tuple[Rope | None, ...]
 
 
 def figures(
@@ -63,16 +57,19 @@ def figures(
     *,
     experts: bool = False,
     norm: str = "attention.layer_norm_rms_epsilon",
+    raises_scores: bool = False,
     windows: Windows | None = None,
     yarn_truncates: bool = True,
+    attends: bool = True,
 ) -> Figures:
-    """The figures that a transformer states, checked against each other.
+    """The figures that a model states, checked against each other.
 
     Args:
+        attends: layers have attention; else the number of heads that the file states must be 0.
         experts: the feed-forward networks are experts (`blocks.experts`).
         norm: the key of the number that norms add to the variance.
         windows: which layers have the window; None: all.
-        yarn_truncates: as of `rope`.
+        yarn_truncates, raises_scores: as of `rope`.
 
     Raises:
         ModelError: a figure is missing, out of range, or contradicts another.
@@ -92,12 +89,16 @@ def figures(
                 f"expected a multiple of attention.head_count_kv, {k}"
             )
     first = next((n for n in n_head if n), 0)
-    if "attention.key_length" not in keys and (not first or n_embd % first):
+    if not attends and first:
+        raise ModelError(f"{keys.name('attention.head_count')} is {first}, expected 0")
+    if attends and "attention.key_length" not in keys and (not first or n_embd % first):
         raise ModelError(
             f"{keys.name('embedding_length')} is {n_embd}, expected a multiple of "
             f"attention.head_count, {first}, or a key attention.key_length"
         )
-    head_dim, dim_v, n_rot = _sizes(keys, "", (n_embd // max(first, 1), None, None))
+    head_dim = dim_v = n_rot = 0
+    if attends:
+        head_dim, dim_v, n_rot = _sizes(keys, "", (n_embd // max(first, 1), None, None))
     n_vocab = _n_vocab(keys, w)
     n_ff = keys.integers(
         "feed_forward_length", n_layer, 1 if experts and "expert_feed_forward_length" in keys else None
@@ -113,8 +114,12 @@ def figures(
                 f"expected at most expert_count, {n_expert}"
             )
     context_length = keys.integer("context_length")
-    factors = frequency_factors(keys, w, n_rot, context_length)
-    rotation = rope(keys, n_rot, context_length, factors, yarn_truncates=yarn_truncates)
+    rotation = None
+    if attends:
+        factors = frequency_factors(keys, w, n_rot, context_length)
+        rotation = rope(
+            keys, n_rot, context_length, factors, yarn_truncates=yarn_truncates, raises_scores=raises_scores
+        )
     scale = keys.number("attention.scale", 0.0, positive=False)
     window = keys.integer("attention.sliding_window", windows.size if windows else 0, minimum=0)
     hp = Hyperparameters(
@@ -130,17 +135,17 @@ def figures(
         n_rot=n_rot,
         n_ff=next((n for n in n_ff if n), 0),
         norm_eps=keys.number(norm, positive=False),
-        attention_scale=scale or head_dim**-0.5,
+        attention_scale=scale or max(head_dim, 1) ** -0.5,
         window=window,
         n_expert=n_expert,
         n_expert_used=n_expert_used,
         n_ff_expert=n_ff_expert,
-        rope=rotation.description,
+        rope=rotation.description if rotation else "",
         n_parameters=w.n_elements(),
     )
     layers = [replace(hp, n_head=n_head[i], n_head_kv=n_head_kv[i], n_ff=n_ff[i]) for i in range(n_layer)]
     ropes = [rotation] * n_layer
-    if windows is not None:
+    if windows is not None and rotation is not None:
         windowed = keys.flags("attention.sliding_window_pattern", n_layer, windows.flags(n_layer))
         head_dim, dim_v, n_rot = _sizes(keys, "_swa", (head_dim, dim_v, n_rot))
         rotation = window_rope(keys, n_rot, rotation, base=windows.base, scaled=windows.scaled)
@@ -157,6 +162,22 @@ def figures(
             else:
                 layers[i] = replace(layers[i], window=0)
     return Figures(hp, tuple(layers), tuple(ropes))
+
+
+def shared_layers(keys: Keys, found: Figures) -> dict[int, int]:
+    """The layers that read keys and values of an earlier one, and which: of the last layer before them all
+    that has as long a window.
+
+    Raises:
+        ModelError: there is none.
+    """
+    n, n_layer = keys.integer("attention.shared_kv_layers", 0, minimum=0), found.all.n_layer
+    last = {hp.window: i for i, hp in enumerate(found.layers[: max(n_layer - n, 0)])}
+    readers = range(max(n_layer - n, 0), n_layer)
+    if any(found.layers[i].window not in last for i in readers):
+        name = keys.name("attention.shared_kv_layers")
+        raise ModelError(f"{name} is {n}, expected a layer with as long a window before these, of {n_layer}")
+    return {i: last[found.layers[i].window] for i in readers}
 
 
 def _sizes(keys: Keys, suffix: str, default: tuple[int, int | None, int | None]) -> tuple[int, int, int]:

@@ -7,7 +7,14 @@ one task only (LoRA) stands in files of its own, which are merged first.
 from __future__ import annotations
 
 from clarion.models.blocks import Gate, Layer, attention, encoder, feed_forward, plain_feed_forward
-from clarion.models.family import Family
+from clarion.models.family import (
+    ENCODER_KEYS,
+    ENCODER_TENSORS,
+    Computed,
+    Family,
+    HuggingFace,
+    Integer,
+)
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -66,5 +73,31 @@ def build_rotated(keys: Keys, w: Checkpoint) -> Graph:
     return encoder(keys, w, block, given=figures(keys, w, norm=_NORM))
 
 
+_LAYER = "model.encoder.layers.{layer}."
+_V3 = HuggingFace(
+    "jina_embeddings_v3",
+    roots=("roberta.", ""),
+    beside=("pooler.", "roberta.pooler.", "lm_head."),
+    common=ENCODER_KEYS,
+    keys={
+        "token_type_count": Integer(("type_vocab_size",), 1),
+        "context_length": Computed(
+            lambda config: config.integer("max_position_embeddings") - config.integer("pad_token_id") - 1
+        ),
+    },
+    tensors={
+        **ENCODER_TENSORS,
+        "token_embd_norm": "model.emb_ln",
+        "attn_qkv": _LAYER + "mixer.Wqkv",
+        "attn_output": _LAYER + "mixer.out_proj",
+        "attn_output_norm": _LAYER + "norm1",
+        "ffn_up": _LAYER + "mlp.fc1",
+        "ffn_down": _LAYER + "mlp.fc2",
+        "layer_output_norm": _LAYER + "norm2",
+    },
+    only={"hidden_act": ("gelu",)},
+    writes=False,
+    rope_base=20000.0,
+)
 FAMILY = Family("jina-bert-v2", build)
-ROTATED = Family("jina-bert-v3", build_rotated)
+ROTATED = Family("jina-bert-v3", build_rotated, (_V3,))

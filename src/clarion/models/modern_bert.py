@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from clarion.errors import UnsupportedError
 from clarion.models.blocks import Gate, Layer, attention, encoder, feed_forward, silu_gate
-from clarion.models.family import Family
+from clarion.models.family import ENCODER_KEYS, Computed, Family, HuggingFace, Integer, Settings
 from clarion.models.hyperparameters import figures
 from clarion.models.jina_bert import gelu_gate
 from clarion.models.keys import Keys, shown
@@ -55,4 +55,58 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     )
 
 
-FAMILY = Family("modern-bert", build)
+def _of_full(config: Settings) -> float:
+    """The base of the rotation in layers that see the whole text."""
+    full = config.child("rope_parameters").child("full_attention")
+    named = full.number("rope_theta") if full.get("rope_theta") else None
+    return named or config.number("global_rope_theta", default=160000.0)
+
+
+def _of_windows(config: Settings) -> float:
+    local = config.child("rope_parameters").child("sliding_attention")
+    named = local.number("rope_theta") if local.get("rope_theta") else None
+    return named or config.number("local_rope_theta", default=10000.0)
+
+
+def _pooling(config: Settings) -> int | None:
+    """The file's number for how the vector is made that a classifier gets."""
+    named = config.get("classifier_pooling")
+    if named not in (None, "mean", "cls"):
+        raise config.unsupported("classifier_pooling", named, "mean or cls")
+    return {None: None, "mean": 1, "cls": 2}[named]
+
+
+_LAYER = "model.layers.{layer}."
+_MODERN = HuggingFace(
+    "modernbert",
+    roots=("model.", ""),
+    beside=("decoder.", "head.", "classifier."),
+    common=ENCODER_KEYS,
+    keys={
+        "attention.value_length": None,
+        "attention.sliding_window": Integer(("local_attention",), 128),
+        "attention.sliding_window_pattern": Integer(("global_attn_every_n_layers",), 3),
+        "rope.freq_base": Computed(_of_full),
+        "rope.freq_base_swa": Computed(_of_windows),
+        "hidden_activation": Computed(lambda config: config.get("hidden_activation")),
+        "classifier.pooling_type": Computed(_pooling),
+    },
+    tensors={
+        "token_embd": "model.embeddings.tok_embeddings",
+        "token_embd_norm": "model.embeddings.norm",
+        "attn_norm": _LAYER + "attn_norm",
+        "attn_qkv": _LAYER + "attn.Wqkv",
+        "attn_output": _LAYER + "attn.Wo",
+        "ffn_norm": _LAYER + "mlp_norm",
+        "ffn_up": _LAYER + "mlp.Wi",
+        "ffn_down": _LAYER + "mlp.Wo",
+        "output_norm": "model.final_norm",
+        "cls": "head.dense",
+        "cls.norm": "head.norm",
+        "cls.output": "classifier",
+    },
+    only={"classifier_activation": ("gelu",), "hidden_activation": ("gelu", "silu")},
+    writes=False,
+    rotates=False,  # as its keys say
+)
+FAMILY = Family("modern-bert", build, (_MODERN,))

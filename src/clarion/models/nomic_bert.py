@@ -17,7 +17,14 @@ from clarion.models.blocks import (
     plain_feed_forward,
     router,
 )
-from clarion.models.family import Family
+from clarion.models.family import (
+    ENCODER_KEYS,
+    ENCODER_TENSORS,
+    Computed,
+    Family,
+    HuggingFace,
+    Integer,
+)
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -56,5 +63,45 @@ def build_experts(keys: Keys, w: Checkpoint) -> Graph:
     return encoder(keys, w, block, given=figures(keys, w, experts=every > 0, norm=_NORM))
 
 
-FAMILY = Family("nomic-bert", build)
+_LAYER = "model.encoder.layers.{layer}."
+_NOMIC = HuggingFace(
+    "nomic_bert",
+    roots=("nomic_bert.", "bert.", ""),
+    beside=("cls.", "pooler.", "nomic_bert.pooler.", "bert.pooler."),
+    common={
+        **ENCODER_KEYS,
+        "block_count": Integer(("num_hidden_layers", "n_layer")),
+        # Files of 8192 positions were trained with 2048.
+        "context_length": Computed(lambda c: min(c.integer("max_position_embeddings", "n_positions"), 2048)),
+        "embedding_length": Integer(("hidden_size", "n_embd")),
+        "feed_forward_length": Integer(("intermediate_size", "n_inner")),
+        "attention.head_count": Integer(("num_attention_heads", "n_head")),
+        "attention.key_length": Computed(
+            lambda c: c.integer("hidden_size", "n_embd") // c.integer("num_attention_heads", "n_head")
+        ),
+    },
+    keys={"token_type_count": Integer(("type_vocab_size",), 1), "attention.value_length": None},
+    tensors={
+        **ENCODER_TENSORS,
+        "token_embd_norm": "model.emb_ln",
+        "attn_qkv": _LAYER + "attn.Wqkv",
+        "attn_output": _LAYER + "attn.out_proj",
+        "attn_output_norm": _LAYER + "norm1",
+        "ffn_up": _LAYER + "mlp.fc11",
+        "ffn_gate": _LAYER + "mlp.fc12",
+        "ffn_down": _LAYER + "mlp.fc2",
+        "layer_output_norm": _LAYER + "norm2",
+    },
+    only={
+        "hidden_act": ("silu",),
+        "activation_function": ("swiglu",),
+        "prenorm": (False,),
+        "rotary_emb_fraction": (1,),
+        "rotary_emb_interleaved": (False,),
+        "moe_every_n_layers": (0,),
+    },
+    writes=False,
+    rope_base=1000.0,
+)
+FAMILY = Family("nomic-bert", build, (_NOMIC,))
 EXPERTS = Family("nomic-bert-moe", build_experts)

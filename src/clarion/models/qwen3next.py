@@ -30,6 +30,7 @@ from clarion.models.family import (
 )
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
+from clarion.models.mamba import squeezed
 from clarion.models.recurrent import delta_heads, delta_net, recurrent_layers
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Array, Graph
@@ -75,10 +76,6 @@ def _recurrent_layers(config: Settings) -> list[bool] | None:
     return [kind == "linear_attention" for kind in kinds]
 
 
-def _squeezed(metadata: Mapping[str, Any], x: Any) -> Any:
-    return x.reshape(len(x), -1)
-
-
 def _part(first: int, last: int, metadata: Mapping[str, Any], x: Any) -> Any:
     """Of `in_proj_qkvz`, which has query, key, value and gate of each head of keys together, all of the parts
     from `first` to `last`."""
@@ -116,7 +113,7 @@ TENSORS: dict[str, Name] = {
     "output_norm.weight": Made("model.norm.weight", plus_one),
     "ssm_a": Made(_NET + "A_log", minus_exp),
     "ssm_dt.bias": _NET + "dt_bias",
-    "ssm_conv1d.weight": Made(_NET + "conv1d.weight", _squeezed),
+    "ssm_conv1d.weight": Made(_NET + "conv1d.weight", squeezed),
     "ssm_norm": _NET + "norm",
     "ssm_out": _NET + "out_proj",
     "ffn_gate_inp_shexp": LAYER + "mlp.shared_expert_gate",

@@ -29,6 +29,16 @@ def plain_rope(base: float, n_rot: int) -> Rope:
     return Rope(tuple(base ** (-2 * i / n_rot) for i in range(n_rot // 2)), 1.0, f"base {base:g}")
 
 
+def log_multiplier(keys: Keys) -> float:
+    """By what YaRN's factor raises the scores, for models whose scores it raises in place of the rotated
+    pairs: 1 + multiplier · ln(factor), squared. (Peng et al., 2023, YaRN, section 3.4)"""
+    multiplier = keys.number("rope.scaling.yarn_log_multiplier", 0.0, positive=False)
+    if keys.text("rope.scaling.type", "linear") != "yarn":
+        return 1.0
+    factor = keys.number("rope.scaling.factor", 1.0, positive=False)
+    return (1.0 + multiplier * math.log(max(factor, 1.0))) ** 2
+
+
 def window_rope(keys: Keys, n_rot: int, rotation: Rope, *, base: float, scaled: bool) -> Rope:
     """The rotation of layers that look back over a window: that of the others where `scaled`, else one
     without scaling, whose base is `rope.freq_base_swa`, else `base`, else that of the others."""
@@ -54,7 +64,13 @@ def frequency_factors(keys: Keys, w: Checkpoint, n_rot: int, context_length: int
 
 
 def rope(
-    keys: Keys, n_rot: int, context_length: int, factors: Checkpoint, *, yarn_truncates: bool = True
+    keys: Keys,
+    n_rot: int,
+    context_length: int,
+    factors: Checkpoint,
+    *,
+    yarn_truncates: bool = True,
+    raises_scores: bool = False,
 ) -> Rope:
     """The rotation that the file states.
 
@@ -62,6 +78,7 @@ def rope(
         n_rot: elements of a head that are rotated.
         factors: where the file may have a tensor of n_rot / 2 divisors (`frequency_factors`).
         yarn_truncates: the ends of YaRN's ramp are whole pairs.
+        raises_scores: the file may state `log_multiplier`; then YaRN does not lengthen the rotated pairs.
 
     Raises:
         ModelError: a figure is out of range.
@@ -93,7 +110,8 @@ def rope(
         fast = keys.number("rope.scaling.yarn_beta_fast", 32.0)
         slow = keys.number("rope.scaling.yarn_beta_slow", 1.0)
         inv_freq = _yarn(inv_freq, base, factor, original, fast, slow, yarn_truncates)
-        magnitude *= 1.0 + 0.1 * math.log(max(factor, 1.0))
+        if not raises_scores or not keys.number("rope.scaling.yarn_log_multiplier", 0.0, positive=False):
+            magnitude *= 1.0 + 0.1 * math.log(max(factor, 1.0))
     elif kind == "llama3":
         low = keys.number("rope.scaling.low_freq_factor", 1.0)
         high = keys.number("rope.scaling.high_freq_factor", 4.0)

@@ -125,13 +125,16 @@ class Checkpoint:
         weight = self.vector("weight", n)
         return struct.unpack(f"<{n}f", self._tensors[weight.name].view.tobytes())
 
-    def leave(self) -> None:
-        """Counts what lies below this name as asked for, though nothing reads it."""
+    def leave(self, *, kept: bool = True) -> None:
+        """Counts what lies below this name as asked for, though nothing reads it.
+
+        kept: a checkpoint that is converted gives it to the file.
+        """
         names = {name for name in self._tensors if name.startswith(f"{self.prefix}.")}
         self._used |= names | {f"{self.prefix}.{leaf}" for leaf in _LEAVES if leaf in self}
-        for leaf in _LEAVES:
+        for leaf in _LEAVES if kept else ():
             if leaf in self:
-                self._tensors[f"{self.prefix}.{leaf}"]  # a checkpoint that is converted gives it to the file
+                self._tensors[f"{self.prefix}.{leaf}"]
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""

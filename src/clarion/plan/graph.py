@@ -71,6 +71,17 @@ class Graph:
         self.nodes.append(node)
         return Array(self, node.outputs[0])
 
+    def temperature(self, slope: float, length: int) -> Array:
+        """What queries are times at their positions p, 1 + slope · ln(1 + p // length): [T, 1]."""
+        node = Node(
+            "temperature",
+            outputs=(self._value("temperature", 1),),
+            ints={"length": length},
+            floats={"slope": slope},
+        )
+        self.nodes.append(node)
+        return Array(self, node.outputs[0])
+
     def rms_norm(self, x: Array, gain: Checkpoint | None, eps: float) -> Array:
         """x / sqrt(mean(x²) + eps), over rows, times the gain where there is one."""
         weight = gain.vector("weight", x.value.width) if gain else None
