@@ -1,5 +1,7 @@
 #include "kernels/recurrence.h"
 
+#include "formats/entry.h"
+
 #include "formats/bf16.h"
 #include "formats/f16.h"
 #include "formats/f32.h"
@@ -81,7 +83,7 @@ namespace {
 
 template <typename F>
 bool decode(const Weight& weight, const uint8_t* row, float* x) {
-    if (weight.format != F::id) return false;
+    if (weight.format->id != F::id) return false;
     F::dequantize(row, weight.cols, x);
     return true;
 }
@@ -101,7 +103,7 @@ std::vector<float> float_weight(const OpSpec& spec, const Weight& weight, int64_
         float* to = x.data() + r * weight.cols;
         if (!decode<F32>(weight, from, to) && !decode<F16>(weight, from, to) &&
             !decode<BF16>(weight, from, to) && !decode<F64>(weight, from, to))
-            spec.fail({"weight '", weight.name, "' has format ", weight.format, ", expected floats"});
+            spec.fail({"weight '", weight.name, "' has format ", weight.format->name, ", expected floats"});
     }
     return x;
 }

@@ -67,10 +67,17 @@ bool replace_by_zeros(uintptr_t address) {
     return false;
 }
 
+// What the system says of a page that its file no longer holds. macOS on Arm has this one code for all.
+#if defined(__APPLE__) && defined(__aarch64__)
+constexpr int page_is_gone = BUS_ADRALN;
+#else
+constexpr int page_is_gone = BUS_ADRERR;
+#endif
+
 void on_bus_error(int signal, siginfo_t* info, void* context) {
     const int saved_errno = errno;
     const bool handled =
-        info->si_code == BUS_ADRERR && replace_by_zeros(reinterpret_cast<uintptr_t>(info->si_addr));
+        info->si_code == page_is_gone && replace_by_zeros(reinterpret_cast<uintptr_t>(info->si_addr));
     errno = saved_errno;
     if (handled) return;
     if ((previous_action.sa_flags & SA_SIGINFO) != 0) {
@@ -111,7 +118,15 @@ MappedRegion* claim_region(uintptr_t begin, uintptr_t end) {
                             " files already, the most allowed");
 }
 
-int64_t nanoseconds(const timespec& time) { return time.tv_sec * 1'000'000'000LL + time.tv_nsec; }
+// When the file was modified, in nanoseconds.
+int64_t modified(const struct stat& status) {
+#ifdef __APPLE__
+    const timespec& time = status.st_mtimespec;
+#else
+    const timespec& time = status.st_mtim;
+#endif
+    return time.tv_sec * 1'000'000'000LL + time.tv_nsec;
+}
 
 }  // namespace
 
@@ -133,7 +148,7 @@ void Mapping::map() {
     if (fstat(descriptor_, &status) != 0) throw std::system_error(errno, std::generic_category());
     if (!S_ISREG(status.st_mode)) throw std::invalid_argument("not a regular file");
     size_ = static_cast<size_t>(status.st_size);
-    modified_ = nanoseconds(status.st_mtim);
+    modified_ = modified(status);
     if (size_ == 0) return;
     void* address = mmap(nullptr, size_, PROT_READ, MAP_SHARED, descriptor_, 0);
     if (address == MAP_FAILED) throw std::system_error(errno, std::generic_category());
@@ -191,7 +206,7 @@ bool Mapping::damaged() const {
     if (region_ != nullptr && region_->damaged.load(std::memory_order_acquire)) return true;
     struct stat status;
     return fstat(descriptor_, &status) != 0 || static_cast<size_t>(status.st_size) != size_ ||
-           nanoseconds(status.st_mtim) != modified_;
+           modified(status) != modified_;
 }
 
 void release_mapped_pages(const uint8_t* begin, size_t size) {

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from clarion.errors import DeviceError
-from clarion.host import isa
+from clarion.host import isa, sysctl
 
 USABLE = [choice.name for choice in isa.choices() if choice.usable]
 
@@ -51,6 +51,47 @@ def test_the_best_module(
     monkeypatch.setattr(isa, "_installed", lambda name: True)
     monkeypatch.setattr(isa.Path, "read_text", lambda *_, **__: cpuinfo)
     monkeypatch.setattr(isa, "_request_tiles", lambda: granted)
+    isa.processor_features.cache_clear()
+    request.addfinalizer(isa.processor_features.cache_clear)
+    assert isa.choose().name == best
+
+
+@pytest.mark.parametrize(
+    ("told", "best"),
+    [
+        ({"hw.optional.AdvSIMD": 1, "hw.optional.arm.FEAT_DotProd": 1}, "neon_dotprod"),  # M1
+        (
+            {"hw.optional.AdvSIMD": 1, "hw.optional.arm.FEAT_DotProd": 1, "hw.optional.arm.FEAT_I8MM": 1},
+            "neon_i8mm",
+        ),  # M2
+        ({"hw.optional.AdvSIMD": 1}, "neon"),
+        (
+            {
+                f"hw.optional.{name}": 1
+                for name in ("supplementalsse3", "sse4_1", "sse4_2", "avx2_0", "fma", "f16c", "bmi2")
+            },
+            "avx2",
+        ),
+        (
+            {
+                "hw.optional.supplementalsse3": 1,
+                "hw.optional.sse4_1": 1,
+                "hw.optional.sse4_2": 1,
+                "hw.optional.avx2_0": 0,
+            },
+            "sse42",
+        ),
+        ({}, "portable"),
+    ],
+)
+def test_the_best_module_on_macos(
+    told: dict[str, int], best: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.delenv("CLARION_ISA", raising=False)
+    monkeypatch.setattr(isa, "_installed", lambda name: True)
+    monkeypatch.setattr(isa.platform, "system", lambda: "Darwin")
+    found = sysctl.features(told.get)
+    monkeypatch.setattr(sysctl, "features", lambda: found)
     isa.processor_features.cache_clear()
     request.addfinalizer(isa.processor_features.cache_clear)
     assert isa.choose().name == best

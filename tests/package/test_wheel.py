@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -194,6 +195,22 @@ def test_a_wheel_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     fresh.run("python", "-m", "pip", "uninstall", "--quiet", "--yes", "clarion")
     left = [path for folder in (fresh.packages, fresh.programs) for path in folder.glob("*clarion*")]
     assert left == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("machine", "isa"), [("arm64", "neon"), ("x86_64", "avx2")])
+def test_a_wheel_for_macos_which_nothing_here_can_run(machine: str, isa: str, tmp_path: Path) -> None:
+    # What a module is, loads and asks for, and that it is signed, scripts/build-wheels checks itself.
+    wheel = build(f"macos-{machine}", tmp_path / "dist", MODULES=isa)
+    assert re.fullmatch(rf"clarion-[\d.]+-cp311-abi3-macosx_11_0_{machine}\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        modules = {Path(name).name: archive.read(name) for name in archive.namelist() if name.endswith(".so")}
+    names = {isa, f"{isa}_formats", f"quantize_{isa}", "files", "sampling"}
+    assert set(modules) == {f"{name}.abi3.so" for name in names}
+    magic, processor = {"arm64": (0xFEEDFACF, 0x0100000C), "x86_64": (0xFEEDFACF, 0x01000007)}[machine]
+    assert {struct.unpack("<II", module[:8]) for module in modules.values()} == {(magic, processor)}
+    again = build(f"macos-{machine}", tmp_path / "again", MODULES=isa)
+    assert again.read_bytes() == wheel.read_bytes()
 
 
 @pytest.mark.full

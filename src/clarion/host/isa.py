@@ -84,6 +84,10 @@ class Choice:
 @functools.cache
 def processor_features() -> frozenset[str]:
     """What the first processor has, as the kernel lists it, and whether this process may use AMX's tiles."""
+    if platform.system() == "Darwin":
+        from clarion.host import sysctl
+
+        return sysctl.features()
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
