@@ -14,7 +14,7 @@ with clarion.load(threads=2) as model:
     model.generate("Once upon a time", max_tokens=8)
     plan = model.program
     weights = sum(weight.n_bytes for weight in plan.weights)
-    planned = weights + plan.arena_bytes + plan.kv_bytes_per_token * plan.context
+    planned = weights + plan.arena_bytes + plan.state_bytes(plan.context)
 # Of this program alone: getrusage() also counts what the process was before it became this one.
 peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
 print(planned, int(peak.split()[1]) * 1024)

@@ -8,9 +8,9 @@ import pytest
 from clarion import models, plan
 from clarion.host import native
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import groups
 from clarion.programs import host_target
-from tests.models.files import NAMES, context, expected, golden, mapped, nmse
+from clarion.runtime.states.memory import StateMemory
+from tests.models.files import NAMES, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
 
@@ -23,16 +23,18 @@ def machine():
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
-    graph = models.build(*golden(name), context=context(name))
-    p = plan.compile(graph.plan(), host_target(), **options)
+    p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
     program = native().Program(machine, p.native_spec(mapped(name, p)))
-    caches = [native().KvCache(group.layers, 2, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
+    memory = StateMemory(native(), p, n_slots=1)
+    states = memory.states()
+    state = states.open([], reuse=False)
     found = []
     for start in range(0, len(ids), chunk):
         tokens = ids[start : start + chunk]
         here = np.arange(len(tokens), dtype=np.int32)
-        tables = [np.array([[1, 0]], np.int32)] * len(caches)
-        assert program.run(caches, tokens, here + np.int32(start), 0 * here, tables, here)
+        assert state.reserve(len(tokens))
+        assert program.run(memory.native, tokens, here + np.int32(start), 0 * here, states.tables, here)
+        state.append(tokens.tolist())
         found.append(np.array(program.buffer("logits"))[: len(tokens)])
     return np.concatenate(found)
 
@@ -60,7 +62,9 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
         models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
     )
     program = native().Program(machine, p.native_spec(mapped(name, p)))
-    caches = [native().KvCache(group.layers, 1, 64, p.kv.keys, p.kv.values) for group in groups(p.states)]
+    memory = StateMemory(native(), p, n_slots=1)
+    states = memory.states()
+    assert states.open([], reuse=False).reserve(32)
     here = np.arange(32, dtype=np.int32)
-    program.run(caches, ids, here, 0 * here, [np.zeros((1, 1), np.int32)] * len(caches), here[-1:])
+    program.run(memory.native, ids, here, 0 * here, states.tables, here[-1:])
     np.testing.assert_array_equal(program.buffer("logits")[0], logits(machine, name, ids)[-1])

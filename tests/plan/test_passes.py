@@ -146,8 +146,11 @@ def test_exact_is_float_everywhere_and_says_what_it_costs():
 
 
 def test_a_cache_longer_than_the_window_is_named():
-    assert "full-cache" in str(compiled("mistral-window"))
-    assert "full-cache" not in str(compiled("mistral-window", context=8))
+    graph = models.build(*golden("mistral-window"))
+    assert "full-cache" not in str(compiled("mistral-window"))
+    graph.states[:] = [replace(state, window=0) for state in graph.states]
+    assert "full-cache" in str(plan.compile(graph.plan(), TARGET, **OPTIONS))
+    assert "full-cache" not in str(plan.compile(graph.plan(), TARGET, **OPTIONS | {"context": 8}))
 
 
 @pytest.mark.parametrize("name", ["llama-q8_0", "mixtral", "mixtral-q8_0", "qwen3moe"])

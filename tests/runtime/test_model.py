@@ -286,8 +286,8 @@ def test_bad_arguments() -> None:
         clarion.load(isa="z80")
     with pytest.raises(FileError):
         clarion.load("/nowhere/model.gguf")
-    with pytest.raises(DeviceError, match=r"KV cache of 16000000 tokens takes .* GB"):
-        clarion.load(context=16_000_000)
+    with pytest.raises(DeviceError, match=r"KV cache of 2000000000 tokens takes .* GB"):
+        clarion.load(cache_tokens=2_000_000_000)
 
 
 def test_a_closed_model_says_so() -> None:
