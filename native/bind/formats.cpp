@@ -75,6 +75,12 @@ void bind_formats(nb::module_& m) {
     m.def("measure_multiply", &measure_multiply, nb::arg("threads"), nb::arg("seconds"),
           nb::call_guard<nb::gil_scoped_release>(),
           "products of 8-bit integers, added to 32-bit sums, that `threads` threads do in a second");
+    m.def("measure_fma", &measure_fma, nb::arg("threads"), nb::arg("seconds"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "products of floats, each added to a sum, that `threads` threads do in registers in a second");
+    m.def("measure_change", &measure_change, nb::arg("threads"), nb::arg("seconds"), nb::arg("bytes"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "bytes a second that `threads` threads load, multiply and store, each `bytes` of its own");
 }
 
 }  // namespace clarion

@@ -13,5 +13,7 @@ extern const Contents other_formats;
 extern const Contents latent_operations;
 // Of the module `<isa>_operations`.
 extern const Contents other_operations;
+// Of the module `<isa>_recurrent`.
+extern const Contents recurrent_operations;
 
 }  // namespace clarion

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/panels.h"
 #include "machine/checked.h"
 #include "residency/huge_pages.h"
 #include "simd/simd.h"
@@ -84,6 +85,45 @@ double measure_multiply(int threads, double seconds) {
             const double products = simd::multiply_burst(100000, &keep);
             sink.fetch_xor(keep);
             return products;
+        };
+    });
+}
+
+double measure_fma(int threads, double seconds) {
+    constexpr int sums = 6 * panels_at_once, rounds = 10000;
+    std::atomic<float> sink{0};
+    return rate(threads, seconds, [&] {
+        return [&sink] {
+            simd::f32x16 x[sums], factor = simd::set1(sink.load());
+#pragma GCC unroll 16
+            for (int i = 0; i < sums; ++i) x[i] = simd::set1(static_cast<float>(i));
+            for (int round = 0; round < rounds; ++round)
+#pragma GCC unroll 16
+                for (int i = 0; i < sums; ++i) x[i] = simd::fma(x[i], factor, factor);
+            for (int i = 1; i < sums; ++i) x[0] = simd::add(x[0], x[i]);
+            sink.store(std::min(0.5f, simd::reduce_max(x[0])));
+            return static_cast<double>(sums) * rounds * simd::lanes;
+        };
+    });
+}
+
+double measure_change(int threads, double seconds, int64_t bytes) {
+    expect_range(bytes, 1 << 10, int64_t{1} << 40, {"bytes"});
+    const size_t size = static_cast<size_t>(bytes) / 256 * 256;
+    return rate(threads, seconds, [&] {
+        auto buffer = std::make_unique<HugePages>(size);
+        std::memset(buffer->data(), 0, size);
+        const size_t times = std::max<size_t>(1, (size_t{1} << 20) / size);
+        return [size, times, buffer = std::move(buffer)] {
+            const simd::f32x16 factor = simd::set1(0.5f);
+            for (size_t time = 0; time < times; ++time)
+                for (size_t i = 0; i < size; i += 256)
+#pragma GCC unroll 4
+                    for (size_t j = 0; j < 256; j += 64) {
+                        auto* p = reinterpret_cast<float*>(buffer->data() + i + j);
+                        simd::store(p, simd::mul(factor, simd::load(p)));
+                    }
+            return static_cast<double>(size) * static_cast<double>(times);
         };
     });
 }

@@ -9,5 +9,9 @@ namespace clarion {
 double measure_bandwidth(int threads, double seconds, int64_t bytes);
 // Products of 8-bit integers a second, added to 32-bit sums, that some threads make together.
 double measure_multiply(int threads, double seconds);
+// Products of floats a second, each added to a sum, that some threads make in registers.
+double measure_fma(int threads, double seconds);
+// Bytes a second that some threads load, multiply and store again, each `bytes` of its own: counted once.
+double measure_change(int threads, double seconds, int64_t bytes);
 
 }  // namespace clarion

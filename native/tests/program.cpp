@@ -481,6 +481,9 @@ void add_further_operations(Builder& b) {
     b.op("chosen", {ids}, {w}, {b.weight(1, heads)});
     b.op("mul_slots", {products, w}, {products});
     b.op("slots_to_heads", {ids, products}, {z}, {}, {{"k", heads}});
+    const int64_t factor = buffer(1);
+    b.op("temperature", {}, {factor}, {}, {{"length", 3}}, {{"slope", 0.1}});
+    b.op("mul_rows", {z, factor}, {z});
     const int64_t one = buffer(1), means = b.buffer(all, Kind::f32, Rows::outputs);
     b.op("columns", {z}, {one}, {}, {{"n_head", 1}, {"head_dim", all}, {"first", all - 1}, {"size", 1}});
     b.op("mul_rows", {z, one}, {z});

@@ -69,7 +69,19 @@ def test_vectors_of_a_text(name):
         assert nmse(program.buffer(p.outputs[0].value), wanted) < LIMIT
 
 
-@pytest.mark.parametrize("name", ["llama-gqa-tied", "mistral-window", "qwen3moe"])
+IN_ONE_BATCH = [
+    "llama-gqa-tied",
+    "mistral-window",
+    "qwen3moe",
+    "qwen3next",
+    "qwen35",
+    "deepseek2",
+    "mamba",
+    "mamba2",
+]
+
+
+@pytest.mark.parametrize("name", IN_ONE_BATCH)
 def test_sequences_of_one_batch_do_not_see_each_other(name):
     ids, logits = expected(name)
     p = compiled(*golden(name), max_tokens=40)
@@ -94,14 +106,27 @@ WITHOUT = [
     ("qwen3moe", {"qwen3moe.expert_weights_norm": False}),
     ("mixtral", {"llama.expert_used_count": 3}),
     ("llama-bias", {"llama.attention.layer_norm_rms_epsilon": 1e-5}),
+    ("qwen35", {"qwen35.rope.dimension_count": 8}),
+    ("qwen3next", {"qwen3next.expert_weights_norm": False}),
+    ("deepseek2", {"deepseek2.rope.scaling.yarn_log_multiplier": 0.0}),
+    ("deepseek2", {"deepseek2.expert_weights_scale": 1.0}),
+    ("deepseek2", {"deepseek2.expert_weights_norm": False}),
+    ("deepseek2", {"deepseek2.expert_group_used_count": 3}),
+    ("deepseek2", {"deepseek2.expert_gating_func": 1}),
+    ("deepseek2-v2", {"deepseek2.expert_gating_func": 2}),
+    ("deepseek2-v2", {"deepseek2.rope.scaling.factor": 2.0}),
+    ("mistral4", {"mistral4.attention.temperature_scale": 0.0}),
+    ("mistral4", {"mistral4.attention.temperature_length": 8}),
+    ("mamba-falcon", {"mamba.ssm.dt_b_c_rms": False}),
 ]
+UNSTATED = {"qwen3moe.expert_weights_norm", "qwen3next.expert_weights_norm"}
 
 
 @pytest.mark.parametrize(("name", "change"), WITHOUT, ids=lambda value: str(value))
 def test_each_feature_matters(name, change):
     ids, logits = expected(name)
     metadata, tensors = golden(name)
-    assert change.keys() <= metadata.keys() | {"qwen3moe.expert_weights_norm"}
+    assert change.keys() <= metadata.keys() | UNSTATED
     assert nmse(run(compiled(metadata | change, tensors), name, ids), logits) > 1e-8
 
 
@@ -112,6 +137,9 @@ def test_each_feature_matters(name, change):
         ("llama-bias", "attn_k.bias"),
         ("llama-bias", "ffn_down.bias"),
         ("qwen2-tied", "attn_v.bias"),
+        ("deepseek2", "exp_probs_b"),
+        ("mamba", "ssm_conv1d.bias"),
+        ("mamba2", "ssm_conv1d.bias"),
     ],
 )
 def test_each_optional_tensor_matters(name, part):

@@ -15,7 +15,7 @@ import numpy as np
 from clarion.plan.ir import Kind
 from clarion.plan.operation import Call, Operation
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import Latent, Paged
+from clarion.plan.state import Latent, Paged, Recurrent
 
 UNIT = 2.0**-24  # of float32's rounding
 FEW, SUM = 16 * UNIT, 64 * UNIT  # for few roundings, and for sums of up to 1000 products
@@ -34,6 +34,7 @@ class Case:
         tolerance: of a result, relative to the largest element of operands and result.
         state: the shape of the state that is used.
         scale: of the inputs.
+        between: operands that are drawn evenly from an interval, where others are normally distributed.
     """
 
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -42,8 +43,15 @@ class Case:
     n_outputs: int = 1
     kind: Kind = "f32"
     tolerance: float = FEW
-    state: Paged | Latent | None = None
+    state: Paged | Latent | Recurrent | None = None
     scale: float = 1.0
+    between: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def draw(self, rng: np.random.Generator, name: str, *shape: int) -> np.ndarray:
+        """Values of an operand."""
+        if name in self.between:
+            return rng.uniform(*self.between[name], shape).astype(np.float32)
+        return (rng.standard_normal(shape) * self.scale).astype(np.float32)
 
 
 Rng = np.random.Generator
@@ -75,6 +83,11 @@ def elementwise(rng: Rng) -> Case:
 
 def embed(rng: Rng) -> Case:
     return Case({"vocabulary": width(rng), "n": width(rng)}, {"scale": float(rng.uniform(0.5, 9))})
+
+
+def temperature(rng: Rng) -> Case:
+    """Batches of these tests reach positions of a few pages."""
+    return Case({}, {"slope": float(rng.uniform(0, 2)), "length": int(rng.integers(1, 30))})
 
 
 def rope_table(rng: Rng) -> Case:
@@ -276,6 +289,50 @@ ELEMENTWISE = (
     "add_vector",
 )
 ELEMENTWISE += ("mean_rows",)  # which depends on other rows, but has sizes like these
+
+
+def causal_conv(rng: Rng) -> Case:
+    n, taps = width(rng, 600), int(rng.integers(2, 6))
+    parameters = {"taps": taps, "silu": int(rng.integers(2))}
+    return Case({"n": n}, parameters, maybe(rng, "b"), state=Recurrent((taps - 1) * n, n))
+
+
+def delta_rule(rng: Rng) -> Case:
+    """A key is about as long as 1 and no decay is above 1, so no token enlarges the errors of those before it,
+    and they grow with the number of tokens, of which there are up to 40."""
+    n_head_k, dim_k, dim_v = width(rng, 3), width(rng), width(rng)
+    n_head, decays = n_head_k * width(rng, 3), 1 if rng.integers(2) else dim_k
+    sizes = {"n_head": n_head, "n_head_k": n_head_k, "dim_k": dim_k, "dim_v": dim_v}
+    parameters = {**sizes, "tiled": int(rng.integers(2)), "scale": float(rng.uniform(0.1, 1))}
+    log = n_head_k * dim_k + n_head * (dim_v + decays + 1)
+    key = (3 / dim_k) ** 0.5
+    return Case(
+        {"decays": n_head * decays},
+        parameters,
+        tolerance=40 * FEW,
+        state=Recurrent(n_head * dim_k * dim_v, log),
+        between={"k": (-key, key), "decay": (-1, 0), "beta": (0, 1)},
+    )
+
+
+# Decays are below 1, as in `delta_rule`.
+SCANNED = {"dt": (0.0, 1.0), "a": (-2.0, 0.0)}
+
+
+def selective_scan(rng: Rng) -> Case:
+    n, d_state = width(rng, 300), width(rng, 20)
+    state = Recurrent(n * d_state, 2 * n + d_state)
+    return Case({"n": n, "d_state": d_state}, tolerance=40 * FEW, state=state, between=SCANNED)
+
+
+def state_space_scan(rng: Rng) -> Case:
+    n_group, head_dim, d_state = width(rng, 3), width(rng, 70), width(rng)
+    n_head = n_group * width(rng, 3)
+    parameters = {"n_head": n_head, "head_dim": head_dim, "n_group": n_group, "d_state": d_state}
+    state = Recurrent(n_head * head_dim * d_state, n_head * (head_dim + 1) + n_group * d_state)
+    return Case({}, parameters, tolerance=40 * FEW, state=state, between=SCANNED)
+
+
 CASES: dict[str, Callable[[Rng], Case]] = {
     name: elementwise if name in ELEMENTWISE else globals()[name] for name in OPERATIONS
 }
@@ -317,7 +374,7 @@ class Drawn:
         weights = [
             -1
             if tensor.name in case.without
-            else b.weight(self.values(*(self.size(s, i) for s in tensor.shape)))
+            else b.weight(self.values(tensor.name, *(self.size(s, i) for s in tensor.shape)))
             for tensor, i in entry.each_weight(len(outputs))
         ]
         types = {
@@ -339,7 +396,7 @@ class Drawn:
             ids = [self.rng.permutation(experts)[: buffer["width"]] for _ in range(n)]
             self.given[operand.name] = np.array(ids, np.int32).reshape(n, -1)
         else:
-            self.given[operand.name] = self.values(n, buffer["width"])
+            self.given[operand.name] = self.values(operand.name, n, buffer["width"])
         return i
 
     def buffer(self, operand, name: str, i: int) -> int:
@@ -353,5 +410,5 @@ class Drawn:
     def size(self, expression: str, i: int = 0) -> int:
         return Call("", self.entry, [], [], [], self.sizes).size(expression, i)
 
-    def values(self, *shape: int) -> np.ndarray:
-        return (self.rng.standard_normal(shape) * self.case.scale).astype(np.float32)
+    def values(self, name: str, *shape: int) -> np.ndarray:
+        return self.case.draw(self.rng, name, *shape)

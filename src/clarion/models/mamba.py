@@ -92,7 +92,6 @@ _MAMBA = HuggingFace(
     keys={"ssm.time_step_rank": _RANK, "ssm.dt_b_c_rms": Computed(lambda config: False)},
     only={"hidden_act": ("silu",), "use_bias": (False,)},
     tied=True,
-    words="gpt-neox",
 )
 _FALCON = replace(
     _MAMBA, model_type="falcon_mamba", keys={**_MAMBA.keys, "ssm.dt_b_c_rms": Computed(lambda config: True)}

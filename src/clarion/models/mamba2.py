@@ -62,6 +62,5 @@ _MAMBA2 = HuggingFace(
         "ssm.group_count": Integer(("n_groups",), 1),
     },
     only={"hidden_act": ("silu",), "use_bias": (False,), "time_step_limit": _NO_LIMIT},
-    words="gpt-neox",
 )
 FAMILY = Family("mamba2", build, (_MAMBA2,))

@@ -41,7 +41,12 @@ def rope_table(xp: Any, *, batch: Batch, inv_freq: Floats, magnitude: float) -> 
     return xp.concatenate((xp.cos(angles), xp.sin(angles)), -1) * magnitude
 
 
-@operation(outputs=[Output("s", "1", "T")], module="operations")
+def _counts_positions(call: Call) -> None:
+    if call.sizes["length"] < 1:
+        call.fail(f"length is {call.sizes['length']}, expected at least 1")
+
+
+@operation(outputs=[Output("s", "1", "T")], check=_counts_positions, module="operations")
 def temperature(xp: Any, *, batch: Batch, slope: float, length: int) -> Array:
     """What a query at position p is times, that attention stays sharp over long texts: 1 + slope · ln(1 +
     p // length). [Nakanishi, 2025, Scalable-Softmax; Meta, 2025, Llama 4]"""
