@@ -26,7 +26,7 @@ from tests.real_models import SMOLLM2, smollm2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "python.md"]
+PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "vectors.md"]
 
 
 def blocks(page: Path, language: str) -> list[str]:
