@@ -137,6 +137,7 @@ def test_missing_and_unexpected_tensors():
     strange = [zeros(f"blk.0.strange.{i}", 4) for i in range(7)]
     refused(ModelError, "llama-mha", "blk.0.strange.0", "2 more", extra=strange)
     refused(ModelError, "llama-mha", "blk.2.attn_q.weight", extra=[zeros("blk.2.attn_q.weight", 48, 48)])
+    refused(ModelError, "gemma2", "output.weight", extra=[zeros("output.weight", 320, 32)])
     norm = zeros("blk.0.attn_q_norm.weight", 12)
     refused(ModelError, "qwen2-tied", "blk.0.attn_q_norm.weight", extra=[norm])
 

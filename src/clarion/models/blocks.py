@@ -424,7 +424,8 @@ def decoder(
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output
-    w.output.leave()  # vectors need none
+    if not tied:
+        w.output.leave()  # vectors need none
 
     def logits(x: Array) -> Array:
         y = g.scale(g.linear(x, head, hp.n_vocab), logit_scale)  # [O, n_vocab]
