@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clarion import errors
-    from clarion.model import Model, load
+    from clarion.loading import load
+    from clarion.model import Model
     from clarion.runtime.completion import Completion, Timings, TokenLogprob
     from clarion.runtime.sampling import ChatOptions, Options
     from clarion.runtime.streams import AsyncTextStream, TextStream
@@ -31,7 +32,7 @@ _HOMES = {
     "Timings": "clarion.runtime.completion",
     "TokenLogprob": "clarion.runtime.completion",
     "Tokenizer": "clarion.tokenizer",
-    "load": "clarion.model",
+    "load": "clarion.loading",
 }
 
 # What documents name, reachable without an import of its own.

@@ -29,7 +29,7 @@ def refused(error, name, *words, changes=(), without=(), extra=()):
 
 
 def test_unknown_architectures():
-    refused(UnsupportedError, "qwen2-tied", "rwkv9", "qwen3moe", changes={"general.architecture": "rwkv9"})
+    refused(UnsupportedError, "qwen2-tied", "mpt", "qwen3moe", changes={"general.architecture": "mpt"})
     refused(ModelError, "qwen2-tied", "general.architecture", changes={"general.architecture": None})
     refused(ModelError, "qwen2-tied", "general.architecture", 7, changes={"general.architecture": 7})
     refused(UnsupportedError, "qwen2-tied", "general.type", "adapter", changes={"general.type": "adapter"})
@@ -137,6 +137,7 @@ def test_missing_and_unexpected_tensors():
     strange = [zeros(f"blk.0.strange.{i}", 4) for i in range(7)]
     refused(ModelError, "llama-mha", "blk.0.strange.0", "2 more", extra=strange)
     refused(ModelError, "llama-mha", "blk.2.attn_q.weight", extra=[zeros("blk.2.attn_q.weight", 48, 48)])
+    refused(ModelError, "gemma2", "output.weight", extra=[zeros("output.weight", 320, 32)])
     norm = zeros("blk.0.attn_q_norm.weight", 12)
     refused(ModelError, "qwen2-tied", "blk.0.attn_q_norm.weight", extra=[norm])
 

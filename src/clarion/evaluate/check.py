@@ -25,7 +25,8 @@ from clarion.evaluate.scorers import LlamaCppScorer, require_llama_cpp
 from clarion.evaluate.summary import Summary
 from clarion.gguf import File
 from clarion.host.threads import default_threads
-from clarion.model import Model, load
+from clarion.loading import load
+from clarion.model import Model
 from clarion.programs import make_plan, open_file
 from clarion.tokenizer import Tokenizer
 

@@ -14,7 +14,7 @@ from clarion.errors import ClarionError, FileError, UnsupportedError
 from clarion.evaluate.chunks import Chunk
 from clarion.evaluate.exact import Exact
 from clarion.evaluate.figures import LogitRows
-from clarion.model import load
+from clarion.loading import load
 from clarion.plan.cache import CacheFormats
 from clarion.programs import open_file
 

@@ -97,11 +97,7 @@ def projections(
     widths = (hp.n_head * hp.head_dim * query_times, hp.n_head_kv * hp.head_dim, hp.n_head_kv * dim_v)
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
-        if "weight" not in w.attn_q:
-            stem = f"{w.prefix}.attn_q"
-            raise ModelError(
-                f"tensors '{stem}.weight' and '{stem}kv.weight' are missing, expected one of them"
-            )
+        _check_query(w, widths[0], x.value.width)
         q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
         return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
@@ -112,6 +108,16 @@ def projections(
         begin += n
     q, k, v = found
     return q, k, v
+
+
+def _check_query(w: Checkpoint, n_rows: int, n_cols: int) -> None:
+    """Raises ModelError where there is no `attn_q` either, in the place of `attn_qkv`."""
+    try:
+        w.attn_q.matrix(n_rows, n_cols)
+    except ModelError as error:
+        if "weight" in w.attn_q:
+            raise
+        raise ModelError(f"tensor '{w.prefix}.attn_qkv.weight' is missing, and {error}") from error
 
 
 def attention(
@@ -418,7 +424,8 @@ def decoder(
     for i, (of_layer, rope) in enumerate(zip(found.layers, found.ropes, strict=True)):
         x = block(Layer(g, i, w.blk[i], of_layer, rope, tables), x)
     head = w.token_embd if tied or "weight" not in w.output else w.output
-    w.output.leave()  # vectors need none
+    if not tied:
+        w.output.leave()  # vectors need none
 
     def logits(x: Array) -> Array:
         y = g.scale(g.linear(x, head, hp.n_vocab), logit_scale)  # [O, n_vocab]

@@ -25,7 +25,7 @@ from clarion.evaluate.imatrix import Imatrix
 from clarion.gguf import File, Tensor, format_named
 from clarion.gguf.part import padded
 from clarion.host.threads import default_threads
-from clarion.model import load
+from clarion.loading import load
 from clarion.plan.sources import Sources
 from clarion.programs import make_program
 from clarion.quantize.frontier import Offer
