@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from clarion.errors import ContextError, ModelError, ParameterError
+from clarion.errors import ContextError, ModelError, ParameterError, UnsupportedError
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
@@ -83,6 +83,12 @@ class Vectors:
 
         if not isinstance(query, str):
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
+        types = self._metadata.get(f"{self._metadata.get('general.architecture')}.token_type_count", 1)
+        if isinstance(types, int) and types > 1:
+            raise UnsupportedError(
+                f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), one "
+                f"for the query and one for the document; only one type is implemented"
+            )
         embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
         pairs = [
             self._fitting(f"document {i}", tokenizer, self._pair(tokenizer, query, document), truncate)

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 
 import clarion
-from clarion.errors import ContextError, ParameterError
+from clarion.errors import ContextError, ParameterError, UnsupportedError
 from tests.models.test_encoders import FOLDER
 
 DOCUMENTS = ["the cat", "a hat on the mat", "the cat's hat", "the king and the youngest"]
 
 
+def unpacked(name, folder):
+    path = folder / f"{name}.gguf"
+    path.write_bytes(lzma.decompress((FOLDER / f"{name}.gguf.xz").read_bytes()))
+    return path
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    path = tmp_path_factory.mktemp("ranks") / "judge.gguf"
-    path.write_bytes(lzma.decompress((FOLDER / "xlm-roberta-classifier.gguf.xz").read_bytes()))
-    return path
+    return unpacked("xlm-roberta-classifier", tmp_path_factory.mktemp("ranks"))
 
 
 def test_scores_are_those_of_the_pairs(path):
@@ -42,3 +46,11 @@ def test_what_is_refused(path):
         with pytest.raises(ContextError, match=r"document 1: \d+ tokens are more than the context"):
             model.rerank("q", ["a", "the cat " * 100])
         assert np.isfinite(model.rerank("q", ["a", "the cat " * 100], truncate=True)).all()
+
+
+def test_types_of_tokens_are_refused(tmp_path):
+    with (
+        clarion.load(unpacked("bert-classifier", tmp_path), threads=1) as model,
+        pytest.raises(UnsupportedError, match="trained with 2 types of tokens"),
+    ):
+        model.rerank("q", ["a"])

@@ -7,7 +7,7 @@ nothing is guessed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -55,8 +55,15 @@ def recognise(values: Mapping[str, Any]) -> tuple[Family, HuggingFace] | None:
     return None
 
 
-def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: str) -> Converted:
+def convert(
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Stored],
+    folder: str,
+    change: Callable[[HuggingFace], HuggingFace] | None = None,
+) -> Converted:
     """The model that a config.json and a checkpoint's tensors describe; `folder` begins messages.
+
+    change: gives the kind of checkpoint as it is to be read, where config.json does not say all.
 
     Raises:
         UnsupportedError: a family, an option or a tensor that is not implemented; the message names it.
@@ -70,6 +77,7 @@ def convert(values: Mapping[str, Any], tensors: Mapping[str, Stored], folder: st
             f"(architectures: {values.get('architectures')!r:.80}), supported: {known}"
         )
     family, kind = found
+    kind = change(kind) if change else kind
     config = _of_text(values, f"{folder}/config.json")
     for key, allowed in kind.only.items():
         config.only(key, *allowed)

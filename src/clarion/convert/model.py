@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from clarion.convert import families, kept, sentences, vocabulary
+from clarion.convert import families, judges, kept, sentences, vocabulary
 from clarion.convert.checkpoint import Checkpoint
 from clarion.convert.encode import ENCODERS
 from clarion.convert.hub import Repository
@@ -65,13 +65,16 @@ def convert(
         repository = Repository.parse(os.fspath(source))
         folder, name = repository.download(), repository.name
     checkpoint = Checkpoint(folder)
-    model = families.convert(checkpoint.config, checkpoint, str(folder))
+    judges_words = judges.is_judge(name, checkpoint.config)
+    change = partial(judges.judging, checkpoint=checkpoint) if judges_words else None
+    model = families.convert(checkpoint.config, checkpoint, str(folder), change)
     wanted = None if type is None else type.upper()
     written = kept.choose(model.targets, wanted)
     tokenizer = vocabulary.convert(checkpoint, model.n_vocab)
     metadata: dict[str, Any] = {
         **model.metadata,
         **sentences.convert(checkpoint, model.metadata["general.architecture"]),
+        **(judges.METADATA if judges_words else {}),
         "general.type": "model",
         "general.name": name_text(name),
         "general.file_type": np.uint32(kept.file_type(written, wanted)),

@@ -22,4 +22,6 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
     return decoder(keys, w, block)
 
 
-FAMILY = Family("qwen3", build, (HuggingFace("qwen3", window="switch", words="qwen2"),))
+# Checkpoints of models that only make vectors begin with the layers themselves.
+_QWEN3 = HuggingFace("qwen3", roots=("model.", ""), window="switch", words="qwen2")
+FAMILY = Family("qwen3", build, (_QWEN3,))
