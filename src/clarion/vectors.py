@@ -83,13 +83,13 @@ class Vectors:
 
         if not isinstance(query, str):
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
+        embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
         types = self._metadata.get(f"{self._metadata.get('general.architecture')}.token_type_count", 1)
         if isinstance(types, int) and types > 1:
             raise UnsupportedError(
-                f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), one "
-                f"for the query and one for the document; only one type is implemented"
+                f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), "
+                f"one for the query and one for the document; only one type is implemented"
             )
-        embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
         pairs = [
             self._fitting(f"document {i}", tokenizer, self._pair(tokenizer, query, document), truncate)
             for i, document in enumerate(self._texts("documents", documents))

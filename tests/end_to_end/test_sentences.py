@@ -51,7 +51,7 @@ def model(paths):
 
 @pytest.mark.parametrize(
     ("kind", "activations", "least"),
-    [("f32", "exact", 0.99999), ("f32", "high", 0.99999), ("q8_0", "high", 0.999), ("q8_0", "fast", 0.999)],
+    [("f32", "exact", 0.99999), ("f32", "high", 0.99999), ("q8_0", "high", 0.999), ("q8_0", "fast", 0.997)],
 )
 def test_vectors_are_those_of_transformers(paths, texts, expected, kind, activations, least):
     with clarion.load(paths[kind], threads=2, activations=activations) as loaded:
