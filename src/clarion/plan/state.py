@@ -124,9 +124,7 @@ def groups(states: Sequence[State]) -> tuple[Group, ...]:
                 recurrent.append((number, (size, log)))
             case _:
                 assert_never(state)
-    found: list[Group] = [
-        PagedGroup(window, *_columns(members)) for window, members in sorted(paged.items())
-    ]
+    found: list[Group] = [PagedGroup(window, *_columns(members)) for window, members in sorted(paged.items())]
     if recurrent:
         found.append(RecurrentGroup(*_columns(recurrent)))
     return tuple(found)
