@@ -84,7 +84,7 @@ def mamba_2(n_head: int, dim: int, d_state: int) -> Shape:
 def convolution(n: int, taps: int) -> Shape:
     sizes = {"taps": taps, "silu": 1}
     state = n * (taps - 1)
-    # silu is some 13 products and a division, which takes as long as 8; for each column, as 3 numbers have it.
+    # For each column, which has three numbers: four taps, silu's 13 products, and a division as long as 8.
     return Shape(f"convolution of {n}", "causal_conv", (n,), ((n, taps),), sizes, state, n, 25 / 3, 4 / 3)
 
 

@@ -7,6 +7,7 @@
 // taps takes 4 products, 8 loads and 1 store.
 #include "kernels/lanes.h"
 #include "kernels/recurrence.h"
+#include "kernels/rms_norm.h"
 #include "machine/checked.h"
 #include "operations.h"
 #include "simd/simd.h"
@@ -39,9 +40,16 @@ class CausalConv final : public RecurrentOp {
 
     void run_tile(const Tokens& tokens, Span span, int64_t i, const Scratch&) const override {
         const int64_t first = i * block, width = std::min(block, n_ - first), kept = taps_ - 1;
-        apply(tokens, span, tiles_[static_cast<size_t>(i)], [&](float* s, int64_t p) {
+        const Tile& tile = tiles_[static_cast<size_t>(i)];
+        const int64_t fetch = tokens.fetch(tile);
+        apply(tokens, span, tile, [&](float* s, int64_t p) {
             const float* x = row(tokens, 0, p) + first;
             const int64_t oldest = p % kept;
+            if (fetch) prefetch_row(s + fetch, fetch);
+            if (const int64_t later = p + tokens_ahead; !tokens.again(p) && later < tokens.end()) {
+                prefetch_row(row(tokens, 0, later) + first, width);
+                prefetch_row(batch_row(tokens, y_, later) + first, width);
+            }
             if (!tokens.again(p)) {
                 float* y = batch_row(tokens, y_, p) + first;
                 for (int64_t c = 0; c < width; c += simd::lanes) {
@@ -77,8 +85,8 @@ std::unique_ptr<Op> make_causal_conv(const OpSpec& spec) {
     expect_like(spec, spec.output(0), x);
     if (p.taps < 2 || p.taps > 1024) spec.fail({"taps: found ", p.taps, ", expected 2 to 1024"});
     std::vector<float> b;
-    if (const Weight* weight = spec.weight(1)) b = float_weight(spec, *weight, x.width);
-    return std::make_unique<CausalConv>(spec, p, float_weight(spec, *spec.weight(0), x.width * p.taps),
+    if (const Weight* weight = spec.weight(1)) b = vector_weight(spec, *weight, x.width);
+    return std::make_unique<CausalConv>(spec, p, vector_weight(spec, *spec.weight(0), x.width * p.taps),
                                         std::move(b));
 }
 

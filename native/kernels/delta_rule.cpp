@@ -88,7 +88,9 @@ class DeltaRule final : public RecurrentOp {
         };
         alignas(64) float r[tile_columns], change[tile_columns], o[tile_columns];
         bool has_r = false;
-        apply(tokens, span, tiles_[static_cast<size_t>(i)], [&](float* s, int64_t p) {
+        const Tile& tile = tiles_[static_cast<size_t>(i)];
+        const int64_t fetch = tokens.fetch(tile);
+        apply(tokens, span, tile, [&](float* s, int64_t p) {
             const bool again = tokens.again(p), with_next = p + 1 < span.last;
             if (const int64_t later = p + tokens_ahead; !again && later < tokens.end()) {
                 prefetch_row(batch_row(tokens, q_, later) + head_k * p_.dim_k, p_.dim_k);
@@ -103,14 +105,14 @@ class DeltaRule final : public RecurrentOp {
             if (!has_r) prepare(p);
             const Rank1 token{p_.dim_k, prepared[p & 1].factors, k_of(p), q, prepared[(p + 1) & 1].k};
             panels.with_panels(s, room, [&](float* at) {
-                if (!has_r) multiply_panels(at, panels.panels(), p_.dim_k, prepared[p & 1].k, r);
+                if (!has_r) multiply_panels(at, panels.panels(), p_.dim_k, prepared[p & 1].k, r, fetch);
                 for (int64_t c = 0; c < panels.columns; c += simd::lanes)
                     simd::store(change + c, simd::mul(b, simd::sub(load_n(v_row + c, panels.columns - c),
                                                                    simd::load(r + c))));
                 if (with_next)
-                    update_panels<per_row, true>(at, panels.panels(), token, change, o, r);
+                    update_panels<per_row, true, false>(at, panels.panels(), token, change, o, r, 0);
                 else
-                    update_panels<per_row, false>(at, panels.panels(), token, change, o, r);
+                    update_panels<per_row, false, true>(at, panels.panels(), token, change, o, r, fetch);
             });
             has_r = with_next;
             if (again) return;

@@ -30,15 +30,20 @@ struct Rank1 {
     const float* next;     // [dim]: r = Sᵀ next is computed of the changed matrix
 };
 
-// r = Sᵀ k of one or more panels, `stride` floats apart. Sums of even and of odd rows are kept apart, as in `update`.
+// r = Sᵀ k of one or more panels, `stride` floats apart. Sums of even and of odd rows are kept apart, as in `update`. What lies
+// `fetch` floats further is fetched into L2.
 template <int n>
 [[gnu::always_inline]] inline void multiply(const float* s, int64_t stride, int64_t dim, const float* k,
-                                            float* r) {
+                                            float* r, int64_t fetch) {
     simd::f32x16 even[n], odd[n];
     const auto add_row = [&](int64_t i, simd::f32x16* sums) __attribute__((always_inline)) {
         const simd::f32x16 ki = simd::set1(k[i]);
 #pragma GCC unroll 4
-        for (int v = 0; v < n; ++v) sums[v] = simd::fma(ki, simd::load(s + v * stride + 16 * i), sums[v]);
+        for (int v = 0; v < n; ++v) {
+            const float* p = s + v * stride + 16 * i;
+            simd::prefetch(p + fetch);
+            sums[v] = simd::fma(ki, simd::load(p), sums[v]);
+        }
     };
 #pragma GCC unroll 4
     for (int v = 0; v < n; ++v) even[v] = odd[v] = simd::zero();
@@ -53,10 +58,11 @@ template <int n>
 }
 
 // Changes one or more panels: S ← f S + k changeᵀ. o = Sᵀ q, and r = Sᵀ next where `with_next`; change, o and r are
-// [n][16]. per_row: there is a factor for each row.
-template <int n, bool per_row, bool with_next>
+// [n][16]. per_row: there is a factor for each row. fetching: what lies `fetch` floats further is fetched, again where
+// `multiply` has done so: while its miss buffers are full, a processor drops what is to be fetched.
+template <int n, bool per_row, bool with_next, bool fetching>
 [[gnu::always_inline]] inline void update(float* s, int64_t stride, const Rank1& token, const float* change,
-                                          float* o, float* r) {
+                                          float* o, float* r, int64_t fetch) {
     struct Sums {
         simd::f32x16 o[n], r[n];
     } even, odd;
@@ -71,6 +77,7 @@ template <int n, bool per_row, bool with_next>
 #pragma GCC unroll 4
         for (int v = 0; v < n; ++v) {
             float* p = s + v * stride + 16 * i;
+            if constexpr (fetching) simd::prefetch(p + fetch);
             const simd::f32x16 x = simd::fma(k, d[v], simd::mul(f, simd::load(p)));
             simd::store(p, x);
             sums.o[v] = simd::fma(q, x, sums.o[v]);
@@ -96,23 +103,24 @@ template <int n, bool per_row, bool with_next>
 }
 
 // All panels of a tile, one behind the other.
-template <bool per_row, bool with_next>
-void update_panels(float* s, int64_t n, const Rank1& token, const float* change, float* o, float* r) {
+template <bool per_row, bool with_next, bool fetching>
+void update_panels(float* s, int64_t n, const Rank1& token, const float* change, float* o, float* r,
+                   int64_t fetch) {
     const int64_t stride = token.dim * simd::lanes;
     if (n == panels_at_once) {
-        update<panels_at_once, per_row, with_next>(s, stride, token, change, o, r);
+        update<panels_at_once, per_row, with_next, fetching>(s, stride, token, change, o, r, fetch);
         return;
     }
     for (int64_t i = 0; i < n; ++i, change += simd::lanes, o += simd::lanes, r += simd::lanes)
-        update<1, per_row, with_next>(s + i * stride, stride, token, change, o, r);
+        update<1, per_row, with_next, fetching>(s + i * stride, stride, token, change, o, r, fetch);
 }
-inline void multiply_panels(const float* s, int64_t n, int64_t dim, const float* k, float* r) {
+inline void multiply_panels(const float* s, int64_t n, int64_t dim, const float* k, float* r, int64_t fetch) {
     const int64_t stride = dim * simd::lanes;
     if (n == panels_at_once) {
-        multiply<panels_at_once>(s, stride, dim, k, r);
+        multiply<panels_at_once>(s, stride, dim, k, r, fetch);
         return;
     }
-    for (int64_t i = 0; i < n; ++i) multiply<1>(s + i * stride, stride, dim, k, r + i * simd::lanes);
+    for (int64_t i = 0; i < n; ++i) multiply<1>(s + i * stride, stride, dim, k, r + i * simd::lanes, fetch);
 }
 
 // Where a tile of a matrix [dim, columns] lies.
@@ -144,12 +152,6 @@ struct PanelTile {
 // enough for the rows of their tokens.
 inline int64_t tiles_alike(int64_t columns, int64_t n) {
     return std::clamp<int64_t>((columns + tile_columns - 1) / tile_columns * n, 1, 8);
-}
-
-// Into L2, some tokens before they are needed: rows of tokens lie further apart than any hardware follows.
-inline constexpr int64_t tokens_ahead = 4;
-inline void prefetch_row(const float* row, int64_t n) {
-    for (int64_t i = 0; i < n; i += simd::lanes) simd::prefetch(row + i);
 }
 
 }  // namespace clarion

@@ -1,12 +1,5 @@
 #include "kernels/recurrence.h"
 
-#include "formats/entry.h"
-
-#include "formats/bf16.h"
-#include "formats/f16.h"
-#include "formats/f32.h"
-#include "formats/f64.h"
-
 namespace clarion {
 
 namespace {
@@ -77,35 +70,6 @@ void RecurrentOp::keep(const Tokens& tokens) const {
             for (size_t i = 0; i < logged_.size(); ++i)
                 std::memcpy(log + log_offsets_[i], batch_row(tokens, *logged_[i], p),
                             static_cast<size_t>(logged_[i]->width) * sizeof(float));
-}
-
-namespace {
-
-template <typename F>
-bool decode(const Weight& weight, const uint8_t* row, float* x) {
-    if (weight.format->id != F::id) return false;
-    F::dequantize(row, weight.cols, x);
-    return true;
-}
-
-}  // namespace
-
-std::vector<float> float_weight(const OpSpec& spec, const Weight& weight, int64_t n) {
-    if (weight.rows * weight.cols != n || weight.experts != 1)
-        spec.fail({"weight '", weight.name, "' has ", weight.experts, " x ", weight.rows, " x ", weight.cols,
-                   " elements, expected ", n});
-    std::vector<float> x(static_cast<size_t>(n));
-    for (int64_t r = 0; r < weight.rows; ++r) {
-        const Extent extent = weight.extents->holding(0, r);
-        if (extent.data == nullptr || extent.panels)
-            spec.fail({"weight '", weight.name, "' is not resident as rows, where it is read"});
-        const uint8_t* from = extent.data + (r - extent.first_row) * weight.row_bytes;
-        float* to = x.data() + r * weight.cols;
-        if (!decode<F32>(weight, from, to) && !decode<F16>(weight, from, to) &&
-            !decode<BF16>(weight, from, to) && !decode<F64>(weight, from, to))
-            spec.fail({"weight '", weight.name, "' has format ", weight.format->name, ", expected floats"});
-    }
-    return x;
 }
 
 }  // namespace clarion

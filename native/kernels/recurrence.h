@@ -8,7 +8,8 @@
 // again from the log, then those of the batch, and leaves copies of itself on the way where SlotRun wants them.
 //
 // Neighbouring tiles that read the same rows are one item and take 32 tokens each in turn, so that rows, which lie a page
-// or more apart, come from L2 for all of them but the first.
+// or more apart, come from L2 for all of them but the first. Where each sequence has one token, what is worth fetching ahead is
+// the next tile.
 #pragma once
 
 #include <algorithm>
@@ -18,8 +19,15 @@
 
 #include "kernels/rows.h"
 #include "machine/slot_states.h"
+#include "simd/simd.h"
 
 namespace clarion {
+
+// Into L2, some tokens before they are needed: rows of tokens lie further apart than any hardware follows.
+inline constexpr int64_t tokens_ahead = 4;
+inline void prefetch_row(const float* row, int64_t n) {
+    for (int64_t i = 0; i < n; i += simd::lanes) simd::prefetch(row + i);
+}
 
 class RecurrentOp : public Op {
   public:
@@ -39,6 +47,9 @@ class RecurrentOp : public Op {
         SlotRun slot;
 
         int64_t end() const { return position + n; }
+        // How many floats further the next tile lies, if that is read soon: where there is one token. Else 0, and to fetch
+        // what is there already costs nothing.
+        int64_t fetch(const Tile& tile) const { return n == 1 ? tile.size : 0; }
         // Whether a token is applied again: what it gave is known.
         bool again(int64_t p) const { return p < position; }
     };
@@ -101,9 +112,5 @@ class RecurrentOp : public Op {
     std::vector<Tokens> sequences_;  // of the batch that runs
     int64_t tiles_per_item_ = 1, items_ = 0;
 };
-
-// A vector or matrix of n weights as floats. Throws std::invalid_argument if it has another size, or no format of floats:
-// the few weights of these operations have fewer columns than a block of another format has weights.
-std::vector<float> float_weight(const OpSpec& spec, const Weight& weight, int64_t n);
 
 }  // namespace clarion

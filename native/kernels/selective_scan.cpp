@@ -8,6 +8,7 @@
 // multiplier: 14 cycles.
 #include "kernels/panels.h"
 #include "kernels/recurrence.h"
+#include "kernels/rms_norm.h"
 #include "machine/checked.h"
 #include "operations.h"
 
@@ -45,19 +46,26 @@ class SelectiveScan final : public RecurrentOp {
     void run_tile(const Tokens& tokens, Span span, int64_t i, const Scratch& scratch) const override {
         const PanelTile panels{d_state_, i * tile_columns, std::min(tile_columns, n_ - i * tile_columns)};
         auto* room = reinterpret_cast<float*>(scratch.data);
-        apply(tokens, span, tiles_[static_cast<size_t>(i)], [&](float* s, int64_t p) {
+        const Tile& tile = tiles_[static_cast<size_t>(i)];
+        const int64_t fetch = tokens.fetch(tile);
+        apply(tokens, span, tile, [&](float* s, int64_t p) {
             const bool again = tokens.again(p);
             const float* b_row = row(tokens, b, p);
             const float* c_row = again ? b_row : batch_row(tokens, c_, p);
             const float* x_row = row(tokens, x, p) + panels.first;
             const float* dt_row = row(tokens, dt, p) + panels.first;
+            if (const int64_t later = p + tokens_ahead; !again && later < tokens.end()) {
+                prefetch_row(row(tokens, x, later) + panels.first, panels.columns);
+                prefetch_row(row(tokens, dt, later) + panels.first, panels.columns);
+                prefetch_row(batch_row(tokens, y_, later) + panels.first, panels.columns);
+            }
             float* y_row = again ? nullptr : batch_row(tokens, y_, p) + panels.first;
             panels.with_panels(s, room, [&](float* h) {
                 for (int64_t c = 0; c < panels.columns; c += simd::lanes) {
                     const int64_t left = panels.columns - c;
                     const simd::f32x16 xs = load_n(x_row + c, left);
                     const simd::f32x16 y = run_panel(h + c * d_state_, panels.first + c, xs,
-                                                     load_n(dt_row + c, left), b_row, c_row);
+                                                     load_n(dt_row + c, left), b_row, c_row, fetch);
                     const simd::f32x16 d = load_n(d_.data() + panels.first + c, left);
                     if (y_row) store_n(y_row + c, simd::fma(d, xs, y), left);
                 }
@@ -66,11 +74,12 @@ class SelectiveScan final : public RecurrentOp {
     }
 
     simd::f32x16 run_panel(float* h, int64_t column, simd::f32x16 x, simd::f32x16 dt, const float* b_row,
-                           const float* c_row) const {
+                           const float* c_row, int64_t fetch) const {
         const float* a = a_.data() + column * d_state_;
         const simd::f32x16 change = simd::mul(dt, x);
         simd::f32x16 y = simd::zero();
         for (int64_t s = 0, n = d_state_; s < n; ++s, h += simd::lanes, a += simd::lanes) {
+            simd::prefetch(h + fetch);
             const simd::f32x16 factor = decay(simd::mul(dt, simd::load(a)));
             const simd::f32x16 to = simd::fma(factor, simd::load(h), simd::mul(change, simd::set1(b_row[s])));
             simd::store(h, to);
@@ -102,8 +111,8 @@ std::unique_ptr<Op> make_selective_scan(const OpSpec& spec) {
     expect_like(spec, spec.output(0), spec.input(0));
     const int64_t size = checked_product({n, d_state}, {"state of a scan"});
     return std::make_unique<SelectiveScan>(spec, p.state, n, d_state,
-                                           float_weight(spec, *spec.weight(0), size),
-                                           float_weight(spec, *spec.weight(1), n));
+                                           vector_weight(spec, *spec.weight(0), size),
+                                           vector_weight(spec, *spec.weight(1), n));
 }
 
 }  // namespace clarion

@@ -7,6 +7,7 @@
 // store. On a core with one 512-bit multiplier and half a store a cycle these are 3 cycles of products and 2 of the rest.
 #include "kernels/panels.h"
 #include "kernels/recurrence.h"
+#include "kernels/rms_norm.h"
 #include "machine/checked.h"
 #include "operations.h"
 
@@ -51,7 +52,9 @@ class StateSpaceScan final : public RecurrentOp {
         const simd::f32x16 d = simd::set1(d_[static_cast<size_t>(head)]);
         auto* room = reinterpret_cast<float*>(scratch.data);
         alignas(64) float factor[simd::lanes], change[tile_columns], o[tile_columns];
-        apply(tokens, span, tiles_[static_cast<size_t>(i)], [&](float* s, int64_t p) {
+        const Tile& tile = tiles_[static_cast<size_t>(i)];
+        const int64_t fetch = tokens.fetch(tile);
+        apply(tokens, span, tile, [&](float* s, int64_t p) {
             const bool again = tokens.again(p);
             if (const int64_t later = p + tokens_ahead; !again && later < tokens.end()) {
                 prefetch_row(row(tokens, b, later) + group, p_.d_state);
@@ -67,9 +70,12 @@ class StateSpaceScan final : public RecurrentOp {
             for (int64_t c = 0; c < panels.columns; c += simd::lanes)
                 simd::store(change + c, simd::mul(simd::set1(step), load_n(x_row + c, panels.columns - c)));
             const float* c_row = again ? b_row : batch_row(tokens, c_, p) + group;
+            const Rank1 token{p_.d_state, factor, b_row, c_row, nullptr};
             panels.with_panels(s, room, [&](float* at) {
-                update_panels<false, false>(at, panels.panels(), {p_.d_state, factor, b_row, c_row, nullptr},
-                                            change, o, nullptr);
+                if (fetch)
+                    update_panels<false, false, true>(at, panels.panels(), token, change, o, nullptr, fetch);
+                else
+                    update_panels<false, false, false>(at, panels.panels(), token, change, o, nullptr, 0);
             });
             if (again) return;
             float* out = batch_row(tokens, y_, p) + head * p_.head_dim + panels.first;
@@ -101,8 +107,8 @@ std::unique_ptr<Op> make_state_space_scan(const OpSpec& spec) {
     expect_kind(spec, spec.output(0), Kind::f32);
     expect_like(spec, spec.output(0), spec.input(0));
     checked_product({p.n_head, p.head_dim, p.d_state}, {"state of a scan"});
-    return std::make_unique<StateSpaceScan>(spec, p, float_weight(spec, *spec.weight(0), p.n_head),
-                                            float_weight(spec, *spec.weight(1), p.n_head));
+    return std::make_unique<StateSpaceScan>(spec, p, vector_weight(spec, *spec.weight(0), p.n_head),
+                                            vector_weight(spec, *spec.weight(1), p.n_head));
 }
 
 }  // namespace clarion

@@ -8,7 +8,7 @@ from clarion.evaluate.exact import Exact
 from clarion.gguf import File
 from clarion.plan.observe import SquareSums
 from clarion.programs import open_file
-from tests.models.files import NAMES, expected, nmse, unpack
+from tests.models.files import NAMES, context, expected, nmse, unpack
 
 BOUND = 1e-12  # transformers keeps norms, softmax and rotations in float32
 
@@ -17,7 +17,7 @@ BOUND = 1e-12  # transformers keeps norms, softmax and rotations in float32
 def test_logits_are_those_of_transformers(name, tmp_path):
     ids, wanted = expected(name)
     with File.open(unpack(name, tmp_path)) as file:
-        exact = Exact(file)
+        exact = Exact(file, context=context(name))
         found = exact.logits(ids)
         assert found.dtype == np.float64
         assert nmse(found, wanted) < BOUND

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from clarion._native.files import SlotStates
 from clarion.plan.operation import Reads, Writes
 from clarion.plan.operations import OPERATIONS
-from clarion.plan.state import Latent, groups
+from clarion.plan.state import Latent, Recurrent, groups
 from tests.machine.build import Batch, Builder
 from tests.plan.cases import CASES, Drawn
 from tests.plan.reference import Memory, Reference
@@ -47,6 +48,14 @@ def attend(b, state, rng, n):
     return {"query": rows_of(rng, n, heads * dim)}
 
 
+def held(native, state):
+    """The memory of a state, for one text."""
+    if state is None:
+        return None
+    layers = groups([state])[0].layers
+    return SlotStates(layers, 1, 0) if isinstance(state, Recurrent) else native.KvCache(layers, 2, 64, "f32")
+
+
 def product(b, rng, encoded, out):
     """Seven products of an encoding, as that is read by nothing else."""
     width = b.spec["buffers"][encoded]["width"]
@@ -71,7 +80,7 @@ def drawn(native, name, rng):
     operation = Drawn(b, entry, case, rng, len(wanted))
     results = operation.add()
     given |= operation.given
-    if isinstance(entry.state, Writes):
+    if isinstance(entry.state, Writes) and not isinstance(state, Recurrent):
         given |= attend(b, state, rng, n)
         results.append("seen")
     if entry.encodes:
@@ -88,16 +97,16 @@ def test_every_operation_computes_its_definition(native, name):
     for seed in range(SEEDS):
         rng = np.random.default_rng([seed, len(name)])
         b, case, batch, given, results = drawn(native, name, rng)
-        layers = groups([case.state])[0].layers if case.state else []
         program, reference = b.program(int(rng.integers(1, 3))), Reference(b.spec)
         for key, rows in given.items():
             program.buffer(key)[: len(rows)] = rows
             reference.values[reference.index[key]] = (
                 rows if rows.dtype == np.int32 else rows.astype(np.float64)
             )
-        assert batch.run(program, native.KvCache(layers, 2, 64, "f32") if layers else None)
-        memory = Memory([case.state]) if case.state else None
-        reference.run(memory, batch.tokens, batch.positions, batch.sequences, batch.outputs)
+        memory = held(native, case.state)
+        assert batch.run(program, memory.native if isinstance(memory, SlotStates) else memory)
+        kept = Memory([case.state]) if case.state else None
+        reference.run(kept, batch.tokens, batch.positions, batch.sequences, batch.outputs)
         assert results
         for key in results:
             wanted = reference.buffer(key)

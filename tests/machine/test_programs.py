@@ -62,7 +62,7 @@ def small(native, n=4):
         (["ops", 1, "inputs"], [-1], "operation 'rms_norm': found 1 inputs, some perhaps absent"),
         (["ops", 1, "inputs"], [0, 0], "operation 'rms_norm': found 2 inputs"),
         (["ops", 1, "outputs"], [], "operation 'rms_norm': found 0 outputs"),
-        (["ops", 1, "weights"], [-1], "operation 'rms_norm': found 1 weights"),
+        (["ops", 1, "weights"], [0, 0], "operation 'rms_norm': found 2 weights"),
         (["ops", 1, "floats"], {}, "operation 'rms_norm': lacks the number 'eps'"),
         (["ops", 1, "floats"], {"eps": 0.1, "bias": 1.0}, "'rms_norm': does not know the parameter 'bias'"),
         (["ops", 1, "ints"], {"axis": 1}, "'rms_norm': does not know the parameter 'axis'"),
@@ -135,7 +135,8 @@ def test_experts_and_routes_that_make_no_sense(native):
     ):
         b = Builder(native, 4)
         outputs = [b.buffer("ids", width, "i32"), b.buffer("w", width)]
-        b.op("route", [b.buffer("s", 3)], outputs, ints={"k": k, "normalize": 0})
+        ints = {"k": k, "gating": 0, "n_group": 1, "n_group_used": 1, "group_top": 1, "normalize": 0}
+        b.op("route", [b.buffer("s", 3)], outputs, [-1], ints, {"scale": 1.0})
         with pytest.raises(ValueError, match=message):
             b.program()
 
@@ -143,7 +144,8 @@ def test_experts_and_routes_that_make_no_sense(native):
 def test_ids_out_of_range_stay_among_the_experts(native):
     b = Builder(native, 3)
     x, ids, y = b.buffer("x", 4), b.buffer("ids", 1, "i32"), b.buffer("y", 2)
-    b.op("expert_linear", [x, ids], [y], [b.weight(np.arange(1, 4)[:, None, None] * np.ones((3, 2, 4)))])
+    matrices = np.arange(1, 4)[:, None, None] * np.ones((3, 2, 4))
+    b.op("expert_linear", [x, ids], [y], [b.weight(matrices), -1])
     program = b.program()
     program.buffer("x")[:] = 1
     program.buffer("ids")[:, 0] = [-1, 2**31 - 1, 0]

@@ -1,4 +1,5 @@
-"""Operations with a recurrent state: their definition, and the same bits however a text is cut, and after it went back."""
+"""Operations with a recurrent state: their definition, and the same bits however a text is cut, and after
+it went back."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ N = 150  # tokens of a text, where it is cut
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_definition(native, name):
-    """Several texts side by side, some of which begin in the middle of the batch, and are continued by the next."""
+    """Several texts side by side, cut where it happens, the second pieces in another batch."""
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed)
         r = Recurrence(name, seed, int(rng.integers(1, 41)))
@@ -128,7 +129,7 @@ def test_the_same_bits_from_a_snapshot_and_in_a_fork(native, name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e38, -1e38, 1e-40, -0.0])
 def test_hostile_values_stay_in_their_text(native, name, value):
-    """A result is what the definition gives in float32, finite or not; another text beside it does not change."""
+    """What a number beyond the range reaches is none; another text beside it does not change."""
     r = Recurrence(name, 1, 20)
     program = r.program(native, 2)
     good, bad = r.inputs(0), r.inputs(1)

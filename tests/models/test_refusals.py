@@ -29,7 +29,7 @@ def refused(error, name, *words, changes=(), without=(), extra=()):
 
 
 def test_unknown_architectures():
-    refused(UnsupportedError, "qwen2-tied", "mamba", "qwen3moe", changes={"general.architecture": "mamba"})
+    refused(UnsupportedError, "qwen2-tied", "rwkv9", "qwen3moe", changes={"general.architecture": "rwkv9"})
     refused(ModelError, "qwen2-tied", "general.architecture", changes={"general.architecture": None})
     refused(ModelError, "qwen2-tied", "general.architecture", 7, changes={"general.architecture": 7})
     refused(UnsupportedError, "qwen2-tied", "general.type", "adapter", changes={"general.type": "adapter"})

@@ -298,8 +298,8 @@ def causal_conv(rng: Rng) -> Case:
 
 
 def delta_rule(rng: Rng) -> Case:
-    """A key is about as long as 1 and no decay is above 1, so no token enlarges the errors of those before it,
-    and they grow with the number of tokens, of which there are up to 40."""
+    """A key is about as long as 1 and no decay is above 1, so no token enlarges the errors of those before
+    it, and they grow with the number of tokens, of which there are up to 40."""
     n_head_k, dim_k, dim_v = width(rng, 3), width(rng), width(rng)
     n_head, decays = n_head_k * width(rng, 3), 1 if rng.integers(2) else dim_k
     sizes = {"n_head": n_head, "n_head_k": n_head_k, "dim_k": dim_k, "dim_v": dim_v}

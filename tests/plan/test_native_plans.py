@@ -10,7 +10,7 @@ from clarion.host import native
 from clarion.plan.operations import OPERATIONS
 from clarion.programs import host_target
 from clarion.runtime.states.memory import StateMemory
-from tests.models.files import NAMES, expected, golden, mapped, nmse
+from tests.models.files import NAMES, context, expected, golden, mapped, nmse
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
 

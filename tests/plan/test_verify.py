@@ -13,10 +13,13 @@ from hypothesis import strategies as st
 
 from clarion import models, plan
 from clarion.errors import PlanError
+from clarion.plan.ir import Value
 from clarion.plan.observe import SquareSums
+from clarion.plan.operation import Call
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import Paged
 from clarion.plan.verify import verify
+from clarion.plan.weight import Weight, Whole
 from tests.models.files import NAMES, golden
 from tests.plan.reference import TARGET
 
@@ -92,7 +95,8 @@ def test_indices():
     refused(changed(p, 2, inputs=(len(p.buffers),)), "operation 2 (rms_norm)", len(p.buffers))
     refused(changed(p, 2, inputs=(-1,)), "operation 2 (rms_norm)")
     refused(changed(p, 2, weights=(len(p.weights),)), "operation 2 (rms_norm)", len(p.weights))
-    refused(changed(p, 2, weights=(-1,)), "operation 2 (rms_norm)", "absent")
+    i = find(p, "linear")
+    refused(changed(p, i, weights=(-1, *p.ops[i].weights[1:])), f"operation {i} (linear)", "absent")
 
 
 def test_shapes_kinds_and_rows():
@@ -105,6 +109,18 @@ def test_shapes_kinds_and_rows():
     refused(moved(p, y, kind="i32"), f"operation {i} (linear)", "i32")
     i = find(p, "select")
     refused(moved(p, p.ops[i].outputs[0], rows="tokens"), "select")
+
+
+def test_biases_of_experts_multiply_nothing():
+    """They are floats, whatever the activations are encoded as."""
+    x, ids = Value("x", 64, kind="high"), Value("ids", 2, kind="i32")
+    matrices = Weight("w", Whole("w"), "Q8_0", 8, 8, 64, 4, 4 * 8 * 68)
+    biases = Weight("b", Whole("b"), "F32", 0, 4, 8, 1, 4 * 8 * 4)
+    y = Value("y", 8, slots_per_token=2)
+    Call("here", OPERATIONS["expert_linear"], [x, ids], [y], [matrices, biases], {}).verify()
+    with pytest.raises(PlanError, match="w in F32 cannot multiply x, which is high"):
+        floats = replace(matrices, format="F32")
+        Call("here", OPERATIONS["expert_linear"], [x, ids], [y], [floats, biases], {}).verify()
 
 
 def test_float_weights_cannot_multiply_encoded_activations():

@@ -118,12 +118,12 @@ def _metadata(config: Config, kind: HuggingFace) -> tuple[dict[str, Any], Factor
 def _value(config: Config, key: Key) -> Any:
     """What config.json says; None: the file need not state it."""
     match key:
-        case Integer(names, default, least, optional):
-            absent = optional and default is None and config.get(*names) is None
-            return None if absent else config.integer(*names, default=default, least=least)
-        case Number(names, default, exponent, optional):
-            absent = optional and default is None and config.get(*names) is None
-            return None if absent else config.number(*names, default=default) ** exponent
+        case Integer(names, default, least):
+            return config.integer(*names, default=default, least=least)
+        case Number(names, default, exponent, otherwise):
+            if otherwise is not None and config.get(*names) is None:
+                return otherwise
+            return config.number(*names, default=default) ** exponent
         case Flag(names, default, unwritten):
             flag = config.flag(*names, default=default)
             return None if flag is unwritten else flag

@@ -12,7 +12,8 @@ from clarion.convert.pieces import Target
 from clarion.gguf import Format, format_named
 from clarion.gguf.file_types import RECIPES
 
-_FLOATS = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d")  # small matrices that stay in float32
+# Matrices that stay in float32: they are small, or added to rows.
+_FLOATS = ("ffn_gate_inp", "ffn_gate_inp_shexp", "ssm_conv1d", "position_embd", "token_types")
 _FILE_TYPES = {recipe.format: recipe.file_type for recipe in RECIPES.values() if recipe.name == recipe.format}
 
 

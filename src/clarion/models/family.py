@@ -128,22 +128,22 @@ STACKED_EXPERTS: dict[str, Name] = {
 @dataclass(frozen=True, slots=True)
 class Integer:
     """A whole number of config.json, from `least`. Of its names there, the first that is there and not null
-    counts; without a default it is required, unless it is optional: then the file need not state it."""
+    counts; without a default it is required."""
 
     names: tuple[str, ...]
     default: int | None = None
     least: int = 1
-    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number above zero, as `Integer`; files state its power `exponent`."""
+    """A number above zero, as `Integer`; files state its power `exponent`, or `otherwise` where config.json
+    has none."""
 
     names: tuple[str, ...]
     default: float | None = None
     exponent: float = 1.0
-    optional: bool = False
+    otherwise: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
 GEMMA3: HuggingFace = replace(
     GEMMA2,
     model_type="gemma3_text",
-    keys=KEYS | {"final_logit_softcapping": Number(("final_logit_softcapping",), optional=True)},
+    keys=KEYS | {"final_logit_softcapping": Number(("final_logit_softcapping",), otherwise=0.0)},
     only=ONLY | {"attn_logit_softcapping": (0,)},
     period=6,
     rope_base=1e6,

@@ -132,7 +132,7 @@ _GEMMA4 = replace(
         "expert_count": _if_experts("num_experts"),
         "expert_used_count": _if_experts("top_k_experts"),
         "expert_feed_forward_length": _if_experts("moe_intermediate_size", "expert_intermediate_size"),
-        "final_logit_softcapping": Number(("final_logit_softcapping",), optional=True),
+        "final_logit_softcapping": Number(("final_logit_softcapping",), otherwise=0.0),
     },
     only={**ONLY, "use_bidirectional_attention": ("vision",)},
     period=0,

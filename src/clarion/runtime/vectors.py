@@ -31,7 +31,7 @@ class Embedder:
         worthless."""
         self._executor = executor
         self._states = executor.memory.states()
-        self._batch = batch
+        self._batch = min(batch, executor.program.max_tokens)
         self._check_file = check
         (self._output,) = executor.program.outputs
         self._lock = threading.Lock()
