@@ -13,7 +13,7 @@ import clarion
 from tests.models.files import unpack
 
 CONTEXT, BATCH = 320, 24
-NAMES = ["mistral-window", "gemma3", "qwen3next"]
+NAMES = ["mistral-window", "gemma3", "qwen3next", "deepseek2", "mamba", "mamba2"]
 OPTIONS: dict[str, Any] = {"greedy": True, "ignore_eos": True, "detokenize": False}
 
 

@@ -172,6 +172,8 @@ class Runner:
         ("mistral-window", [windowed.Windowed]),
         ("gemma3", [paged.Paged, windowed.Windowed]),
         ("qwen3next", [paged.Paged, recurrent.Recurrent]),
+        ("mamba", [recurrent.Recurrent]),
+        ("deepseek2", [paged.Paged]),
     ],
 )
 def test_the_same_bits_whatever_happens_to_the_states(
