@@ -185,3 +185,76 @@ def test_values_that_become_infinite(tmp_path):
 def test_configurations_that_are_refused(tmp_path, change, word):
     with pytest.raises((ModelError, UnsupportedError), match=word):
         converted(tmp_path / "checkpoint", CONFIG | change, tensors())
+
+
+def test_the_head_of_a_tied_model_is_left_out(tmp_path):
+    tied = CONFIG | {"tie_word_embeddings": True}
+    _, shapes, _ = converted(tmp_path / "checkpoint", tied, tensors())
+    assert "output.weight" not in shapes
+
+
+LATENT = {
+    "model_type": "deepseek_v3",
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": N_FF,
+    "max_position_embeddings": 32,
+    "q_lora_rank": None,
+    "kv_lora_rank": 6,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 2,
+    "v_head_dim": 5,
+    "first_k_dense_replace": 1,
+    "n_routed_experts": N_EXPERT,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": N_FF,
+    "num_nextn_predict_layers": 1,
+}
+
+
+def latent_tensors():
+    shapes = {
+        "input_layernorm.weight": (WIDTH,),
+        "post_attention_layernorm.weight": (WIDTH,),
+        "self_attn.q_proj.weight": (12, WIDTH),
+        "self_attn.kv_a_proj_with_mqa.weight": (8, WIDTH),
+        "self_attn.kv_a_layernorm.weight": (6,),
+        "self_attn.kv_b_proj.weight": (18, 6),
+        "self_attn.o_proj.weight": (WIDTH, 10),
+        "mlp.gate_proj.weight": (N_FF, WIDTH),
+        "mlp.up_proj.weight": (N_FF, WIDTH),
+        "mlp.down_proj.weight": (WIDTH, N_FF),
+    }
+    found = {f"model.layers.0.{name}": shape for name, shape in shapes.items()}
+    found |= {"model.embed_tokens.weight": (20, WIDTH), "model.norm.weight": (WIDTH,)}
+    found |= {"lm_head.weight": (20, WIDTH), "model.layers.1.eh_proj.weight": (WIDTH, 2 * WIDTH)}
+    random = np.random.default_rng(4)
+    return {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in found.items()}
+
+
+def test_keys_and_values_of_heads_are_taken_apart(tmp_path):
+    named = latent_tensors()
+    metadata, shapes, data = converted(tmp_path / "checkpoint", LATENT, named)
+    assert "deepseek2.nextn_predict_layers" not in metadata
+    both = named["model.layers.0.self_attn.kv_b_proj.weight"].reshape(2, 9, 6)
+    for name, wanted in (("k_b", both[:, :4].swapaxes(1, 2)), ("v_b", both[:, 4:])):
+        assert shapes[f"blk.0.attn_{name}.weight"] == wanted.shape
+        found = np.frombuffer(data[f"blk.0.attn_{name}.weight"], np.float32).reshape(wanted.shape)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_layers_behind_the_last_are_only_those_that_the_configuration_states(tmp_path):
+    with pytest.raises(UnsupportedError, match="eh_proj"):
+        converted(tmp_path / "checkpoint", LATENT | {"num_nextn_predict_layers": 0}, latent_tensors())
+
+
+def test_a_model_within_one_that_sees_is_recognised_by_its_own_configuration(tmp_path):
+    def inside(name):
+        return name if name.startswith("vision_tower.") else f"language_model.{name}"
+
+    named = latent_tensors() | {"vision_tower.patch.weight": np.ones((2, 2), np.float32)}
+    nested = {"model_type": "kimi_k25", "text_config": LATENT | {"model_type": "kimi_k2"}}
+    nested["text_config"]["architectures"] = ["DeepseekV3ForCausalLM"]
+    whole = converted(tmp_path / "whole", nested, {inside(name): value for name, value in named.items()})
+    assert whole == converted(tmp_path / "part", LATENT, latent_tensors())

@@ -120,7 +120,7 @@ class Source(Mapping[str, Tensor]):
         found = self._found(f"{stem}.weight")
         matrix = None if found is None else self._find(found[0])
         self._used.update(() if matrix is None else matrix.parts)
-        del self._names[stem]
+        self._names = {key: name for key, name in self._names.items() if key.partition(".")[0] != stem}
 
     def in_order(self) -> list[Target]:
         """The targets that were asked for, in the file's order: what lies before the layers, each layer, the
