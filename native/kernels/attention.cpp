@@ -19,12 +19,12 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "kernels/lanes.h"
 #include "kernels/rms_norm.h"
 #include "kernels/rows.h"
+#include "kernels/score_terms.h"
 #include "machine/checked.h"
 #include "machine/kv_cache.h"
 #include "operations.h"
@@ -55,8 +55,6 @@ constexpr int64_t items_per_thread = 8;
 
 // One token can be shared out into so many spans. Beyond 131072 positions it is not shared out.
 constexpr int64_t most_spans = 128;
-
-constexpr float lane_numbers[lanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 int64_t padded(int64_t n) { return kv_blocks(n) * kv_block; }
 
@@ -111,8 +109,9 @@ PagedAttention::PagedAttention(const OpSpec& spec, AttentionShape shape, int64_t
       unfinished_(static_cast<size_t>(items_per_thread * threads_)) {
     const auto most = static_cast<size_t>(spec.max_tokens);
     tiles_.reserve(most + 1);
-    if (!shape_.causal)
-        for (auto* list : {&order_, &ends_}) list->resize(most);
+    if (shape_.causal) return;
+    places_.reserve(most);
+    ends_.resize(most);
 }
 
 size_t PagedAttention::scratch_bytes() const {
@@ -128,15 +127,15 @@ int64_t PagedAttention::rows_for(int64_t tokens) const {
 
 // A text that is seen in both directions is all in the batch: its end is the greatest position of its tokens there.
 void PagedAttention::find_ends(const Batch& batch) {
-    const auto order = order_.begin(), end = order + batch.n_tokens;
-    std::iota(order, end, 0);
-    const auto place = [&](int32_t t) { return std::pair(batch.sequences[t], batch.positions[t]); };
-    std::sort(order, end, [&](int32_t a, int32_t b) { return place(a) < place(b); });
-    int32_t last = 0;
-    for (auto at = end; at != order;) {
-        const auto [sequence, position] = place(*--at);
-        if (at + 1 == end || batch.sequences[at[1]] != sequence) last = position;
-        ends_[static_cast<size_t>(*at)] = last;
+    const auto place = [](int64_t sequence, int64_t position) { return sequence << 32 | position; };
+    places_.clear();
+    for (int64_t t = 0; t < batch.n_tokens; ++t)
+        places_.push_back(place(batch.sequences[t], batch.positions[t]));
+    std::sort(places_.begin(), places_.end());
+    for (int64_t t = 0; t < batch.n_tokens; ++t) {
+        const auto next =
+            std::upper_bound(places_.begin(), places_.end(), place(batch.sequences[t], INT32_MAX));
+        ends_[static_cast<size_t>(t)] = static_cast<int32_t>(next[-1]);
     }
 }
 
@@ -316,11 +315,13 @@ void PagedAttention::run_page(const QueryTile& tile, int64_t head, int64_t page,
     const PageMatrix prepared = prepare_keys(keys, tile.n, tile.prepared);
     add_page_scores(tile, prepared, {any.from / lanes, (any.to + lanes - 1) / lanes});
     const int64_t step = (std::max(key_bytes, value_bytes) / tile.n / 64 + 1) * 64;
-    const bool adjusted = shape_.cap != 0.0f || !shape_.slopes.empty();
     for (int64_t r = 0; r < tile.n; ++r) {
         const Range range = tile.query[r].of(begin, page_size);
         if (!range.empty()) {
-            if (adjusted) adjust(tile.s.row(r), head_of(head, r), tile.query[r].position - begin);
+            if (shape_.cap != 0.0f) cap_scores(tile.s.row(r), shape_.cap);
+            if (!shape_.slopes.empty())
+                slope_scores(tile.s.row(r), shape_.slopes[static_cast<size_t>(head_of(head, r))],
+                             tile.query[r].position - begin);
             softmax(tile.s.row(r), range, tile.span.row(r));
         }
         if (!many) continue;
@@ -345,21 +346,6 @@ void PagedAttention::add_page_scores(const QueryTile& tile, const PageMatrix& ke
         else
             add_scores(n, tile.q.from(r), keys, vectors, tile.s.from(r));
         r += n;
-    }
-}
-
-// Scores of a head with 64 positions, the first of which lies `distance` before the query, capped and sloped.
-void PagedAttention::adjust(float* s, int64_t head, int64_t distance) const {
-    const f32x16 cap = simd::set1(shape_.cap);
-    for (int64_t i = 0; i < page_size; i += lanes) {
-        f32x16 x = simd::load(s + i);
-        if (shape_.cap != 0.0f) x = simd::mul(cap, simd::tanh(simd::div(x, cap)));
-        if (!shape_.slopes.empty()) {
-            const f32x16 away =
-                simd::abs(simd::sub(simd::set1(static_cast<float>(distance - i)), simd::load(lane_numbers)));
-            x = simd::fma(simd::set1(-shape_.slopes[static_cast<size_t>(head)]), away, x);
-        }
-        simd::store(s + i, x);
     }
 }
 
@@ -421,18 +407,19 @@ void PagedAttention::softmax(float* s, Range range, float* state) const {
     simd::store(state + sum_at, sum);
 }
 
-// The tile's states as rows of the output. A sink is one more score, and adds nothing to the outputs. Adding zero makes -0 and
-// +0 one: products with zeros may add either.
+// The tile's states as rows of the output. A sink is one more span, with a sum of 1 and no outputs. Adding zero makes -0 and +0
+// one: products with zeros may add either.
 void PagedAttention::finish(const QueryTile& tile, int64_t head) const {
     for (int64_t r = 0; r < tile.n; ++r) {
         float* state = tile.state.row(r);
-        f32x16 sink = simd::zero();
         if (!shape_.sinks.empty()) {
-            const float score = shape_.sinks[static_cast<size_t>(head_of(head, r))];
-            rescale(state, state_floats_, std::max(state[max_at], score));
-            sink = simd::exp_to_one(simd::set1(score - state[max_at]));
+            float* sink = tile.span.row(r);
+            clear(sink, state_floats_);
+            sink[max_at] = shape_.sinks[static_cast<size_t>(head_of(head, r))];
+            sink[sum_at] = 1.0f;
+            merge(state, sink, state_floats_);
         }
-        const f32x16 sum = simd::add(simd::set1(simd::reduce_add(simd::load(state + sum_at))), sink);
+        const f32x16 sum = simd::set1(simd::reduce_add(simd::load(state + sum_at)));
         for (int64_t d = output_at; d < state_floats_; d += lanes)
             simd::store(state + d, simd::add(simd::div(simd::load(state + d), sum), simd::zero()));
         std::copy_n(state + output_at, shape_.dim_v,

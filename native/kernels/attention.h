@@ -73,7 +73,6 @@ class PagedAttention : public Op {
     void run_page(const QueryTile& tile, int64_t head, int64_t page, PageMatrix keys,
                   PageMatrix values) const;
     void add_page_scores(const QueryTile& tile, const PageMatrix& keys, Range vectors) const;
-    void adjust(float* s, int64_t head, int64_t distance) const;
     void softmax(float* s, Range range, float* state) const;
     void add_float_values(const QueryTile& tile, int64_t begin, const PageMatrix& values) const;
     void add_integer_values(const QueryTile& tile, int64_t begin, const PageMatrix& values) const;
@@ -86,8 +85,9 @@ class PagedAttention : public Op {
     ZeroMemory states_;                             // of spans that are items
     std::vector<std::atomic<int32_t>> unfinished_;  // spans of a tile and some heads
     // Of the batch:
-    std::vector<int64_t> tiles_;         // the first token of each tile, and the end
-    std::vector<int32_t> order_, ends_;  // of tokens, by sequence; the last position of each one's sequence
+    std::vector<int64_t> tiles_;   // the first token of each tile, and the end
+    std::vector<int64_t> places_;  // sequence and position of each token, in order
+    std::vector<int32_t> ends_;    // the last position of each token's sequence
     int64_t rows_per_tile_ = 0, first_span_ = 0, spans_ = 1, heads_ = 1, shares_ = 1;
 };
 
