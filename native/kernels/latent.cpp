@@ -10,9 +10,9 @@
 //     products    h * 64 * (576 + 512), 70 k for each head: 16 heads take 20 us at 16 products a cycle
 //
 // So even one token is bound by products, not by memory, and what makes floats of the page and transposes it costs a sixth of
-// them with 16 heads, and one in twenty with the 64 queries of a tile. Measured on one core of a 2-core Zen 4, depth 2048,
-// G products/s in f16 (q8_0): 39 (49) with 16 heads and a token, 47 (49) with 128 heads, or with a prompt of 64 tokens and
-// either; attention to keys and values of 128 dims has 31 (47) with 16 heads and a token, and 46 (49) with a prompt.
+// them with 16 heads, and one in twenty with the 64 queries of a tile. Measured on one core of a 2-core Zen 4, depth 4096,
+// G products/s in f16 (q8_0): 39 (50) with 16 heads and a token, 48 (50) with 128 heads, or with a prompt of 64 tokens and
+// either; attention to keys and values of 128 dims has 34 (46) with 16 heads and a token, and 46 (50) with a prompt.
 #include <algorithm>
 
 #include "kernels/attention.h"
