@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from clarion.errors import ClosedError, ContextError, ModelError, ParameterError, UnsupportedError
+from clarion.models.keys import TOKEN_TYPES
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
@@ -88,7 +89,7 @@ class Vectors:
         if not isinstance(query, str):
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
         embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
-        types = self._metadata.get(f"{self._metadata.get('general.architecture')}.token_type_count", 1)
+        types = self._metadata.get(TOKEN_TYPES, 1)
         if isinstance(types, int) and types > 1:
             raise UnsupportedError(
                 f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), "
