@@ -6,7 +6,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from clarion.errors import ContextError, ModelError, ParameterError, UnsupportedError
+from clarion.errors import ClosedError, ContextError, ModelError, ParameterError, UnsupportedError
+from clarion.models.keys import TOKEN_TYPES
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 _RERANK = "tokenizer.chat_template.rerank"  # of decoders that judge: a text with {query} and {document}
+
+
+def _closed(output: Output | None) -> Embedder:
+    raise ClosedError("the model is closed")
 
 
 class Vectors:
@@ -84,7 +89,7 @@ class Vectors:
         if not isinstance(query, str):
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
         embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
-        types = self._metadata.get(f"{self._metadata.get('general.architecture')}.token_type_count", 1)
+        types = self._metadata.get(TOKEN_TYPES, 1)
         if isinstance(types, int) and types > 1:
             raise UnsupportedError(
                 f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), "
@@ -116,8 +121,10 @@ class Vectors:
         }
 
     def close(self) -> None:
-        """Ends what is computed, and frees memory."""
-        for embedder in list(self._made.values()):
+        """Ends what is computed, and forgets the executors: their memory is freed with them."""
+        made, self._made = self._made, {}
+        self._make = _closed
+        for embedder in made.values():
             embedder.close()
 
     def _embedder(self, output: Output | None) -> Embedder:

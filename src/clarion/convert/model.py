@@ -20,6 +20,7 @@ from clarion.gguf import format_named
 from clarion.gguf.kinds import no_checkpoint
 from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
+from clarion.models.keys import TOKEN_TYPES
 
 WeightType = Literal["f16", "bf16", "f32", "q8_0"]
 _QUANTIZATION_VERSION = 2  # of the block formats' layout
@@ -79,6 +80,9 @@ def convert(
         "general.name": name_text(name),
         "general.file_type": np.uint32(kept.file_type(written, wanted)),
     }
+    types = next((target for target in model.targets if target.name == "token_types.weight"), None)
+    if types is not None:
+        metadata[TOKEN_TYPES] = np.uint32(types.shape[0])
     if any(one.format.block_size > 1 for one in written):
         metadata["general.quantization_version"] = np.uint32(_QUANTIZATION_VERSION)
     total = sum(one.n_bytes for one in written)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from clarion.models.blocks import Layer, attention, encoder, plain_feed_forward
-from clarion.models.family import ENCODER_KEYS, ENCODER_TENSORS, Computed, Family, HuggingFace, Integer, Made
+from clarion.models.family import ENCODER_KEYS, ENCODER_TENSORS, Computed, Family, HuggingFace, Made
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
@@ -40,7 +40,6 @@ _BERT = HuggingFace(
     roots=("bert.", ""),
     beside=("embeddings.position_ids", "bert.embeddings.position_ids", "pooler.", "cls.", "bert.pooler."),
     common=ENCODER_KEYS,
-    keys={"token_type_count": Integer(("type_vocab_size",), 1)},
     tensors={
         **ENCODER_TENSORS,
         "attn_q": _LAYER + "attention.self.query",

@@ -478,7 +478,7 @@ def encoder(
     x = g.embed(w.token_embd, hp.n_vocab, hp.n_embd)  # [T, n_embd]
     if "weight" in w.token_types:
         n_types = w.token_types.n_rows()
-        keys.integer("token_type_count", n_types)
+        keys.check_token_types(n_types)
         x = g.add_vector(x, w.token_types.first_row(n_types, hp.n_embd))  # all tokens are of the first type
     if positions:
         x = x + g.embed_positions(w.position_embd, w.position_embd.n_rows(), hp.n_embd)

@@ -13,7 +13,6 @@ from clarion.models.family import (
     Computed,
     Family,
     HuggingFace,
-    Integer,
 )
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
@@ -80,7 +79,6 @@ _V3 = HuggingFace(
     beside=("pooler.", "roberta.pooler.", "lm_head."),
     common=ENCODER_KEYS,
     keys={
-        "token_type_count": Integer(("type_vocab_size",), 1),
         "context_length": Computed(
             lambda config: config.integer("max_position_embeddings") - config.integer("pad_token_id") - 1
         ),

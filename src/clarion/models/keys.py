@@ -45,6 +45,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 }
 
 
+TOKEN_TYPES = "tokenizer.ggml.token_type_count"
 shown = reprlib.repr  # values come from the file: at most a line of them
 
 
@@ -182,6 +183,12 @@ class Keys:
         """How many tokens the file's vocabulary holds, where it has one."""
         tokens = self._metadata.get("tokenizer.ggml.tokens")
         return len(tokens) if isinstance(tokens, Sequence) else None
+
+    def check_token_types(self, n: int) -> None:
+        """Raises ModelError where the file states another number of types of tokens than n."""
+        stated = self._metadata.get(TOKEN_TYPES, n)
+        if stated != n:
+            raise ModelError(f"{TOKEN_TYPES} is {shown(stated)}, tensor 'token_types.weight' holds {n}")
 
     def refuse_unread(self) -> None:
         """Raises UnsupportedError for the first hyperparameter that nobody read and that changes the

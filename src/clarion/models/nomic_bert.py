@@ -80,7 +80,7 @@ _NOMIC = HuggingFace(
             lambda c: c.integer("hidden_size", "n_embd") // c.integer("num_attention_heads", "n_head")
         ),
     },
-    keys={"token_type_count": Integer(("type_vocab_size",), 1), "attention.value_length": None},
+    keys={"attention.value_length": None},
     tensors={
         **ENCODER_TENSORS,
         "token_embd_norm": "model.emb_ln",
