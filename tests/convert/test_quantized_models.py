@@ -219,6 +219,7 @@ def test_quantized_weights_without_a_configuration(tmp_path):
 
 EXPERTS = LAYER + "mlp.experts."
 ROUTER = {"model.layers.0.mlp.gate.weight": (N_EXPERT, WIDTH)}
+FIGURES = {"block_count": 5}
 
 
 def attention_of_qwen(random):
@@ -302,7 +303,7 @@ def test_biases_of_experts(tmp_path, interleaved):
     kind = families.FAMILIES["qwen3moe"].checkpoints[0]
     part = Part(EXPERTS + "gate_up_proj", 1, 2, interleaved=interleaved, parameter=True)
     kind = replace(kind, tensors={"ffn_up_exps": part})
-    source = Source(safetensors.read(tmp_path / "w.safetensors"), kind, {}, families.quantization.Mxfp4())
+    source = Source(safetensors.read(tmp_path / "w.safetensors"), kind, FIGURES, families.quantization.Mxfp4())
     assert source["blk.4.ffn_up_exps.bias"].shape == (N_EXPERT, N_FF)
     source.refuse_unused()
     (target,) = source.in_order()
@@ -316,7 +317,7 @@ def test_rows_that_cannot_be_shared_out(tmp_path):
     write_safetensors(tmp_path / "w.safetensors", {base + end: part for end, part in made.parts.items()})
     part = Part(EXPERTS + "gate_up_proj", 0, 2, interleaved=True, parameter=True)
     kind = replace(families.FAMILIES["qwen3moe"].checkpoints[0], tensors={"ffn_gate_exps": part})
-    source = Source(safetensors.read(tmp_path / "w.safetensors"), kind, {}, families.quantization.Mxfp4())
+    source = Source(safetensors.read(tmp_path / "w.safetensors"), kind, FIGURES, families.quantization.Mxfp4())
     with pytest.raises(
         ModelError, match=r"gate_up_proj_blocks' has shape \[3, 7, 64\], expected a size that 2"
     ):

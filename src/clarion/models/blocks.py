@@ -98,10 +98,7 @@ def projections(
     names = ("attn_q", "attn_k", "attn_v")
     if "weight" not in w.attn_qkv:
         if "weight" not in w.attn_q:
-            stem = f"{w.prefix}.attn_q"
-            raise ModelError(
-                f"tensors '{stem}.weight' and '{stem}kv.weight' are missing, expected one of them"
-            )
+            w.refuse_without("attn_qkv", "attn_q")
         q, k = (g.linear(x, w[name], n) for name, n in zip(names[:2], widths[:2], strict=True))
         return q, k, k if keys_as_values and "weight" not in w.attn_v else g.linear(x, w.attn_v, widths[2])
     found, begin = [], 0
