@@ -219,6 +219,7 @@ def test_quantized_weights_without_a_configuration(tmp_path):
 
 EXPERTS = LAYER + "mlp.experts."
 ROUTER = {"model.layers.0.mlp.gate.weight": (N_EXPERT, WIDTH)}
+FIGURES = {"block_count": 5}
 
 
 def attention_of_qwen(random):
@@ -303,7 +304,7 @@ def test_biases_of_experts(tmp_path, interleaved):
     part = Part(EXPERTS + "gate_up_proj", 1, 2, interleaved=interleaved, parameter=True)
     kind = replace(kind, tensors={"ffn_up_exps": part})
     source = Source(
-        safetensors.read(tmp_path / "w.safetensors"), kind, {"block_count": 5}, families.quantization.Mxfp4()
+        safetensors.read(tmp_path / "w.safetensors"), kind, FIGURES, families.quantization.Mxfp4()
     )
     assert source["blk.4.ffn_up_exps.bias"].shape == (N_EXPERT, N_FF)
     source.refuse_unused()
@@ -319,7 +320,7 @@ def test_rows_that_cannot_be_shared_out(tmp_path):
     part = Part(EXPERTS + "gate_up_proj", 0, 2, interleaved=True, parameter=True)
     kind = replace(families.FAMILIES["qwen3moe"].checkpoints[0], tensors={"ffn_gate_exps": part})
     source = Source(
-        safetensors.read(tmp_path / "w.safetensors"), kind, {"block_count": 5}, families.quantization.Mxfp4()
+        safetensors.read(tmp_path / "w.safetensors"), kind, FIGURES, families.quantization.Mxfp4()
     )
     with pytest.raises(
         ModelError, match=r"gate_up_proj_blocks' has shape \[3, 7, 64\], expected a size that 2"

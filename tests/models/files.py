@@ -23,6 +23,8 @@ def _encodes(name):
 
 ENCODERS = [name for name in ALL if _encodes(name)]  # they have vectors alone
 NAMES = [name for name in ALL if name not in ENCODERS]
+# They read texts in both directions, and have the rows of their last layer or the scores of a classifier.
+BIDIRECTIONAL = sorted(f"encoders/{path.stem}" for path in (GOLDENS / "encoders").glob("*.npz"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Tensor:
 
 def unpack(name, folder):
     """The golden's GGUF file, written into the folder."""
-    path = Path(folder) / f"{name}.gguf"
+    path = Path(folder) / f"{Path(name).name}.gguf"
     path.write_bytes(lzma.decompress((GOLDENS / f"{name}.gguf.xz").read_bytes()))
     return path
 

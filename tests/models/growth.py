@@ -85,25 +85,29 @@ class _RunningArrays:
 # (file, function) → the lines that handle the new member of a union, for each kind.
 ARMS = {
     "state": {
-        ("state.py", "describe"): ["case Running(width):", '    return f"a sum of {width}"'],
-        ("state.py", "groups"): [
+        ("plan/state.py", "describe"): ["case Running(width):", '    return f"a sum of {width}"'],
+        ("plan/state.py", "groups"): [
             "case Running():",
             "    continue  # the native machine has no running sums",
         ],
-        ("interpret.py", "arrays"): ["case Running():", "    return _RunningArrays()"],
+        ("plan/interpret.py", "arrays"): ["case Running():", "    return _RunningArrays()"],
     },
     "weight source": {
-        ("sources.py", "__getitem__"): [
+        ("plan/sources.py", "__getitem__"): [
             "case Stacked(tensors):",
             '    return Piece(b"".join(bytes(self._tensor(name).view) for name in tensors))',
         ],
     },
     "place": {
-        ("target.py", "describe"): ["case Accelerator(number):", '    return f"accelerator {number}"'],
+        ("plan/target.py", "describe"): ["case Accelerator(number):", '    return f"accelerator {number}"'],
     },
     "output": {
-        ("output.py", "check"): ["case Scores(n):", '    rows, width = ("outputs",), n'],
-        ("output.py", "describe"): ["case Scores(n):", '    return f"scores of {n} classes"'],
+        ("plan/output.py", "check"): ["case Scores(n):", '    rows, width = ("outputs",), n'],
+        ("plan/output.py", "describe"): ["case Scores(n):", '    return f"scores of {n} classes"'],
+        ("models/heads.py", "finish"): [
+            "case Scores():",
+            '    raise UnsupportedError("no model has scores of classes")',
+        ],
     },
 }
 CLASSES = {"state": "Running", "weight source": "Stacked", "place": "Accelerator", "output": "Scores"}
@@ -211,6 +215,7 @@ class Copy:
         self.put("plan/interpret.py", "Recurrent, State\n", "", "Recurrent, Running, State\n")
         self.put("plan/interpret.py", "def interpret(", RUNNING_ARRAYS)
         self.put("plan/sources.py", "import Slice, Weight", "", "import Slice, Stacked, Weight")
+        self.put("models/heads.py", "Pooling, Ranks\n", "", "Pooling, Ranks, Scores\n")
 
     def put(self, file: str, before: str, text: str, instead: str | None = None) -> None:
         """Puts a text before another, which is there once, and something else in the place of that."""
@@ -223,7 +228,7 @@ class Copy:
 
     def arm(self, file: str, function: str, lines: list[str]) -> None:
         """Puts a case before the last one of a function's match."""
-        path = self.folder / "clarion" / "plan" / file
+        path = self.folder / "clarion" / file
         found = path.read_text(encoding="utf-8")
         at = re.search(rf"def {function}\b.*?\n( +)case _:\n", found, re.DOTALL)
         assert at, (file, function)
@@ -246,7 +251,8 @@ class Copy:
             match = re.search(r'"assert_never" has incompatible type "(\w+)"', message)
             lines = (self.folder / path).read_text(encoding="utf-8").splitlines()[: int(number)]
             functions = [m[1] for m in map(re.compile(r" *def (\w+)").match, lines) if m]
-            place = (Path(path).name, functions[-1]) if match else (path, message)
+            file = Path(path).relative_to("clarion").as_posix()
+            place = (file, functions[-1]) if match else (file, message)
             found.setdefault(match[1] if match else "", set()).add(place)
         assert done.returncode == bool(found), done.stdout + done.stderr
         return found

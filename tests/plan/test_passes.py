@@ -17,6 +17,7 @@ from clarion.plan.ir import Node, Value
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
+from clarion.plan.operations import OPERATIONS
 from clarion.plan.precision import precision
 from clarion.plan.verify import verify, verify_plan
 from clarion.plan.weight import FLOAT_FORMATS, Weight, Whole
@@ -79,7 +80,7 @@ def test_the_unfused_plan_leaves_everything_apart(name):
     p = compiled(name, fuse=False)
     assert {"swiglu", "rope_kv"}.isdisjoint(counts(p))
     for op in p.ops:
-        assert len(op.outputs) <= (2 if op.op in ("route", "heads_to_slots") else 1)
+        assert len(op.outputs) == sum(not output.copy_of for output in OPERATIONS[op.op].outputs)
         assert op.op != "linear" or len(op.inputs) == 1
         assert op.op != "rms_norm" or p.buffers[op.outputs[0]].kind == "f32"
 
@@ -226,12 +227,39 @@ def test_rules_leave_alone_what_has_other_readers():
     assert [node.op for node in fuse(square)] == [node.op for node in square]
 
 
-def test_bias_and_head_norm_need_their_partners():
-    a, b, c = (Value(name, 8) for name in "abc")
+def test_a_bias_needs_its_linear():
+    a, b = Value("a", 8), Value("b", 8)
     with pytest.raises(PlanError, match="bias of a"):
         lower([Node("embed", (), (a,)), Node("bias", (a,), (b,))])
-    with pytest.raises(PlanError, match="head_norm of a"):
-        lower([Node("embed", (), (a,)), Node("head_norm", (a,), (b,)), Node("silu", (b,), (c,))])
+
+
+@pytest.mark.parametrize(
+    ("n_gain", "scale", "next_op", "joined"),
+    [
+        (4, 1.0, "rope", True),
+        (8, 1.0, "rope", False),  # a gain for each head
+        (None, 1.0, "rope", False),
+        (4, 0.5, "rope", False),
+        (4, 1.0, "kv_write", False),
+    ],
+)
+def test_the_norm_of_heads_joins_a_rotation_that_can_do_it(n_gain, scale, next_op, joined):
+    a, r, b, c = Value("a", 8), Value("r", 4), Value("b", 8), Value("c", 8)
+    gain = n_gain and Weight("gain", Whole("gain"), "F32", 0, 1, n_gain, 1, 4 * n_gain)
+    follows = (
+        Node("rope", (b, r), (c,), (None,), {"n_head": 2, "head_dim": 4, "n_rot": 4, "neox": 1}, {"eps": 0.0})
+        if next_op == "rope"
+        else Node("kv_write", (b, b), (), (), {"state": 0})
+    )
+    norm = Node("head_norm", (a,), (b,), (gain,), {"n_head": 2, "head_dim": 4}, {"eps": 0.5, "scale": scale})
+    nodes = [Node("embed", (), (a,)), Node("rope_table", (), (r,)), norm, follows]
+    lowered = lower(nodes)
+    if not joined:
+        assert lowered == nodes
+        return
+    last = lowered[-1]
+    assert [node.op for node in lowered] == ["embed", "rope_table", "rope"]
+    assert (last.inputs, last.weights, last.floats) == ((a, r), (gain,), {"eps": 0.5})
 
 
 def test_narrowing_without_a_selection_changes_nothing():
@@ -372,4 +400,7 @@ class _Checkpoint:
         return Weight(f"{self.prefix}.{leaf}", Whole(f"{self.prefix}.{leaf}"), "F32", 0, 1, n, 1, 4 * n)
 
     def bias(self, n, rows):
+        return None
+
+    def scale(self):
         return None

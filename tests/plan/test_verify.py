@@ -20,8 +20,9 @@ from clarion.plan.operations import OPERATIONS
 from clarion.plan.state import Paged
 from clarion.plan.verify import verify
 from clarion.plan.weight import Weight, Whole
-from tests.models.files import NAMES, golden
+from tests.models.files import BIDIRECTIONAL, NAMES, golden
 from tests.plan.reference import TARGET
+from tests.plan.toys import of_no_golden
 
 OPTIONS = {"max_tokens": 16, "max_outputs": 4, "context": 64}
 
@@ -52,8 +53,10 @@ def refused(p, *words):
 
 
 def test_every_operation_has_a_place_in_some_plan():
-    used = {op.op for name in NAMES for fuse in (True, False) for op in compiled(name, fuse=fuse).ops}
+    names = (*NAMES, *BIDIRECTIONAL)
+    used = {op.op for name in names for fuse in (True, False) for op in compiled(name, fuse=fuse).ops}
     used |= {op.op for op in compiled("mixtral", observe=SquareSums(lambda name: True)).ops}
+    used |= {node.op for node in of_no_golden().nodes()}
     assert used == set(OPERATIONS)
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from clarion import models
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models.blocks import decoder, feed_forward
-from clarion.models.keys import Keys
 from clarion.plan import Plan
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.sources import Sources
@@ -36,31 +34,11 @@ def with_fused_qkv(name):
     return metadata, tensors
 
 
-def fused_llama(metadata, tensors):
-    """Llama with one tensor for query, key and value."""
-    keys, checkpoint = Keys(metadata), Checkpoint(tensors)
-
-    def block(layer, x):
-        g, w, hp = layer.g, layer.w, layer.hp
-        n_q, n_kv = hp.n_head * hp.head_dim, hp.n_head_kv * hp.head_dim
-        h, table = layer.norm(x, "attn_norm"), layer.tables[layer.rope]
-        parts = (slice(n_q), slice(n_q, n_q + n_kv), slice(n_q + n_kv, None))
-        q, k, v = (g.linear(h, w.attn_qkv, n_q + 2 * n_kv, rows=rows) for rows in parts)
-        q, k = (g.rope(heads, table, hp.head_dim, neox=False) for heads in (q, k))
-        o = g.attention(q, k, v, hp.n_head, hp.n_head_kv, hp.attention_scale, hp.window)
-        x = x + g.linear(o, w.attn_output, hp.n_embd)
-        return x + feed_forward(layer, layer.norm(x, "ffn_norm"))
-
-    graph = decoder(keys, checkpoint, block)
-    checkpoint.refuse_unused()
-    return graph.plan()
-
-
 @pytest.mark.parametrize("name", ["llama-mha", "llama-q8_0", "llama-bias"])
 def test_rows_of_one_tensor_are_three_weights(name):
     """The same bits as of three tensors, in every format and with biases."""
     metadata, tensors = with_fused_qkv(name)
-    plan = fused_llama(metadata, tensors)
+    plan = models.build(metadata, tensors).plan()
     parts = [weight for weight in plan.weights if isinstance(weight.source, Slice)]
     n_layer = metadata["llama.block_count"]
     assert {weight.source.tensor for weight in parts} >= {f"blk.{i}.attn_qkv.weight" for i in range(n_layer)}

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import subprocess
+import sys
+
 import numpy as np
 
 from clarion import models
 from clarion.plan import compile
+from clarion.plan.checkpoint import Checkpoint
+from clarion.plan.graph import Graph
 from clarion.plan.interpret import Text, interpret
+from clarion.plan.output import Logits
 from clarion.plan.sources import Sources
 from clarion.programs import host_target
 from clarion.residency import Mapped, Store
@@ -42,3 +50,53 @@ def run(plan, ids, *tensors, **options):
     )
     assert list(executor.each_batch(list(ids))) == [slice(0, n)]
     return {output.value: np.array(executor.array(output.value)) for output in program.outputs}
+
+
+def of_no_golden():
+    """A plan of the operations that no golden needs."""
+    tensors = golden("llama-bias")[1]
+    g, w = Graph(hyperparameters("llama-bias")), Checkpoint(tensors)
+    n_vocab, n_embd = g.hyperparameters.n_vocab, g.hyperparameters.n_embd
+    x = g.relu_squared(g.embed(w.token_embd, n_vocab, n_embd))
+    x = g.columns(g.repeat_heads(x, 3, n_head=2), n_embd, n_embd)
+    g.output(g.linear(g.select(x), w.token_embd, n_vocab), Logits())
+    return g.plan()
+
+
+# Programs of one operation, of which the machine finds wrong whatever it looks at. The first look is for the
+# module that holds the operation.
+_MODULES = """
+import json
+from clarion.host import native
+
+asked = []
+
+class Asked(Exception):
+    pass
+
+def refuse(module):
+    asked.append(module)
+    raise Asked
+
+machine = native()
+machine.load_modules_with(refuse)
+holds = {}
+for name in machine.op_names():
+    asked.clear()
+    op = {"op": name, "inputs": [], "outputs": [], "weights": [], "ints": {}, "floats": {}, "arrays": {}}
+    spec = {"arena_bytes": 64, "max_tokens": 1, "max_outputs": 1, "buffers": [], "weights": [], "ops": [op]}
+    try:
+        machine.Program(machine.Machine(1), spec)
+    except (ValueError, Asked):
+        pass
+    holds[name] = asked[0] if asked else ""
+print(json.dumps(holds))
+"""
+
+
+@functools.cache
+def modules_of_operations():
+    """Which further native module holds each operation; "" is the main one."""
+    command = [sys.executable, "-c", _MODULES]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return json.loads(found.stdout)

@@ -179,6 +179,7 @@ def _of_experts(call: Call) -> None:
     inputs=[Input("x", "n"), Input("ids", "k", "T", I32, optional=True)],
     outputs=[Output("sums", "experts·n", "1"), Output("counts", "experts", "1")],
     check=_of_experts,
+    module="operations",
 )
 def square_sums(xp: Any, x: Array, ids: Array | None, *, experts: int) -> tuple[Array, Array]:
     """Sums of squares of columns over rows, and the number of rows: of all, or for each expert apart."""
