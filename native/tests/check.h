@@ -36,6 +36,7 @@ void test_simd();
 void test_products();
 void test_pool();
 void test_program();
+void test_recurrent();
 void test_sampling();
 void test_slot_states();
 void test_store();

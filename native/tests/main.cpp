@@ -46,6 +46,7 @@ int main() {
     clarion::add_contents(clarion::common_operations);
     clarion::add_contents(clarion::latent_operations);
     clarion::add_contents(clarion::other_operations);
+    clarion::add_contents(clarion::recurrent_operations);
     clarion::tests::test_modules();  // which loads the other formats
 #endif
     clarion::tests::test_simd();
@@ -56,6 +57,7 @@ int main() {
     clarion::tests::test_store();
     clarion::tests::test_program();
     clarion::tests::test_slot_states();
+    clarion::tests::test_recurrent();
 #endif
     std::printf("passed: %ld checks\n", clarion::tests::checks.load());
 }
