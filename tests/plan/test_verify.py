@@ -121,9 +121,10 @@ def test_biases_of_experts_multiply_nothing():
     biases = Weight("b", Whole("b"), "F32", 0, 4, 8, 1, 4 * 8 * 4)
     y = Value("y", 8, slots_per_token=2)
     Call("here", OPERATIONS["expert_linear"], [x, ids], [y], [matrices, biases], {}).verify()
+    floats = replace(matrices, format="F32")
+    call = Call("here", OPERATIONS["expert_linear"], [x, ids], [y], [floats, biases], {})
     with pytest.raises(PlanError, match="w in F32 cannot multiply x, which is high"):
-        floats = replace(matrices, format="F32")
-        Call("here", OPERATIONS["expert_linear"], [x, ids], [y], [floats, biases], {}).verify()
+        call.verify()
 
 
 def test_float_weights_cannot_multiply_encoded_activations():
