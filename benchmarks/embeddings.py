@@ -1,13 +1,13 @@
 """Measure how many sentences become vectors in a second, beside ONNX Runtime and llama.cpp.
 
-    python benchmarks/embeddings.py --texts FILE --gguf NAME=FILE[:ACTIVATIONS] ... [--llama NAME=FILE ...]
-        [--onnx NAME=FILE ...] [--tokenizer FOLDER] [--peer PYTHON] [--rounds 7] [--threads 2] [--json FILE]
+    python benchmarks/embeddings.py --texts FILE --gguf NAME=FILE[:ACTIVATIONS] ...
+        [--llama NAME=FILE ...] [--onnx NAME=FILE ...] [--tokenizer FOLDER] [--peer PYTHON] [--rounds 7] [--threads 2] [--json FILE]
 
 FILE has a text on each line. Every measurement is a process of its own, which loads its model, computes
-some texts to warm up, and then all of them; the engines take turns, and medians count. Tokenizing counts. ONNX
-Runtime gets batches of 32 texts of about the same length, which is the best for it, since it pads them;
-llama.cpp computes as many as fit into 512 tokens at once. `--peer` is a Python that has onnxruntime, tokenizers
-and llama-cpp-python.
+some texts to warm up, and then all of them. The engines take turns, and medians count. Tokenizing counts.
+ONNX Runtime gets batches of 32 texts of about the same length, which is the best for it, since it pads them;
+llama.cpp computes as many as fit into 512 tokens at once. `--peer` is a Python that has onnxruntime,
+tokenizers and llama-cpp-python.
 """
 
 from __future__ import annotations
