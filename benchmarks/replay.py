@@ -29,11 +29,11 @@ class Recorder:
         self._run = executor.run
         executor.run = self.run
 
-    def run(self, tokens: Any, positions: Any, slots: Any, pages: Any, outputs: Any, draws: Any) -> Any:
-        # The engine makes the other parts anew for each batch; the table of pages is one that it changes.
-        table = memoryview(array("i", pages.tobytes())).cast("B").cast("i", pages.shape)
-        self.batches.append((tokens, positions, slots, table, outputs))
-        return self._run(tokens, positions, slots, pages, outputs, draws)
+    def run(self, tokens: Any, positions: Any, slots: Any, tables: Any, outputs: Any, draws: Any) -> Any:
+        # The engine makes the other parts anew for each batch; the tables are those that it changes.
+        copies = [memoryview(array("i", t.tobytes())).cast("B").cast("i", t.shape) for t in tables]
+        self.batches.append((tokens, positions, slots, copies, outputs))
+        return self._run(tokens, positions, slots, tables, outputs, draws)
 
     def replay(self) -> float:
         """Seconds that the recorded batches take alone."""

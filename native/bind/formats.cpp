@@ -8,7 +8,6 @@
 
 #include "bind/bind.h"
 #include "kernels/direct.h"
-#include "kernels/measure.h"
 #include "machine/encoding.h"
 #include "machine/names.h"
 
@@ -69,18 +68,6 @@ void bind_formats(nb::module_& m) {
         },
         nb::arg("type_id"), nb::arg("cols"), nb::arg("rows").noconvert(), nb::arg("panels").noconvert(),
         "Writes rows of a matrix, 16 at a time, as panels: u8[n] to u8[n].");
-    m.def("measure_bandwidth", &measure_bandwidth, nb::arg("threads"), nb::arg("seconds"), nb::arg("bytes"),
-          nb::call_guard<nb::gil_scoped_release>(),
-          "bytes a second that `threads` threads read together, each from `bytes` of its own");
-    m.def("measure_multiply", &measure_multiply, nb::arg("threads"), nb::arg("seconds"),
-          nb::call_guard<nb::gil_scoped_release>(),
-          "products of 8-bit integers, added to 32-bit sums, that `threads` threads do in a second");
-    m.def("measure_fma", &measure_fma, nb::arg("threads"), nb::arg("seconds"),
-          nb::call_guard<nb::gil_scoped_release>(),
-          "products of floats, each added to a sum, that `threads` threads do in registers in a second");
-    m.def("measure_change", &measure_change, nb::arg("threads"), nb::arg("seconds"), nb::arg("bytes"),
-          nb::call_guard<nb::gil_scoped_release>(),
-          "bytes a second that `threads` threads load, multiply and store, each `bytes` of its own");
 }
 
 }  // namespace clarion

@@ -152,6 +152,7 @@ def test_doctor() -> None:
         "generic: CLARION_ISA=generic",
         "generic_formats ",
         "generic_latent ",
+        "generic_measure ",
         "generic_recurrent ",
         "generic_operations ",
     ):

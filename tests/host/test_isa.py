@@ -149,7 +149,7 @@ def test_a_further_module_that_is_not_installed(monkeypatch: pytest.MonkeyPatch)
 def test_sizes_of_modules() -> None:
     for name in USABLE:
         sizes = isa.module_sizes(name)
-        further = {f"{name}_{part}" for part in ("formats", "latent", "operations", "recurrent")}
+        further = {f"{name}_{part}" for part in ("formats", "latent", "measure", "operations", "recurrent")}
         assert set(sizes) >= {name} | further
         assert min(sizes.values()) > 10_000
     assert isa.module_sizes("avx9") == {}

@@ -45,7 +45,7 @@ def test_every_source_file_is_installed_and_nothing_else() -> None:
     assert found == expected
 
 
-FORMS = ("{}", "{}_formats", "{}_latent", "{}_operations", "{}_recurrent", "quantize_{}")
+FORMS = ("{}", "{}_formats", "{}_latent", "{}_measure", "{}_operations", "{}_recurrent", "quantize_{}")
 
 
 def test_each_instruction_set_has_its_modules() -> None:

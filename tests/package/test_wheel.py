@@ -165,7 +165,7 @@ def test_a_wheel_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     assert re.fullmatch(rf"clarion-[\d.]+-cp311-abi3-manylinux_2_27_{platform.machine()}\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         modules = {Path(name).name for name in archive.namelist() if name.endswith(".so")}
-    further = {f"{isa}_{name}" for name in ("formats", "latent", "operations")}
+    further = {f"{isa}_{name}" for name in ("formats", "latent", "measure", "operations", "recurrent")}
     names = {isa, *further, f"quantize_{isa}", "files", "sampling"}
     assert modules == {f"{name}.abi3.so" for name in names}
     # Linked, packed and named again: the same bytes.

@@ -3,6 +3,7 @@
 from clarion.host.isa import (
     choices,
     choose,
+    measures,
     module_sizes,
     native,
     processor_family,
@@ -10,4 +11,13 @@ from clarion.host.isa import (
     quantizer,
 )
 
-__all__ = ["choices", "choose", "module_sizes", "native", "processor_family", "processor_name", "quantizer"]
+__all__ = [
+    "choices",
+    "choose",
+    "measures",
+    "module_sizes",
+    "native",
+    "processor_family",
+    "processor_name",
+    "quantizer",
+]

@@ -190,6 +190,11 @@ def native(name: str | None = None) -> ModuleType:
     return module
 
 
+def measures(name: str | None = None) -> ModuleType:
+    """The module that measures what this processor can do with the instruction set that `choose` picks."""
+    return importlib.import_module(f"clarion._native.{choose(name).name}_measure")
+
+
 def _contents(isa: str, further: str) -> object:
     """What a further module gives to the main module of its instruction set."""
     name = f"{isa}_{further}"

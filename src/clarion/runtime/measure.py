@@ -13,7 +13,7 @@ from statistics import median
 from clarion._native import files
 from clarion.gguf.formats import Format, format_named
 from clarion.host.hierarchy import hierarchy
-from clarion.host.isa import choose, native
+from clarion.host.isa import choose, measures, native
 from clarion.host.load import BUSY_SHARE, Snapshot, others
 from clarion.host.memory import memory
 from clarion.host.record import Rates, Record, stored, this_machine
@@ -55,12 +55,12 @@ def bandwidth(threads: int, isa: str | None = None, seconds: float = 0.25) -> fl
     cached = last.size * -(-len(hierarchy().cores) // last.cores)
     total = min(max(256 * _MIB, 4 * cached), memory().available // 4)
     each = min(max(total // threads, 16 * _MIB), 512 * _MIB) // _MIB * _MIB
-    return float(native(isa).measure_bandwidth(threads, seconds, each))
+    return float(measures(isa).bandwidth(threads, seconds, each))
 
 
 def multiply_peak(threads: int, isa: str | None = None, seconds: float = 0.25) -> float:
     """Products of bytes that `threads` threads compute and add up within registers in a second."""
-    return float(native(isa).measure_multiply(threads, seconds))
+    return float(measures(isa).multiply(threads, seconds))
 
 
 def peaks(threads: int, isa: str, seconds: float = 0.25) -> tuple[float, float]:
