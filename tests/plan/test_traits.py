@@ -7,6 +7,7 @@ goldens, or the verifier must judge one of them, or one of its spoiled copies, i
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
@@ -32,6 +33,7 @@ MODELS = (
     "llama-split",
     "qwen35moe",
     "mistral4",
+    "deepseek2",
     "gemma4-experts",
     "gpt-oss",
     "mamba",
@@ -95,7 +97,8 @@ def falsified(operand, has_many) -> Iterator[tuple[str, object]]:
         for i, size in enumerate(operand.shape):
             shape = (*operand.shape[:i], f"{size}·2", *operand.shape[i + 1 :])
             yield f"shape[{i}]", replace(operand, shape=shape)
-        for read in ("all", "row", "chosen"):
+        # Where a tensor has no experts, what is chosen is all of it.
+        for read in ("all", "row", *(["chosen"] if operand.shape[0] == "experts" else [])):
             if read != operand.read and len(operand.shape) > 1:
                 yield f"read {read}", replace(operand, read=read)
     for flag in ("optional", "many"):
@@ -145,12 +148,15 @@ def made(place):
 @functools.cache
 def spoiled(name):
     """Plans and the number of an operation of this name in them, spoiled there in one way each."""
-    cases = []
+    cases, sorts = [], Counter()
     for place in places(name):
         p = programs()[place]
-        found = [i for i, op in enumerate(p.ops) if op.op == name]
-        of_sorts = {(len(p.ops[i].inputs), len(p.ops[i].outputs)): i for i in found}
-        for i in {*found[:1], *of_sorts.values()}:
+        for i, op in enumerate(p.ops):
+            kinds = tuple(p.buffers[b].kind for b in (*op.inputs, *op.outputs))
+            sort = (kinds, len(op.outputs), tuple(w < 0 for w in op.weights))
+            sorts[sort] += op.op == name
+            if op.op != name or sorts[sort] > 2:
+                continue
             cases += [(p, i), *((q, i) for q in spoils(apart(p, i), i))]
             if "state" in p.ops[i].ints:
                 cases.append((changed(p, i, ints={**p.ops[i].ints, "state": 77}), i))
@@ -172,6 +178,10 @@ def spoils(p, i):
             yield buffer(p, b, rows=rows, slots_per_token=slots)
         yield buffer(p, b, rows="batch", slots_per_token=1)
         yield buffer(p, b, width=p.buffers[b].width + 1)
+    few = p
+    for b in operands:
+        few = buffer(few, b, rows="outputs")
+    yield few
     for b in op.inputs:
         for o in range(len(op.outputs)):
             yield changed(p, i, outputs=(*op.outputs[:o], b, *op.outputs[o + 1 :]))

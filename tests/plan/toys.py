@@ -53,12 +53,15 @@ def run(plan, ids, *tensors, **options):
 
 
 def of_no_golden():
-    """A plan of the operations that no golden needs."""
-    tensors = golden("llama-bias")[1]
-    g, w = Graph(hyperparameters("llama-bias")), Checkpoint(tensors)
+    """A plan of the operations that no golden needs, and of `layer_norm` before quantised products."""
+    tensors = golden("llama-split")[1]
+    g, w = Graph(hyperparameters("llama-split")), Checkpoint(tensors)
     n_vocab, n_embd = g.hyperparameters.n_vocab, g.hyperparameters.n_embd
     x = g.relu_squared(g.embed(w.token_embd, n_vocab, n_embd))
     x = g.columns(g.repeat_heads(x, 3, n_head=2), n_embd, n_embd)
+    for i in range(2):
+        y = g.layer_norm(x, w.blk[i].attn_norm, 1e-5)
+        x = x + y * g.linear(y, w.blk[i].attn_output, n_embd)
     g.output(g.linear(g.select(x), w.token_embd, n_vocab), Logits())
     return g.plan()
 
