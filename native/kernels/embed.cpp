@@ -91,6 +91,9 @@ std::unique_ptr<Op> make_embed(const OpSpec& spec) {
 std::unique_ptr<Op> make_embed_positions(const OpSpec& spec) {
     return std::make_unique<Embed>(spec, &Batch::positions, "positions", 1.0);
 }
-std::unique_ptr<Op> make_encode(const OpSpec& spec) { return std::make_unique<Encode>(spec); }
+std::unique_ptr<Op> make_encode(const OpSpec& spec) {
+    spec.expect(1, 1, 0);
+    return std::make_unique<Encode>(spec);
+}
 
 }  // namespace clarion

@@ -299,11 +299,13 @@ def test_other_threads_go_on_during_a_run(native):
 
     counter = threading.Thread(target=counting)
     counter.start()
-    before = count[0]
-    assert Batch(64).run(program)
-    during = count[0] - before
-    stop.set()
-    counter.join()
+    try:
+        before = count[0]
+        assert Batch(64).run(program)
+        during = count[0] - before
+    finally:
+        stop.set()
+        counter.join()
     assert during > 1000
 
 

@@ -10,7 +10,7 @@ from clarion.host import native
 from clarion.plan.operations import OPERATIONS
 from clarion.programs import host_target
 from clarion.runtime.states.memory import StateMemory
-from tests.models.files import NAMES, expected, golden, mapped, nmse
+from tests.models.files import NAMES, context, expected, golden, mapped, nmse
 from tests.plan.toys import modules_of_operations
 
 LIMITS = {"exact": 1e-11, "high": 1e-6, "fast": 2e-3}
@@ -24,7 +24,7 @@ def machine():
 def logits(machine, name, ids, chunk=32, **options):
     """Logits of one sequence, its tokens given to the machine in chunks."""
     options = {"max_tokens": 32, "max_outputs": 32, "context": 128} | options
-    p = plan.compile(models.build(*golden(name)).plan(), host_target(), **options)
+    p = plan.compile(models.build(*golden(name), context=context(name)).plan(), host_target(), **options)
     program = native().Program(machine, p.native_spec(mapped(name, p)))
     memory = StateMemory(native(), p, n_slots=1)
     states = memory.states()
@@ -61,7 +61,11 @@ def test_one_wanted_row_is_that_row_of_all(machine, name):
     """The last layer runs on the wanted rows alone; a row does not depend on the others."""
     ids, _ = expected(name)
     p = plan.compile(
-        models.build(*golden(name)).plan(), host_target(), max_tokens=32, max_outputs=1, context=64
+        models.build(*golden(name), context=context(name)).plan(),
+        host_target(),
+        max_tokens=32,
+        max_outputs=1,
+        context=64,
     )
     program = native().Program(machine, p.native_spec(mapped(name, p)))
     memory = StateMemory(native(), p, n_slots=1)

@@ -262,6 +262,15 @@ def test_the_norm_of_heads_joins_a_rotation_that_can_do_it(n_gain, scale, next_o
     assert (last.inputs, last.weights, last.floats) == ((a, r), (gain,), {"eps": 0.5})
 
 
+def test_a_token_reads_of_matrices_and_biases_what_its_experts_have():
+    p = compiled("gpt-oss")
+    op = next(op for op in p.ops if op.op == "expert_linear")
+    matrix, biases = (p.weights[op.weights[i]] for i in (0, len(op.outputs)))
+    k, n = p.buffers[op.outputs[0]].slots_per_token, matrix.experts
+    assert 1 < k < n == biases.rows
+    assert p.weight_bytes(op) == len(op.outputs) * (matrix.n_bytes + biases.n_bytes) * k // n
+
+
 def test_narrowing_without_a_selection_changes_nothing():
     a, b = Value("a", 8), Value("b", 8)
     nodes = [Node("embed", (), (a,)), Node("silu", (a,), (b,))]

@@ -10,7 +10,6 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NoReturn
 
 from clarion.errors import ModelError, UnsupportedError
 from clarion.plan.ir import Tensor
@@ -136,15 +135,6 @@ class Checkpoint:
         for leaf in _LEAVES if kept else ():
             if leaf in self:
                 self._tensors[f"{self.prefix}.{leaf}"]
-
-    def refuse_without(self, *names: str) -> NoReturn:
-        """Raises ModelError: below this name there is no weight of any of these names."""
-        wanted = [f"{self.prefix}.{name}.weight" for name in names]
-        for name in wanted:
-            self._tensors.get(
-                name
-            )  # a checkpoint that is converted says what it calls the first it could have
-        raise ModelError(f"tensors {' and '.join(map(repr, wanted))} are missing, expected one of them")
 
     def refuse_unused(self) -> None:
         """Raises ModelError if the file holds tensors that nobody asked for."""

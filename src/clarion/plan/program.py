@@ -136,7 +136,8 @@ class Program:
                 case "row":
                     yield weight, 1, weight.rows
                 case "chosen":
-                    yield weight, self.buffers[op.outputs[0]].slots_per_token, weight.experts
+                    axes = (weight.experts, weight.rows, weight.cols)[-len(tensor.shape) :]
+                    yield weight, self.buffers[op.outputs[0]].slots_per_token, axes[0]
 
     def native_spec(self, source: Source) -> dict[str, object]:
         """The program as the native one takes it, with the weights' bytes."""
