@@ -127,7 +127,8 @@ assert native("{isa}") is module
         "module.can_be_panels(23, 16)",  # IQ4_XS
         "module.interleave(3, 32, np.zeros(320, np.uint8), np.zeros(320, np.uint8))"
         " if module.can_be_panels(2, 16) else module.can_be_panels(3, 16)",
-        "spec = dict(arena_bytes=0, max_tokens=1, max_outputs=0, buffers=[], ops=[], weights=[dict("
+        "spec = dict(arena_bytes=0, max_tokens=1, max_outputs=0, buffers=[], ops=[], states=[], "
+        "weights=[dict("
         "name='w', format=3, rows=1, cols=32, experts=1, data=np.zeros(20, np.uint8), panels=False)])\n"
         "module.Program(module.Machine(1), spec)",
     ],
