@@ -32,7 +32,7 @@ from clarion._native import files
 from clarion.host import measures, native
 
 PROMPT = 256
-BEYOND_CACHES = 64 << 20  # bytes of state
+BEYOND_CACHES = 128 << 20  # bytes of state
 L1_BYTES = 16 << 10  # a tile
 
 

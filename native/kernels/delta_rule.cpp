@@ -72,12 +72,20 @@ class DeltaRule final : public RecurrentOp {
         const Prepared prepared[2] = {{room, room + padded()}, {room + 2 * padded(), room + 3 * padded()}};
         room += 4 * padded();
         const auto k_of = [&](int64_t p) { return row(tokens, k, p) + head_k * p_.dim_k; };
+        alignas(64) float shared[span_tokens];  // factors of all rows
+        if (!per_row) decay_factors(span, [&](int64_t p) { return row(tokens, decay, p)[head]; }, shared);
+        alignas(64) float values[2][tile_columns], r[tile_columns], change[tile_columns], o[tile_columns];
+        float betas[2];
+        // A token early, so that nobody waits for what lies in L2.
         const auto prepare = [&](int64_t p) {
             const Prepared& to = prepared[p & 1];
+            betas[p & 1] = row(tokens, beta, p)[head];
+            const float* v_row = row(tokens, v, p) + head * p_.dim_v + panels.first;
+            for (int64_t c = 0; c < panels.columns; c += simd::lanes)
+                simd::store(values[p & 1] + c, load_n(v_row + c, panels.columns - c));
             const float* from = k_of(p);
-            const float* decays = row(tokens, decay, p) + head * (per_row ? p_.dim_k : 1);
-            simd::f32x16 factor = simd::exp(simd::set1(decays[0]));
-            if (!per_row) simd::store(to.factors, factor);
+            const float* decays = row(tokens, decay, p) + (per_row ? head * p_.dim_k : 0);
+            simd::f32x16 factor = per_row ? simd::zero() : simd::set1(shared[p - span.first]);
             for (int64_t c = 0; c < p_.dim_k; c += simd::lanes) {
                 if (per_row) {
                     factor = simd::exp(load_n(decays + c, p_.dim_k - c));
@@ -86,7 +94,6 @@ class DeltaRule final : public RecurrentOp {
                 simd::store(to.k + c, simd::mul(factor, load_n(from + c, p_.dim_k - c)));
             }
         };
-        alignas(64) float r[tile_columns], change[tile_columns], o[tile_columns];
         bool has_r = false;
         const Tile& tile = tiles_[static_cast<size_t>(i)];
         const int64_t fetch = tokens.fetch(tile);
@@ -99,16 +106,16 @@ class DeltaRule final : public RecurrentOp {
                 prefetch_row(batch_row(tokens, o_, later) + head * p_.dim_v + panels.first, panels.columns);
             }
             if (with_next) prepare(p + 1);
-            const float* v_row = row(tokens, v, p) + head * p_.dim_v + panels.first;
-            const simd::f32x16 b = simd::set1(row(tokens, beta, p)[head]);
             const float* q = again ? k_of(p) : batch_row(tokens, q_, p) + head_k * p_.dim_k;
             if (!has_r) prepare(p);
-            const Rank1 token{p_.dim_k, prepared[p & 1].factors, k_of(p), q, prepared[(p + 1) & 1].k};
+            const float* factors = per_row ? prepared[p & 1].factors : shared + (p - span.first);
+            const Rank1 token{p_.dim_k, factors, k_of(p), q, prepared[(p + 1) & 1].k};
             panels.with_panels(s, room, [&](float* at) {
                 if (!has_r) multiply_panels(at, panels.panels(), p_.dim_k, prepared[p & 1].k, r, fetch);
+                const simd::f32x16 b = simd::set1(betas[p & 1]);
                 for (int64_t c = 0; c < panels.columns; c += simd::lanes)
-                    simd::store(change + c, simd::mul(b, simd::sub(load_n(v_row + c, panels.columns - c),
-                                                                   simd::load(r + c))));
+                    simd::store(change + c,
+                                simd::mul(b, simd::sub(simd::load(values[p & 1] + c), simd::load(r + c))));
                 if (with_next)
                     update_panels<per_row, true, false>(at, panels.panels(), token, change, o, r, 0);
                 else

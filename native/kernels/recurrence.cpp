@@ -2,12 +2,6 @@
 
 namespace clarion {
 
-namespace {
-
-constexpr int64_t span_tokens = 32;
-
-}  // namespace
-
 RecurrentOp::RecurrentOp(const OpSpec& spec, int64_t state, int64_t size, std::vector<const Buffer*> logged,
                          int64_t tile_size, int64_t alike)
     : op_(spec.op),

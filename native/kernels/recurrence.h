@@ -7,7 +7,7 @@
 // In a run, each tile of a sequence begins with the state that SlotStates::begin names, takes the tokens that are applied
 // again from the log, then those of the batch, and leaves copies of itself on the way where SlotRun wants them.
 //
-// Neighbouring tiles that read the same rows are one item and take 32 tokens each in turn, so that rows, which lie a page
+// Neighbouring tiles that read the same rows are one item and take 64 tokens each in turn, so that rows, which lie a page
 // or more apart, come from L2 for all of them but the first. Where each sequence has one token, what is worth fetching ahead is
 // the next tile.
 #pragma once
@@ -17,6 +17,7 @@
 #include <span>
 #include <vector>
 
+#include "kernels/lanes.h"
 #include "kernels/rows.h"
 #include "machine/slot_states.h"
 #include "simd/simd.h"
@@ -54,10 +55,19 @@ class RecurrentOp : public Op {
         bool again(int64_t p) const { return p < position; }
     };
 
-    // Some of the tokens that a tile takes, by their positions.
+    // Some of the tokens that a tile takes, by their positions: at most span_tokens.
     struct Span {
         int64_t first, last;
     };
+    static constexpr int64_t span_tokens = 64;
+
+    // e^decay(p) for each token of a span: together, since each alone would be waited for.
+    template <typename Decay>
+    static void decay_factors(Span span, const Decay& decay, float factors[span_tokens]) {
+        for (int64_t p = span.first; p < span.last; ++p) factors[p - span.first] = decay(p);
+        for (int64_t i = 0, n = span.last - span.first; i < n; i += simd::lanes)
+            store_n(factors + i, simd::exp(load_n(factors + i, n - i)), n - i);
+    }
 
     // What a token changes follows from its rows of `logged`, which are what is kept of it. The state has `size` floats, the
     // largest tile `tile_size`, and `alike` neighbouring tiles read the same rows.

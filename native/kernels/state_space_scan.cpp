@@ -51,7 +51,9 @@ class StateSpaceScan final : public RecurrentOp {
         const int64_t group = head / (p_.n_head / p_.n_group) * p_.d_state;
         const simd::f32x16 d = simd::set1(d_[static_cast<size_t>(head)]);
         auto* room = reinterpret_cast<float*>(scratch.data);
-        alignas(64) float factor[simd::lanes], change[tile_columns], o[tile_columns];
+        alignas(64) float factors[span_tokens], change[tile_columns], o[tile_columns];
+        const float a = a_[static_cast<size_t>(head)];
+        decay_factors(span, [&](int64_t p) { return row(tokens, dt, p)[head] * a; }, factors);
         const Tile& tile = tiles_[static_cast<size_t>(i)];
         const int64_t fetch = tokens.fetch(tile);
         apply(tokens, span, tile, [&](float* s, int64_t p) {
@@ -66,11 +68,10 @@ class StateSpaceScan final : public RecurrentOp {
             const float step = row(tokens, dt, p)[head];
             const float* x_row = row(tokens, x, p) + head * p_.head_dim + panels.first;
             const float* b_row = row(tokens, b, p) + group;
-            simd::store(factor, simd::exp(simd::set1(step * a_[static_cast<size_t>(head)])));
             for (int64_t c = 0; c < panels.columns; c += simd::lanes)
                 simd::store(change + c, simd::mul(simd::set1(step), load_n(x_row + c, panels.columns - c)));
             const float* c_row = again ? b_row : batch_row(tokens, c_, p) + group;
-            const Rank1 token{p_.d_state, factor, b_row, c_row, nullptr};
+            const Rank1 token{p_.d_state, factors + (p - span.first), b_row, c_row, nullptr};
             panels.with_panels(s, room, [&](float* at) {
                 if (fetch)
                     update_panels<false, false, true>(at, panels.panels(), token, change, o, nullptr, fetch);
