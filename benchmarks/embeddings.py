@@ -1,7 +1,8 @@
 """Measure how many sentences become vectors in a second, beside ONNX Runtime and llama.cpp.
 
     python benchmarks/embeddings.py --texts FILE --gguf NAME=FILE[:ACTIVATIONS] ...
-        [--llama NAME=FILE ...] [--onnx NAME=FILE ...] [--tokenizer FOLDER] [--peer PYTHON] [--rounds 7] [--threads 2] [--json FILE]
+        [--llama NAME=FILE ...] [--onnx NAME=FILE ...] [--tokenizer FOLDER] [--peer PYTHON] [--rounds 7]
+        [--threads 2] [--json FILE]
 
 FILE has a text on each line. Every measurement is a process of its own, which loads its model, computes
 some texts to warm up, and then all of them. The engines take turns, and medians count. Tokenizing counts.

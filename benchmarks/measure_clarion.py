@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import json
 import time
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -84,14 +85,12 @@ def main() -> dict[str, Any]:
             return model.generate(tokens(n), max_tokens=1, **FIXED).timings.prompt_rate
 
         def generation_rate() -> float:
-            return model.generate(
-                tokens(1), max_tokens=work.generated + 1, **FIXED
-            ).timings.generation_rate
+            return model.generate(tokens(1), max_tokens=work.generated + 1, **FIXED).timings.generation_rate
 
         prompt_rate(WARM_UP)  # pages of the weights, threads
         steps = (1, *work.batches) if speaks and work.batches else ()
         return {
-            "prompt": {n: repeated(lambda n=n: prompt_rate(n)) for n in work.prompts},
+            "prompt": {n: repeated(partial(prompt_rate, n)) for n in work.prompts},
             "generation": generation_rate() if speaks else None,
             "step": {n: step_seconds(model, tokens(n)) for n in steps},
             "version": clarion.__version__,

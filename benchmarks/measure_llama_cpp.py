@@ -5,8 +5,8 @@
 A prompt is one `llama_decode` of all its tokens, with logits for the last one; generation starts at a context
 of one token and feeds fixed tokens, so that neither sampling nor Python is part of it; several texts are one
 `llama_decode` of a token each, with logits for all. Of a model that gives vectors a prompt is one
-`llama_decode` of a text, up to its vector, and there is no generation. All settings but the numbers of threads and texts are
-llama.cpp's defaults. `compare.py` calls this; it needs nothing of Clarion.
+`llama_decode` of a text, up to its vector, and there is no generation. All settings but the numbers of
+threads and texts are llama.cpp's defaults. `compare.py` calls this; it needs nothing of Clarion.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import ctypes
 import json
 import random
 import time
+from functools import partial
 from typing import Any
 
 import llama_cpp
@@ -100,7 +101,7 @@ def main() -> dict[str, Any]:
     alone = Session(work.model, work.threads, 1, context)
     alone.prompt_rate(WARM_UP)  # pages of the weights, work buffers, threads
     measured: dict[str, Any] = {
-        "prompt": {n: repeated(lambda n=n: alone.prompt_rate(n)) for n in work.prompts},
+        "prompt": {n: repeated(partial(alone.prompt_rate, n)) for n in work.prompts},
         "generation": 1 / alone.step_seconds(1, work.generated) if alone.speaks else None,
         "step": {},
     }

@@ -60,9 +60,7 @@ class Asked(Checkpoint):
         self._found[name] = shape
         plain = format_named("F32")
         experts, rows, cols = (1,) * (3 - len(shape)) + shape
-        return Weight(
-            name, Whole(name), plain.name, plain.type_id, rows, cols, experts, plain.n_bytes(shape)
-        )
+        return Weight(name, Whole(name), plain.name, plain.type_id, rows, cols, experts, plain.n_bytes(shape))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The shapes of published models, as their files state them: what `random_family.py` fills with random weights.
+"""The shapes of published models, as files state them; `random_family.py` fills them with random weights.
 
 A shape is the metadata of a file, below its architecture's name. Which tensors the file holds, and in which
 shapes, says the family's graph; only what a family leaves open stands here.
