@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from compare_plot import plot
-from compare_table import grouped, ratios, speeds
+from compare_table import costs, grouped, ratios, speeds
 from engines import Engine, Work, add_rounds, clarion, entries, llama_bench, llama_cpp_python
 from measured_work import numbers
 
@@ -83,9 +83,11 @@ def measure(turns: list[Engine], rounds: int) -> None:
             engine.measure()
             latest = engine.rounds[-1]
             prompts = ", ".join(f"{rate:.1f}" for rate in latest["prompt"].values())
+            generation = latest["generation"]
+            written = "" if generation is None else f", generation {generation:.1f}"
             print(
                 f"round {number + 1}: {engine.model}, {engine.threads} threads, {engine.name}: "
-                f"prompt {prompts}, generation {latest['generation']:.1f} tokens/s",
+                f"prompt {prompts}{written} tokens/s",
                 file=sys.stderr,
             )
 
@@ -118,7 +120,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(report(turns), indent=1) + "\n", encoding="utf-8")
     groups = grouped(turns)
-    print(speeds(groups, work), ratios(groups, work), sep="\n\n")
+    print(speeds(groups, work), costs(groups), ratios(groups, work), sep="\n\n")
     if arguments.plot:
         arguments.plot.write_text(plot(groups, max(work.prompts)), encoding="utf-8")
 

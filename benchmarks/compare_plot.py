@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Callable, Sequence
 
 from compare_table import Beside, generation, prompt, spread
@@ -74,12 +75,14 @@ def _panel(
     y = TOP
     for group in groups:
         for engine in group.engines:
-            reached = PANEL * min(share(group, engine), 1.0)
-            parts.append(
-                f'<rect x="{left}" y="{y}" width="{reached:.1f}" height="{BAR - 2}" '
-                f'fill="{colors[engine.name]}"/>'
-            )
-            parts.append(_text(left + reached + 4, y + BAR - 3, f"{speed(engine):.1f}", "start"))
+            value = speed(engine)
+            if not math.isnan(value):
+                reached = PANEL * min(share(group, engine), 1.0)
+                parts.append(
+                    f'<rect x="{left}" y="{y}" width="{reached:.1f}" height="{BAR - 2}" '
+                    f'fill="{colors[engine.name]}"/>'
+                )
+                parts.append(_text(left + reached + 4, y + BAR - 3, f"{value:.1f}", "start"))
             y += BAR
         y += SPACE
     return parts

@@ -3,10 +3,12 @@
 The two peaks of a round are the medians of those that Clarion measured beside its speeds in this round, with
 as many threads. What one token costs comes from the same model file: bytes of weights that it reads, and
 products of its weights with one byte each. So an engine's shares are of the same work, whatever it does.
+A model that gives vectors generates nothing: its figures of that are nan, and nothing stands in their cells.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ class Spread:
         return median(self.values)
 
     def __str__(self) -> str:
+        if math.isnan(self.median):
+            return ""
         return f"{self.median:.1f} ({min(self.values):.1f} to {max(self.values):.1f})"
 
 
@@ -80,12 +84,18 @@ def prompt(length: int) -> Value:
 
 
 def generation(measured: Measured) -> float:
-    return float(measured["generation"])
+    found = measured["generation"]
+    return math.nan if found is None else float(found)
 
 
 def step(texts: int) -> Value:
     """How many times the seconds of a step of one token are those of a step of several."""
-    return lambda measured: float(measured["step"][str(texts)] / measured["step"]["1"])
+
+    def seconds(measured: Measured) -> float:
+        steps = measured["step"]
+        return float(steps[str(texts)] / steps["1"]) if steps else math.nan
+
+    return seconds
 
 
 def spread(engine: Engine, value: Value) -> Spread:
@@ -113,10 +123,10 @@ def speeds(groups: Iterable[Beside], work: Work) -> str:
             for length in work.prompts:
                 row += [
                     str(spread(engine, prompt(length))),
-                    f"{group.of_products(engine, length):.0%}",
+                    cell(group.of_products(engine, length), ".0%"),
                 ]
-            row += [str(spread(engine, generation)), f"{group.of_bandwidth(engine):.0%}"]
-            row += [f"{spread(engine, step(texts)).median:.2f}" for texts in work.batches]
+            row += [str(spread(engine, generation)), cell(group.of_bandwidth(engine), ".0%")]
+            row += [cell(spread(engine, step(texts)).median, ".2f") for texts in work.batches]
             rows.append(row)
     return markdown(head, rows, left=3)
 
@@ -130,9 +140,32 @@ def ratios(groups: Iterable[Beside], work: Work) -> str:
         for engine in group.engines:
             for peer in group.peers if engine.is_clarion else ():
                 values = [*map(prompt, work.prompts), generation]
-                cells = [f"{group.ratio(engine, peer, value):.2f}" for value in values]
+                cells = [cell(group.ratio(engine, peer, value), ".2f") for value in values]
                 rows.append([group.model, str(group.threads), engine.name, peer.name, *cells])
     return markdown(head, rows, left=4)
+
+
+def costs(groups: Iterable[Beside]) -> str:
+    """What a token of each model takes, and what the machine can do at most: medians of the rounds."""
+    head = ["model", "threads", "weights a token", "products a token", "bandwidth", "products a second"]
+    rows = []
+    for group in groups:
+        peaks = (
+            median(group.peak(key, turn) for turn in range(len(group.engines[0].rounds)))
+            for key in ("bandwidth", "multiply")
+        )
+        each = (group.cost(key) for key in ("bytes_per_token", "products_per_token"))
+        units = ("MB", "M", "GB/s", "G/s")
+        cells = (
+            f"{value / scale:.1f} {unit}"
+            for value, scale, unit in zip((*each, *peaks), (1e6, 1e6, 1e9, 1e9), units, strict=True)
+        )
+        rows.append([group.model, str(group.threads), *cells])
+    return markdown(head, rows, left=2)
+
+
+def cell(value: float, format: str) -> str:
+    return "" if math.isnan(value) else f"{value:{format}}"
 
 
 def markdown(head: list[str], rows: list[list[str]], left: int) -> str:

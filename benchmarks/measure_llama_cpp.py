@@ -4,8 +4,9 @@
 
 A prompt is one `llama_decode` of all its tokens, with logits for the last one; generation starts at a context
 of one token and feeds fixed tokens, so that neither sampling nor Python is part of it; several texts are one
-`llama_decode` of a token each, with logits for all. All settings but the numbers of threads and texts are
-llama.cpp's defaults. `compare.py` calls this; it needs nothing of Clarion.
+`llama_decode` of a token each, with logits for all. Of a model that gives vectors a prompt is one
+`llama_decode` of a text, up to its vector, and there is no generation. All settings but the numbers of
+threads and texts are llama.cpp's defaults. `compare.py` calls this; it needs nothing of Clarion.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import ctypes
 import json
 import random
 import time
+from functools import partial
 from typing import Any
 
 import llama_cpp
-from measured_work import STEPS, add_work
+from measured_work import STEPS, WARM_UP, add_work, repeated
 
 BATCH = 512  # llama.cpp's default for both the logical and the physical batch
 
@@ -38,18 +40,25 @@ class Session:
         parameters.n_batch = parameters.n_ubatch = BATCH
         parameters.n_threads = parameters.n_threads_batch = threads
         self.context = llama_cpp.llama_init_from_model(self.model, parameters)
+        # A model that gives vectors remembers nothing.
+        self.speaks = bool(llama_cpp.llama_get_memory(self.context))
+        llama_cpp.llama_set_embeddings(self.context, not self.speaks)
         self.batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
         self.draw = random.Random(0)
 
     def clear(self) -> None:
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
+        if self.speaks:
+            llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self.context), True)
 
-    def decode(self, places: list[tuple[int, int]], every_logit: bool = False) -> None:
-        """Compute a random token at each (text, position); logits for the last one or for all."""
+    def decode(
+        self, places: list[tuple[int, int]], every_logit: bool = False, tokens: list[int] | None = None
+    ) -> None:
+        """Compute a token, a random one if none is given, at each (text, position); logits for the last one
+        or for all."""
         self.batch.n_tokens = len(places)
         for i, (text, position) in enumerate(places):
-            self.batch.token[i] = self.draw.randrange(self.n_vocab)
+            self.batch.token[i] = tokens[i] if tokens else self.draw.randrange(self.n_vocab)
             self.batch.pos[i] = position
             self.batch.n_seq_id[i] = 1
             self.batch.seq_id[i][0] = text
@@ -63,7 +72,8 @@ class Session:
         self.clear()
         start = time.perf_counter()
         for first in range(0, n, BATCH):
-            self.decode([(0, position) for position in range(first, min(first + BATCH, n))])
+            places = [(0, position) for position in range(first, min(first + BATCH, n))]
+            self.decode(places, every_logit=not self.speaks)
         return n / (time.perf_counter() - start)
 
     def step_seconds(self, n_texts: int, steps: int) -> float:
@@ -87,16 +97,17 @@ def main() -> dict[str, Any]:
 
     llama_cpp.llama_log_set(quiet, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    context = max(*work.prompts, work.generated + 1)
+    context = max(WARM_UP, *work.prompts, work.generated + 1)
     alone = Session(work.model, work.threads, 1, context)
-    alone.prompt_rate(min(work.prompts))  # warms up: pages of the weights, work buffers, threads
-    measured = {
-        "prompt": {n: alone.prompt_rate(n) for n in work.prompts},
-        "generation": 1 / alone.step_seconds(1, work.generated),
-        "step": {1: alone.step_seconds(1, STEPS)},
+    alone.prompt_rate(WARM_UP)  # pages of the weights, work buffers, threads
+    measured: dict[str, Any] = {
+        "prompt": {n: repeated(partial(alone.prompt_rate, n)) for n in work.prompts},
+        "generation": 1 / alone.step_seconds(1, work.generated) if alone.speaks else None,
+        "step": {},
     }
-    if work.batches:
+    if work.batches and alone.speaks:
         together = Session(work.model, work.threads, max(work.batches), STEPS + 1)
+        measured["step"] = {1: alone.step_seconds(1, STEPS)}
         measured["step"] |= {n: together.step_seconds(n, STEPS) for n in work.batches}
     system = llama_cpp.llama_print_system_info().decode()
     enabled = [item.split("=")[0].strip() for item in system.split("|") if item.strip().endswith("= 1")]
