@@ -30,7 +30,8 @@ ELSEWHERE = {
     **dict.fromkeys(("benchmark", "speed"), "use clarion bench"),
     **dict.fromkeys(("tokenise", "detokenize", "tokens"), "use clarion tokenize"),
     **dict.fromkeys(("gguf-split", "shard"), "use clarion split, or clarion merge"),
-    **dict.fromkeys(("embed", "embedding", "embeddings"), "embeddings are not implemented yet"),
+    **dict.fromkeys(("embedding", "embeddings", "vectors"), "use clarion embed MODEL"),
+    **dict.fromkeys(("rank", "reranking", "score"), "use clarion rerank MODEL"),
 }
 
 

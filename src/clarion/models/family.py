@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, Self
 
-import numpy as np
-
 from clarion.models.keys import Keys
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
@@ -105,12 +103,14 @@ def plus_one(metadata: Mapping[str, Any], x: Any) -> Any:
 
 def minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
     """For `Made`: numbers below zero whose checkpoints hold the logarithm of their magnitude."""
+    import numpy as np  # conversions alone need it: a model loads without
+
     return -np.exp(x)
 
 
 def half(number: int) -> Callable[[Mapping[str, Any], Any], Any]:
     """For `Made`: the first (0) or the second (1) half of rows."""
-    return lambda metadata, x: np.split(x, 2)[number]
+    return lambda metadata, x: x[number * (len(x) // 2) :][: len(x) // 2]
 
 
 _STACKED = LAYER + "mlp.experts."

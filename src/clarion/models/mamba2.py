@@ -9,10 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from clarion.models.blocks import Layer, decoder
-from clarion.models.family import Computed, Family, HuggingFace, Integer, Made
+from clarion.models.family import Computed, Family, HuggingFace, Integer, Made, minus_exp
 from clarion.models.hyperparameters import figures
 from clarion.models.keys import Keys
 from clarion.models.mamba import KEYS, MIXER, TENSORS
@@ -36,7 +34,7 @@ def _column(metadata: Mapping[str, Any], x: Any) -> Any:
 
 
 def _column_of_minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
-    return -np.exp(_column(metadata, x))
+    return minus_exp(metadata, _column(metadata, x))
 
 
 def _groups(metadata: Mapping[str, Any], x: Any) -> Any:

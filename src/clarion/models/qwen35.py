@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from clarion.models.family import LAYER, Computed, Family, HuggingFace, Made, Settings
+from clarion.models.family import LAYER, Computed, Family, HuggingFace, Made, Settings, minus_exp
 from clarion.models.keys import Keys
 from clarion.models.qwen3next import BESIDE, DELTA_KEYS, TENSORS, hybrid
 from clarion.plan.checkpoint import Checkpoint
@@ -35,16 +33,20 @@ def _tiled_columns(metadata: Mapping[str, Any], x: Any) -> Any:
 
 def _tiled_after_keys(metadata: Mapping[str, Any], x: Any) -> Any:
     """Rows of queries and keys, which stay, then of values; without the axis that a convolution has."""
+    import numpy as np  # conversions alone need it: a model loads without
+
     n = 2 * metadata["ssm.group_count"] * metadata["ssm.state_size"]
     return np.concatenate((x[:n], _tiled(metadata, x[n:]))).reshape(len(x), -1)
 
 
 def _tiled_minus_exp(metadata: Mapping[str, Any], x: Any) -> Any:
-    return -np.exp(_tiled(metadata, x))
+    return minus_exp(metadata, _tiled(metadata, x))
 
 
 def _sections(config: Settings) -> Any:
     """How many pairs turn by time, height and width; a text's positions have one number for all three."""
+    import numpy as np  # conversions alone need it: a model loads without
+
     sections = config.child("rope_parameters").get("mrope_section") or [11, 11, 10]
     if not isinstance(sections, list) or len(sections) > 4 or not all(type(n) is int for n in sections):
         raise config.error("mrope_section", sections, "up to four whole numbers")

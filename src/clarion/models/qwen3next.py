@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from clarion.models.blocks import Layer, attention, decoder, experts, feed_forward, router, shared_expert
 from clarion.models.family import (
     EXPERT_KEYS,
@@ -79,6 +77,8 @@ def _recurrent_layers(config: Settings) -> list[bool] | None:
 def _part(first: int, last: int, metadata: Mapping[str, Any], x: Any) -> Any:
     """Of `in_proj_qkvz`, which has query, key, value and gate of each head of keys together, all of the parts
     from `first` to `last`."""
+    import numpy as np  # conversions alone need it: a model loads without
+
     n_head, n_cols = metadata["ssm.group_count"], x.shape[-1]
     key, value = metadata["ssm.state_size"], metadata["ssm.inner_size"] // n_head
     heads = x.reshape(n_head, 2 * key + 2 * value, n_cols)
