@@ -291,7 +291,7 @@ def test_a_cancelled_program_runs_again(native):
 
 def test_other_threads_go_on_during_a_run(native):
     """The interpreter's lock is released."""
-    program, count, stop = slow(native, 1, 500), [0], threading.Event()
+    program, count, stop = slow(native, 1, 10_000), [0], threading.Event()
 
     def counting():
         while not stop.is_set():
