@@ -1,4 +1,4 @@
-"""Of every tensor that the format names for an architecture: a file that has it is read, or refused by its name."""
+"""Each tensor that the format names for an architecture is read where a file has it, or refused by its name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEFT = {
 
 
 def goldens():
-    """By architecture: the metadata and tensors of its first golden, and what names the tensors of all have."""
+    """By architecture: metadata and tensors of its first golden, and the names of the tensors of all."""
     first, stems = {}, defaultdict(set)
     for name in (*ALL, *BIDIRECTIONAL):
         metadata, tensors = golden(name)
