@@ -1,4 +1,4 @@
-"""Each tensor that the format names for an architecture is read where a file has it, or refused by name."""
+"""Each tensor that the format names for an architecture is read, or a file that has it is refused."""
 
 from __future__ import annotations
 
