@@ -25,7 +25,7 @@ import sys, time, json
 import clarion
 path, activations, threads, texts = sys.argv[1:5]
 texts = open(texts, encoding="utf-8").read().splitlines()
-with clarion.load(path, threads=int(threads), activations=activations) as model:
+with clarion.load(path, threads=int(threads), activations=activations, context=512) as model:
     model.settle()
     model.embed(texts[:64])
     begun = time.perf_counter()

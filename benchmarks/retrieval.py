@@ -82,6 +82,9 @@ def main() -> None:
     parser.add_argument("--gguf", action="append", required=True, metavar="NAME=FILE[:ACTIVATIONS]")
     parser.add_argument("--n", type=int, default=1000)
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--context", type=int, default=512, help="tokens that texts are cut after (default: %(default)s)"
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
 
@@ -90,7 +93,9 @@ def main() -> None:
     for given in arguments.gguf:
         name, _, path = given.partition("=")
         path, _, activations = path.partition(":")
-        with clarion.load(path, threads=arguments.threads, activations=activations or "high") as model:
+        with clarion.load(
+            path, threads=arguments.threads, activations=activations or "high", context=arguments.context
+        ) as model:
             start = time.perf_counter()
             vectors = model.embed([*queries, *documents], truncate=True)
             seconds = time.perf_counter() - start

@@ -428,7 +428,8 @@ class Model:
                 the file says, else "last" for models that write text.
             normalize: each vector is divided by its length.
             dimensions: only the first so many elements, for models that were trained for that.
-            prompt: the name, in the file, of what stands before such texts ("query", "document").
+            prompt: the name, in the file, of what stands before such texts ("query", "document"); None: what
+                the file names for texts of which nobody says it, most often nothing; "": nothing.
             truncate: texts that are longer than the context lose their ends; else they are an error.
 
         Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from clarion.errors import FileError, ModelError, UnsupportedError
+from clarion.errors import FileError, ModelError, TokenizerError, UnsupportedError
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import native
@@ -17,6 +17,7 @@ from clarion.plan.observe import Observer
 from clarion.plan.output import Logits, Output
 from clarion.runtime.sampling import integer
 from clarion.runtime.states.pages import PAGE_SIZE
+from clarion.tokenizer.settings import TEXT_LENGTH, Fields
 
 BUILT_IN = "tale-q8_0.gguf"
 # A context that nobody asked for is not longer than this: the cache of a long one outgrows the weights.
@@ -50,6 +51,13 @@ def default_context(file: File, most: int = DEFAULT_CONTEXT) -> int:
         return min(context_length(file.metadata), most)
 
 
+def _longest_text(file: File) -> int:
+    """Tokens at most of a text that becomes a vector, where nobody says: what the file says of texts, of
+    which its model may have seen shorter ones than it has positions for."""
+    with _of(file):
+        return min(Fields(file.metadata).count(TEXT_LENGTH, LONGEST_TEXT), LONGEST_TEXT)
+
+
 def make_plan(file: File, context: int | None = None, output: Output | None = None) -> Plan:
     """What the model of a file computes, for sequences of at most `context` tokens; None: `default_context`.
 
@@ -66,7 +74,7 @@ def _of(file: File) -> Iterator[None]:
     """Errors within begin with the file's name."""
     try:
         yield
-    except (ModelError, UnsupportedError) as error:
+    except (ModelError, TokenizerError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
 
@@ -105,7 +113,7 @@ def make_program(
     longest = None if context is None else integer("context", context, 1, MAX_CONTEXT)
     plan = make_plan(file, longest, output)
     if not writes(plan):
-        longest = default_context(file, LONGEST_TEXT) if longest is None else longest
+        longest = default_context(file, _longest_text(file)) if longest is None else longest
         plan = make_plan(file, longest, output)
         batch, outputs = longest, MOST_TEXTS
     elif longest is None:

@@ -11,7 +11,7 @@ from clarion.models.keys import TOKEN_TYPES
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
-from clarion.tokenizer.settings import PROMPTS
+from clarion.tokenizer.settings import DEFAULT_PROMPT, PROMPTS, Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,9 +134,11 @@ class Vectors:
             return self._made[output]
 
     def _prefix(self, prompt: str | None) -> str:
-        if prompt is None:
-            return ""
         prompts = self.prompts
+        if prompt is None:
+            prompt = Fields(self._metadata, f"{self._name}: ").text(DEFAULT_PROMPT)
+        if not prompt:
+            return ""
         if prompt not in prompts:
             known = ", ".join(sorted(prompts)) or "none"
             raise ParameterError(f"prompt: found {prompt!r:.40}, expected one that the file names: {known}")

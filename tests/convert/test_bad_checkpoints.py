@@ -64,7 +64,14 @@ def change_tensors(folder, edit):
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope"),
         ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "llama3"),
+        ({"rope_parameters": {"rope_type": False, "rope_theta": 1e4}}, "rope_type is False"),
+        ({"rope_parameters": {"rope_type": "", "rope_theta": 1e4}}, "rope_type is ''"),
         ({"quantization_config": {"quant_method": "hqq"}}, "hqq"),
+        (
+            {"compression_config": {"quant_method": "gptq", "bits": 4}},
+            "compression_config: quant_method is 'gptq'",
+        ),
+        ({"compression_config": {"format": "pack-quantized"}}, "compression_config: quant_method is None"),
         (
             {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1, "layer_types": None},
             "layer_types",
@@ -97,6 +104,31 @@ def test_hyperparameters_out_of_range(checkpoint, refused, values):
 def test_a_missing_tensor(checkpoint, refused):
     change_tensors(checkpoint, lambda tensors: tensors.pop("model.layers.1.mlp.up_proj.weight"))
     assert "'model.layers.1.mlp.up_proj.weight' is missing" in refused(ModelError)
+
+
+def test_a_missing_query_has_one_name(checkpoint, refused):
+    """Files may hold query, key and value in one tensor, of which these checkpoints know nothing."""
+    name = "model.layers.0.self_attn.q_proj.weight"
+    change_tensors(checkpoint, lambda tensors: tensors.pop(name))
+    assert refused(ModelError) == f"{checkpoint}: tensor '{name}' is missing"
+
+
+def test_a_bias_that_one_layer_lacks(checkpoint, refused):
+    change_tensors(checkpoint, lambda tensors: tensors.pop("model.layers.1.self_attn.k_proj.bias"))
+    assert "tensor 'blk.1.attn_k.bias' is missing, which layer 0 has" in refused(ModelError)
+
+
+def test_a_scaling_of_llama_without_its_context(tmp_path, refused):
+    """The model's own context is another one, and a default would compute something else."""
+    folder = unpack("llama3", tmp_path / "other")
+    rope = json.loads((folder / "config.json").read_text())["rope_parameters"]
+    original = rope.pop("original_max_position_embeddings")
+    change(folder, rope_parameters=rope)
+    assert "rope_parameters: original_max_position_embeddings is None, expected" in refused(
+        ModelError, folder
+    )
+    change(folder, original_max_position_embeddings=original)
+    convert(folder, tmp_path / "out.gguf")
 
 
 def test_an_unknown_tensor(checkpoint, refused):

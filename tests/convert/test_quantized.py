@@ -100,6 +100,24 @@ def test_formats_that_hold_them(tmp_path, make, options, formats):
             assert (decoded == made.values[begin:end]).all()
 
 
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+@pytest.mark.parametrize("v2", [False, True])
+@pytest.mark.parametrize("order", [None, "any"])
+def test_symmetric_codes_have_their_zero_in_the_middle(tmp_path, bits, v2, order):
+    """In the other format of zeros every weight would be a step off."""
+    made = quantized.gptq(np.random.default_rng(0), ROWS, COLS, bits=bits, v2=v2, order=order)
+    made.config["checkpoint_format"] = "gptq" if v2 else "gptq_v2"
+    matrix = found(tmp_path, made)
+    middle = 1 << (bits - 1)
+    stored, expected = (middle, middle - 1) if v2 else (middle - 1, middle)
+    message = rf"'a\.qzeros' holds zeros of {stored}, expected {expected}, as sym is true and"
+    for read in (lambda: matrix.rows(0, 1), *((matrix.formats,) if order is None else ())):
+        with pytest.raises(ModelError, match=message):
+            read()
+    made.config["sym"] = False  # then zeros are what they are
+    found(tmp_path, made).rows(0, ROWS)
+
+
 def test_a_zero_less_one_wraps_around(tmp_path):
     """Zero 0 of 4 bits is stored as 15."""
     made = quantized.gptq(np.random.default_rng(0), 8, 32, sym=False)
@@ -311,6 +329,8 @@ BAD = [
     (quantized.gptq, option(bits=None), r"quantization_config: bits is None, expected a whole number"),
     (quantized.gptq, option(group_size=0), r"group_size is 0, expected a whole number from 1"),
     (quantized.gptq, option(group_size="all"), r"group_size is 'all', expected"),
+    (quantized.gptq, option(sym=1), r"quantization_config: sym is 1, expected true or false"),
+    (quantized.gptq, option(sym="true"), r"sym is 'true', expected true or false"),
     (quantized.awq, without("scales"), r"'a\.scales' is missing"),
     (quantized.awq, without("qzeros"), r"'a\.qzeros' is missing"),
     (quantized.awq, cut("qzeros"), r"'a\.qzeros' has shape \[2, 5\], expected \[3, 5\]"),
@@ -355,6 +375,10 @@ BAD = [
 ]
 UNSUPPORTED = [
     (quantized.gptq, option(bits=5), "bits is 5, supported: 2, 3, 4 or 8"),
+    (quantized.gptq, option(checkpoint_format=False), "checkpoint_format is False, supported: gptq or"),
+    (quantized.awq, option(version=False), "version is False, supported: gemm"),
+    (quantized.compressed, weights(type=False), "type is False, supported"),
+    (quantized.compressed, weights(strategy=False), "strategy is False, supported"),
     (quantized.gptq, option(checkpoint_format="marlin"), "checkpoint_format is 'marlin', supported: gptq or"),
     (quantized.gptq, option(is_marlin_format=True), "is_marlin_format is True"),
     (quantized.gptq, option(dynamic={"+:.*up.*": {"bits": 8}}), r"dynamic is '\+:\.\*up\.\*', supported"),

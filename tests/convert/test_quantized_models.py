@@ -12,7 +12,7 @@ import pytest
 import clarion
 from clarion.convert import convert, families, safetensors
 from clarion.convert.source import Source
-from clarion.errors import ModelError
+from clarion.errors import ModelError, UnsupportedError
 from clarion.gguf import File
 from clarion.models.family import LAYER, Part
 from tests.convert import checkpoints, quantized
@@ -326,3 +326,50 @@ def test_rows_that_cannot_be_shared_out(tmp_path):
         ModelError, match=r"gate_up_proj_blocks' has shape \[3, 7, 64\], expected a size that 2"
     ):
         source["blk.0.ffn_gate_exps.weight"]
+
+
+@pytest.mark.parametrize("make", [quantized.gptq, quantized.compressed, quantized.awq])
+@pytest.mark.parametrize("stated", [None, {}, {"quant_method": "fp8"}, {"quant_method": "bitsandbytes"}])
+def test_a_configuration_that_does_not_speak_of_the_weights(tmp_path, make, stated):
+    folder, _ = llama(tmp_path, make)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"quantization_config": stated}))
+    with pytest.raises(ModelError) as error:
+        convert(folder, tmp_path / "out.gguf")
+    end = "qweight" if make is not quantized.compressed else "weight_packed"
+    first = "model.layers.0.self_attn.q_proj."
+    assert str(error.value) == (
+        f"{folder}: tensor '{first}weight' is missing, but '{first}{end}' is there: "
+        "quantization_config does not say so"
+    )
+
+
+def test_the_first_name_of_what_compressed_tensors_says(tmp_path):
+    folder, _ = llama(tmp_path, quantized.compressed)
+    paths = [tmp_path / f"{i}.gguf" for i in range(3)]
+    convert(folder, paths[0])
+    config = json.loads((folder / "config.json").read_text())
+    stated = config["quantization_config"]
+    for path, changed in ((paths[1], {}), (paths[2], {"quantization_config": stated})):
+        values = {key: value for key, value in config.items() if key != "quantization_config"}
+        (folder / "config.json").write_text(json.dumps({**values, "compression_config": stated, **changed}))
+        convert(folder, path)
+        assert path.read_bytes() == paths[0].read_bytes()
+    other = {"quantization_config": stated | {"ignore": []}, "compression_config": stated}
+    (folder / "config.json").write_text(json.dumps(config | other))
+    with pytest.raises(UnsupportedError, match=r"compression_config is .*, supported: that of quant"):
+        convert(folder, paths[0])
+
+
+def test_a_message_names_the_place_once(tmp_path):
+    def cut(parts):
+        name = "model.layers.0.mlp.up_proj.scales"
+        parts[name] = parts[name][:-1]
+
+    folder, _ = llama(tmp_path, quantized.gptq, cut)
+    with pytest.raises(ModelError) as error:
+        convert(folder, tmp_path / "out.gguf")
+    assert str(error.value).startswith(
+        f"{folder}/model.safetensors: tensor 'model.layers.0.mlp.up_proj.scales' has"
+    )
+    assert str(error.value).count(str(folder)) == 1

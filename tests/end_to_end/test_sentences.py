@@ -18,6 +18,8 @@ from tests.end_to_end.sentences import sentences
 from tests.real_models import minilm
 
 N = 500
+# The texts are whole, and some have more tokens than the 256 that the model was trained with.
+CONTEXT = 512
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +47,7 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(paths):
-    with clarion.load(paths["f32"], threads=2) as loaded:
+    with clarion.load(paths["f32"], threads=2, context=CONTEXT) as loaded:
         yield loaded
 
 
@@ -54,7 +56,7 @@ def model(paths):
     [("f32", "exact", 0.99999), ("f32", "high", 0.99999), ("q8_0", "high", 0.999), ("q8_0", "fast", 0.997)],
 )
 def test_vectors_are_those_of_transformers(paths, texts, expected, kind, activations, least):
-    with clarion.load(paths[kind], threads=2, activations=activations) as loaded:
+    with clarion.load(paths[kind], threads=2, context=CONTEXT, activations=activations) as loaded:
         found = loaded.embed(texts)
     assert found.shape == expected.shape
     assert (found * expected).sum(1).min() >= least
@@ -113,6 +115,21 @@ def test_refusals(model):
         model.rerank("a", ["b"])
     with pytest.raises(UnsupportedError, match="makes vectors of texts"):
         model.generate("a")
+
+
+def test_texts_are_cut_where_those_of_the_training_were(paths, model):
+    """Its positions reach further, and are there for who asks for them."""
+    long = "word " * 600
+    with clarion.load(paths["f32"], threads=2) as loaded:
+        assert loaded.context == 256
+        assert loaded.program.hyperparameters.context_length == CONTEXT
+        assert loaded.embed("word " * 254).shape == (384,)
+        with pytest.raises(ContextError, match="text 0: 257 tokens are more than the context of 256"):
+            loaded.embed("word " * 255)
+        cut = loaded.embed(long, truncate=True)
+        np.testing.assert_array_equal(cut, loaded.embed("word " * 254))
+    np.testing.assert_allclose(cut, model.embed("word " * 254), atol=1e-6)
+    assert float(cut @ model.embed(long, truncate=True)) < 0.99999
 
 
 def test_a_model_that_writes_gives_vectors_too():

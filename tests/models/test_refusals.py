@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import clarion.gguf
 from clarion import models
-from clarion.errors import ClarionError, ModelError, UnsupportedError
+from clarion.errors import ClarionError, FormatError, ModelError, ParameterError, UnsupportedError
+from clarion.evaluate.imatrix import Imatrix
+from clarion.evaluate.summary import Summary
 from tests.models.files import NAMES, golden, zeros
 
 
@@ -177,3 +181,43 @@ def test_any_metadata_builds_or_is_refused(name, data):
     metadata = {key: value for key, value in metadata.items() if value is not None}
     with contextlib.suppress(ClarionError):
         models.build(metadata, tensors)
+
+
+@pytest.mark.parametrize(
+    "array", [np.array([2, 2], "<u4"), np.array([2], "<u4"), np.array([], "<f4"), [2, 2]]
+)
+def test_arrays_in_the_place_of_one_value(array):
+    """An array of numbers, as files give it, has no one truth, and one of a single number is no number."""
+    for key, kind in (
+        ("general.type", UnsupportedError),
+        ("general.architecture", ModelError),
+        ("tokenizer.ggml.token_type_count", ModelError),
+        ("bert.attention.causal", ModelError),
+        ("bert.rope.scaling.type", ModelError),
+        ("bert.logit_scale", UnsupportedError),
+    ):
+        metadata, tensors = golden("encoders/bert")
+        with pytest.raises(kind, match=re.escape(key)):
+            models.build(metadata | {key: array}, tensors)
+
+
+def test_arrays_in_the_place_of_one_value_elsewhere(tmp_path):
+    """What does not build a model looks at such values too."""
+    two = np.array([7, 7], "<u4")
+    path = tmp_path / "model.gguf"
+    with clarion.gguf.Writer(path, {"general.type": two, "general.file_type": two}) as writer:
+        writer.add("a.weight", (2, 32), clarion.gguf.format_named("Q8_0"), bytes(68))
+    with clarion.gguf.File.open(path) as file:
+        assert Summary.of(file).type == "Q8_0"
+    with pytest.raises(FormatError, match=r"general\.type is .*, expected 'imatrix'"):
+        Imatrix.read(path)
+    with pytest.raises(ParameterError, match=r"general\.alignment"):
+        clarion.gguf.Writer(path, {"general.alignment": two})
+
+
+@pytest.mark.parametrize("key", ["general.architecture", "general.type", "llama.rope.scaling.type"])
+def test_long_values_are_shortened(key):
+    metadata, tensors = golden("llama-mha")
+    with pytest.raises(UnsupportedError, match=re.escape(key)) as error:
+        models.build(metadata | {key: "x" * 10_000}, tensors)
+    assert len(str(error.value)) < 600

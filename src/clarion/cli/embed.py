@@ -48,7 +48,10 @@ def _shared(function: F) -> F:
 @option("--no-normalize", section="Vectors", is_flag=True, help="Leave the vectors' lengths as they are.")
 @option("--dimensions", section="Vectors", metavar="N", type=int, help="Only the first so many elements.")
 @option(
-    "--prompt", section="Vectors", metavar="NAME", help="Put the file's text of that name before each text."
+    "--prompt",
+    section="Vectors",
+    metavar="NAME",
+    help="Put the file's text of that name before each text; '' puts none where the file has a usual one.",
 )
 @option("-o", "--output", "out", section="Output", metavar="FILE", help="Write an array of numpy, FILE.npy.")
 @_shared

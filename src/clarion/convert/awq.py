@@ -41,8 +41,8 @@ def read(config: Config) -> Awq:
     n_bits = config.integer("bits", "w_bit", default=_BITS)
     if n_bits != _BITS:
         raise config.unsupported("bits", n_bits, "4")
-    version = config.get("version", "format") or "gemm"
-    if str(version).lower() != "gemm":
+    version = config.get("version", "format")
+    if version is not None and str(version).lower() != "gemm":
         raise config.unsupported("version", version, "gemm")
     config.only("zero_point", True)
     return Awq(group_size(config, "group_size", "q_group_size"))

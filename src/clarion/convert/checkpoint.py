@@ -23,6 +23,11 @@ WEIGHTS: dict[str, Callable[[Path], dict[str, Stored]]] = {
     "pytorch_model.bin": pickles.read,
     "pytorch_model.bin" + _INDEX: pickles.read,
 }
+# What Sentence Transformers says of the model's texts: the first that is there counts.
+SENTENCE_LIMITS = tuple(
+    f"sentence_{kind}_config.json"
+    for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
 # What is read beside them, where it is there: whoever fetches a checkpoint fetches these.
 BESIDE = (
     "config.json",
@@ -38,16 +43,19 @@ BESIDE = (
     "chat_template.json",
     "modules.json",
     "config_sentence_transformers.json",
+    *SENTENCE_LIMITS,
 )
 _TEMPLATES = "additional_chat_templates"  # a folder of chat templates that are called as their files
-# The modules of Sentence Transformers have folders of their own, as 1_Pooling.
-_BESIDE = rf"{_TEMPLATES}/[^/]+\.jinja|\d+_\w+/config\.json|\d+_Dense/model\.safetensors"
+# The modules of Sentence Transformers have folders of their own, most of them called as 1_Pooling.
+_BESIDE = re.compile(
+    rf"{_TEMPLATES}/[^/]+\.jinja|(?!\.\.?/)[^/\\\0]+/config\.json|\d+_Dense/model\.safetensors"
+)
 _TIED = "lm_head.weight"  # where the embedding is the output, an index may name it and no file hold it
 
 
 def is_beside(name: str) -> bool:
     """Whether a file, named by its path in the checkpoint, is read beside the weights."""
-    return name in BESIDE or re.fullmatch(_BESIDE, name) is not None
+    return name in BESIDE or _BESIDE.fullmatch(name) is not None
 
 
 def weights_among(names: Container[str], where: str) -> str:
@@ -151,8 +159,14 @@ class Checkpoint(Mapping[str, Stored]):
         return found
 
     def raw(self, name: str) -> bytes | None:
-        """The bytes of a file of the folder, None where there is no such file."""
-        assert is_beside(name) or name in WEIGHTS, name
+        """The bytes of a file of the folder, None where there is no such file.
+
+        Raises:
+            FileError: it cannot be read.
+            FormatError: no checkpoint has a file of this name, which another file gives.
+        """
+        if not is_beside(name) and name not in WEIGHTS:
+            raise FormatError(f"{self.folder}: no file of a checkpoint is called {name!r:.80}")
         path = self.folder / name
         try:
             return path.read_bytes()

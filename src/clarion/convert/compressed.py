@@ -87,10 +87,12 @@ def read(config: Config) -> CompressedTensors:
 
 def _scheme(weights: Config) -> Scheme:
     weights.only("type", "int", "float")
-    strategy = weights.get("strategy") or ("group" if weights.get("group_size") else "tensor")
+    strategy = weights.get("strategy")
+    if strategy is None:
+        strategy = "group" if weights.get("group_size") else "tensor"
     weights.only("strategy", *_STRATEGIES)
     n_bits = weights.integer("num_bits", default=8)
-    integer = (weights.get("type") or "int") == "int"
+    integer = weights.get("type") in (None, "int")
     if n_bits > 8 or not (integer or n_bits in (4, 8)):
         raise weights.unsupported("num_bits", n_bits, "1 to 8 of integers, 4 or 8 of floats")
     size = weights.integer("group_size") if strategy in ("group", "tensor_group") else 0

@@ -88,6 +88,7 @@ def convert(
     prefix = family.architecture
     keys = {"general.architecture": prefix, **{f"{prefix}.{key}": value for key, value in metadata.items()}}
     try:
+        source.refuse_other_methods()
         if tied or not kind.writes:
             source.drop("output")  # where it is there, it is the embedding again
         else:
@@ -95,6 +96,8 @@ def convert(
         n_vocab = build(keys, source).hyperparameters.n_vocab
         source.refuse_unused()
     except (ModelError, UnsupportedError) as error:
+        if str(error).startswith(f"{folder}/"):  # it names the file already
+            raise
         raise type(error)(f"{folder}: {error}") from error
     return Converted({**keys, f"{prefix}.vocab_size": n_vocab}, source.in_order(), factors, n_vocab)
 

@@ -9,7 +9,8 @@ Of a linear layer with weight [out, in] there are
 
 and weight[o, i] = (code[i, o] - zero[g, o]) * scale[g, o] with g = g_idx[i]. With `desc_act` the columns
 of a group lie anywhere. A zero less one wraps around: of 4 bits, a stored 15 is zero 0. None is 16,
-because a group has a code that stands for 0. (Frantar et al., 2022, GPTQ; the layout is AutoGPTQ's.)
+because a group has a code that stands for 0. With `sym` all zeros are 2^(bits - 1), the middle. (Frantar
+et al., 2022, GPTQ; the layout is AutoGPTQ's.)
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class Gptq:
         bits: of a code.
         group_size: columns with one scale; 0: all of a row.
         less_one: whether zeros are stored less one.
+        symmetric: whether all zeros are the middle of the codes.
     """
 
     bits: int
     group_size: int
     less_one: bool
+    symmetric: bool
 
 
 def read(config: Config) -> Gptq:
@@ -50,7 +53,8 @@ def read(config: Config) -> Gptq:
     n_bits = config.integer("bits")
     if n_bits not in _BITS:
         raise config.unsupported("bits", n_bits, "2, 3, 4 or 8")
-    layout = config.get("checkpoint_format", "format") or "gptq"
+    layout = config.get("checkpoint_format", "format")
+    layout = "gptq" if layout is None else layout
     config.only("is_marlin_format", False)
     if layout not in ("gptq", "gptq_v2"):
         raise config.unsupported("checkpoint_format", layout, "gptq or gptq_v2")
@@ -59,7 +63,8 @@ def read(config: Config) -> Gptq:
     for module in dynamic.keys():  # noqa: SIM118
         if not module.startswith("-:"):
             raise config.unsupported("dynamic", module, "only modules that are not quantised")
-    return Gptq(n_bits, group_size(config, "group_size"), layout == "gptq")
+    symmetric = config.flag("sym", default=False)
+    return Gptq(n_bits, group_size(config, "group_size"), layout == "gptq", symmetric)
 
 
 def group_size(config: Config, *keys: str) -> int:
@@ -103,7 +108,7 @@ def find(method: Gptq, tensors: Mapping[str, Stored], name: str) -> Matrix | Non
     shape = (n_rows, n_cols)
     return _Weight(
         codes.name, scales.dtype, shape, codes.path, method.bits, n_groups, size, codes, zeros, scales, order,
-        method.less_one,
+        method.less_one, method.symmetric,
     )  # fmt: skip
 
 
@@ -114,6 +119,7 @@ class _Weight(Integers):
     stored_scales: Stored
     order: Stored | None
     less_one: bool
+    symmetric: bool
 
     def codes(self, begin: int, end: int) -> Bytes:
         words = np.ascontiguousarray(self.packed.integer_columns(begin, end).T)  # [R, words]
@@ -124,7 +130,17 @@ class _Weight(Integers):
 
     def zeros(self, begin: int, end: int) -> Codes:
         found = packed_columns(self.stored_zeros, self.bits, begin, end).T.astype(np.int16)
-        return (found + np.int16(1)) & np.int16((1 << self.bits) - 1) if self.less_one else found
+        zeros = (found + np.int16(1)) & np.int16((1 << self.bits) - 1) if self.less_one else found
+        middle = 1 << (self.bits - 1)
+        if self.symmetric and (zeros != middle).any():
+            # Either another configuration than the weights', or another format of zeros: each would move
+            # all weights by a step.
+            raise ModelError(
+                f"{self.path}: tensor {self.stored_zeros.name!r} holds zeros of {found[zeros != middle][0]}, "
+                f"expected {middle - self.less_one}, as sym is true and checkpoint_format is "
+                f"{'gptq' if self.less_one else 'gptq_v2'}"
+            )
+        return zeros
 
     def group_of(self) -> npt.NDArray[np.intp]:
         if self.order is None:

@@ -74,7 +74,7 @@ def convert(
     tokenizer = vocabulary.convert(checkpoint, model.n_vocab)
     metadata: dict[str, Any] = {
         **model.metadata,
-        **sentences.convert(checkpoint, model.metadata["general.architecture"]),
+        **sentences.convert(checkpoint, model.metadata, tokenizer),
         **(judges.METADATA if judges_words else {}),
         "general.type": "model",
         "general.name": name_text(name),

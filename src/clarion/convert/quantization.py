@@ -31,7 +31,16 @@ def read(config: Config) -> Method:
         UnsupportedError: a method or an option that is not implemented.
         ModelError: a figure is missing or out of range.
     """
-    quantization = config.child("quantization_config")
+    quantization, older = config.child("quantization_config"), config.child("compression_config")
+    if older.keys():
+        # What compressed-tensors called it at first.
+        if older.get("quant_method") != "compressed-tensors":
+            raise older.unsupported("quant_method", older.get("quant_method"), "compressed-tensors")
+        if quantization.keys() and config.get("quantization_config") != config.get("compression_config"):
+            raise config.unsupported(
+                "compression_config", config.get("compression_config"), "that of quantization_config"
+            )
+        quantization = older
     match quantization.get("quant_method"):
         case None | "fp8" | "fbgemm_fp8":
             return float8.read(quantization)

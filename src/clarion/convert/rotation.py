@@ -35,7 +35,8 @@ def rope(
     if kind.window == "layers":
         local = scaling.child("sliding_attention")
         local.only("rope_type", "default")
-        name, place = ("rope_theta", local) if local.get("rope_theta") else ("rope_local_base_freq", config)
+        own = local.get("rope_theta") is not None
+        name, place = ("rope_theta", local) if own else ("rope_local_base_freq", config)
         if place.get(name) is not None:
             metadata["rope.freq_base_swa"] = place.number(name)
         if scaling.get("full_attention") is not None:
@@ -44,7 +45,8 @@ def rope(
     if scaling.get("rope_type") is None:
         scaling = config.child("rope_scaling")
     base = config.number("rope_theta", default=kind.rope_base) if base is None else base
-    named = scaling.get("rope_type", "type") or "default"
+    named = scaling.get("rope_type", "type")
+    named = "default" if named is None else named
     if kind.rope_factors == "proportional":
         metadata |= {"rope.freq_base": base, "rope.dimension_count": head_dim}
         return metadata, {"rope_freqs.weight": _proportional(scaling, named, head_dim)}
@@ -55,7 +57,7 @@ def rope(
     context = config.integer("max_position_embeddings")
     match named, kind.rope_factors:
         case "llama3", "llama3":
-            return metadata, {"rope_freqs.weight": _llama3(scaling, base, n_rot, context)}
+            return metadata, {"rope_freqs.weight": _llama3(config, scaling, base, n_rot)}
         case "longrope" | "su" | "yarn", "longrope":  # files of old call it so
             stated, factors = _longrope(config, scaling, n_rot, context)
             return metadata | stated, factors
@@ -144,14 +146,16 @@ def _proportional(scaling: Config, named: str, head_dim: int) -> Floats:
     return np.array([1.0] * n + [_STILL] * (head_dim // 2 - n), np.float32)
 
 
-def _llama3(scaling: Config, base: float, n_rot: int, context: int) -> Floats:
+def _llama3(config: Config, scaling: Config, base: float, n_rot: int) -> Floats:
     """Llama 3.1: wavelengths below original / high are kept, above original / low multiplied by the factor,
-    a ramp between."""
+    a ramp between. The original context is not the model's own, and so has no default."""
     factor = scaling.number("factor")
     low, high = scaling.number("low_freq_factor"), scaling.number("high_freq_factor")
     if high <= low:
         raise scaling.error("high_freq_factor", high, f"more than low_freq_factor, {low:g}")
-    original = scaling.integer("original_max_position_embeddings", default=context)
+    name = "original_max_position_embeddings"
+    place = config if scaling.get(name) is None and config.get(name) is not None else scaling
+    original = place.integer(name)
     turns = original * base ** (-np.arange(0, n_rot, 2) / n_rot) / (2 * np.pi)  # within that context
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)

@@ -24,6 +24,8 @@ _IGNORED = re.compile(
     r".*\.(rotary_emb\.inv_freq|masked_bias|activation_scale"
     r"|(input|output|k|v|q|prob)(_global)?_(scale|scale_ub|zero_point))"
 )
+# Ends of the names of quantised weights, and those of the weights.
+_QUANTIZED = {".qweight": ".weight", ".weight_packed": ".weight", "_blocks": ""}
 _SHOWN = 5
 _ROOT = "model."  # of the names in `TENSORS`
 _F32, _NO_BYTES = format_named("F32"), memoryview(b"")
@@ -135,6 +137,16 @@ class Source(Mapping[str, Tensor]):
 
         return [self._targets[name] for name in sorted(self._targets, key=place)]
 
+    def refuse_other_methods(self) -> None:
+        """Raises ModelError if a weight is quantised in a way that the configuration does not speak of."""
+        for name in self._tensors:
+            end = next((end for end in _QUANTIZED if name.endswith(end)), "")
+            whole = name.removesuffix(end) + _QUANTIZED.get(end, "")
+            if end and not name.startswith(self._beside) and self._find(whole) is None:
+                raise ModelError(
+                    f"tensor {whole!r} is missing, but {name!r} is there: quantization_config does not say so"
+                )
+
     def refuse_unused(self) -> None:
         """Raises UnsupportedError if the checkpoint has tensors that nobody asked for."""
         unused = [
@@ -187,7 +199,7 @@ class Source(Mapping[str, Tensor]):
         def piece(one: str) -> Piece:
             matrix = self._find(one)
             if matrix is None:
-                raise ModelError(f"tensor {one!r} is missing{self._instead(one)}")
+                raise ModelError(f"tensor {one!r} is missing")
             self._used.update(matrix.parts)
             if isinstance(made, Part):
                 matrix = part_of(matrix, made, vector=name.leaf != "weight")
@@ -210,13 +222,6 @@ class Source(Mapping[str, Tensor]):
 
     def _find(self, name: str) -> Matrix | None:
         return quantization.find(self._method, self._tensors, name)
-
-    def _instead(self, name: str) -> str:
-        """What stands where a weight is missing that the configuration does not say is quantised."""
-        base = name.removesuffix("weight")
-        ends = (base + "qweight", name + "_packed", name + "_blocks")
-        found = next((end for end in ends if end in self._tensors), None)
-        return f", but {found!r} is there: quantization_config does not say so" if found else ""
 
 
 def _patterns(name: Name) -> list[str]:

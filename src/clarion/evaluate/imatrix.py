@@ -108,9 +108,9 @@ class Imatrix:
         """
         with File.open(path, wanted="an importance matrix") as file:
             kind = file.metadata.get("general.type")
-            if kind != TYPE:
+            if not isinstance(kind, str) or kind != TYPE:  # an array of numbers has no one truth
                 what = "" if "general.architecture" not in file.metadata else ": the file holds a model"
-                raise FormatError(f"{file.path}: general.type is {kind!r}, expected {TYPE!r}{what}")
+                raise FormatError(f"{file.path}: general.type is {kind!r:.80}, expected {TYPE!r}{what}")
             statistics = {
                 name.removesuffix(_SUMS): _statistics(file, name.removesuffix(_SUMS))
                 for name in file.tensors
@@ -174,4 +174,4 @@ def _integer(file: File, key: str) -> int:
     value: Any = file.metadata.get(key)
     if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < 2**32:
         return int(value)
-    raise FormatError(f"{file.path}: {key} is {value!r}, expected a number of chunks or tokens")
+    raise FormatError(f"{file.path}: {key} is {value!r:.80}, expected a number of chunks or tokens")

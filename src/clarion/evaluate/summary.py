@@ -62,7 +62,7 @@ def _type(file: File) -> str:
     if not counts:
         return "no tensors"
     most = counts.most_common(1)[0][0]
-    stated = file.metadata.get("general.file_type")
+    stated = file.metadata.plain("general.file_type")
     for name, recipe in RECIPES.items():
         if recipe.file_type == stated and recipe.format == most:
             return name

@@ -75,8 +75,8 @@ class Writer:
         self.path = Path(path)
         self.alignment = alignment
         pairs = {key: value for key, value in metadata.items() if key != "general.alignment"}
-        if metadata.get("general.alignment", alignment) != alignment:
-            stated = metadata["general.alignment"]
+        stated = metadata.get("general.alignment", alignment)
+        if np.ndim(stated) or stated != alignment:
             raise ParameterError(
                 f"metadata 'general.alignment' is {stated}, but the file is aligned to {alignment}"
             )

@@ -34,7 +34,7 @@ from clarion.models import (
     smollm3,
 )
 from clarion.models.family import Family
-from clarion.models.keys import Keys
+from clarion.models.keys import Keys, shown
 from clarion.plan.checkpoint import Checkpoint
 from clarion.plan.graph import Graph
 from clarion.plan.ir import Tensor
@@ -91,16 +91,16 @@ def family(metadata: Mapping[str, object]) -> Family:
         UnsupportedError: it holds no model, or one of an unknown architecture.
     """
     kind = metadata.get("general.type", "model")
-    if kind != "model":
+    if not isinstance(kind, str) or kind != "model":  # an array of numbers has no one truth
         what = _OTHER_FILES.get(kind, "the file holds no model") if isinstance(kind, str) else "no model"
-        raise UnsupportedError(f"general.type is {kind!r}: {what}")
+        raise UnsupportedError(f"general.type is {shown(kind)}: {what}")
     architecture = metadata.get("general.architecture")
     if not isinstance(architecture, str):
-        raise ModelError(f"general.architecture is {architecture!r}, expected a name")
+        raise ModelError(f"general.architecture is {shown(architecture)}, expected a name")
     if architecture in _OTHER_FILES:
         raise UnsupportedError(f"general.architecture is {architecture!r}: {_OTHER_FILES[architecture]}")
     if architecture not in FAMILIES:
-        raise UnsupportedError(f"general.architecture is {architecture!r}; known: {', '.join(FAMILIES)}")
+        raise UnsupportedError(f"general.architecture is {shown(architecture)}; known: {', '.join(FAMILIES)}")
     return FAMILIES[architecture]
 
 
@@ -135,6 +135,7 @@ def build(
     graph = found.build(keys, checkpoint)
     keys.refuse_unread()
     checkpoint.refuse_unused()
+    checkpoint.refuse_gaps(graph.hyperparameters.n_layer)
     return graph
 
 

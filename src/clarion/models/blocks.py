@@ -115,7 +115,8 @@ def _check_query(w: Checkpoint, n_rows: int, n_cols: int) -> None:
     try:
         w.attn_q.matrix(n_rows, n_cols)
     except ModelError as error:
-        if "weight" in w.attn_q:
+        # A checkpoint that is converted has names of its own for what is missing.
+        if "weight" in w.attn_q or not str(error).startswith(f"tensor '{w.prefix}.attn_q.weight' is missing"):
             raise
         raise ModelError(f"tensor '{w.prefix}.attn_qkv.weight' is missing, and {error}") from error
 
@@ -287,7 +288,7 @@ def router(
         scores,
         hp.n_expert_used,
         gating=gating,
-        bias=w.exp_probs_b.vector("bias", hp.n_expert) if bias else None,
+        bias=w.exp_probs_b.finite("bias", hp.n_expert) if bias else None,
         n_group=n_group,
         n_group_used=n_group_used,
         group_top=group_top,

@@ -186,7 +186,7 @@ class Keys:
 
     def check_token_types(self, n: int) -> None:
         """Raises ModelError where the file states another number of types of tokens than n."""
-        stated = self._metadata.get(TOKEN_TYPES, n)
+        stated = self._value(TOKEN_TYPES, n)
         if stated != n:
             raise ModelError(f"{TOKEN_TYPES} is {shown(stated)}, tensor 'token_types.weight' holds {n}")
 

@@ -40,7 +40,8 @@ def build(keys: Keys, w: Checkpoint) -> Graph:
         # A window of w counts w / 2 positions on each side.
         width = window // 2 + 1 if near[layer.number] and window else 0
         layer = replace(layer, hp=replace(layer.hp, window=width), rope=local if width else layer.rope)
-        y = g.layer_norm(x, w.attn_norm, eps) if "weight" in w.attn_norm else x
+        # The first layer has none: its rows come from a norm.
+        y = g.layer_norm(x, w.attn_norm, eps) if layer.number or "weight" in w.attn_norm else x
         x = x + attention(layer, y, causal=False)
         return x + feed_forward(layer, g.layer_norm(x, w.ffn_norm, eps), gate=_GATES[activation])
 

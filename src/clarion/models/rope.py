@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from clarion.errors import ModelError, UnsupportedError
-from clarion.models.keys import Keys
+from clarion.models.keys import Keys, shown
 from clarion.plan.checkpoint import Checkpoint
 
 _BASE = 10000.0  # where a file states none
@@ -118,7 +118,7 @@ def rope(
         if "weight" not in factors:
             inv_freq = _llama3(inv_freq, factor, original, low, high)
     elif kind != "none" and not (kind == "longrope" and "rope_factors" in factors.prefix):
-        raise UnsupportedError(f"{keys.name('rope.scaling.type')} = {kind!r} is not implemented")
+        raise UnsupportedError(f"{keys.name('rope.scaling.type')} = {shown(kind)} is not implemented")
     if not all(map(math.isfinite, inv_freq)):
         raise ModelError(f"{keys.name('rope.scaling.factor')} is {factor:g}: frequencies are not finite")
     if kind != "none" and factor != 1.0:

@@ -7,6 +7,7 @@ model does not know are found too.
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,15 @@ from clarion.plan.weight import Weight, Whole, part
 # Integer tensors exist in files, but no product or table reads them.
 _NOT_WEIGHTS = frozenset({"I8", "I16", "I32", "I64"})
 _SHOWN = 5
+_OF_LAYER = re.compile(r"blk\.(\d+)\.(.+)")
+# What may be missing in all layers, but not in some, beside biases: of the same layer it needs the other.
+_ALL_OR_NONE = {
+    "exp_probs_b.bias": "ffn_gate_inp.weight",
+    "attn_q_norm.weight": "attn_output.weight",
+    "attn_norm_2.weight": "attn_output.weight",
+    "layer_output_scale.weight": "ffn_norm.weight",
+}
+_QKV = ("attn_q.weight", "attn_k.weight", "attn_v.weight")
 _LEAVES = ("weight", "bias", "scale", "input_scale")
 
 ALL = slice(None)
@@ -83,6 +93,18 @@ class Checkpoint:
         """
         return part(_in_float32(self._take(leaf, (n,))), ALL, ALL, elements)
 
+    def finite(self, leaf: str, n: int) -> Weight:
+        """`vector` of a few values that decide what is computed, all of them finite.
+
+        Raises:
+            ModelError: one is not, where the bytes are there: a checkpoint's are checked as they are written.
+        """
+        weight = self.vector(leaf, n)
+        view = self._tensors[weight.name].view
+        if view.nbytes and not all(map(math.isfinite, struct.unpack(f"<{n}f", view.tobytes()))):
+            raise ModelError(f"tensor {weight.name!r} holds values that are not finite")
+        return weight
+
     def flat(self, leaf: str, n: int) -> Weight:
         """`prefix.leaf` as a vector of n values in float32, also where the file has them as a matrix.
 
@@ -142,6 +164,23 @@ class Checkpoint:
         if unused:
             more = f" and {len(unused) - _SHOWN} more" if len(unused) > _SHOWN else ""
             raise ModelError(f"unexpected tensors: {', '.join(map(repr, unused[:_SHOWN]))}{more}")
+
+    def refuse_gaps(self, n_layer: int) -> None:
+        """Raises ModelError if one of the layers lacks a bias, or another tensor that files need not have,
+        which others have beside the same weight. Without it the file would be another model, silently."""
+        found = [set[str]() for _ in range(n_layer)]
+        for name in self._tensors:
+            match = _OF_LAYER.fullmatch(name)
+            if match and int(match[1]) < n_layer:
+                found[int(match[1])].add(match[2])
+        for name in sorted(set[str]().union(*found)):
+            stem, _, leaf = name.rpartition(".")
+            beside = _ALL_OR_NONE.get(name, f"{stem}.weight" if leaf == "bias" else None)
+            for i, names in enumerate(found):
+                fused = beside in _QKV and "attn_qkv.weight" in names and "attn_qkv.bias" not in names
+                if name not in names and (beside in names or fused):
+                    other = next(j for j, names in enumerate(found) if name in names)
+                    raise ModelError(f"tensor 'blk.{i}.{name}' is missing, which layer {other} has")
 
     def _take(self, leaf: str, shape: tuple[int, ...]) -> Weight:
         name = f"{self.prefix}.{leaf}"

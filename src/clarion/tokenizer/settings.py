@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 OWN: Final = "tokenizer.clarion."  # begins the keys that only Clarion writes and reads
 PROMPTS: Final = OWN + "prompt"  # begins the keys of what stands before texts of a kind
+DEFAULT_PROMPT: Final = OWN + "default_prompt"  # the kind of texts of which nobody says it
+TEXT_LENGTH: Final = OWN + "text_length"  # tokens of a text that becomes a vector, unless more are asked for
 NORMALIZERS: Final = ("nfc", "prepend_space", "escape_space")
 SPACE_PREFIXES: Final = ("always", "unless_space", "first", "never")
 _NOT_SET: Final = 0xFFFFFFFF  # what converters write for -1
