@@ -61,9 +61,10 @@ struct Format {
                          const Fetch& fetch, float* sums);
     One one_fast, one_high;
 
-    // Float formats: the product of 16 rows with some tokens; n weights of a row.
-    void (*multiply_floats)(simd::Rows16 rows, int64_t n_cols, const std::byte* const* tokens,
-                            int64_t n_tokens, Fetch fetch, float* sums);
+    // Float formats: the product of 16 rows with one token; n weights of a row, a multiple of 16, while as many bytes are
+    // fetched; n weights of a row, any n.
+    void (*multiply_one_float)(simd::Rows16 rows, int64_t n_cols, const float* x, Fetch fetch, float* sums);
+    void (*read_floats)(const uint8_t* row, int64_t n, const uint8_t* fetch, float* w);
     void (*dequantize_floats)(const uint8_t* row, int64_t n, float* x);
 
     bool integer() const { return group != 0; }

@@ -40,7 +40,8 @@ constexpr Format format_entry() {
         if constexpr (requires { F::odd_last; }) f.odd_last = F::odd_last;
         if constexpr (simd::live_groups == 0) f.unpack = unpack_blocks<F>;
     } else {
-        f.multiply_floats = multiply_floats<F>;
+        f.multiply_one_float = multiply_one_float<F>;
+        f.read_floats = read_floats<F>;
         f.dequantize_floats = F::dequantize;
     }
     if constexpr (requires { F::live; } && simd::live_groups > 0) {

@@ -94,9 +94,13 @@ double measure_fma(int threads, double seconds) {
     std::atomic<float> sink{0};
     return rate(threads, seconds, [&] {
         return [&sink] {
+            // Where a vector is two registers, a compiler that knows both to be equal would compute one of them.
+            alignas(64) float start[simd::lanes] = {};
+            __asm__ volatile("" : : "r"(start) : "memory");
             simd::f32x16 x[sums], factor = simd::set1(sink.load());
 #pragma GCC unroll 16
-            for (int i = 0; i < sums; ++i) x[i] = simd::set1(static_cast<float>(i));
+            for (int i = 0; i < sums; ++i)
+                x[i] = simd::add(simd::load(start), simd::set1(static_cast<float>(i)));
             for (int round = 0; round < rounds; ++round)
 #pragma GCC unroll 16
                 for (int i = 0; i < sums; ++i) x[i] = simd::fma(x[i], factor, factor);

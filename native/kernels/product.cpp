@@ -4,6 +4,7 @@
 
 #include "formats/bf16.h"
 #include "kernels/activations.h"
+#include "kernels/float_product.h"
 #include "kernels/panel.h"
 #include "kernels/row_decoder.h"
 #include "simd/simd.h"
@@ -20,7 +21,10 @@ struct Scratch16 {
     alignas(64) uint8_t u[16 * most_tile_columns];
     alignas(64) float scale[most_tile_columns];  // [cols/group][16], group >= 16
     alignas(64) float neg_min[most_tile_columns];
-    alignas(64) float weights[16 * most_tile_columns];
+    union {
+        alignas(64) float weights[16 * most_tile_columns];
+        FloatScratch floats;
+    };
     alignas(64) float sums[16 * most_tokens];
 };
 
@@ -341,7 +345,11 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         return;
     }
     if (!format.integer()) {
-        format.multiply_floats(rows, n_cols, tokens, n_tokens, fetch, sums);
+        if (n_tokens == 1)
+            format.multiply_one_float(rows, n_cols, reinterpret_cast<const float*>(tokens[0]), fetch, sums);
+        else
+            multiply_floats(format, rows, n_cols, tokens, n_tokens, fetch, tiling.columns_f32, local.floats,
+                            sums);
         return;
     }
     Source source(format, rows, is_panel, local.panel);

@@ -52,6 +52,12 @@ inline f32x16 abs(f32x16 x) {
 inline f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
     return {_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)};
 }
+// A register of floats, and the tile of kernels/float_product.h that 16 of them hold.
+using f32_register = __m256;
+inline f32_register load_register(const float* p) { return _mm256_loadu_ps(p); }
+inline void store_register(float* p, f32_register x) { _mm256_storeu_ps(p, x); }
+inline f32_register fma(f32_register x, f32_register y, f32_register z) { return _mm256_fmadd_ps(x, y, z); }
+inline constexpr int float_rows = 4, float_tokens = 3;
 inline float reduce_add(f32x16 x) {
     const __m256 w8 = _mm256_add_ps(x.a, x.b);
     const __m128 w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps(w8, 1));

@@ -38,6 +38,11 @@ inline f32x16 max(f32x16 a, f32x16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline f32x16 min(f32x16 a, f32x16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline f32x16 abs(f32x16 a) { return {_mm512_abs_ps(a.v)}; }
 inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// A register of floats, and the tile of kernels/float_product.h that 32 of them hold.
+using f32_register = f32x16;
+inline f32_register load_register(const float* p) { return load(p); }
+inline void store_register(float* p, f32_register x) { store(p, x); }
+inline constexpr int float_rows = 4, float_tokens = 6;
 inline float reduce_add(f32x16 a) {
     const __m256 w8 = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
     const __m128 w4 = _mm_add_ps(_mm256_castps256_ps128(w8), _mm256_extractf128_ps(w8, 1));

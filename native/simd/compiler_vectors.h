@@ -102,6 +102,11 @@ inline f32x16 abs(f32x16 x) {
 inline f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
     return each<f32x16>([&](int i) { return x.v[i] * y.v[i] + z.v[i]; });
 }
+// What holds floats in the tile of kernels/float_product.h.
+using f32_register = f32x16;
+inline f32_register load_register(const float* p) { return load(p); }
+inline void store_register(float* p, f32_register x) { store(p, x); }
+inline constexpr int float_rows = 2, float_tokens = 2;
 inline float reduce_add(f32x16 x) {
     float e[16];
     store(e, x);

@@ -78,6 +78,10 @@ inline f32x16 fma(f32x16 a, f32x16 b, f32x16 c) {
     for (int i = 0; i < 16; ++i) a.v[i] = a.v[i] * b.v[i] + c.v[i];
     return a;
 }
+using f32_register = f32x16;
+inline f32_register load_register(const float* p) { return load(p); }
+inline void store_register(float* p, f32_register x) { store(p, x); }
+inline constexpr int float_rows = 1, float_tokens = 1;
 // Sums and maxima over lanes, always in the order of this tree: 8+8, 4+4, 2+2, 1+1.
 inline float reduce_add(f32x16 a) {
     for (int w = 8; w > 0; w /= 2)

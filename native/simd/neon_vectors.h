@@ -75,6 +75,12 @@ inline f32x16 abs(f32x16 x) {
 inline f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {
     return each<f32x16>([&](int i) { return vfmaq_f32(z.v[i], x.v[i], y.v[i]); });
 }
+// A register of floats, and the tile of kernels/float_product.h that 32 of them hold.
+using f32_register = float32x4_t;
+inline f32_register load_register(const float* p) { return vld1q_f32(p); }
+inline void store_register(float* p, f32_register x) { vst1q_f32(p, x); }
+inline f32_register fma(f32_register x, f32_register y, f32_register z) { return vfmaq_f32(z, x, y); }
+inline constexpr int float_rows = 4, float_tokens = 5;
 inline float reduce_add(f32x16 x) {
     const float32x4_t w4 = vaddq_f32(vaddq_f32(x.v[0], x.v[2]), vaddq_f32(x.v[1], x.v[3]));
     const float32x2_t w2 = vadd_f32(vget_low_f32(w4), vget_high_f32(w4));

@@ -86,6 +86,14 @@ inline f32x16 abs(f32x16 x) {
 inline f32x16 fma(f32x16 x, f32x16 y, f32x16 z) {  // two roundings
     return each<f32x16>([&](int i) { return _mm_add_ps(_mm_mul_ps(x.v[i], y.v[i]), z.v[i]); });
 }
+// A register of floats, and the tile of kernels/float_product.h that 16 of them hold, with a product in between.
+using f32_register = __m128;
+inline f32_register load_register(const float* p) { return _mm_loadu_ps(p); }
+inline void store_register(float* p, f32_register x) { _mm_storeu_ps(p, x); }
+inline f32_register fma(f32_register x, f32_register y, f32_register z) {
+    return _mm_add_ps(_mm_mul_ps(x, y), z);
+}
+inline constexpr int float_rows = 3, float_tokens = 3;
 inline float reduce_add(f32x16 x) {
     const __m128 w4 = _mm_add_ps(_mm_add_ps(x.v[0], x.v[2]), _mm_add_ps(x.v[1], x.v[3]));
     const __m128 w2 = _mm_add_ps(w4, _mm_movehl_ps(w4, w4));
