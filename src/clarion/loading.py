@@ -107,6 +107,7 @@ def load(
                 max_outputs=program.max_outputs,
                 check=file.check,
                 node=first_node(n_threads),
+                source=file.path.name,
             )
             stack.callback(engine.close)
 

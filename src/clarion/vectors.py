@@ -151,8 +151,8 @@ class Vectors:
         nothing is made."""
         if os.getpid() != self._process:
             return
+        self._is_closed = True  # who waits for the lock, or has it, sees that
         with self._lock:
-            self._is_closed = True
             made = list(self._made.values())
         for embedder in made:
             embedder.close()
@@ -184,7 +184,9 @@ class Vectors:
         ):  # in this order: who exits waits for those who load, and then takes the lock
             self._check()
             if output not in self._made:
-                self._made[output] = self._make(output)
+                made = self._make(output)
+                self._check()
+                self._made[output] = made
             return self._made[output]
 
     def _prefix(self, prompt: str | None) -> str:

@@ -19,6 +19,7 @@ from clarion.errors import ClosedError, DeviceError, ParameterError
 from clarion.plan.output import Pooled
 from clarion.programs import in_pieces
 from tests.models.files import NAMES, unpack
+from tests.models.test_ranks import changed
 
 TALE = "Once upon a time there was a king who had three daughters. "
 LAST = Pooled("last")
@@ -139,7 +140,8 @@ def test_nothing_is_made_after_close() -> None:
     entered.wait()
     closing = threading.Thread(target=model.close)
     closing.start()
-    time.sleep(0.05)
+    while not vectors._is_closed:
+        time.sleep(0.001)
     go.set()
     for thread in (*threads, closing):
         thread.join(20)
@@ -330,3 +332,15 @@ def test_memory_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loading, "_states_bytes", lambda *_: 1 << 60)
         with pytest.raises(DeviceError, match="shorter context"):
             model.embed("a")
+
+
+def test_weights_that_are_no_numbers_name_the_file(tmp_path: Path) -> None:
+    with clarion.load(context=64, threads=1) as model:
+        path, width = model.path, model.program.hyperparameters.n_embd
+        damaged = {"output_norm.weight": np.full(width, np.nan, np.float32)}
+        changed(path, tmp_path / "damaged.gguf", tensors=damaged)
+    with clarion.load(tmp_path / "damaged.gguf", context=64, threads=1) as model:
+        with pytest.raises(clarion.errors.ModelError, match=r"damaged\.gguf: .* is the model's file sound"):
+            model.embed("a cat")
+        with pytest.raises(clarion.errors.ModelError, match=r"is the model's file damaged\.gguf sound"):
+            model.generate("a cat", max_tokens=1)
