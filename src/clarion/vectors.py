@@ -31,6 +31,10 @@ _RERANK = "tokenizer.chat_template.rerank"  # of decoders that judge: a text wit
 _PLACES = re.compile(r"(\{query\}|\{document\})")
 
 
+def _closed(output: Output | None) -> Embedder:
+    raise ClosedError("the model is closed")
+
+
 @dataclass(frozen=True, slots=True)
 class _Ids:
     """The tokens of what is computed: those that may be cut at their end, and what stands around them."""
@@ -157,6 +161,7 @@ class Vectors:
         for embedder in made:
             embedder.close()
         self._made = {}
+        self._make = _closed  # it knows the model's executor, and so its threads
 
     def exit(self) -> None:
         """Before `close`, when the interpreter exits."""
@@ -230,8 +235,8 @@ class Vectors:
             )
         if around >= context:
             raise ContextError(
-                f"{what}: the context of {context} tokens leaves none for the {part}, which has "
-                f"{len(ids.text)}: {others} has {around}"
+                f"{what}: no token of the {part} fits into the context of {context}: {others} has {around}, "
+                f"the {part} {len(ids.text)}"
             )
         return [*ids.before, *ids.text[: context - around], *ids.after]
 

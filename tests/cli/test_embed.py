@@ -122,7 +122,7 @@ def test_nothing_left_of_a_text(encoder: str, tmp_path: Path, run) -> None:  # t
     assert "tokens are more than the context of 64" in run("embed", encoder, "the cat " * 200).err
     ran = run("embed", str(BUILT_IN), "the cat", "-c", "1", "--truncate")
     assert ran.code == 2
-    assert "the context of 1 tokens leaves none for the text" in ran.err
+    assert "no token of the text fits into the context of 1: " in ran.err
 
 
 def test_an_array_has_exactly_the_name(tmp_path: Path, run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

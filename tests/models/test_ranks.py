@@ -110,7 +110,7 @@ def test_a_query_that_leaves_no_room(path):
     with clarion.load(path, threads=1) as model:
         query = "the cat " * 100
         with pytest.raises(
-            ContextError, match=r"document 0: the context of 62 tokens leaves none for the doc"
+            ContextError, match=r"document 0: no token of the document fits into the context of 62: the query"
         ):
             model.rerank(query, ["a cat"], truncate=True)
         with pytest.raises(
