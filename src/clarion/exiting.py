@@ -107,6 +107,16 @@ class Background(threading.Thread):
         finally:
             self._has_ended.set()
 
+    @property
+    def never_begins(self) -> bool:
+        """Whether its start was interrupted so early that there is no thread."""
+        return self._never_begins
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its work has ended, or never begins."""
+        return self._never_begins or self._has_ended.is_set()
+
     def join(self, timeout: float | None = None) -> None:
         """Waits for its end. After a fork there is no such thread in the new process, and so no end."""
         if self._never_begins or os.getpid() != self._process:

@@ -18,6 +18,7 @@ from clarion.host.record import best_threads
 from clarion.host.threads import MOST_THREADS
 from clarion.model import Model
 from clarion.plan.output import Output, Pooled
+from clarion.plan.program import Program
 from clarion.plan.sources import Sources
 from clarion.programs import DEFAULT_OUTPUTS, make_program, open_file, texts_tokens, writes
 from clarion.residency import Origin, make_store
@@ -89,8 +90,7 @@ def load(
         if cache_tokens is not None:
             held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
         n_slots = most_slots(program, memory().total // 4)
-        states_bytes = budget(program, held) + n_slots * slot_bytes(program)
-        _check_memory(states_bytes, program.arena_bytes, held)
+        _check_memory(_states_bytes(program, held, n_slots), program.arena_bytes, held)
         sources = Sources(program.weights, file.tensors)
         origin = Origin(module, sources, program.read_together, thread_nodes(n_threads))
         store = make_store(program.weights, weights, origin)
@@ -107,29 +107,31 @@ def load(
                 max_outputs=program.max_outputs,
                 check=file.check,
                 node=first_node(n_threads),
+                source=file.path.name,
             )
             stack.callback(engine.close)
 
         def embedder(output: Output | None) -> Embedder:
             """Of what the file is made for, or of what is wanted, over the same weights."""
+            node = first_node(n_threads)
             if output is None and engine is None:
-                return Embedder(executor, batch, file.check)
-            of_vectors = make_program(
-                file, context=context, activations=activations, kv=kv, isa=isa, output=output or LAST
-            )
-            held = texts_tokens(of_vectors)
-            return Embedder(
-                Executor(
-                    of_vectors,
-                    store,
-                    n_slots=of_vectors.max_outputs,
-                    cache_tokens=held,
-                    threads=n_threads,
+                return Embedder(executor, batch, file.check, node)
+            with _refused(n_threads):
+                of_vectors = make_program(
+                    file,
+                    context=context,
+                    activations=activations,
+                    kv=kv,
                     isa=isa,
-                ),
-                batch,
-                file.check,
-            )
+                    batch=batch,
+                    output=output or LAST,
+                )
+                held, n_slots = texts_tokens(of_vectors), most_slots(of_vectors, memory().total // 4)
+                _check_memory(_states_bytes(of_vectors, held, n_slots), of_vectors.arena_bytes, held)
+                other = Executor(
+                    of_vectors, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa
+                )
+                return Embedder(other, batch, file.check, node)
 
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
@@ -161,6 +163,11 @@ def _refused(threads: int) -> Iterator[None]:
         if type(error) is not RuntimeError:
             raise
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
+
+
+def _states_bytes(program: Program, held: int, n_slots: int) -> int:
+    """Of states for so many tokens, and of slots."""
+    return budget(program, held) + n_slots * slot_bytes(program)
 
 
 def _check_memory(states_bytes: int, arena_bytes: int, held: int) -> None:

@@ -22,6 +22,7 @@ from clarion.errors import (
 )
 from clarion.exiting import after_fork
 from clarion.gguf import File
+from clarion.models.keys import n_token_types
 from clarion.plan import Program
 from clarion.plan.output import Output, Pooling
 from clarion.residency import Store
@@ -106,7 +107,7 @@ class Model:
         self._store = store
         self._tokenizer: Tokenizer | None = None
         self._breakers: dict[tuple[str, ...], list[int]] = {}
-        self._vectors = Vectors(file.path.name, file.metadata, embedder)
+        self._vectors = Vectors(file.path.name, file.metadata, n_token_types(file.tensors), embedder)
         # Also called when the model is forgotten without `close`.
         self._resources = Resources(engine, self._vectors, store, resources)
         self._forgotten = weakref.finalize(self, self._resources.close)
@@ -412,7 +413,7 @@ class Model:
 
     def embed(
         self,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         pooling: Pooling | None = None,
         normalize: bool = True,
@@ -434,8 +435,9 @@ class Model:
 
         Raises:
             ParameterError: an argument is out of range, or a text has no tokens.
-            ContextError: a text is longer than the context.
+            ContextError: a text is longer than the context, or nothing of it is left where it is cut.
             UnsupportedError: the model has no vectors.
+            ClosedError: the model is closed, or belongs to another process.
         """
         return self._vectors.embed(
             self.tokenizer,
@@ -447,12 +449,15 @@ class Model:
             truncate=truncate,
         )
 
-    def rerank(self, query: str, documents: Sequence[str], *, truncate: bool = False) -> Floats:
+    def rerank(self, query: str, documents: Iterable[str], *, truncate: bool = False) -> Floats:
         """How well each document answers a query, as the model's classifier judges: [n], higher is better.
+
+        truncate: documents lose their ends where they do not fit; the query stays whole.
 
         Raises:
             UnsupportedError: the model has no classifier.
-            ContextError: query and document are longer than the context, unless `truncate`.
+            ContextError: query and document are longer than the context, unless `truncate`; or the query
+                leaves no room for a document.
         """
         return self._vectors.rerank(self.tokenizer, query, documents, truncate=truncate)
 
@@ -619,6 +624,7 @@ class Model:
     def _too_long(self, what: str) -> str:
         """The message of a ContextError, with what to do in Python and on the command line."""
         made_for = self.program.hyperparameters.context_length
+        _ = self._engine  # of a model that writes no text no longer context would help
         return (
             f"{what} {self.context}; the model was made for {made_for}: load it with a longer context "
             f"(context= in Python, -c on the command line)"

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from clarion.errors import FileError, ModelError, TokenizerError, UnsupportedError
+from clarion.errors import FileError, ModelError, ParameterError, TokenizerError, UnsupportedError
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import native
 from clarion.models import build, context_length
 from clarion.plan import Plan, Program, Target, compile
 from clarion.plan.observe import Observer
-from clarion.plan.output import Logits, Output
+from clarion.plan.output import Logits, Output, Pooled, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.states.pages import PAGE_SIZE
 from clarion.tokenizer.settings import TEXT_LENGTH, Fields
@@ -24,6 +24,7 @@ BUILT_IN = "tale-q8_0.gguf"
 DEFAULT_CONTEXT = 4096
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536
+MAX_WHOLE = 2**20  # tokens of one run: native/machine/program.cpp
 LONGEST_TEXT = 8192  # tokens of one that becomes a vector, where nobody asked for more
 MOST_TEXTS = 256  # that become vectors in one batch
 DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
@@ -74,7 +75,7 @@ def _of(file: File) -> Iterator[None]:
     """Errors within begin with the file's name."""
     try:
         yield
-    except (ModelError, TokenizerError, UnsupportedError) as error:
+    except (ModelError, ParameterError, TokenizerError, UnsupportedError) as error:
         raise type(error)(f"{file.path}: {error}") from error
 
 
@@ -83,10 +84,18 @@ def writes(made: Plan | Program) -> bool:
     return any(isinstance(output, Logits) for output in made.outputs)
 
 
+def in_pieces(made: Plan | Program) -> bool:
+    """Whether texts become vectors piece by piece: no token sees those behind it, and the last one's row is
+    the result."""
+    wanted = all(isinstance(output, Pooled | Ranks) and output.how == "last" for output in made.outputs)
+    return wanted and all(op.ints.get("causal", 1) for op in made.ops)
+
+
 def texts_tokens(program: Program) -> int:
     """Tokens that states must hold where texts become vectors: those of a batch, each text in pages of its
-    own."""
-    return program.max_tokens + program.max_outputs * PAGE_SIZE
+    own, and a long one that is computed in pieces."""
+    of_pieces = program.context if in_pieces(program) else 0
+    return of_pieces + program.max_tokens + program.max_outputs * PAGE_SIZE
 
 
 def host_target(isa: str | None = None) -> Target:
@@ -108,14 +117,24 @@ def make_program(
     output: Output | None = None,
 ) -> Program:
     """What `load` would compute with, for the same arguments; `observe` as for `clarion.plan.compile`, and
-    `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context."""
+    `output` as for `make_plan`. Where texts become vectors, one batch holds the whole context, unless they
+    are computed in pieces."""
     batch = integer("batch", batch, 1, MAX_BATCH)
     longest = None if context is None else integer("context", context, 1, MAX_CONTEXT)
     plan = make_plan(file, longest, output)
     if not writes(plan):
         longest = default_context(file, _longest_text(file)) if longest is None else longest
         plan = make_plan(file, longest, output)
-        batch, outputs = longest, MOST_TEXTS
+        outputs = MOST_TEXTS
+        if in_pieces(plan):
+            batch = min(batch, longest)
+        elif longest > MAX_WHOLE:
+            raise ParameterError(
+                f"{file.path}: context: found {longest}, expected at most {MAX_WHOLE}: for these vectors all "
+                f"of a text is computed at once"
+            )
+        else:
+            batch = longest
     elif longest is None:
         longest = default_context(file)
     return compile(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from clarion.errors import ClosedError, ContextError, ModelError, ParameterError, UnsupportedError
-from clarion.models.keys import TOKEN_TYPES
+from clarion.exiting import loading
+from clarion.models.keys import shown
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
@@ -24,10 +28,23 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 _RERANK = "tokenizer.chat_template.rerank"  # of decoders that judge: a text with {query} and {document}
+_PLACES = re.compile(r"(\{query\}|\{document\})")
 
 
 def _closed(output: Output | None) -> Embedder:
     raise ClosedError("the model is closed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Ids:
+    """The tokens of what is computed: those that may be cut at their end, and what stands around them."""
+
+    before: list[int]
+    text: list[int]
+    after: list[int]
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.text) + len(self.after)
 
 
 class Vectors:
@@ -37,19 +54,28 @@ class Vectors:
         self,
         name: str,
         metadata: Mapping[str, object],
+        n_types: int,
         make: Callable[[Output | None], Embedder],
     ) -> None:
-        """`make` gives the embedder of an output; None: of what the file is made for."""
+        """
+        Args:
+            name: of the file, for errors.
+            n_types: types of tokens that the model was trained with, rows of the tensor `token_types.weight`.
+            make: gives the embedder of an output; None: of what the file is made for.
+        """
         self._name = name
         self._metadata = metadata
+        self._n_types = n_types
         self._make = make
         self._made: dict[Output | None, Embedder] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._process = os.getpid()
 
     def embed(
         self,
         tokenizer: Tokenizer,
-        texts: str | Sequence[str],
+        texts: str | Iterable[str],
         *,
         pooling: Pooling | None,
         normalize: bool,
@@ -60,14 +86,16 @@ class Vectors:
         """See `Model.embed`."""
         import numpy as np
 
-        if pooling is not None and pooling not in get_args(Pooling):
+        self._check()
+        if pooling is not None and not (isinstance(pooling, str) and pooling in get_args(Pooling)):
             known = ", ".join(get_args(Pooling))
             raise ParameterError(f"pooling: found {pooling!r:.40}, expected one of {known}, or None")
         single = isinstance(texts, str)
         prefix = self._prefix(prompt)
+        all_texts = [texts] if isinstance(texts, str) else self._texts("texts", texts)
         ids = [
-            self._fitting(f"text {i}", tokenizer, tokenizer.encode(f"{prefix}{text}"), truncate)
-            for i, text in enumerate([texts] if single else self._texts("texts", texts))
+            self._fitting(f"text {i}", "text", _text_ids(tokenizer, prefix, text), truncate)
+            for i, text in enumerate(all_texts)
         ]
         embedder = self._embedder(None if pooling is None else Pooled(pooling))
         if isinstance(embedder.output, Ranks):
@@ -82,22 +110,24 @@ class Vectors:
         result: Floats = np.ascontiguousarray(rows[0] if single else rows, np.float32)
         return result
 
-    def rerank(self, tokenizer: Tokenizer, query: str, documents: Sequence[str], *, truncate: bool) -> Floats:
+    def rerank(self, tokenizer: Tokenizer, query: str, documents: Iterable[str], *, truncate: bool) -> Floats:
         """See `Model.rerank`."""
         import numpy as np
 
+        self._check()
         if not isinstance(query, str):
             raise ParameterError(f"query: found {query!r:.40}, expected a text")
+        all_documents = self._texts("documents", documents)
         embedder = self._embedder(Ranks("last" if _RERANK in self._metadata else "cls"))
-        types = self._metadata.get(TOKEN_TYPES, 1)
-        if isinstance(types, int) and types > 1:
+        if self._n_types > 1:
             raise UnsupportedError(
-                f"{self._name}: the classifier was trained with {types} types of tokens (token_type_count), "
-                f"one for the query and one for the document; only one type is implemented"
+                f"{self._name}: the classifier was trained with {self._n_types} types of tokens (rows of "
+                f"token_types.weight), one for the query and one for the document; only one type is "
+                f"implemented"
             )
         pairs = [
-            self._fitting(f"document {i}", tokenizer, self._pair(tokenizer, query, document), truncate)
-            for i, document in enumerate(self._texts("documents", documents))
+            self._fitting(f"document {i}", "document", self._pair(tokenizer, query, document), truncate)
+            for i, document in enumerate(all_documents)
         ]
         scores = embedder.rows(pairs)  # [n, labels]
         if not np.isfinite(scores).all():
@@ -121,58 +151,133 @@ class Vectors:
         }
 
     def close(self) -> None:
-        """Ends what is computed, and forgets the executors: their memory is freed with them."""
-        made, self._made = self._made, {}
-        self._make = _closed
-        for embedder in made.values():
+        """Ends what is computed, and forgets the executors: their memory is freed with them. From then on
+        nothing is made."""
+        if os.getpid() != self._process:
+            return
+        self._is_closed = True  # who waits for the lock, or has it, sees that
+        with self._lock:
+            made = list(self._made.values())
+        for embedder in made:
             embedder.close()
+        self._made = {}
+        self._make = _closed  # it knows the model's executor, and so its threads
+
+    def exit(self) -> None:
+        """Before `close`, when the interpreter exits."""
+        for embedder in list(self._made.values()):
+            embedder.exit()
+
+    def is_here(self) -> bool:
+        """Whether one of the threads that compute asks."""
+        return any(embedder.is_here() for embedder in list(self._made.values()))
+
+    def _check(self) -> None:
+        """Raises ClosedError after `close`, or in a forked process, whose lock may be held for ever."""
+        if os.getpid() != self._process:
+            raise ClosedError("the model was loaded by another process; load it again after a fork")
+        if self._is_closed:
+            raise ClosedError("the model is closed")
 
     def _embedder(self, output: Output | None) -> Embedder:
-        with self._lock:
+        if (found := self._made.get(output)) is not None:
+            return found
+        self._check()
+        with (
+            loading,
+            self._lock,
+        ):  # in this order: who exits waits for those who load, and then takes the lock
+            self._check()
             if output not in self._made:
-                self._made[output] = self._make(output)
+                made = self._make(output)
+                self._check()
+                self._made[output] = made
             return self._made[output]
 
     def _prefix(self, prompt: str | None) -> str:
-        prompts = self.prompts
         if prompt is None:
             prompt = Fields(self._metadata, f"{self._name}: ").text(DEFAULT_PROMPT)
-        if not prompt:
+        if prompt is None or prompt == "":
             return ""
-        if prompt not in prompts:
+        prompts = self.prompts
+        if not isinstance(prompt, str) or prompt not in prompts:
             known = ", ".join(sorted(prompts)) or "none"
             raise ParameterError(f"prompt: found {prompt!r:.40}, expected one that the file names: {known}")
         return prompts[prompt]
 
-    def _texts(self, what: str, texts: Sequence[str]) -> list[str]:
-        if isinstance(texts, str | bytes) or not all(isinstance(text, str) for text in texts):
-            raise ParameterError(f"{what}: found {texts!r:.40}, expected a list of texts")
-        return list(texts)
+    def _texts(self, what: str, texts: Iterable[str]) -> list[str]:
+        if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray | memoryview):
+            found = list(texts)
+            wrong = next((i for i, text in enumerate(found) if not isinstance(text, str)), None)
+            if wrong is None:
+                return found
+            raise ParameterError(
+                f"{what}: found {found[wrong]!r:.40} as number {wrong}, expected texts alone"
+            )
+        raise ParameterError(f"{what}: found {texts!r:.40}, expected a list of texts")
 
-    def _fitting(self, what: str, tokenizer: Tokenizer, ids: list[int], truncate: bool) -> list[int]:
-        """The ids; where they are too many and may be cut, as many as fit, and what ends a text."""
-        if not ids:
+    def _fitting(self, what: str, part: str, ids: _Ids, truncate: bool) -> list[int]:
+        """The tokens; where they are too many and may be cut, as many of the part's as there is room for.
+
+        what: its name and number, for errors; part: what may be cut, in words.
+        """
+        n = len(ids)
+        if n == 0:
             raise ParameterError(f"{what}: found no tokens, expected at least one")
         context = self._embedder(None).context
-        if len(ids) <= context:
-            return ids
+        if n <= context:
+            return [*ids.before, *ids.text, *ids.after]
+        around = n - len(ids.text)
+        others = "the query and what stands beside it" if part == "document" else "what stands around it"
         if not truncate:
             raise ContextError(
-                f"{what}: {len(ids)} tokens are more than the context of {context}; shorten it, or let it be "
-                f"cut (truncate=True in Python, --truncate on the command line)"
+                f"{what}: {n} tokens are more than the context of {context} ({len(ids.text)} of the {part}, "
+                f"{around} of {others}); shorten it, or let it be cut (truncate=True in Python, --truncate "
+                f"on the command line)"
             )
-        end = list(tokenizer.after)
-        return ids[: context - len(end)] + end
+        if around >= context:
+            raise ContextError(
+                f"{what}: no token of the {part} fits into the context of {context}: {others} has {around}, "
+                f"the {part} {len(ids.text)}"
+            )
+        return [*ids.before, *ids.text[: context - around], *ids.after]
 
-    def _pair(self, tokenizer: Tokenizer, query: str, document: str) -> list[int]:
+    def _pair(self, tokenizer: Tokenizer, query: str, document: str) -> _Ids:
         """The tokens of a query and a document, as the model judges them."""
-        template = self._metadata.get(_RERANK)
-        if not isinstance(template, str):
-            first, second = (tokenizer.encode(text) for text in (query, document))
-            return [*first, *tokenizer.between, *second[len(tokenizer.before) :]]
-        before, _, rest = template.partition("{query}")
-        between, _, after = rest.partition("{document}")
-        ids: list[int] = []
-        for i, text in enumerate((before, query, between, document, after)):
-            ids += tokenizer.encode(text, add_special=False, parse_special=i % 2 == 0)
-        return ids
+        if _RERANK not in self._metadata:
+            first = tokenizer.encode(query)
+            second = tokenizer.encode(document, add_special=False)
+            return _Ids([*first, *tokenizer.between], second, list(tokenizer.after))
+        texts = {"{query}": query, "{document}": document}
+        parts = self._template()
+        at = parts.index("{document}")
+        sides: tuple[list[int], list[int]] = ([], [])
+        for i, part in enumerate(parts):
+            if i != at:
+                sides[i > at].extend(
+                    tokenizer.encode(
+                        texts.get(part, part), add_special=False, parse_special=part not in texts
+                    )
+                )
+        return _Ids(sides[0], tokenizer.encode(document, add_special=False), sides[1])
+
+    def _template(self) -> list[str]:
+        """The file's text that the model judges, cut where the query and the document stand in it."""
+        template = self._metadata[_RERANK]
+        parts = _PLACES.split(template) if isinstance(template, str) else []
+        if parts.count("{query}") != 1 or parts.count("{document}") != 1:
+            raise ModelError(
+                f"{self._name}: {_RERANK} is {shown(template)}, expected a text with {{query}} and "
+                f"{{document}} once each"
+            )
+        return parts
+
+
+def _text_ids(tokenizer: Tokenizer, prefix: str, text: str) -> _Ids:
+    """The tokens of a text behind a prompt, which is not cut."""
+    ids = tokenizer.encode(f"{prefix}{text}")
+    n_after = len(tokenizer.after)
+    n_before = len(tokenizer.encode(prefix)) - n_after if prefix else len(tokenizer.before)
+    n_before = min(n_before, len(ids) - n_after)
+    end = len(ids) - n_after
+    return _Ids(ids[:n_before], ids[n_before:end], ids[end:])

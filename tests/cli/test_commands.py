@@ -362,11 +362,16 @@ def test_notes_that_nobody_can_read_do_not_end_the_work(expected: clarion.Comple
         assert (result.returncode, result.stdout) == (2, "")
 
 
-def test_closed_streams() -> None:
-    for closed in (">&-", "2>&-", ">&- 2>&-", "<&-"):
-        command = f'exec "$@" {closed}'
-        process = ["sh", "-c", command, "sh", *CLARION, "run", PROMPT, "-n", "3", "--stats"]
-        assert subprocess.run(process, capture_output=True, timeout=120).returncode == 0
+@pytest.mark.parametrize("command", ["run", "embed", "tokenize"])
+def test_closed_streams(command: str) -> None:
+    """What can be printed nowhere is an error, notes aside."""
+    more = {"run": ["-n", "3", "--stats"], "embed": [], "tokenize": []}[command]
+    for closed, code in ((">&-", 2), ("2>&-", 0), (">&- 2>&-", 2), ("<&-", 0)):
+        process = ["sh", "-c", f'exec "$@" {closed}', "sh", *CLARION, command, PROMPT, *more]
+        result = subprocess.run(process, capture_output=True, timeout=120)
+        assert result.returncode == code
+        if closed == ">&-":
+            assert result.stderr == b"clarion: standard output: it is closed\n"
 
 
 # ---- signals and terminals ----------------------------------------------------------------------------

@@ -10,7 +10,18 @@ import click
 import pytest
 
 from clarion.cli.arguments import translate
-from clarion.cli.foreign import _BENCH, _CONVERT, _EVAL, _IMATRIX, _MODEL, _QUANTIZE, _RUN, Flag, flags
+from clarion.cli.foreign import (
+    _BENCH,
+    _CONVERT,
+    _EMBED,
+    _EVAL,
+    _IMATRIX,
+    _MODEL,
+    _QUANTIZE,
+    _RUN,
+    Flag,
+    flags,
+)
 from clarion.cli.main import cli, execute
 
 GROUP = click.Context(cli, info_name="clarion", **cli.context_settings)
@@ -217,6 +228,27 @@ def test_flags_of_bench_and_eval(command: str, words: str, expected: str) -> Non
     assert translated(command, *words.split()) == (expected.split(), [])
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-m x -p hello --pooling mean", "-m x -p hello --pooling mean"),
+        ("-m x -p hello --embd-normalize 2 -ngl 0", "-m x -p hello"),
+        ("x hello --embd-normalize -1", "x hello --no-normalize"),
+        ("x hello --no-mmap -ub 64 --ctx-size 32", "x hello --weights copied --batch 64 --context 32"),
+    ],
+)
+def test_flags_of_embed(words: str, expected: str) -> None:
+    assert translated("embed", *words.split()) == (expected.split(), [])
+
+
+def test_flags_of_embed_that_are_refused() -> None:
+    for words in ("--embd-normalize 1", "--embd-output-format array", "--embd-separator x", "--rerank"):
+        with pytest.raises(click.UsageError, match=words.split()[0]):
+            translated("embed", "x", "hello", *words.split())
+    with pytest.raises(click.UsageError, match="texts that are written"):
+        translated("bench", "-embd", "1")
+
+
 def test_what_a_command_has_not_is_an_error() -> None:
     with pytest.raises(click.UsageError, match="has no --weights"):
         translated("bench", "--no-mmap")
@@ -224,12 +256,12 @@ def test_what_a_command_has_not_is_an_error() -> None:
         translated("inspect", "-hf", "owner/name")
 
 
-@pytest.mark.parametrize("command", ["run", "bench", "eval"])
+@pytest.mark.parametrize("command", ["run", "bench", "eval", "embed"])
 def test_the_table_fits_the_commands(command: str) -> None:
     found = cli.get_command(GROUP, command)
     assert found is not None
     own = {name for option in found.get_params(GROUP) for name in (*option.opts, *option.secondary_opts)}
-    tables = {"run": (_MODEL, _RUN), "bench": (_BENCH,), "eval": (_EVAL,)}[command]
+    tables = {"run": (_MODEL, _RUN), "bench": (_BENCH,), "eval": (_EVAL,), "embed": (_EMBED,)}[command]
     for flag in (flag for table in tables for flag in table):
         words = [flag.own] if isinstance(flag.own, tuple) else list(flag.own.values())
         for word in (word for line in words for word in line if word.startswith("-")):

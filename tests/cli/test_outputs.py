@@ -20,6 +20,7 @@ COMMANDS: dict[str, Callable[[Path, str], list[str]]] = {
     "quantize": lambda folder, out: ["quantize", str(BUILT_IN), out, "Q4_0", "--allow-requantize"],
     "budget": lambda folder, out: ["quantize", str(BUILT_IN), out, "--budget", "5MB", "--allow-requantize"],
     "split": lambda folder, out: ["split", str(BUILT_IN), out],
+    "embed": lambda folder, out: ["embed", str(BUILT_IN), "a cat", "-o", out],
     "merge": lambda folder, out: ["merge", str(BUILT_IN), out],
 }
 PLACES = {
@@ -32,7 +33,7 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("command", ["eval", "imatrix"])
+@pytest.mark.parametrize("command", ["eval", "imatrix", "embed"])
 def test_what_is_read_is_not_replaced(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -44,6 +45,7 @@ def test_what_is_read_is_not_replaced(
         given = {
             "eval": ["eval", str(model), "--text", f"{tmp_path}/text.txt", "--report", str(out)],
             "imatrix": ["imatrix", str(model), f"{tmp_path}/text.txt", "-o", str(out)],
+            "embed": ["embed", str(model), "-f", f"{tmp_path}/text.txt", "-o", str(out)],
         }[command]
         assert execute(given) == 2
         assert "it is what is read; write to another file" in capsys.readouterr().err
@@ -63,6 +65,7 @@ def test_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    import clarion
     import clarion.convert.hub
     import clarion.convert.splitting
     import clarion.evaluate.collect
@@ -72,6 +75,7 @@ def test_before_the_work(
     monkeypatch.setattr(clarion.convert.splitting, "write", refuse)
     monkeypatch.setattr(clarion.evaluate.request, "run", refuse)
     monkeypatch.setattr(clarion.evaluate.collect, "collect", refuse)
+    monkeypatch.setattr(clarion, "load", refuse)
     (tmp_path / "text.txt").write_text("There was once a miller who had three sons.\n" * 120)
     (tmp_path / "sub").mkdir()
     os.mkfifo(tmp_path / "pipe")

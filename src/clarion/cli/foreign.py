@@ -260,7 +260,7 @@ _BENCH = (
         "-pg -d --n-depth", 1, refusal="prompt and generation are measured apart, each from an empty cache"
     ),
     _flag("-mmp --mmap", 1, note="the weights lie where they are by default"),
-    _flag("-embd --embeddings", 1, refusal="embeddings are not implemented yet", off="0"),
+    _flag("-embd --embeddings", 1, refusal="speeds are those of texts that are written", off="0"),
     _flag("-nkvo --no-kv-offload -nopo --no-op-offload --no-host", 1),
     _flag("--delay", 1, note="rounds follow one another at once", off="0", numbers=""),
     _flag("-v --verbose --progress"),
@@ -322,7 +322,23 @@ _CONVERT = (
     _flag("--remote", refusal="owner/name in the place of the folder is a repository of the hub"),
     _flag("--vocab-only --mmproj --bigendian --no-lazy", refusal="not implemented"),
 )
+_EMBED = (
+    _flag("--embd-normalize", 1, own={"2": "", "-1": "--no-normalize"}),
+    _flag(
+        "--embd-output-format",
+        1,
+        refusal="each text has a line of JSON; --json prints one object, -o writes an array of numpy",
+    ),
+    _flag("--embd-separator", 1, refusal="each line of a file (-f) or of standard input is a text"),
+    _flag("--cls-separator", 1, refusal="the file says what stands between a query and a document"),
+    _flag("--embedding --embeddings"),
+    _flag("--rerank --reranking", refusal="use clarion rerank MODEL QUERY DOCUMENT..."),
+    _flag("--predict --n-predict", 1, note="no text is written", numbers=""),
+    _flag("-v --verbose --no-perf"),
+)
 _COMMANDS = {
+    "embed": (*_MODEL, *_EMBED),
+    "rerank": (*_MODEL, *_EMBED),
     "run": (*_MODEL, *_RUN),
     "bench": (*_MODEL, *_BENCH),
     "eval": (*_MODEL, *_EVAL),

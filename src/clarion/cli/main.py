@@ -7,6 +7,7 @@ Ctrl-C ends with 130, a closed pipe quietly with 141, as shells count signals.
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import re
@@ -111,12 +112,21 @@ def cli(context: click.Context) -> None:
 
 def main() -> None:
     """The `clarion` command."""
-    with open(os.devnull, "w") as nowhere:  # in the place of streams that the caller closed
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+    with open(os.devnull, "w") as nowhere:  # in the place of standard error, where the caller closed it
+        sys.stdout, sys.stderr = sys.stdout or _Closed(), sys.stderr or nowhere
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
             codecs.register_error("clarion", _as_bytes)
             sys.stdout.reconfigure(errors="clarion")
         sys.exit(execute(sys.argv[1:]))
+
+
+class _Closed(io.TextIOBase):
+    """Standard output where the caller closed it: what is printed would be lost, and is an error."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EBADF, "it is closed")
 
 
 def _as_bytes(error: UnicodeError) -> tuple[bytes, int]:

@@ -109,6 +109,16 @@ def read_text(prompt: str | None, file: str | None) -> str:
     return _decode(_read_input(), "standard input")
 
 
+def read_lines(file: str) -> list[str]:
+    """The lines of a file, or of standard input (`-`), which are texts: an empty line is the empty text. The
+    last newline ends the last line, and begins none."""
+    data, source = (_read_input(), "standard input") if file == STANDARD_INPUT else (_read_file(file), file)
+    lines = _whole(data, source).split("\n")
+    if not lines[-1]:
+        lines.pop()
+    return [line.removesuffix("\r") for line in lines]
+
+
 def read_ids(file: str) -> list[int]:
     """Token ids in a file: numbers of text, separated by space or commas, in brackets or not; an array of
     numpy (.npy); or 32-bit integers, the low byte first. The content says which. `-` is standard input."""
@@ -205,14 +215,17 @@ def _read(stream: BinaryIO, source: str) -> bytes:
 
 
 def _decode(data: bytes, source: str) -> str:
+    return _whole(data, source).removesuffix("\n").removesuffix("\r")
+
+
+def _whole(data: bytes, source: str) -> str:
     try:
-        text = data.decode().removeprefix("\ufeff")
+        return data.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ParameterError(
             f"{source}: found byte 0x{data[error.start]:02x} at offset {error.start}, expected UTF-8"
             f"{_instead(data, source)}"
         ) from None
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _instead(data: bytes, source: str) -> str:

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ from clarion.gguf import File
 from clarion.host.threads import default_threads
 from clarion.loading import load
 from clarion.model import Model
-from clarion.programs import make_plan, open_file
+from clarion.programs import make_plan, open_file, writes
 from clarion.tokenizer import Tokenizer
 
 State = Literal["ok", "failed", "skipped"]
@@ -44,6 +45,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "fast": (0.05, 0.8),
     "llama-cpp": (0.05, 0.8),
 }
+# The smallest cosine of a text's vector with the one of exact arithmetic that is allowed. all-MiniLM-L6-v2 in
+# Q8_0 has 0.9977 with the first.
+LEAST_COSINES: dict[str, float] = {"fast": 0.95, "high": 0.999}
+VECTOR_TOKENS = 512  # of a text
 QUESTION = "What is the capital of France?"
 BEGINNING = "Once upon a time"
 TEXT = """The lighthouse stood at the end of a long wall of stones, and the keeper walked along it twice a
@@ -109,7 +114,8 @@ def check(
     progress: Progress = lambda what, done, total: None,
 ) -> Iterator[Finding]:
     """Checks a model file and yields what it finds, in this order: "file", "model", "tokenizer", "template",
-    "logits", "fast", "high", "answer", and with engine "llama-cpp" that.
+    "logits" ("vectors" of a model that writes no text), "fast", "high", "answer", and with engine "llama-cpp"
+    that.
 
     Args:
         path: the file, or any part of a split one; None: the model that comes with Clarion.
@@ -150,6 +156,11 @@ def _checks(
             yield _guarded("template", lambda: _template(tokenizer[0], prompt))
         else:
             yield Finding("template", "skipped", "there is no tokenizer")
+        if model.state == "ok" and not writes(make_plan(file)):
+            yield from _encoder(file, tokenizer[0] if tokenizer else None, options, progress)
+            for name in ("answer", *([engine] if engine != "clarion" else [])):
+                yield Finding(name, "skipped", "the model writes no text")
+            return
         if model.state != "ok":
             for name in ("logits", "fast", "high", "answer", *([engine] if engine != "clarion" else [])):
                 yield Finding(name, "skipped", "the model cannot be computed")
@@ -297,6 +308,84 @@ def _template(tokenizer: Tokenizer, made: list[list[int]]) -> Finding:
         return Finding("template", "failed", detail, figures)
     found = ", ".join(wanted) or "no names of tokens"
     return Finding("template", "ok", f"a question is {len(ids)} tokens; {found}", figures)
+
+
+# ---- vectors ----------------------------------------------------------------------------------------------
+
+
+def _encoder(
+    file: File, tokenizer: Tokenizer | None, options: dict[str, Any], progress: Progress
+) -> Iterator[Finding]:
+    """Of a model that writes no text: its vectors, and how far other activations are from exact ones."""
+    texts = [] if tokenizer is None else _expressible(tokenizer)
+    exact: list[LogitRows] = []
+
+    def load_with(activations: str, threads: int | None) -> Model:
+        context = min(make_plan(file).hyperparameters.context_length, VECTOR_TOKENS)
+        return load(
+            file.path,
+            context=context,
+            activations=activations,
+            kv="f32" if activations == "exact" else None,
+            weights="mapped",
+            isa=options["isa"],
+            threads=threads,
+        )
+
+    def vectors() -> Finding:
+        n = options["threads"] or default_threads()
+        other = 1 if n > 1 else 2
+        progress("vectors", 0, len(texts))
+        with load_with("exact", options["threads"]) as model:  # refuses those that are no numbers
+            found = model.embed(texts, truncate=True)
+            alone = np.stack([model.embed(text, truncate=True) for text in texts])
+        with load_with("exact", other) as model:
+            again = model.embed(texts, truncate=True)
+        progress("vectors", len(texts), len(texts))
+        figures = {"texts": len(texts), "dimensions": found.shape[1]}
+        for rows, how in ((alone, "alone"), (again, f"with {other} threads")):
+            if not np.array_equal(rows, found):
+                return Finding("vectors", "failed", f"texts have other vectors {how}", figures)
+        exact.append(found)
+        text = f"all are numbers, of {len(texts)} texts, exact activations; the same alone and with {other} "
+        return Finding("vectors", "ok", f"{text}thread{'s' if other > 1 else ''}", figures)
+
+    def compared(activations: str) -> Finding:
+        progress(activations, 0, len(texts))
+        with load_with(activations, options["threads"]) as model:
+            cosines = (model.embed(texts, truncate=True) * exact[0]).sum(axis=1)
+        progress(activations, len(texts), len(texts))
+        least, found = LEAST_COSINES[activations], float(cosines.min())
+        return Finding(
+            activations,
+            "ok" if found >= least else "failed",
+            f"smallest cosine with exact vectors {found:.6f} (at least {least:g})",
+            {"least_cosine": found, "limit": least},
+        )
+
+    if texts:
+        yield _guarded("vectors", vectors)
+    else:
+        reason = "there is no tokenizer" if tokenizer is None else "no text can be expressed"
+        yield Finding("vectors", "skipped", reason)
+    for activations in LEAST_COSINES:
+        if exact:
+            yield _guarded(activations, partial(compared, activations))
+        else:
+            yield Finding(activations, "skipped", "there are no exact vectors to compare with")
+
+
+def _expressible(tokenizer: Tokenizer) -> list[str]:
+    """Sentences, and texts in several scripts, as far as the vocabulary has them."""
+    found = []
+    for text in (*" ".join(TEXT.split()).split(". "), BEGINNING, *TEXTS.values()):
+        try:
+            ids = tokenizer.encode(text, add_special=False)
+        except ClarionError:
+            continue
+        if ids and not all(tokenizer.is_special(token) for token in ids):
+            found.append(text)
+    return found
 
 
 # ---- arithmetic -------------------------------------------------------------------------------------------

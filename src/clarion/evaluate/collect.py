@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from clarion.errors import ModelError, ParameterError
+from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.evaluate.imatrix import Imatrix, Statistics
 from clarion.gguf import File
 from clarion.plan.observe import SquareSums
 from clarion.plan.sources import Sources
-from clarion.programs import make_program
+from clarion.programs import make_plan, make_program, writes
 from clarion.residency import Mapped, Store
 from clarion.runtime.executor import Executor
 
@@ -49,6 +49,12 @@ def collect(
         FileError: the file changed meanwhile.
         UnsupportedError: as `clarion.load`.
     """
+    plan = make_plan(file)
+    if not writes(plan):
+        raise UnsupportedError(
+            f"{file.path}: {plan.hyperparameters.architecture} is no model that writes text; importance is "
+            f"measured with one that does"
+        )
     if chunk < 1 or (n_chunks is not None and n_chunks < 1):
         raise ParameterError(f"found chunks of {chunk} tokens and {n_chunks} of them, expected at least 1")
     if len(tokens) < chunk:

@@ -7,8 +7,9 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from clarion.errors import FileError
 from clarion.gguf.texts import size_text
@@ -45,6 +46,28 @@ def check_writable(
             f"{text}: cannot be written: {os.strerror(errno.ENOSPC)}: it takes {size_text(n_bytes)}, "
             f"the disk has {size_text(free)}"
         )
+
+
+def write_beside(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file beside `path`, and puts it in its place once it is whole.
+
+    Raises:
+        FileError: it cannot be written; what was at `path` is untouched.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise FileError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _check_place(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from clarion.errors import ModelError, UnsupportedError
+from clarion.errors import ModelError, ParameterError, UnsupportedError
 from clarion.models.heads import classifier, finish
 from clarion.models.hyperparameters import Figures, figures
 from clarion.models.keys import Keys
@@ -482,7 +482,13 @@ def encoder(
         keys.check_token_types(n_types)
         x = g.add_vector(x, w.token_types.first_row(n_types, hp.n_embd))  # all tokens are of the first type
     if positions:
-        x = x + g.embed_positions(w.position_embd, w.position_embd.n_rows(), hp.n_embd)
+        n_positions = w.position_embd.n_rows()
+        if keys.context is not None and keys.context > n_positions:
+            raise ParameterError(
+                f"context: found {keys.context}, expected at most {n_positions}: the tensor "
+                f"'position_embd.weight' has a row for each position, {n_positions} altogether"
+            )
+        x = x + g.embed_positions(w.position_embd, n_positions, hp.n_embd)
     x = g.layer_norm(x, w.token_embd_norm, hp.norm_eps)
     tables = RopeTables(g)
     for i, (of_layer, rope) in enumerate(zip(given.layers, given.ropes, strict=True)):

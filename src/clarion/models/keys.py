@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import overload
 
 from clarion.errors import ModelError, UnsupportedError
+from clarion.plan.ir import Tensor
 from clarion.plan.output import Output
 
 # Keys without effect on the arithmetic here, whatever their value: notes on the file's origin, and which
@@ -46,6 +47,15 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 TOKEN_TYPES = "tokenizer.ggml.token_type_count"
+TYPES_TENSOR = "token_types.weight"  # a row for each type of tokens
+
+
+def n_token_types(tensors: Mapping[str, Tensor]) -> int:
+    """How many types of tokens a model was trained with: queries' and documents', where it judges pairs."""
+    tensor = tensors.get(TYPES_TENSOR)
+    return 1 if tensor is None else tensor.shape[0]
+
+
 shown = reprlib.repr  # values come from the file: at most a line of them
 
 
@@ -187,8 +197,8 @@ class Keys:
     def check_token_types(self, n: int) -> None:
         """Raises ModelError where the file states another number of types of tokens than n."""
         stated = self._value(TOKEN_TYPES, n)
-        if stated != n:
-            raise ModelError(f"{TOKEN_TYPES} is {shown(stated)}, tensor 'token_types.weight' holds {n}")
+        if isinstance(stated, bool) or not isinstance(stated, int) or stated != n:
+            raise ModelError(f"{TOKEN_TYPES} is {shown(stated)}, tensor {TYPES_TENSOR!r} holds {n}")
 
     def refuse_unread(self) -> None:
         """Raises UnsupportedError for the first hyperparameter that nobody read and that changes the

@@ -68,9 +68,11 @@ class Engine:
         max_outputs: int,
         check: Callable[[], None],
         node: Node | None = None,
+        source: str = "",
     ) -> None:
         """`states` hold at least one sequence as long as the context; `check` raises where results are
-        worthless; `node` is where the executor's first thread, the engine's, stays."""
+        worthless; `node` is where the executor's first thread, the engine's, stays; `source` the file's
+        name, for errors."""
         self._executor = executor
         self._states = states
         self._scheduler = Scheduler(
@@ -81,6 +83,7 @@ class Engine:
         self._n_vocab = self._logits.shape[1]
         self._check = check
         self._node = node
+        self._source = source
         self._tasks: dict[int, Task] = {}  # that wait or run
         self._untold: list[Event] = []  # what the speaker is told next
         self._n_untold = 0  # tokens in it
@@ -433,7 +436,9 @@ class Engine:
     def _fail(self, task: Writing, cause: ValueError) -> None:
         """No token can be drawn for a text."""
         position = task.n_prompt + task.n_written
-        error = ModelError(f"{task.name}no token can be chosen for position {position}: {cause}")
+        damaged = self._source and str(cause).startswith("the logit of token")  # it is no number
+        hint = f": is the model's file {self._source} sound?" if damaged else ""
+        error = ModelError(f"{task.name}no token can be chosen for position {position}: {cause}{hint}")
         error.__cause__ = cause
         self._note(Failed(task.speech, error), is_heard=True)
         self._await_word(task)

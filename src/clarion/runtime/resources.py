@@ -18,6 +18,14 @@ class Closes(Protocol):
 
     def close(self) -> None: ...
 
+    def exit(self) -> None:
+        """Before `close`, when the interpreter exits."""
+        ...
+
+    def is_here(self) -> bool:
+        """Whether one of its threads asks."""
+        ...
+
 
 class Resources:
     """The threads and the memory of a model. They are known until they are closed, also when nobody knows
@@ -37,7 +45,7 @@ class Resources:
         _open.add(self)
 
     def close(self) -> None:
-        """Once; whoever comes second waits. The engine's threads, which the first waits for, do not.
+        """Once; whoever comes second waits. The model's threads, which the first waits for, do not.
 
         Where it is interrupted, threads may still run: it can be called again, and waits for them.
         """
@@ -59,11 +67,12 @@ class Resources:
     def exit(self) -> None:
         if self._engine is not None:
             self._engine.exit()
+        self._vectors.exit()
         self.close()
 
     def _is_here(self) -> bool:
-        """Whether this is one of the engine's threads."""
-        return self._engine is not None and self._engine.is_here()
+        """Whether this is one of the model's threads."""
+        return self._vectors.is_here() or (self._engine is not None and self._engine.is_here())
 
 
 _open: set[Resources] = set()
