@@ -134,8 +134,7 @@ def test_pages_run_out_and_everybody_still_gets_the_right_text() -> None:
     # Four pages for six sequences of three pages each.
     machine = FakeMachine(context=256, n_pages=4)
     prompts = [[i] * 40 for i in range(6)]
-    with ThreadPoolExecutor(6) as threads:
-        results = list(threads.map(lambda prompt: generate(machine, prompt, 120), prompts))
+    results = wait_all(machine.engine, [generation(prompt, 120) for prompt in prompts], 6)
     assert [list(result.tokens) for result in results] == [greedy(prompt, 120) for prompt in prompts]
     assert machine.executor.computed > 6 * 159  # somebody was computed again
     machine.engine.close()
@@ -257,7 +256,7 @@ def test_an_error_of_one_text_ends_the_others(kind: type[BaseException]) -> None
 
 
 def test_who_takes_logits_cannot_wait_for_the_engine(machine: FakeMachine) -> None:
-    stream = TextStream(machine.engine, generation([1], 10**6, streams=True))
+    stream = TextStream(machine.engine, generation([1], machine.states.context - 1, streams=True))
     for wait_here in (
         lambda: generate(machine, [1, 2], 3),
         lambda: next(stream),
@@ -265,6 +264,13 @@ def test_who_takes_logits_cannot_wait_for_the_engine(machine: FakeMachine) -> No
     ):
         with pytest.raises(ParameterError, match="take: it cannot wait"):
             wait(machine.engine, Request((2,) * 4, Score(0, lambda row, logits, work=wait_here: work())))  # type: ignore[misc]
+    assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
+
+
+def test_a_text_that_outgrows_the_context_is_an_error_and_no_deadlock(machine: FakeMachine) -> None:
+    """Whoever submits requests sees to it that they fit; the engine says so where they do not."""
+    with pytest.raises(AssertionError, match="longer than the context"):
+        generate(machine, [1], machine.states.context + 1)
     assert list(generate(machine, [3] * 10, 3).tokens) == greedy([3] * 10, 3)
 
 

@@ -326,7 +326,8 @@ def test_the_speaker_may_close_the_engine(machine: FakeMachine) -> None:
             machine.engine.close()
         heard.put(item)
 
-    machine.engine.submit(generation([1], 10**6, streams=True), put)
+    machine.executor.gate = threading.Semaphore(2)  # two steps, and then until it is cancelled
+    machine.engine.submit(generation([1], machine.states.context - 1, streams=True), put)
     assert heard.get(timeout=10) == text(greedy([1], 1))
     machine.engine.close()
     items = [heard.get() for _ in range(heard.qsize())]

@@ -240,7 +240,8 @@ def test_an_error_is_raised_once_and_by_cancel(machine: FakeMachine) -> None:
 
 
 def test_one_thread_may_end_what_another_reads(machine: FakeMachine) -> None:
-    stream = TextStream(machine.engine, generation([1], 10**6, streams=True))
+    machine.executor.gate = threading.Semaphore(2)  # two steps, and then until it is cancelled
+    stream = TextStream(machine.engine, generation([1], machine.states.context - 1, streams=True))
     read: list[str] = []
     reader = threading.Thread(target=lambda: read.extend(stream))
     reader.start()
@@ -251,7 +252,8 @@ def test_one_thread_may_end_what_another_reads(machine: FakeMachine) -> None:
 
 
 def test_an_interrupt_ends_the_stream(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = TextStream(machine.engine, generation([1], 10**6, streams=True))
+    machine.executor.gate = threading.Semaphore(2)  # two steps, and then until it is cancelled
+    stream = TextStream(machine.engine, generation([1], machine.states.context - 1, streams=True))
     next(stream)
     with monkeypatch.context() as patch:
         patch.setattr(machine.engine, "check_caller", lambda: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -348,7 +350,13 @@ def test_a_stream_can_be_closed_by_another_loop(model: clarion.Model) -> None:
 
 def test_requests_that_are_submitted_too_late_are_cancelled_too(machine: FakeMachine) -> None:
     heard: list[Any] = []
-    batch = _Batch(machine.engine, [generation([1], 10**6)], 1, lambda *item: heard.append(item), None)
+    batch = _Batch(
+        machine.engine,
+        [generation([1], machine.states.context - 1)],
+        1,
+        lambda *item: heard.append(item),
+        None,
+    )
     batch.cancel()
     assert batch.submit()
     generate(machine, [2], 1)

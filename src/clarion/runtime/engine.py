@@ -327,6 +327,9 @@ class Engine:
     def _next_step(self) -> Step:
         """The scheduler's next step, with room for it."""
         while isinstance(step := self._scheduler.next(self._describe, self._states.room_for), Preempt):
+            assert len(self._scheduler.running) > 1, (
+                "a text is longer than the context that it was asked for in"
+            )
             self._preempt(self._tasks[step.id])
         for share in step.shares:
             has_room = self._tasks[share.id].reserve(share.tokens, self._states.grain)
