@@ -354,8 +354,9 @@ def test_a_full_disk_is_an_error() -> None:
 
 
 def test_notes_that_nobody_can_read_do_not_end_the_work(expected: clarion.Completion) -> None:
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        heard = {"capture_output": False, "stdout": subprocess.PIPE, "stderr": full}
+        heard = {"capture_output": False, "stdout": subprocess.PIPE, "stderr": full, "env": buffered}
         result = run("run", PROMPT, "-n", "20", "--greedy", "--stats", "--mlock", **heard)
         assert (result.returncode, result.stdout) == (0, expected.text + "\n")
         result = run("sing", **heard)

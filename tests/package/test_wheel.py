@@ -157,6 +157,12 @@ class Environment:
         return names - {"pip", "setuptools"}
 
 
+def modules_of(isa: str) -> set[str]:
+    """The files of a wheel with one instruction set."""
+    further = {f"{isa}_{name}" for name in ("formats", "latent", "measure", "operations", "recurrent")}
+    return {f"{name}.abi3.so" for name in (isa, *further, f"quantize_{isa}", "files", "sampling")}
+
+
 @pytest.mark.full
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no wheels for this processor")
 def test_a_wheel_from_the_beginning_to_the_end(tmp_path: Path) -> None:
@@ -165,9 +171,7 @@ def test_a_wheel_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     assert re.fullmatch(rf"clarion-[\d.]+-cp311-abi3-manylinux_2_27_{platform.machine()}\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         modules = {Path(name).name for name in archive.namelist() if name.endswith(".so")}
-    further = {f"{isa}_{name}" for name in ("formats", "latent", "measure", "operations", "recurrent")}
-    names = {isa, *further, f"quantize_{isa}", "files", "sampling"}
-    assert modules == {f"{name}.abi3.so" for name in names}
+    assert modules == modules_of(isa)
     # Linked, packed and named again: the same bytes.
     again = build(f"linux-{platform.machine()}", tmp_path / "again", MODULES=isa)
     assert again.read_bytes() == wheel.read_bytes()
@@ -205,8 +209,7 @@ def test_a_wheel_for_macos_which_nothing_here_can_run(machine: str, isa: str, tm
     assert re.fullmatch(rf"clarion-[\d.]+-cp311-abi3-macosx_11_0_{machine}\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         modules = {Path(name).name: archive.read(name) for name in archive.namelist() if name.endswith(".so")}
-    names = {isa, f"{isa}_formats", f"quantize_{isa}", "files", "sampling"}
-    assert set(modules) == {f"{name}.abi3.so" for name in names}
+    assert set(modules) == modules_of(isa)
     magic, processor = {"arm64": (0xFEEDFACF, 0x0100000C), "x86_64": (0xFEEDFACF, 0x01000007)}[machine]
     assert {struct.unpack("<II", module[:8]) for module in modules.values()} == {(magic, processor)}
     again = build(f"macos-{machine}", tmp_path / "again", MODULES=isa)

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from typing import TextIO
 
 import click
 
@@ -117,7 +118,9 @@ def main() -> None:
         if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
             codecs.register_error("clarion", _as_bytes)
             sys.stdout.reconfigure(errors="clarion")
-        sys.exit(execute(sys.argv[1:]))
+        code = execute(sys.argv[1:])
+        _drop(sys.stderr)
+        sys.exit(code)
 
 
 class _Closed(io.TextIOBase):
@@ -143,7 +146,7 @@ def execute(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        _drop(sys.stdout)
         return BROKEN_PIPE
     except Exception as error:
         if _is_interrupt(error):
@@ -152,7 +155,7 @@ def execute(arguments: Sequence[str]) -> int:
             traceback.print_exc()
         with suppress(OSError):  # the exit code says it too
             print(f"clarion: {_line(error)}", file=sys.stderr)
-        _drop_output()
+        _drop(sys.stdout)
         return BAD_INPUT
 
 
@@ -202,9 +205,10 @@ def _line(error: Exception) -> str:
     return re.sub(r"(?<!\\)\\udc([89a-f][0-9a-f])", r"\\x\1", text)  # as repr shows them
 
 
-def _drop_output() -> None:
-    """Nobody can read the rest: let the interpreter's last flush go nowhere instead of failing again."""
+def _drop(stream: TextIO) -> None:
+    """Where nobody can read the rest, lets the interpreter's last flush go nowhere: failing again, it would
+    make the exit code 120."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
