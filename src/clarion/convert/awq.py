@@ -19,7 +19,7 @@ import numpy as np
 
 from clarion.convert import bits
 from clarion.convert.config import Config
-from clarion.convert.gptq import group_size
+from clarion.convert.gptq import group_size, packed_parts
 from clarion.convert.integers import Codes, Integers, Scales
 from clarion.convert.matrix import Bytes, Matrix
 from clarion.convert.stored import FLOAT_BYTES, Stored
@@ -54,15 +54,10 @@ def find(method: Awq, tensors: Mapping[str, Stored], name: str) -> Matrix | None
     Raises:
         ModelError: a part is missing, or of another type or shape; groups do not divide the columns.
     """
-    base = name.removesuffix("weight")
-    codes = tensors.get(base + "qweight")
-    if base == name or codes is None:
+    parts = packed_parts(tensors, name)
+    if parts is None:
         return None
-    for part in ("qzeros", "scales"):
-        if base + part not in tensors:
-            raise ModelError(f"{codes.path}: tensor {base + part!r} is missing, which {codes.name!r} needs")
-    zeros, scales = tensors[base + "qzeros"], tensors[base + "scales"]
-    codes.expect(("I32", "U32"))
+    codes, zeros, scales = parts
     size = method.group_size or max(codes.n_rows, 1)
     if len(codes.shape) != 2 or codes.n_rows % size:
         raise ModelError(

@@ -72,11 +72,11 @@ def group_size(config: Config, *keys: str) -> int:
     return 0 if config.get(*keys) == -1 else config.integer(*keys)
 
 
-def find(method: Gptq, tensors: Mapping[str, Stored], name: str) -> Matrix | None:
-    """The weight of this name; None: it is not quantised.
+def packed_parts(tensors: Mapping[str, Stored], name: str) -> tuple[Stored, Stored, Stored] | None:
+    """Codes, zeros and scales of the weight of this name; None: it is not quantised.
 
     Raises:
-        ModelError: a part is missing, or of another type or shape.
+        ModelError: a part is missing, or the codes are of another type.
     """
     base = name.removesuffix("weight")
     codes = tensors.get(base + "qweight")
@@ -85,8 +85,21 @@ def find(method: Gptq, tensors: Mapping[str, Stored], name: str) -> Matrix | Non
     for part in ("qzeros", "scales"):
         if base + part not in tensors:
             raise ModelError(f"{codes.path}: tensor {base + part!r} is missing, which {codes.name!r} needs")
-    zeros, scales, order = tensors[base + "qzeros"], tensors[base + "scales"], tensors.get(base + "g_idx")
     codes.expect(("I32", "U32"))
+    return codes, tensors[base + "qzeros"], tensors[base + "scales"]
+
+
+def find(method: Gptq, tensors: Mapping[str, Stored], name: str) -> Matrix | None:
+    """The weight of this name; None: it is not quantised.
+
+    Raises:
+        ModelError: a part is missing, or of another type or shape.
+    """
+    parts = packed_parts(tensors, name)
+    if parts is None:
+        return None
+    codes, zeros, scales = parts
+    order = tensors.get(name.removesuffix("weight") + "g_idx")
     if len(codes.shape) != 2 or codes.shape[0] * 32 % method.bits:
         raise ModelError(
             f"{codes.path}: tensor {codes.name!r} has shape {list(codes.shape)}, expected two sizes of which "
