@@ -55,7 +55,7 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         FileError: it cannot be written; what was at `path` is untouched.
     """
     target = Path(path)
-    temporary = target.with_name(f".{secrets.token_hex(8)}.partial")
+    temporary = target.parent / f".{secrets.token_hex(8)}.partial"  # a folder has no name to replace
     try:
         try:
             with open(temporary, "xb") as file:

@@ -21,10 +21,11 @@ from array import array
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from clarion.errors import FileError, FormatError, ParameterError
 from clarion.gguf.texts import as_path
+from clarion.gguf.writable import write_beside
 
 MAGIC = b"CLARSTAT"
 VERSION = 1
@@ -48,26 +49,17 @@ def write(
         FileError: the file cannot be written; what the path held before is untouched.
         ParameterError: `path` is no name of a file.
     """
-    target = as_path(path)
-    temporary = target.parent / f".{os.urandom(8).hex()}.state.partial"
     header = json.dumps(_header(len(tokens), meaning, kinds)).encode()
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                crc = 0
-                start = _START.pack(MAGIC, VERSION, len(header))
-                for chunk in chain((start, header, array("i", tokens).tobytes()), chunks):
-                    file.write(chunk)
-                    crc = zlib.crc32(chunk, crc)
-                file.write(_END.pack(crc))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise FileError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+    def write_all(file: BinaryIO) -> None:
+        crc = 0
+        start = _START.pack(MAGIC, VERSION, len(header))
+        for chunk in chain((start, header, array("i", tokens).tobytes()), chunks):
+            file.write(chunk)
+            crc = zlib.crc32(chunk, crc)
+        file.write(_END.pack(crc))
+
+    write_beside(as_path(path), write_all)
 
 
 class SavedState:
