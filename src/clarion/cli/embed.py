@@ -116,10 +116,12 @@ def embed(
         import numpy as np
 
         write_beside(out, lambda stream: np.save(stream, vectors))
+    if out is not None and not as_json:
+        return
     rows = [[round(float(x), 7) for x in row] for row in vectors]
     if as_json:
         print(json.dumps({"dimensions": vectors.shape[1], "embeddings": rows}))
-    elif out is None:
+    else:
         for row in rows:
             print(json.dumps(row))
 
