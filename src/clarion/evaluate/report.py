@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import html
-import os
 import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from clarion.errors import FileError
 from clarion.evaluate.evaluation import Evaluation, Passage, Track
 from clarion.evaluate.figures import Divergence, Perplexity
 from clarion.evaluate.plots import Series, plot
 from clarion.evaluate.weights import TensorError
+from clarion.gguf.writable import write_beside
 
 _LINE_POINTS = 200  # of a line along the text
 _SPREAD = 0.7  # of the way to the next kind of matrix
@@ -44,16 +42,8 @@ def write(path: Path, evaluation: Evaluation) -> None:
     Raises:
         FileError: it cannot be written, or a model's file changed meanwhile.
     """
-    text = page(evaluation)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        try:
-            temporary.write_text(text, encoding="utf-8", errors="replace")  # names of files may be none
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    text = page(evaluation).encode(errors="replace")  # names of files may be none
+    write_beside(path, lambda file: file.write(text))
 
 
 def page(evaluation: Evaluation) -> str:
