@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
@@ -32,6 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
     # would inherit that. A function is not inherited.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed program that a test started has said why on its standard error: the report shows it."""
+    report = yield
+    if call.excinfo is not None and isinstance(call.excinfo.value, subprocess.SubprocessError):
+        said = getattr(call.excinfo.value, "stderr", None) or b""
+        text = said if isinstance(said, str) else said.decode(errors="replace")
+        report.sections.append(("standard error of the program", text))
+    return report
 
 
 def _runs_all(config: pytest.Config) -> bool:
