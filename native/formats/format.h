@@ -20,8 +20,6 @@
 //
 //     bool odd_last   where bytes % 4 is not 0: whether the odd bytes are the last ones of a block, or the first ones
 //     int live        how many groups a unit has: weights() delivers the columns of a unit together
-//     bool hot        whether one token is multiplied with weights that come straight from the decoder. That is faster, and
-//                     takes 1 to 4 KB of a module
 //     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min);   [blocks * block/group][16]
 //     static void weights(const uint8_t* panel, int64_t offset of the block in a row, Sink&);
 //

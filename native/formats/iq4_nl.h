@@ -15,7 +15,6 @@ struct IQ4_NL {
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 127, largest = 240;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         gather_f16(panel, 0, bytes, blocks, scale);

@@ -14,7 +14,6 @@ struct IQ4_XS {
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 127, largest = 240;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 2 || !takes_registers<simd::high_accumulator>;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         const simd::i32x16 low4 = simd::set1(int32_t{15}), bits45 = simd::set1(int32_t{0x30});

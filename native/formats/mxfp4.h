@@ -16,7 +16,6 @@ struct MXFP4 {
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 12, largest = 24;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 8;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         // Neither of two factors overflows, and a product below the smallest normal number is still exact.

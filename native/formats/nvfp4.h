@@ -13,7 +13,7 @@ struct NVFP4 {
     static constexpr int block = 64, bytes = 36;
     static constexpr int group = 16, live = 4;
     static constexpr int32_t offset = 12, largest = 24;
-    static constexpr bool has_min = false, hot = false;
+    static constexpr bool has_min = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int r = 0; r < 16; ++r)

@@ -13,7 +13,7 @@ struct Q1_0 {
     static constexpr int block = 128, bytes = 18;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 1, largest = 2;
-    static constexpr bool has_min = false, hot = false;
+    static constexpr bool has_min = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         gather_f16<4>(panel, 0, bytes, blocks, scale);

@@ -13,7 +13,6 @@ struct Q2_0 {
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 1, largest = 3;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         gather_f16<2>(panel, 0, bytes, blocks, scale);

@@ -14,7 +14,6 @@ struct Q2_K {
     static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 0, largest = 3;
     static constexpr bool has_min = true;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         for (int64_t b = 0; b < blocks; ++b) {

@@ -16,7 +16,6 @@ struct Q3_K {
     static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 4, largest = 7;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         const simd::i32x16 center = simd::set1(int32_t{32});

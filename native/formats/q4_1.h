@@ -13,7 +13,6 @@ struct Q4_1 {
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 0, largest = 15;
     static constexpr bool has_min = true;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         first_pairs(panel, blocks, bytes, scale, neg_min);

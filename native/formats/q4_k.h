@@ -13,7 +13,7 @@ struct Q4_K {
     static constexpr int block = 256, bytes = 144;
     static constexpr int group = 32, live = 2;
     static constexpr int32_t offset = 0, largest = 15;
-    static constexpr bool has_min = true, hot = true;
+    static constexpr bool has_min = true;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);

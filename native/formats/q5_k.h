@@ -13,7 +13,6 @@ struct Q5_K {
     static constexpr int group = 32, live = 2;
     static constexpr int32_t offset = 0, largest = 31;
     static constexpr bool has_min = true;
-    static constexpr bool hot = simd::live_groups >= 8;  // the fifth bits take eight registers more
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float* neg_min) {
         k_scales::decode(panel, blocks, bytes, scale, neg_min);

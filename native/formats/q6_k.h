@@ -15,7 +15,7 @@ struct Q6_K {
     static constexpr bool odd_last = true;  // d
     static constexpr int group = 16, live = 8, runs = 2;
     static constexpr int32_t offset = 32, largest = 63;
-    static constexpr bool has_min = false, hot = true;
+    static constexpr bool has_min = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b, scale += 256) {

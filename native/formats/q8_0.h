@@ -11,7 +11,7 @@ struct Q8_0 {
     static constexpr int block = 32, bytes = 34;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 128, largest = 255;
-    static constexpr bool has_min = false, hot = true;
+    static constexpr bool has_min = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         gather_f16(panel, 0, bytes, blocks, scale);

@@ -14,7 +14,7 @@ struct Q8_K {
     static constexpr int block = 256, bytes = 292;
     static constexpr int group = 32, live = 1;
     static constexpr int32_t offset = 128, largest = 255;
-    static constexpr bool has_min = false, hot = false;
+    static constexpr bool has_min = false;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         for (int64_t b = 0; b < blocks; ++b)

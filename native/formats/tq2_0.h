@@ -14,7 +14,6 @@ struct TQ2_0 {
     static constexpr int group = 32, live = 4, runs = 2;
     static constexpr int32_t offset = 1, largest = 3;
     static constexpr bool has_min = false;
-    static constexpr bool hot = simd::live_groups >= 16;
 
     static void scales(const uint8_t* panel, int64_t blocks, float* scale, float*) {
         gather_f16<8>(panel, 64, bytes, blocks, scale);

@@ -48,8 +48,7 @@ constexpr Format format_entry() {
         using Fast = simd::fast_accumulator<is_wide(F::largest)>;
         using High = simd::high_accumulator;
         constexpr int sums = OneToken<F, High>::sums;
-        constexpr bool fast = F::hot && sums <= simd::live_groups,
-                       high = F::hot && sums <= simd::live_groups_high;
+        constexpr bool fast = sums <= simd::live_groups, high = sums <= simd::live_groups_high;
         if constexpr (takes_registers<High>) {
             f.decode_panel = decode_tile_per_register<F, High>;
             if constexpr (fast) f.one_fast = multiply_one_per_register<F, Fast>;
