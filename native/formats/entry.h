@@ -22,9 +22,9 @@ struct Fetch {
     const uint8_t *first, *again, *last;
 
     [[gnu::always_inline]] void line(int64_t at) const {
-        simd::prefetch(first + at);
-        simd::prefetch(again + at);
-        simd::prefetch(last + at);
+        simd::prefetch_l1(first + at);
+        simd::prefetch_l1(again + at);
+        simd::prefetch_l1(last + at);
     }
     void advance(int64_t bytes) {
         first += bytes;
@@ -52,8 +52,8 @@ struct Format {
     void (*unpack)(const uint8_t* row, int64_t blocks, uint8_t* u, float* scale, float* neg_min);
     void (*decode_panel)(const uint8_t* panel, int64_t blocks, const Tile& tile);
     // Multiplies some blocks of a panel, `n` columns from `first` on, with one token of `n_cols` columns, and adds the products
-    // to `sums`. The weights do not leave the registers. Meanwhile it fetches as many bytes as the blocks have. Null unless the
-    // format is hot and simd::live_groups allows it.
+    // to `sums`. The weights do not leave the registers. Meanwhile it fetches as many bytes as the blocks have. Null where
+    // simd::live_groups is too few.
     struct Columns {
         int64_t first, n, n_cols;
     };

@@ -282,9 +282,13 @@ inline __m256i broadcast_quad(const uint8_t* quad) {
     return _mm256_set1_epi32(q);
 }
 
-// Into the second-level cache. Volatile, or compilers gather the prefetches of a whole block of weights at its beginning.
+// Into the second-level cache, and into the first. Volatile, or compilers gather the prefetches of a whole block of weights at
+// its beginning.
 inline void prefetch(const void* p) {
     __asm__ volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)));
+}
+inline void prefetch_l1(const void* p) {
+    __asm__ volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)));
 }
 inline void pause() { _mm_pause(); }
 

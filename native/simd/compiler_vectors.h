@@ -393,6 +393,7 @@ inline double multiply_burst(int rounds, int32_t* keep) {
 }
 
 [[gnu::always_inline]] inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+[[gnu::always_inline]] inline void prefetch_l1(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void pause() {}
 
 }  // namespace clarion::simd

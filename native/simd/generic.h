@@ -335,6 +335,7 @@ inline double multiply_burst(int rounds, int32_t* keep) {
 }
 
 inline void prefetch(const void*) {}  // into the second-level cache
+inline void prefetch_l1(const void*) {}
 inline void pause() {}
 
 }  // namespace clarion::simd

@@ -297,6 +297,7 @@ struct Rows16 {
 inline constexpr int32_t high_limit = 32639;
 
 [[gnu::always_inline]] inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 2); }
+[[gnu::always_inline]] inline void prefetch_l1(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void pause() { __asm__ volatile("isb" ::: "memory"); }  // yield does nothing on most cores
 
 }  // namespace clarion::simd

@@ -427,6 +427,9 @@ inline double multiply_burst(int rounds, int32_t* keep) {
 [[gnu::always_inline]] inline void prefetch(const void* p) {
     _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T1);
 }
+[[gnu::always_inline]] inline void prefetch_l1(const void* p) {
+    _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
 inline void pause() { _mm_pause(); }
 
 }  // namespace clarion::simd
