@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 from measure_ggml import Ggml
+from measured_work import numbers
 
 from clarion._native import files
 from clarion.host import native
@@ -29,8 +30,10 @@ COLS = 2048
 MATRICES, MATRIX_BYTES = 8, 16 << 20  # 128 MB together
 MANY_ROWS = 1024
 TOKENS = (1, 8, 256)
+MANY = 64  # from so many tokens on, products are what bounds
 KINDS = ("fast", "high", "f32")
 MXFP4 = 39  # its GGUF type
+LINE = 64  # bytes of a cache line
 
 
 def random_bytes(n: int, type_id: int) -> np.ndarray:
@@ -44,8 +47,9 @@ def random_bytes(n: int, type_id: int) -> np.ndarray:
 
 
 def interleaved(module: Any, type_id: int, rows: np.ndarray) -> np.ndarray:
-    """The same as panels, as copies of weights are."""
-    panels = np.empty_like(rows)
+    """The same as panels, as copies of weights are: from a cache line's begin on."""
+    room = np.empty(rows.size + LINE, np.uint8)
+    panels = room[-room.ctypes.data % LINE :][: rows.size]
     module.interleave(type_id, COLS, rows, panels)
     return panels
 
@@ -108,7 +112,7 @@ def best(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]
 
 
 def measure(
-    isa: str | None, threads: int, formats: list[str], rounds: int, ggml: Ggml | None
+    isa: str | None, threads: int, formats: list[str], tokens: list[int], rounds: int, ggml: Ggml | None
 ) -> list[dict[str, Any]]:
     module = native(isa)
     results = []
@@ -116,9 +120,9 @@ def measure(
         if formats and name not in formats:
             continue
         row_bytes = COLS // block * size
-        for n in TOKENS:
-            matrices = 1 if n == TOKENS[-1] else MATRICES
-            rows = MANY_ROWS if n == TOKENS[-1] else max(16, MATRIX_BYTES // row_bytes // 16 * 16)
+        for n in tokens:
+            matrices = 1 if n >= MANY else MATRICES
+            rows = MANY_ROWS if n >= MANY else max(16, MATRIX_BYTES // row_bytes // 16 * 16)
             kinds = {kind: kind for kind in KINDS if block > 1 or kind == "f32"}
             if name == "BF16" and module.MULTIPLIES_BF16:
                 kinds["fast"] = "bf16"
@@ -137,10 +141,10 @@ def measure(
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The results as a Markdown table: GB/s with 1 and 8 tokens, G products/s with 256."""
+    """The results as a Markdown table: GB/s with few tokens, G products/s with many."""
     columns = [
         (n, kind)
-        for n in TOKENS
+        for n in dict.fromkeys(r["tokens"] for r in results)
         for kind in (*KINDS, "ggml")
         if any(r["activations"] == kind for r in results)
     ]
@@ -153,8 +157,8 @@ def table(results: list[dict[str, Any]]) -> str:
         cells = []
         for n, kind in columns:
             entry = found.get((name, n, kind))
-            unit = "products_per_second" if n == TOKENS[-1] else "bytes_per_second"
-            cells.append(f"{entry[unit] / 1e9:.{0 if n == TOKENS[-1] else 1}f}" if entry else "")
+            unit = "products_per_second" if n >= MANY else "bytes_per_second"
+            cells.append(f"{entry[unit] / 1e9:.{0 if n >= MANY else 1}f}" if entry else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -166,6 +170,7 @@ def main() -> None:
     parser.add_argument("--isa")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=numbers, default=list(TOKENS), help="(default: 1,8,256)")
     parser.add_argument("--formats", default="", help="names, with commas; default: all")
     parser.add_argument("--ggml", type=Path, help="folder of llama.cpp's shared libraries")
     parser.add_argument("--json", type=Path)
@@ -175,7 +180,8 @@ def main() -> None:
         "multiply": multiply_peak(args.threads, args.isa),
     }
     ggml = Ggml(args.ggml) if args.ggml else None
-    results = measure(args.isa, args.threads, list(filter(None, args.formats.split(","))), args.rounds, ggml)
+    formats = list(filter(None, args.formats.split(",")))
+    results = measure(args.isa, args.threads, formats, args.tokens, args.rounds, ggml)
     print(
         f"{native(args.isa).ISA}, {args.threads} threads: memory {peaks['bandwidth'] / 1e9:.1f} GB/s, "
         f"{peaks['multiply'] / 1e9:.0f} G products of bytes/s"
