@@ -58,7 +58,7 @@ class Tiling:
     not there; 0 is what kernels do.
 
     Attributes:
-        item_elements: of rows, in an item.
+        item_elements: of rows, in an item at least; so few where threads would have less than four items.
         in_pieces: rows of operations that treat elements or blocks one by one are cut at so many elements.
         few_heads: products that an item of attention has at least.
         each: tiles of queries become smaller until attention has so many items for each thread.
@@ -219,6 +219,7 @@ class _Split:
     def _in_rows(self, counted: Buffer, elements: int, per_item: int) -> list[Item]:
         rows, least = self._batch.rows(counted), self._tiling.item_elements
         if least:
+            least = min(max(least, rows * elements // (4 * self._threads)), ITEM_ELEMENTS)
             per_item = max(1, least // elements)
             if self._tiling.in_pieces and self._op.op in _IN_PIECES and elements > least:
                 rows, elements = rows * -(-elements // least), least

@@ -29,6 +29,8 @@ class Rules:
             counted for all; 0: all items are counted in one place.
         tree: who is woken wakes two others, instead of one thread waking all.
         near: items of the same node's lanes are taken first.
+        spread: where there are fewer lanes than threads, each lane's first thread is one that is near to what
+            the lane reads, instead of the first threads having a lane each.
         least: seconds of work for each thread that an operation is shared out to, at least.
     """
 
@@ -36,6 +38,7 @@ class Rules:
     group: int = 0
     tree: bool = False
     near: bool = False
+    spread: bool = False
     least: float = 0.0
 
 
@@ -249,7 +252,7 @@ class _Operation:
             self._wait(thread, when + self._lanes * self._costs.probe)
             return
         probes = 0
-        for lane in _order(self._machine, self._lanes, thread, self._rules.near):
+        for lane in _order(self._machine, self._lanes, thread, self._rules):
             if self._next[lane] < self._ends[lane]:
                 break
             probes += 1
@@ -419,10 +422,11 @@ class _Operation:
 
 
 @cache
-def _order(machine: Machine, lanes: int, thread: int, near: bool) -> tuple[int, ...]:
+def _order(machine: Machine, lanes: int, thread: int, rules: Rules) -> tuple[int, ...]:
     """The lanes in the order in which a thread looks at them."""
-    order = [(thread + i) % lanes for i in range(lanes)]
-    if near:
+    first = thread * lanes // machine.threads if rules.spread else thread
+    order = [(first + i) % lanes for i in range(lanes)]
+    if rules.near:
         node = machine.cores[thread].node
-        order.sort(key=lambda lane: machine.cores[lane].node != node)
+        order.sort(key=lambda lane: machine.cores[lane * machine.threads // lanes].node != node)
     return tuple(order)

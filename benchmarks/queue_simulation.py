@@ -1,12 +1,13 @@
 """Simulate how the queue of items behaves on machines that are not here.
 
-    python benchmarks/queue_simulation.py [--shapes 1B 7B] [--rules] [--costs costs.json] [--json FILE]
+    python benchmarks/queue_simulation.py [--shapes 1B 7B] [--machines MACHINE ...] [--rules [RULE ...]]
     python benchmarks/queue_simulation.py --check
 
 The rule is that of native/machine/pool.cpp (`queue_rules.py`), the items are those into which the program of
 a real shape is cut (`queue_items.py`), the machines are described in `queue_machines.py`, and what an item
-and handing it out cost was measured by `queue_costs.py`. Efficiency is the time of an ideal division of the
-work, in which no core ever waits, over the simulated time. The rest is lost
+and handing it out cost was measured by `queue_costs.py`, whose other results `--costs` reads. Efficiency is
+the time of an ideal division of the work, in which no core ever waits, over the simulated time. The rest is
+lost
 
 - alone: in operations of one item, which one thread does while the others wait;
 - division: because items are few, or end at different times;
@@ -57,6 +58,7 @@ VARIANTS = (
     Variant("woken wake", Rules(tree=True)),
     Variant("fewer threads", Rules(least=5e-6)),
     Variant("near lanes first", Rules(near=True)),
+    Variant("lanes spread", Rules(spread=True)),
     Variant("small at the end", tiling=replace(TILING, tapered=True)),
     Variant("items by tokens", tiling=replace(TILING, item_tokens=4)),
     Variant("shorter blocks", tiling=replace(TILING, items_each=8)),
@@ -138,17 +140,17 @@ def table(found: Sequence[Result]) -> str:
 
 
 def rules_table(found: Sequence[Result]) -> str:
-    """A row for each machine, shape and kind of work: efficiencies under each rule."""
-    variants = list(dict.fromkeys(r.variant for r in found))
-    lines = [
-        "| machine | shape | work | " + " | ".join(variants) + " |",
-        "|---|---|---|" + "---:|" * len(variants),
-    ]
-    for key in dict.fromkeys((r.machine, r.shape, r.work) for r in found):
-        row = [r for r in found if (r.machine, r.shape, r.work) == key]
-        base = row[0].milliseconds
-        cells = [f"{row[0].efficiency:.0%}", *(f"{base / r.milliseconds - 1:+.1%}" for r in row[1:])]
-        lines.append("| " + " | ".join(key) + " | " + " | ".join(cells) + " |")
+    """A row for each rule: the efficiency as it is, and by how much each kind of work is faster otherwise."""
+    lines = ["| machine | shape | rule | " + " | ".join(WORK) + " |", "|---|---|---|" + "---:|" * len(WORK)]
+    first = {(r.machine, r.shape, r.work): r for r in reversed(found)}
+    for machine, shape, variant in dict.fromkeys((r.machine, r.shape, r.variant) for r in found):
+        row = [r for r in found if (r.machine, r.shape, r.variant) == (machine, shape, variant)]
+        bases = [first[r.machine, r.shape, r.work] for r in row]
+        cells = [
+            f"{r.efficiency:.0%}" if r is base else f"{base.milliseconds / r.milliseconds - 1:+.0%}"
+            for r, base in zip(row, bases, strict=True)
+        ]
+        lines.append(f"| {machine} | {shape} | {variant} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -214,7 +216,13 @@ def main() -> None:
     names = [machine.name for machine in MACHINES]
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="SHAPE")
     parser.add_argument("--machines", nargs="+", choices=names, default=names, metavar="MACHINE")
-    parser.add_argument("--rules", action="store_true", help="also with other rules")
+    parser.add_argument(
+        "--rules",
+        nargs="*",
+        choices=[variant.name for variant in VARIANTS[1:]],
+        metavar="RULE",
+        help="also with other rules (default: with all)",
+    )
     parser.add_argument("--costs", help="what queue_costs.py wrote (default: of the machine that it names)")
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
@@ -236,9 +244,10 @@ def main() -> None:
             with open(arguments.costs, encoding="utf-8") as file:
                 costs = Costs.parse(json.load(file))
         machines = [machine for machine in MACHINES if machine.name in arguments.machines]
-        variants = VARIANTS if arguments.rules else VARIANTS[:1]
-        of = results(arguments.shapes, machines, costs, variants)
-        print(rules_table(of) if arguments.rules else table(of))
+        rules = arguments.rules
+        others = VARIANTS[1:] if rules == [] else [v for v in VARIANTS if v.name in (rules or ())]
+        of = results(arguments.shapes, machines, costs, [VARIANTS[0], *others])
+        print(table(of) if rules is None else rules_table(of))
         found = [asdict(result) for result in of]
     if arguments.json:
         with open(arguments.json, "w", encoding="utf-8") as file:
