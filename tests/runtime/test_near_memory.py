@@ -27,6 +27,9 @@ from clarion.residency.shares import shares
 from clarion.residency.store import Unit
 from tests.residency.weights import Rows, bytes_of, matrix, tensors_of
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from queue_items import SHAPES, Matrix, Tiling, items_per_block, program_of, shared_out
+
 PROMPT = "Once upon a time there was a king"
 
 
@@ -127,6 +130,22 @@ def test_workers_stay_on_their_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     del pool
 
 
+def test_four_nodes_have_masks_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes in turns, as systems number processors: 0, 4, 8 ... are near to the first."""
+    nodes = [Node(i, frozenset(range(i, 128, 4)), True) for i in range(4)]
+    four = machine(*nodes)()
+    monkeypatch.setattr(numa, "cpu_quota", lambda: None)
+    assert numa.free_because(128, four) == ""
+    assert numa.free_because(3, four) == "there are fewer than nodes"
+    for threads in (4, 6, 64, 128):
+        found = numa.thread_nodes(threads, four)
+        if sys.platform == "linux":
+            words = np.frombuffer(numa.masks(found), np.uint64).reshape(threads, 2)
+            for node, mask in zip(found, words, strict=True):
+                bits = {64 * i + b for i, word in enumerate(mask) for b in range(64) if int(word) >> b & 1}
+                assert bits == node.processors
+
+
 def test_a_model_on_two_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = []
     with clarion.load(context=128, threads=2, weights="mapped") as model:
@@ -200,6 +219,82 @@ def test_operations_cut_their_weights_as_shares_do() -> None:
                 ends = [min(max(-(-at // panel[name]), 0) * panel[name], sizes[name]) for at in (first, last)]
                 assert [part.start, part.stop] == ends
             begin += sizes[name]
+
+
+@pytest.mark.parametrize(("threads", "nodes"), [(64, 2), (128, 4), (24, 4), (6, 4)])
+@pytest.mark.parametrize("shape", ["1B", "7B"])
+def test_what_a_node_reads_lies_there(shape: str, threads: int, nodes: int) -> None:
+    """Of products of one token, all but a panel at each border between nodes; as many items as threads."""
+    program = program_of(SHAPES[shape])
+    places = [Node(i, frozenset({i}), True) for i in range(nodes)]
+    near = [node.number for node in numa.thread_nodes(threads, machine(*places)())]
+    weights = {weight.name: weight for weight in program.weights}
+    sizes = {name: weight.n_bytes for name, weight in weights.items()}
+    panel = {name: 16 * weight.n_bytes // weight.rows for name, weight in weights.items()}
+    found = shares(sizes, program.read_together, threads, panel.__getitem__)
+    for group in program.read_together:
+        matrices = [Matrix(sizes[n] // panel[n], panel[n], 16 * weights[n].cols) for n in group]
+        items = items_per_block(matrices, 1, threads, Tiling())
+        assert items >= threads, group
+        read = [0] * threads
+        for i, (n_bytes, _) in enumerate(shared_out(matrices, items)):
+            lane = ((i + 1) * threads - 1) // items  # the one whose items begin at items * lane / threads
+            assert items * lane // threads <= i < items * (lane + 1) // threads
+            read[lane] += n_bytes
+        lies = [sum(found[name][t].stop - found[name][t].start for name in group) for t in range(threads)]
+        for node in range(nodes):
+            mine = [t for t in range(threads) if near[t] == node]
+            assert mine == list(range(mine[0], mine[-1] + 1))  # so bytes that lie there are beside each other
+            for end in (mine[0], mine[-1] + 1):
+                assert abs(sum(read[:end]) - sum(lies[:end])) <= max(panel[name] for name in group)
+
+
+@pytest.mark.parametrize("kind", [Copied, Moving])
+def test_each_of_four_nodes_copies_its_part(
+    kind: type[Copied | Moving], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every byte once, by a thread on the node of the thread that will read it."""
+    weights = [matrix("a", 64, 60), matrix("b", 32, 20), matrix("c", 16 * 9, 7)]
+    tensors = tensors_of(weights)
+    nodes = [Node(i, frozenset({i}), True) for i in range(4)]
+    of_threads = numa.thread_nodes(10, machine(*nodes)())
+    near: dict[int, Node] = {}  # where each thread is
+    pieces: list[tuple[int, int, int]] = []  # node, address, bytes
+    for module in (copied, moving):
+        monkeypatch.setattr(module, "stay_near", lambda node: near.__setitem__(threading.get_ident(), node))
+
+    class Noting:
+        """Panels as they are made, and who makes them."""
+
+        def can_be_panels(self, type_id: int, rows: int) -> bool:
+            return rows % 16 == 0
+
+        def interleave(self, type_id: int, cols: int, rows: memoryview, panels: memoryview) -> None:
+            pieces.append((near[threading.get_ident()].number, np.asarray(panels).ctypes.data, panels.nbytes))
+            panels[:] = rows
+
+    found: dict[str, Unit] = {}
+
+    class Looking(kind):  # type: ignore[misc, valid-type]
+        def fill(self, store: files.Store, units: Mapping[str, Unit]) -> None:
+            found.update(units)
+            super().fill(store, units)
+
+    store = Store(weights, Looking(Origin(Noting(), tensors, [("a", "b")], of_threads)), extent_bytes=1)
+    store.start()
+    store.settle()
+    sizes = {weight.name: weight.n_bytes for weight in weights}
+    expected = shares(sizes, [("a", "b")], len(of_threads), lambda name: found[name].step)
+    for name, unit in found.items():
+        start = unit.at(0)[0]  # type: ignore[index]
+        mine = sorted((at - start, n, node) for node, at, n in pieces if start <= at < start + sizes[name])
+        ends = [at + n for at, n, _ in mine]
+        assert [at for at, _, _ in mine] == [0, *ends[:-1]]
+        assert ends[-1] == sizes[name]
+        for at, n, node in mine:
+            readers = [t for t, part in enumerate(expected[name]) if part.start < at + n and at < part.stop]
+            assert {of_threads[t].number for t in readers} == {node}
+        assert bytes_of(unit) == tensors[name].data.tobytes()
 
 
 @pytest.mark.parametrize("kind", [Copied, Moving])
