@@ -80,6 +80,7 @@ class BoundProgram {
         : pool_(pool), program_(pool, read(Entry(dict, "spec")), threads) {}
 
     int threads() const { return program_.threads(); }
+    std::vector<int64_t> items() const { return {program_.items().begin(), program_.items().end()}; }
 
     bool run(nb::list states, Vector tokens, Vector positions, Vector sequences, nb::list tables,
              Vector outputs, nb::handle epilogue) {
@@ -257,6 +258,8 @@ void bind_machine(nb::module_& m) {
     nb::class_<BoundProgram>(m, "Program", "A program, ready to run batches.")
         .def(nb::init<Pool&, nb::dict, int>(), "machine"_a, "spec"_a, "threads"_a = 0, nb::keep_alive<1, 2>())
         .def_prop_ro("threads", &BoundProgram::threads)
+        .def_prop_ro("items", &BoundProgram::items,
+                     "Into how many items each operation of the last run split; not while one goes on.")
         .def("run", &BoundProgram::run, "states"_a, "tokens"_a.noconvert(), "positions"_a.noconvert(),
              "sequences"_a.noconvert(), "tables"_a.noconvert(), "outputs"_a.noconvert(),
              "epilogue"_a.none() = nb::none(),

@@ -39,7 +39,9 @@ ScratchSpace::ScratchSpace(int threads, size_t bytes_each)
 }
 
 Pool::Pool(int threads, Tiling tiling, std::string_view processors)
-    : tiling_(tiling), lanes_(std::make_unique<Lane[]>(most_threads)) {
+    : tiling_(tiling),
+      groups_(std::make_unique<Group[]>(most_threads / group_lanes)),
+      lanes_(std::make_unique<Lane[]>(most_threads)) {
     try {
         grow(threads, processors);
     } catch (...) {
@@ -78,7 +80,7 @@ void Pool::join() {
 }
 
 bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std::span<const Scratch> scratch,
-               const std::atomic<bool>& cancelled) {
+               const std::atomic<bool>& cancelled, std::span<int64_t> items) {
     if (scratch.empty() || scratch.size() > static_cast<size_t>(threads()))
         refuse({"a run on ", scratch.size(), " threads, expected 1 to ", threads()});
     const Turn turn(*this);
@@ -87,6 +89,7 @@ bool Pool::run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std
     next_ = 0;
     batch_ = &batch;
     scratch_ = scratch;
+    items_ = items;
     cancelled_ = &cancelled;
     advance(0);
     work(0);
@@ -143,15 +146,21 @@ void Pool::work(int thread) {
             continue;
         }
         std::optional<int64_t> item = none;
-        for (int i = 0; i < lanes && item == none; ++i)
-            item = take((thread + i) % lanes, lanes, epoch, items);
+        int lane = 0;
+        for (int i = 0; i < lanes && item == none; ++i) {
+            lane = (thread + i) % lanes;
+            item = take(lane, lanes, epoch, items);
+        }
         if (!item) continue;
         if (*item == none) {
             wait(thread, epoch, spin_time);
             continue;
         }
         ops_[next_ - 1]->run(*batch_, *item, scratch_[static_cast<size_t>(thread)]);
-        if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) advance(thread);
+        if (groups_[static_cast<size_t>(lane / group_lanes)].unfinished.fetch_sub(
+                1, std::memory_order_acq_rel) == 1 &&
+            unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1)
+            advance(thread);
     }
 }
 
@@ -172,9 +181,9 @@ void Pool::advance(int thread) {
     while (next_ < ops_.size() && !cancelled_->load(std::memory_order_relaxed)) {
         Op& op = *ops_[next_++];
         const int64_t items = op.begin(*batch_);
+        if (!items_.empty()) items_[next_ - 1] = items;
         if (items > 1) {
             const int active = active_;  // once published, others may end this run and begin the next
-            unfinished_.store(static_cast<uint32_t>(items), std::memory_order_relaxed);
             publish(static_cast<uint32_t>(items));
             wake(0, active, items - 1);
             return;
@@ -192,6 +201,13 @@ void Pool::publish(uint32_t items) {
     const uint64_t number = next_number() << 32;
     work_[upper(number) % 2].store(static_cast<uint64_t>(active_) << 32 | items, std::memory_order_release);
     const int lanes = std::min(active_, static_cast<int>(items));
+    const int groups = (lanes + group_lanes - 1) / group_lanes;
+    unfinished_.store(static_cast<uint32_t>(groups), std::memory_order_relaxed);
+    for (int g = 0; g < groups; ++g) {
+        const int first = g * group_lanes, last = std::min(first + group_lanes, lanes);
+        const uint64_t n = lane_begin(items, last, lanes) - lane_begin(items, first, lanes);
+        groups_[static_cast<size_t>(g)].unfinished.store(static_cast<uint32_t>(n), std::memory_order_relaxed);
+    }
     for (int l = 0; l < lanes; ++l)
         lanes_[static_cast<size_t>(l)].next.store(number | lane_begin(items, l, lanes),
                                                   std::memory_order_release);

@@ -33,8 +33,10 @@
 // 4. What an item needs (operation, batch, scratch) lies in plain members. They are written only by the thread that
 //    advances, when no item is held, and read only by holders of an item. Publishing releases, the lanes before the
 //    epoch; taking an item acquires (a swap continues the release sequence of its lane), and each finished item is
-//    counted down with an acquire-release, so the thread that counts the last one has seen everything that the others
-//    wrote.
+//    counted down with an acquire-release, first among those of its group of lanes, then, by the thread that counts the
+//    group's last one, among the groups. So the thread that counts the last group has seen everything that the others
+//    wrote. Two steps because a line that all threads write is with each of them in turn: for 128 cores that takes
+//    longer than a product.
 // 5. Nobody sleeps past a publication: a sleeper announces itself, then looks at the epoch once more; a publisher
 //    stores the epoch, then looks for sleepers. Both pairs are sequentially consistent, so at least one side sees
 //    the other. Only the caller must be woken, at the end of its run. Workers are woken as far as there are items;
@@ -91,9 +93,10 @@ class Pool {
     const Tiling& tiling() const { return tiling_; }  // for the caches of each thread's core
 
     // Runs the operations one after the other, each split over as many threads as `scratch` has pieces, at most threads().
-    // Returns false if `cancelled` was seen between two operations.
+    // Returns false if `cancelled` was seen between two operations. `items` are told into how many each operation split;
+    // there are as many of them as operations, or none.
     bool run(std::span<const std::unique_ptr<Op>> ops, const Batch& batch, std::span<const Scratch> scratch,
-             const std::atomic<bool>& cancelled);
+             const std::atomic<bool>& cancelled, std::span<int64_t> items = {});
 
     // Calls item(0) .. item(n-1) on so many threads as a run of one operation. `item` must not throw.
     void each(int threads, int64_t n, const std::function<void(int64_t item, int thread)>& item);
@@ -127,17 +130,23 @@ class Pool {
         std::atomic<uint64_t> next{0};
         std::atomic<uint32_t> asleep{0};  // of the thread of this number
     };
+    // Neighbouring lanes that count their finished items together.
+    static constexpr int group_lanes = 8;
+    struct alignas(64) Group {
+        std::atomic<uint32_t> unfinished{0};  // items
+    };
 
     alignas(64) std::atomic<uint64_t> epoch_{0};
     std::atomic<uint64_t> work_[2] = {0, 0};
-    alignas(64) std::atomic<uint32_t> unfinished_{0};
+    alignas(64) std::atomic<uint32_t> unfinished_{0};  // groups
     std::atomic<bool> stop_{false};
 
-    // The run. See 4 above.
-    std::span<const std::unique_ptr<Op>> ops_;
+    // The run. See 4 above. Every item reads this: it must not lie on the line of a count, which every item writes.
+    alignas(64) std::span<const std::unique_ptr<Op>> ops_;
     size_t next_ = 0;  // ops_[next_ - 1] is running
     const Batch* batch_ = nullptr;
     std::span<const Scratch> scratch_;
+    std::span<int64_t> items_;
     const std::atomic<bool>* cancelled_ = nullptr;
     bool complete_ = false;
 
@@ -149,7 +158,8 @@ class Pool {
 
     std::atomic<int> threads_{1};
     Tiling tiling_;
-    std::unique_ptr<Lane[]> lanes_;  // [most_threads]: they never move, for workers look at their own
+    std::unique_ptr<Group[]> groups_;  // [most_threads / group_lanes]
+    std::unique_ptr<Lane[]> lanes_;    // [most_threads]: they never move, for workers look at their own
     std::vector<std::thread> workers_;
 };
 

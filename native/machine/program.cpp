@@ -69,6 +69,7 @@ Program::Program(Pool& pool, ProgramSpec spec, int threads)
         scratch = std::max(scratch, ops_.back()->scratch_bytes());
     }
     scratch_ = std::make_unique<ScratchSpace>(threads_, scratch);
+    items_.resize(ops_.size());
 
     const auto most = static_cast<size_t>(max_tokens_);
     for (auto* list : {&tokens_, &positions_, &sequences_}) list->reserve(most);
@@ -178,7 +179,8 @@ bool Program::run(const Batch& batch) {
     expect_residents();
     for (const auto& op : ops_) op->validate(batch_);
     cancelled_.store(false, std::memory_order_relaxed);
-    return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_);
+    std::fill(items_.begin(), items_.end(), 0);
+    return pool_.run(ops_, batch_, scratch_->pieces(), cancelled_, items_);
 }
 
 // Of every weight, whatever the batch uses of it: nothing goes while a run is inside.

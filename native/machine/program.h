@@ -63,6 +63,9 @@ class Program {
     // Ends the run in progress after its current operation; without one it does nothing. From any thread.
     void cancel() { cancelled_.store(true, std::memory_order_relaxed); }
 
+    // Into how many items each operation of the last run split; 0 for those that it did not begin.
+    std::span<const int64_t> items() const { return items_; }
+
     // Throws std::invalid_argument for an unknown name.
     const Buffer& buffer(const std::string& name) const;
     int64_t max_rows(const Buffer& buffer) const;
@@ -88,6 +91,7 @@ class Program {
     std::vector<Weight> weights_;
     std::vector<std::unique_ptr<Extents>> stay_;  // of weights that no store has
     std::vector<std::unique_ptr<Op>> ops_;
+    std::vector<int64_t> items_;  // of each, in the last run
     std::unique_ptr<ScratchSpace> scratch_;
 
     // The stores of the weights, and what this run entered each with.
