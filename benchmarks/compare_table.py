@@ -1,7 +1,7 @@
 """What the rounds of a comparison say: medians, shares of what the machine can do, ratios; and as Markdown.
 
 The two peaks of a round are the medians of those that Clarion measured beside its speeds in this round, with
-as many threads. What one token costs comes from the same model file: bytes of weights that it reads, and
+as many threads and the same instructions; for other engines the instructions that reach most. What one token costs comes from the same model file: bytes of weights that it reads, and
 products of its weights with one byte each. So an engine's shares are of the same work, whatever it does.
 What an engine did not measure (a model that gives vectors generates nothing) is nan, and nothing stands in
 its cell.
@@ -60,14 +60,19 @@ class Beside:
         """What one token costs; 0 where nothing counts it, as the products of weights that are floats."""
         return max(float(engine.rounds[0][key]) for engine in self.engines if engine.is_clarion)
 
-    def peak(self, key: str, turn: int) -> float:
-        return median(float(engine.rounds[turn][key]) for engine in self.engines if engine.is_clarion)
+    def peak(self, key: str, turn: int, isa: str = "") -> float:
+        """With Clarion's module of this name; "": with the one that reaches most."""
+        found: dict[str, list[float]] = {}
+        for engine in self.engines:
+            if engine.is_clarion:
+                found.setdefault(engine.isa, []).append(float(engine.rounds[turn][key]))
+        return median(found[isa]) if isa else max(map(median, found.values()))
 
     def share(self, engine: Engine, speed: Value, cost: str, peak: str) -> float:
         """Part of a peak that a speed in tokens/s is, as the median of the rounds'."""
         each = self.cost(cost)
         rounds = enumerate(engine.rounds)
-        return median(speed(measured) * each / self.peak(peak, turn) for turn, measured in rounds)
+        return median(speed(measured) * each / self.peak(peak, turn, engine.isa) for turn, measured in rounds)
 
     def of_products(self, engine: Engine, length: int) -> float:
         return self.share(engine, prompt(length), "products_per_token", "multiply")

@@ -54,6 +54,7 @@ class Engine:
 
     Attributes:
         command: prints an answer, or what `llama-bench -o json` does.
+        isa: the native module that Clarion was told to use; "" for other engines.
         texts_command: prints how several texts do, as llama-batched-bench, where `command` does not.
     """
 
@@ -63,11 +64,12 @@ class Engine:
     cache: str
     command: list[str]
     texts_command: list[str] = field(default_factory=list)
+    isa: str = ""
     rounds: list[Measured] = field(default_factory=list)
 
     @property
     def is_clarion(self) -> bool:
-        return self.name.startswith("Clarion")
+        return bool(self.isa)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -125,7 +127,8 @@ def from_batched_bench(output: str) -> dict[str, float]:
 def clarion(model: str, threads: int, cache: str, work: Work, isa: str, activations: str) -> Engine:
     command = [sys.executable, str(HERE / "measure_clarion.py"), model, "-t", str(threads)]
     command += [*work.arguments(cache), "--isa", isa, "--activations", activations]
-    return Engine(_named(f"Clarion {isa} {activations}", cache), model, threads, cache, command)
+    name = _named(f"Clarion {isa} {activations}", cache)
+    return Engine(name, model, threads, cache, command, isa=isa)
 
 
 def llama_cpp_python(model: str, threads: int, cache: str, work: Work, python: str) -> Engine:

@@ -40,11 +40,13 @@ ANSWER = {
 
 
 def engine(name: str, cache: str = "f16", threads: int = 1, **changes: Any) -> Engine:
-    measured = ANSWER | {"date": "2026-12-01"} | changes
+    measured = ANSWER | {"date": "2026-12-01"}
+    isa = ""
     if name.startswith("Clarion"):
+        _, isa, _ = name.split()
         cost = {"bytes_per_token": 10**9, "products_per_token": 10**9}
         measured |= cost | {"bandwidth": 50e9, "multiply": 400e9}
-    return Engine(name, "folder/small.gguf", threads, cache, [name], rounds=[measured])
+    return Engine(name, "folder/small.gguf", threads, cache, [name], isa=isa, rounds=[measured | changes])
 
 
 def cells(table: str) -> list[dict[str, str]]:
@@ -73,6 +75,15 @@ def test_a_ratio_is_of_one_round() -> None:
     row = cells(compare_table.speeds(groups, WORK))[0]
     assert row["generation"] == "80.0 (40.0 to 80.0)"
     assert row["generation at 4096"] == "20.0 (20.0 to 30.0), 25%"
+
+
+def test_a_share_is_of_the_peak_with_the_same_instructions() -> None:
+    names = ("peer", "Clarion avx2 high", "Clarion avx512vnni high")
+    found = [engine(name, multiply=800e9 if "512" in name else 400e9) for name in names]
+    rows = cells(compare_table.speeds(compare_table.grouped(found), WORK))
+    assert [row["of products"] for row in rows] == ["25%", "50%", "25%"]
+    (cost,) = cells(compare_table.costs(found))
+    assert cost["products a second"] == "800.0 G/s"
 
 
 def test_what_was_not_measured_is_empty() -> None:
