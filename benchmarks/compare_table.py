@@ -1,10 +1,10 @@
 """What the rounds of a comparison say: medians, shares of what the machine can do, ratios; and as Markdown.
 
 The two peaks of a round are the medians of those that Clarion measured beside its speeds in this round, with
-as many threads and the same instructions; for other engines the instructions that reach most. What one token costs comes from the same model file: bytes of weights that it reads, and
-products of its weights with one byte each. So an engine's shares are of the same work, whatever it does.
-What an engine did not measure (a model that gives vectors generates nothing) is nan, and nothing stands in
-its cell.
+as many threads and the same instructions; for other engines with the instructions that reach most. What one
+token costs comes from the same model file: bytes of weights that it reads, and products of its weights with
+one byte each. So an engine's shares are of the same work, whatever it does. What an engine did not measure (a
+model that gives vectors generates nothing) is nan, and nothing stands in its cell.
 """
 
 from __future__ import annotations

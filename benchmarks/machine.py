@@ -22,7 +22,16 @@ Buffers = dict[str, int]  # name → width
 Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float], dict[str, list[float]]]
 
 
-def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op], threads: int = 0) -> Any:
+def program(
+    machine: Any,
+    max_tokens: int,
+    buffers: Buffers,
+    ops: list[Op],
+    threads: int = 0,
+    isa: str | None = None,
+) -> Any:
+    """One of these operations, for a machine of `isa`, on so many of its threads."""
+    module = native(isa)
     spec: dict[str, Any] = {
         "max_tokens": max_tokens,
         "max_outputs": 0,
@@ -43,11 +52,11 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op], thre
                 "slots_per_token": 1,
             }
         )
-        offset += max_tokens * native().encoded_row_bytes("f32", width)
+        offset += max_tokens * module.encoded_row_bytes("f32", width)
     for op, inputs, outputs, ints, floats, arrays in ops:
         entry = {"op": op, "inputs": inputs, "outputs": outputs, "weights": [], "arrays": arrays}
         spec["ops"].append(entry | {"ints": ints, "floats": floats})
-    return native().Program(machine, spec | {"arena_bytes": offset}, threads)
+    return module.Program(machine, spec | {"arena_bytes": offset}, threads)
 
 
 def attention(n_head: int, n_head_kv: int, head_dim: int) -> Op:
@@ -76,24 +85,31 @@ def best(run: Callable[[], object], rounds: int) -> float:
 ONE_ITEM, TWO_ITEMS = (1, 16), (2, 8192)  # tokens and width
 
 
-def operation_seconds(machine: Any, threads: int, n: int, width: int, rounds: int) -> float:
+def operation_seconds(
+    machine: Any, threads: int, n: int, width: int, rounds: int, isa: str | None = None
+) -> float:
     """Seconds of an operation that does little with n rows, one of many in a row."""
     n_ops = 5000
     silu = program(
-        machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {}, {})] * n_ops, threads=threads
+        machine,
+        n,
+        {"x": width, "y": width},
+        [("silu", [0], [1], {}, {}, {})] * n_ops,
+        threads=threads,
+        isa=isa,
     )
     arguments = batch(n)
     return best(partial(silu.run, [], *arguments[:3], [], arguments[4]), rounds) / n_ops
 
 
-def handing_out(machine: Any, threads: int, rounds: int) -> tuple[float, float]:
+def handing_out(machine: Any, threads: int, rounds: int, isa: str | None = None) -> tuple[float, float]:
     """Seconds that handing out an operation takes, if one thread keeps it, and if several share it: what it
     then takes longer than its share of one thread's time."""
-    alone = operation_seconds(machine, 1, *ONE_ITEM, rounds)
+    alone = operation_seconds(machine, 1, *ONE_ITEM, rounds, isa)
     if threads == 1:
         return alone, alone
     n = min(threads, TWO_ITEMS[0])
-    one, several = (operation_seconds(machine, used, *TWO_ITEMS, rounds) for used in (1, n))
+    one, several = (operation_seconds(machine, used, *TWO_ITEMS, rounds, isa) for used in (1, n))
     return alone, several - one / n
 
 

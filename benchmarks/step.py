@@ -256,7 +256,7 @@ class Steps:
         }
         runs[DRAWING] = partial(self.idle.run, *batch, draws)
         seconds = in_turns(runs, partial(self.nothing.run, states, *batch), steps)
-        kept, shared = handing_out(self.machine, self.case.threads, 3)
+        kept, shared = handing_out(self.machine, self.case.threads, 3, self.case.isa)
         return {
             "step": median(later[0] - first[0] for first, later in pairs),
             "python": median(later[0] - first[1] for first, later in pairs),
