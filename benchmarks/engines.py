@@ -171,7 +171,7 @@ def _cache_arguments(cache: str) -> list[str]:
 
 
 def _named(name: str, cache: str) -> str:
-    return name if cache == DEFAULT_CACHE else f"{name}, {cache}"
+    return name if cache == DEFAULT_CACHE else f"{name} ({cache})"
 
 
 def add_rounds(engines: list[Engine], report: dict[str, Any]) -> None:

@@ -155,7 +155,7 @@ main: n_kv_max = 4096, n_batch = 2048, n_ubatch = 512, flash_attn = 0, n_threads
 def test_several_texts_are_asked_of_the_batched_program_of_the_same_name() -> None:
     batched = dict([named_program("ik -rtr=/ik/llama-batched-bench -rtr")])
     found = llama_bench("m.gguf", 2, "q8_0:f16", WORK, "ik -rtr=/ik/llama-bench -rtr 1", batched)
-    assert found.name == "ik -rtr, q8_0:f16"
+    assert found.name == "ik -rtr (q8_0:f16)"
     assert found.command[:3] == ["/ik/llama-bench", "-rtr", "1"]
     assert " ".join(found.command).endswith("-ctk q8_0 -ctv f16 -d 0,4096 -o json")
     assert found.texts_command[:2] == ["/ik/llama-batched-bench", "-rtr"]
