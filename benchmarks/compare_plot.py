@@ -45,7 +45,7 @@ def plot(groups: Sequence[Beside], length: int) -> str:
             LABELS + PANEL + GAP,
             height,
             Beside.of_bandwidth,
-            lambda engine: spread(engine, generation).median,
+            lambda engine: spread(engine, generation()).median,
         ),
     ]
     y = TOP

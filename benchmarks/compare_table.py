@@ -1,9 +1,10 @@
 """What the rounds of a comparison say: medians, shares of what the machine can do, ratios; and as Markdown.
 
 The two peaks of a round are the medians of those that Clarion measured beside its speeds in this round, with
-as many threads. What one token costs comes from the same model file: bytes of weights that it reads, and
-products of its weights with one byte each. So an engine's shares are of the same work, whatever it does.
-A model that gives vectors generates nothing: its figures of that are nan, and nothing stands in their cells.
+as many threads and the same instructions; for other engines with the instructions that reach most. What one
+token costs comes from the same model file: bytes of weights that it reads, and products of its weights with
+one byte each. So an engine's shares are of the same work, whatever it does. What an engine did not measure (a
+model that gives vectors generates nothing) is nan, and nothing stands in its cell.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Spread:
     def __str__(self) -> str:
         if math.isnan(self.median):
             return ""
+        if len(self.values) == 1:
+            return f"{self.median:.1f}"
         return f"{self.median:.1f} ({min(self.values):.1f} to {max(self.values):.1f})"
 
 
@@ -57,20 +60,25 @@ class Beside:
         """What one token costs; 0 where nothing counts it, as the products of weights that are floats."""
         return max(float(engine.rounds[0][key]) for engine in self.engines if engine.is_clarion)
 
-    def peak(self, key: str, turn: int) -> float:
-        return median(float(engine.rounds[turn][key]) for engine in self.engines if engine.is_clarion)
+    def peak(self, key: str, turn: int, isa: str = "") -> float:
+        """With Clarion's module of this name; "": with the one that reaches most."""
+        found: dict[str, list[float]] = {}
+        for engine in self.engines:
+            if engine.is_clarion:
+                found.setdefault(engine.isa, []).append(float(engine.rounds[turn][key]))
+        return median(found[isa]) if isa else max(map(median, found.values()))
 
     def share(self, engine: Engine, speed: Value, cost: str, peak: str) -> float:
         """Part of a peak that a speed in tokens/s is, as the median of the rounds'."""
         each = self.cost(cost)
         rounds = enumerate(engine.rounds)
-        return median(speed(measured) * each / self.peak(peak, turn) for turn, measured in rounds)
+        return median(speed(measured) * each / self.peak(peak, turn, engine.isa) for turn, measured in rounds)
 
     def of_products(self, engine: Engine, length: int) -> float:
         return self.share(engine, prompt(length), "products_per_token", "multiply")
 
     def of_bandwidth(self, engine: Engine) -> float:
-        return self.share(engine, generation, "bytes_per_token", "bandwidth")
+        return self.share(engine, generation(), "bytes_per_token", "bandwidth")
 
     def ratio(self, engine: Engine, peer: Engine, speed: Value) -> float:
         """How many times as fast as a peer, as the median of the rounds'."""
@@ -79,43 +87,63 @@ class Beside:
         )
 
 
-def prompt(length: int) -> Value:
-    return lambda measured: float(measured["prompt"][str(length)])
+def prompt(length: int, depth: int = 0) -> Value:
+    """Tokens/s of a prompt behind so many tokens."""
+    return lambda measured: float(measured["prompt"].get(str(depth), {}).get(str(length), math.nan))
 
 
-def generation(measured: Measured) -> float:
-    found = measured["generation"]
-    return math.nan if found is None else float(found)
+def generation(depth: int = 0) -> Value:
+    """Tokens/s of one text behind so many tokens."""
+    return lambda measured: float(measured["generation"].get(str(depth), math.nan))
 
 
-def step(texts: int) -> Value:
-    """How many times the seconds of a step of one token are those of a step of several."""
+def together(texts: int) -> Value:
+    """Tokens/s of all texts that generate at once."""
+    if texts == 1:
+        return generation()
+    return lambda measured: float(measured["texts"].get(str(texts), math.nan))
 
-    def seconds(measured: Measured) -> float:
-        steps = measured["step"]
-        return float(steps[str(texts)] / steps["1"]) if steps else math.nan
 
-    return seconds
+def of(value: Value, base: Value) -> Value:
+    """One figure as a multiple of another one of the same round."""
+    return lambda measured: value(measured) / base(measured)
+
+
+def figures(work: Work) -> dict[str, Value]:
+    """Every speed, under its name in the tables."""
+    found = {f"prompt {length}": prompt(length) for length in work.prompts}
+    found["generation"] = generation()
+    found |= {f"{n} texts": together(n) for n in work.several}
+    for depth in work.depths[1:]:
+        found |= {f"prompt {length} at {depth}": prompt(length, depth) for length in work.prompts}
+        found[f"generation at {depth}"] = generation(depth)
+    return found
 
 
 def spread(engine: Engine, value: Value) -> Spread:
     return Spread(tuple(map(value, engine.rounds)))
 
 
-def grouped(engines: Iterable[Engine]) -> list[Beside]:
-    """Engines side by side: those of one model and one number of threads."""
-    groups: dict[tuple[str, int], list[Engine]] = {}
+def grouped(engines: Iterable[Engine], any_cache: bool = False) -> list[Beside]:
+    """Engines side by side: those of one model, one number of threads and one format of the cache, or any."""
+    groups: dict[tuple[str, int, str], list[Engine]] = {}
     for engine in engines:
-        groups.setdefault((engine.model, engine.threads), []).append(engine)
+        cache = "" if any_cache else engine.cache
+        groups.setdefault((engine.model, engine.threads, cache), []).append(engine)
     return [Beside(group) for group in groups.values()]
 
 
 def speeds(groups: Iterable[Beside], work: Work) -> str:
-    """Every engine's speeds, and its shares of the peaks."""
+    """Every engine's speeds: with shares of the peaks, as multiples of one text, as parts of those without a
+    past."""
+    values = figures(work)
     head = ["model", "threads", "engine"]
-    for length in work.prompts:
-        head += [f"prompt {length}", "of products"]
-    head += ["generation", "of bandwidth", *(f"step of {texts}" for texts in work.batches)]
+    for name in values:
+        head.append(name)
+        if name in {f"prompt {length}" for length in work.prompts}:
+            head.append("of products")
+        elif name == "generation":
+            head.append("of bandwidth")
     rows = []
     for group in groups:
         for engine in group.engines:
@@ -125,31 +153,40 @@ def speeds(groups: Iterable[Beside], work: Work) -> str:
                     str(spread(engine, prompt(length))),
                     cell(group.of_products(engine, length), ".0%"),
                 ]
-            row += [str(spread(engine, generation)), cell(group.of_bandwidth(engine), ".0%")]
-            row += [cell(spread(engine, step(texts)).median, ".2f") for texts in work.batches]
+            row += [str(spread(engine, generation())), cell(group.of_bandwidth(engine), ".0%")]
+            row += [beside(engine, together(n), generation(), "×{:.2f}") for n in work.several]
+            for depth in work.depths[1:]:
+                for length in work.prompts:
+                    row.append(beside(engine, prompt(length, depth), prompt(length), "{:.0%}"))
+                row.append(beside(engine, generation(depth), generation(), "{:.0%}"))
             rows.append(row)
     return markdown(head, rows, left=3)
 
 
+def beside(engine: Engine, value: Value, base: Value, format: str) -> str:
+    """A speed, and behind it what it is of another one."""
+    speed, ratio = str(spread(engine, value)), spread(engine, of(value, base)).median
+    return f"{speed}, {format.format(ratio)}" if speed else ""
+
+
 def ratios(groups: Iterable[Beside], work: Work) -> str:
     """Clarion's speeds as multiples of each peer's."""
-    head = ["model", "threads", "engine", "peer", *(f"prompt {length}" for length in work.prompts)]
-    head.append("generation")
+    values = figures(work)
+    head = ["model", "threads", "engine", "peer", *values]
     rows = []
     for group in groups:
         for engine in group.engines:
             for peer in group.peers if engine.is_clarion else ():
-                values = [*map(prompt, work.prompts), generation]
-                cells = [cell(group.ratio(engine, peer, value), ".2f") for value in values]
+                cells = [cell(group.ratio(engine, peer, value), ".2f") for value in values.values()]
                 rows.append([group.model, str(group.threads), engine.name, peer.name, *cells])
     return markdown(head, rows, left=4)
 
 
-def costs(groups: Iterable[Beside]) -> str:
+def costs(engines: Iterable[Engine]) -> str:
     """What a token of each model takes, and what the machine can do at most: medians of the rounds."""
     head = ["model", "threads", "weights a token", "products a token", "bandwidth", "products a second"]
     rows = []
-    for group in groups:
+    for group in grouped(engines, any_cache=True):
         peaks = (
             median(group.peak(key, turn) for turn in range(len(group.engines[0].rounds)))
             for key in ("bandwidth", "multiply")
@@ -162,6 +199,19 @@ def costs(groups: Iterable[Beside]) -> str:
         )
         rows.append([group.model, str(group.threads), *cells])
     return markdown(head, rows, left=2)
+
+
+def heading(processor: str, engines: Sequence[Engine], versions: dict[str, str]) -> str:
+    """What a table is of: the processor, the days, the rounds, and of each engine its version."""
+    dates = sorted({measured["date"] for engine in engines for measured in engine.rounds})
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    n = len(engines[0].rounds)
+    lines = [f"{processor}, {days}, {n} round" + "s" * (n > 1) + "; tokens/s:", ""]
+    same: dict[str, list[str]] = {}
+    for name, version in versions.items():
+        same.setdefault(version, []).append(name)
+    lines += [f"- {', '.join(names)}: {version}" for version, names in same.items()]
+    return "\n".join(lines)
 
 
 def cell(value: float, format: str) -> str:

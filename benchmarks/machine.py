@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,16 @@ Buffers = dict[str, int]  # name → width
 Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float], dict[str, list[float]]]
 
 
-def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> Any:
+def program(
+    machine: Any,
+    max_tokens: int,
+    buffers: Buffers,
+    ops: list[Op],
+    threads: int = 0,
+    isa: str | None = None,
+) -> Any:
+    """One of these operations, for a machine of `isa`, on so many of its threads."""
+    module = native(isa)
     spec: dict[str, Any] = {
         "max_tokens": max_tokens,
         "max_outputs": 0,
@@ -42,11 +52,11 @@ def program(machine: Any, max_tokens: int, buffers: Buffers, ops: list[Op]) -> A
                 "slots_per_token": 1,
             }
         )
-        offset += max_tokens * native().encoded_row_bytes("f32", width)
+        offset += max_tokens * module.encoded_row_bytes("f32", width)
     for op, inputs, outputs, ints, floats, arrays in ops:
         entry = {"op": op, "inputs": inputs, "outputs": outputs, "weights": [], "arrays": arrays}
         spec["ops"].append(entry | {"ints": ints, "floats": floats})
-    return native().Program(machine, spec | {"arena_bytes": offset})
+    return module.Program(machine, spec | {"arena_bytes": offset}, threads)
 
 
 def attention(n_head: int, n_head_kv: int, head_dim: int) -> Op:
@@ -72,6 +82,37 @@ def best(run: Callable[[], object], rounds: int) -> float:
     return min(times)
 
 
+ONE_ITEM, TWO_ITEMS = (1, 16), (2, 8192)  # tokens and width
+
+
+def operation_seconds(
+    machine: Any, threads: int, n: int, width: int, rounds: int, isa: str | None = None
+) -> float:
+    """Seconds of an operation that does little with n rows, one of many in a row."""
+    n_ops = 5000
+    silu = program(
+        machine,
+        n,
+        {"x": width, "y": width},
+        [("silu", [0], [1], {}, {}, {})] * n_ops,
+        threads=threads,
+        isa=isa,
+    )
+    arguments = batch(n)
+    return best(partial(silu.run, [], *arguments[:3], [], arguments[4]), rounds) / n_ops
+
+
+def handing_out(machine: Any, threads: int, rounds: int, isa: str | None = None) -> tuple[float, float]:
+    """Seconds that handing out an operation takes, if one thread keeps it, and if several share it: what it
+    then takes longer than its share of one thread's time."""
+    alone = operation_seconds(machine, 1, *ONE_ITEM, rounds, isa)
+    if threads == 1:
+        return alone, alone
+    n = min(threads, TWO_ITEMS[0])
+    one, several = (operation_seconds(machine, used, *TWO_ITEMS, rounds, isa) for used in (1, n))
+    return alone, several - one / n
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -82,12 +123,11 @@ def main() -> None:
     machine = native().Machine(args.threads)
     print(f"{native().ISA}, {args.threads} threads")
 
-    n_ops = 5000
-    for what, n, width in (("one item", 1, 16), ("two items", 2, 8192)):
-        silu = program(machine, n, {"x": width, "y": width}, [("silu", [0], [1], {}, {}, {})] * n_ops)
-        arguments = batch(n)
-        seconds = best(lambda p=silu, a=arguments: p.run([], *a[:3], [], a[4]), args.rounds)
-        print(f"silu [{n}, {width}], {what}: {1e6 * seconds / n_ops:.2f} µs")
+    for what, shape in (("one item", ONE_ITEM), ("two items", TWO_ITEMS)):
+        seconds = operation_seconds(machine, args.threads, *shape, args.rounds)
+        print(f"silu {list(shape)}, {what}: {1e6 * seconds:.2f} µs")
+    alone, shared = (1e6 * seconds for seconds in handing_out(machine, args.threads, args.rounds))
+    print(f"handing out an operation that one thread keeps: {alone:.3f} µs, that is shared: {shared:.2f} µs")
 
     n_head, n_head_kv, head_dim = 32, 8, 64
     for kind in ("f16", "f32"):

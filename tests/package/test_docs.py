@@ -4,6 +4,8 @@
   standard error). `...` in it stands for any text, and measured figures, numbers before
   `s`, `tokens/s`, `GB/s` or `%`, for any number.
 - Elsewhere, lines of a block that begin with `clarion`, or pipe into it, have to succeed.
+- Lines that begin with `python benchmarks/` name scripts and options that there are: what they measure takes
+  too long to be run.
 - `python` blocks of README and docs/python.md have to run.
 
 All of them run in a folder that holds `model.gguf`, `prompt.txt` and `text.txt`, a longer one, and, where a
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -59,8 +62,18 @@ def plain_commands(page: Path) -> list[str]:
     return [line for line in lines if re.match(r"clarion\s|echo .*\| clarion\s", line)]
 
 
+def benchmark_commands(page: Path) -> list[str]:
+    """Return the commands that run a benchmark, each in one line."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
+    return re.findall(r"^    (python benchmarks/.*)", text, re.MULTILINE)
+
+
 def found(kind: str) -> list[object]:
-    search = {"transcript": transcripts, "plain": plain_commands}[kind]
+    search = {
+        "transcript": transcripts,
+        "plain": plain_commands,
+        "benchmark": benchmark_commands,
+    }[kind]
     return [
         pytest.param(item, id=f"{page.name}-{number}")
         for page in PAGES
@@ -121,6 +134,15 @@ def test_a_transcript_is_what_the_command_prints(transcript: tuple[str, str], fo
 @pytest.mark.parametrize("command", found("plain"))
 def test_a_command_succeeds(command: str, folder: Path) -> None:
     run(command, folder)
+
+
+@pytest.mark.sample(8)
+@pytest.mark.parametrize("command", found("benchmark"))
+def test_a_benchmark_takes_the_options(command: str) -> None:
+    _, script, *words = shlex.split(command)
+    usage = run(f"{sys.executable} {ROOT / script} --help", ROOT)
+    options = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert options <= set(re.findall(r"(?<![\w-])--?[a-z][\w-]*", usage)), usage
 
 
 @pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
