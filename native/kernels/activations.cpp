@@ -12,24 +12,36 @@ namespace clarion {
 
 namespace {
 
-// One block of 32 columns: quantises to integers in [-limit, limit] and returns the scale.
-float quantize_block(const float* x, int32_t limit, int32_t a[32]) {
+// x - x is zero for finite numbers and NaN otherwise.
+simd::f32x16 not_finite(simd::f32x16 x0, simd::f32x16 x1) {
+    return simd::add(simd::sub(x0, x0), simd::sub(x1, x1));
+}
+bool all_finite(const float* x, int64_t whole_blocks) {
+    simd::f32x16 sum = simd::zero();
+    for (int64_t k = 0; k < 32 * whole_blocks; k += 32)
+        sum = simd::add(sum, not_finite(simd::load(x + k), simd::load(x + k + 16)));
+    return simd::reduce_add(sum) == 0.0f;
+}
+
+// A block of 32 columns: integers in [-limit, limit], and what they are multiplied with.
+struct Block {
+    simd::i32x16 a0, a1;
+    float scale;
+};
+Block quantize_block(const float* x, int32_t limit, bool finite) {
     const simd::f32x16 x0 = simd::load(x), x1 = simd::load(x + 16);
-    const simd::f32x16 largest = simd::max(simd::abs(x0), simd::abs(x1));
-    // x - x is zero for finite numbers and NaN otherwise; max() alone could drop a NaN.
-    const float finite = simd::reduce_add(simd::add(simd::sub(x0, x0), simd::sub(x1, x1)));
-    const float amax = simd::reduce_max(largest);
-    const float scale = amax / static_cast<float>(limit);
+    const float amax = simd::reduce_max(simd::max(simd::abs(x0), simd::abs(x1)));
     const float inverse = static_cast<float>(limit) / amax;
-    if (finite != 0.0f || !(inverse <= std::numeric_limits<float>::max())) {
+    // max() may have dropped a NaN.
+    finite = finite || simd::reduce_add(not_finite(x0, x1)) == 0.0f;
+    if (!finite || !(inverse <= std::numeric_limits<float>::max())) {
         // Not finite, or all zero, or so small (below 1e-34) that its reciprocal overflows: a is zero.
-        std::fill_n(a, 32, 0);
-        return finite != 0.0f ? std::numeric_limits<float>::quiet_NaN() : 0.0f;
+        const simd::i32x16 none = simd::set1(int32_t{0});
+        return {none, none, finite ? 0.0f : std::numeric_limits<float>::quiet_NaN()};
     }
     // None is beyond the limit: two roundings make amax * inverse larger by 2^-22 of it at most, less than a half.
-    simd::store(a, simd::to_i32(simd::mul(x0, simd::set1(inverse))));
-    simd::store(a + 16, simd::to_i32(simd::mul(x1, simd::set1(inverse))));
-    return scale;
+    return {simd::to_i32(simd::mul(x0, simd::set1(inverse))),
+            simd::to_i32(simd::mul(x1, simd::set1(inverse))), amax / static_cast<float>(limit)};
 }
 
 // Where the instruction set has no products of them (simd/tile.h), there are no such rows.
@@ -59,26 +71,29 @@ void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
     auto* fsum16 = reinterpret_cast<float*>(row + layout.fsum16);
     auto* sum32 = reinterpret_cast<int32_t*>(row + layout.sum32);
     auto* sum16 = reinterpret_cast<int32_t*>(row + layout.sum16);
-    alignas(64) int32_t a[32];
+    const bool finite = all_finite(x, width / 32);
     alignas(64) float padded[32];
     for (int64_t k = 0; k < width; k += 32) {
-        const float* block = x + k;
-        if (k + 32 > width) {
+        const bool whole = k + 32 <= width;
+        const float* from = x + k;
+        if (!whole) {
             std::fill_n(padded, 32, 0.0f);
-            std::copy_n(block, width - k, padded);
-            block = padded;
+            std::copy_n(from, width - k, padded);
+            from = padded;
         }
         const int64_t b = k / 32;
-        scale[b] = quantize_block(block, limit, a);
+        const Block block = quantize_block(from, limit, finite && whole);
+        scale[b] = block.scale;
         if (high) {
-            for (int q = 0; q < 8; ++q) simd::encode_quad(quads + 2 * k + 8 * q, a + 4 * q);
+            simd::encode_quads(quads + 2 * k, block.a0);
+            simd::encode_quads(quads + 2 * k + 32, block.a1);
         } else {
-            simd::store_i8(reinterpret_cast<int8_t*>(quads + k), simd::load(a));
-            simd::store_i8(reinterpret_cast<int8_t*>(quads + k + 16), simd::load(a + 16));
+            simd::store_i8(reinterpret_cast<int8_t*>(quads + k), block.a0);
+            simd::store_i8(reinterpret_cast<int8_t*>(quads + k + 16), block.a1);
         }
         // Sums are below 2^24, so floats hold them exactly.
-        const float half[2] = {simd::reduce_add(simd::to_f32(simd::load(a))),
-                               simd::reduce_add(simd::to_f32(simd::load(a + 16)))};
+        const float half[2] = {simd::reduce_add(simd::to_f32(block.a0)),
+                               simd::reduce_add(simd::to_f32(block.a1))};
         for (int h = 0; h < 2; ++h) {
             sum16[2 * b + h] = static_cast<int32_t>(half[h]);
             fsum16[2 * b + h] = scale[b] * half[h];
