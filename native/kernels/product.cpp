@@ -365,7 +365,9 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     }
     const Tile tile{local.u, local.scale, local.neg_min};
     const EncodedLayout layout(activations.kind, n_cols);
-    const int64_t step = floats ? tiling.columns_f32 : tiling.columns;
+    const int64_t step = floats                         ? tiling.columns_f32
+                         : n_tokens > tiling.few_tokens ? tiling.columns
+                                                        : tiling.columns_few;
     for (int64_t k = 0; k < n_cols; k += step) {
         const int64_t n = std::min(step, n_cols - k);
         const SpreadFetch spread(fetch, 16 * format.row_bytes(n), n_tokens, n_tokens > tiling.few_tokens);

@@ -23,6 +23,7 @@ struct Tiling {
     explicit Tiling(Caches caches = {});
 
     int64_t columns;           // of a tile of integers
+    int64_t columns_few;       // the same for few tokens
     int64_t columns_f32;       // of a tile of floats
     int64_t activation_bytes;  // that panel after panel meets
     int64_t least_tokens;      // that panel after panel meets, whatever they take
