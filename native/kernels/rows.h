@@ -15,16 +15,20 @@ inline int32_t* i32_row(const Buffer& b, int64_t row) {
     return reinterpret_cast<int32_t*>(b.data + row * b.row_bytes);
 }
 
-// Elements that one item should have at least: 64 KB read and written, a few microseconds of work, ten times
-// what it costs to take an item. Small batches become one item, which stays on the thread that finished the
-// last operation.
-inline constexpr int64_t item_elements = 8192;
+// Elements of an item. 8192 are 64 KB read and written, a few microseconds of work, ten times what it costs to take an item.
+// Where each thread would have less than four such items, they are smaller, down to about what it costs to wake a thread:
+// sixteen texts on two threads would be two items, of which one is the smaller. Small batches become one item, which stays on the
+// thread that finished the last operation.
+inline constexpr int64_t item_elements = 8192, least_item_elements = 2048;
 
-// Whole rows, shared out in items of about item_elements.
+// Whole rows, shared out in items of so many elements.
 class RowOp : public Op {
   public:
     int64_t begin(const Batch& batch) final {
         rows_ = batch.rows(counted_);
+        const int64_t elements =
+            std::clamp(rows_ * elements_ / (4 * batch.threads), least_item_elements, item_elements);
+        per_item_ = std::max<int64_t>(1, elements / elements_);
         return (rows_ + per_item_ - 1) / per_item_;
     }
     void run(const Batch& batch, int64_t item, const Scratch& scratch) final {
@@ -34,14 +38,13 @@ class RowOp : public Op {
 
   protected:
     // As many rows as `counted` has in the batch, of about `elements` elements each.
-    RowOp(const Buffer& counted, int64_t elements)
-        : counted_(counted), per_item_(std::max<int64_t>(1, item_elements / elements)) {}
+    RowOp(const Buffer& counted, int64_t elements) : counted_(counted), elements_(elements) {}
 
   private:
     virtual void run_row(const Batch& batch, int64_t row, const Scratch& scratch) = 0;
 
     const Buffer& counted_;
-    int64_t per_item_, rows_ = 0;
+    int64_t elements_, per_item_ = 1, rows_ = 0;
 };
 
 // Throw std::invalid_argument unless the buffer is as said.

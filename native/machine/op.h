@@ -99,6 +99,7 @@ struct Batch {
     int64_t n_sequences;
     std::span<const StateGroup> groups;
     std::span<const StatePlace> states = {};  // the program's
+    int threads = 1;                          // how many run it; a result must not depend on this number
 
     PagedState paged(int64_t state) const {
         const StateGroup* found = group(state);

@@ -220,6 +220,7 @@ void Program::copy(const Batch& batch) {
                                                                     batch.groups.size(), pages_.size())));
     batch_.groups = groups_;
     batch_.states = states_;
+    batch_.threads = threads_;
     check_layers();
     for (size_t i = 0; i < groups_.size(); ++i) {
         StateGroup& group = groups_[i];
