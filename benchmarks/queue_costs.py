@@ -6,7 +6,7 @@
 Each is the best of the rounds. Two threads on two cores are needed: the machine has to be idle otherwise.
 
 - take: of an item, from the next one's number to the count of those that are finished, on a single thread.
-- transfer: what a second thread adds to that: a cache line comes from the other core.
+- transfer: what a second thread adds to that: the cache line of the count comes from the other core.
 - handoff: from the last item of an operation to the other thread's first of the next one.
 - wake_call, wake_latency: what it costs to wake a thread that sleeps, and how long it takes then.
 - decode, multiply: seconds of a weight that is decoded, and of a product of bytes, with Q4_K.
@@ -109,10 +109,12 @@ def handing_out(bench: Bench) -> dict[str, float]:
     """What the queue costs."""
     n = 16  # items, as many elements as one row of all of them
     many, one = bench.rows("silu", n, 8192, 200, 1), bench.rows("silu", 1, n * 8192, 200, 1)
-    small = [bench.rows("encode", 8 * 512, 32, 20, threads) / 512 for threads in (1, 2)]
+    # Items of one panel that stays in the second-level cache: half a microsecond, longer than a line takes.
+    small = [products(bench, 16 * 256, 256, 17, 1, 20, threads) / 256 for threads in (1, 2)]
     pairs = [bench.rows("silu", 2, 8192, 2000, threads) for threads in (1, 2)]
-    wide, long = 1 << 14, 1 << 19
-    awake, asleep = (bench.rows("encode", 9, wide, 1, 2, pause) for pause in (0.0, 0.003))
+    # Of the two items the second is small, and done before who was woken comes.
+    awake, asleep = (bench.rows("encode", 9, 256, 1, 2, pause) for pause in (0.0, 0.003))
+    long = 1 << 21  # an item longer than a thread takes to wake, 0.4 ms
     both, both_asleep = (bench.rows("silu", 2, long, 1, 2, pause) for pause in (0.0, 0.003))
     call = max(asleep - awake, 0.0)
     return {
@@ -124,29 +126,38 @@ def handing_out(bench: Bench) -> dict[str, float]:
     }
 
 
-def linear_seconds(bench: Bench, tokens: int) -> float:
-    """Seconds of a weight of a [4096, 4096] matrix of Q4_K that meets so many tokens of 16 bits."""
-    width, q4 = 4096, format_named("Q4_K")
-    n_bytes = q4.n_bytes((width, width))
-    weights = np.resize(np.random.default_rng(0).integers(0, 60, 1 << 20, dtype=np.uint8), _WEIGHTS)
-    n = _WEIGHTS // n_bytes if tokens <= 16 else 2
-    sizes = [native().encoded_row_bytes(kind, width) * tokens for kind in ("high", "f32")]
-    panels = native().can_be_panels(q4.type_id, width)
+def products(
+    bench: Bench, rows: int, cols: int, tokens: int, n_weights: int, n_ops: int, threads: int
+) -> float:
+    """Seconds of a product of a Q4_K matrix and tokens of 16 bits, of so many weights in turn."""
+    q4 = format_named("Q4_K")
+    n_bytes = q4.n_bytes((rows, cols))
+    some = np.random.default_rng(0).integers(0, 60, 1 << 20, dtype=np.uint8)
+    weights = np.resize(some, n_weights * n_bytes)
+    of = [native().encoded_row_bytes(k, width) * tokens for k, width in (("high", cols), ("f32", rows))]
+    panels = native().can_be_panels(q4.type_id, rows)
     spec = {
-        "arena_bytes": sum(sizes) + 64, "max_tokens": tokens, "max_outputs": 0, "states": [],
-        "buffers": [_buffer("x", "high", width, 0), _buffer("y", "f32", width, -(-sizes[0] // 64) * 64)],
+        "arena_bytes": sum(of) + 64, "max_tokens": tokens, "max_outputs": 0, "states": [],
+        "buffers": [_buffer("x", "high", cols, 0), _buffer("y", "f32", rows, -(-of[0] // 64) * 64)],
         "weights": [
-            {"name": f"{i}", "format": q4.type_id, "rows": width, "cols": width, "experts": 1,
+            {"name": f"{i}", "format": q4.type_id, "rows": rows, "cols": cols, "experts": 1,
              "data": weights[i * n_bytes : (i + 1) * n_bytes], "panels": panels}
-            for i in range(n)
+            for i in range(n_weights)
         ],
-        "ops": [_op("linear") | {"weights": [i, -1]} for i in range(n)],
+        "ops": [_op("linear") | {"weights": [i % n_weights, -1]} for i in range(n_ops)],
     }  # fmt: skip
-    bound = bench.bound(spec, 1)
+    bound = bench.bound(spec, threads)
     zeros = np.zeros(tokens, np.int32)
     arguments = ([], zeros, np.arange(tokens, dtype=np.int32), zeros, [], np.zeros(0, np.int32))
     bound.run(*arguments)
-    return bench.best(lambda: bound.run(*arguments)) / (n * width * width)
+    return bench.best(lambda: bound.run(*arguments)) / n_ops
+
+
+def linear_seconds(bench: Bench, tokens: int) -> float:
+    """Seconds of a weight of a [4096, 4096] matrix that meets so many tokens."""
+    width = 4096
+    n = _WEIGHTS // format_named("Q4_K").n_bytes((width, width)) if tokens <= 16 else 2
+    return products(bench, width, width, tokens, n, n, 1) / (width * width)
 
 
 def operations(bench: Bench) -> tuple[dict[str, float], float]:

@@ -23,8 +23,7 @@ from clarion.runtime.cost import BYTE_PRODUCTS
 
 # native/kernels/rows.h
 ITEM_ELEMENTS = 8192
-# native/kernels/embed.cpp
-ROWS_PER_ITEM = 8
+LEAST_ITEM_ELEMENTS = 2048
 # native/kernels/attention.cpp
 TILE_QUERIES = 64
 ITEM_PRODUCTS = 1 << 18
@@ -43,6 +42,7 @@ _ROWS: dict[str, tuple[tuple[int, ...], int]] = {
     **dict.fromkeys(("mul_vector", "add_vector", "mul_rows", "temperature"), ((0,), 0)),
     **dict.fromkeys(("silu", "mul", "add", "swiglu", "gelu", "geglu", "relu_squared"), ((10,), 10)),
     **dict.fromkeys(("swiglu_clamped", "logistic", "tanh", "softplus", "scale"), ((10,), 10)),
+    **dict.fromkeys(("embed", "embed_positions", "encode"), ((10,), 10)),
     "rope_kv": ((0, 1, 2), 0),
     "kv_write": ((0, 1), 0),
     "select": ((0,), 10),
@@ -58,8 +58,7 @@ class Tiling:
     not there; 0 is what kernels do.
 
     Attributes:
-        item_elements: of rows, in an item at least; so few where threads would have less than four items.
-        in_pieces: rows of operations that treat elements or blocks one by one are cut at so many elements.
+        in_pieces: rows of operations that treat elements or blocks one by one are cut at an item's elements.
         few_heads: products that an item of attention has at least.
         each: tiles of queries become smaller until attention has so many items for each thread.
         item_tokens: items of products have fewer bytes where more tokens than these meet them.
@@ -71,7 +70,6 @@ class Tiling:
     least_tokens: int = 48
     few_tokens: int = 16
     item_bytes: int = 256 << 10
-    item_elements: int = 0
     in_pieces: bool = False
     few_heads: int = 0
     each: int = 0
@@ -202,13 +200,11 @@ class _Split:
             items = self._linear()
         elif name == "attention":
             items = self._attention()
-        elif name in ("embed", "embed_positions", "encode"):
-            items = self._in_rows(self._operand(10), self._operand(10).width, ROWS_PER_ITEM)
         elif name in _ROWS:
             of, counted = _ROWS[name]
             elements = sum(self._operand(i).width for i in of)
             elements *= _ROPE_TABLE_FACTOR if name == "rope_table" else 1
-            items = self._in_rows(self._operand(counted), elements, max(1, ITEM_ELEMENTS // elements))
+            items = self._in_rows(self._operand(counted), elements)
         else:
             raise UnknownOperationError(f"operation {name!r}: its items are not described")
         return Work(name, tuple(items))
@@ -216,13 +212,12 @@ class _Split:
     def _operand(self, i: int) -> Buffer:
         return self._program.buffers[self._op.outputs[i - 10] if i >= 10 else self._op.inputs[i]]
 
-    def _in_rows(self, counted: Buffer, elements: int, per_item: int) -> list[Item]:
-        rows, least = self._batch.rows(counted), self._tiling.item_elements
-        if least:
-            least = min(max(least, rows * elements // (4 * self._threads)), ITEM_ELEMENTS)
-            per_item = max(1, least // elements)
-            if self._tiling.in_pieces and self._op.op in _IN_PIECES and elements > least:
-                rows, elements = rows * -(-elements // least), least
+    def _in_rows(self, counted: Buffer, elements: int) -> list[Item]:
+        rows = self._batch.rows(counted)
+        enough = min(max(rows * elements // (4 * self._threads), LEAST_ITEM_ELEMENTS), ITEM_ELEMENTS)
+        if self._tiling.in_pieces and self._op.op in _IN_PIECES and elements > enough:
+            rows, elements = rows * -(-elements // enough), enough
+        per_item = max(1, enough // elements)
         each = [min(per_item, rows - first) for first in range(0, rows, per_item)]
         return [Item(elements=n * elements, at=i / len(each)) for i, n in enumerate(each)]
 

@@ -20,18 +20,19 @@ GB = 1e9
 class Costs:
     """Seconds, unless stated otherwise: what `queue_costs.py` measures.
 
-    The defaults are those of a Zen 5 (AVX-512 BF16, virtual, 2 cores), 2026-12-01. Not measured: `store`, of
-    which the processor has several under way while a line comes from another core, and `probe`, a load that
-    runs ahead in the same way; each a fraction of a transfer. Nor `migrate`.
+    The defaults are those of a Zen 5 (AVX-512 BF16, virtual, 2 cores), 2026-12-01; those of handing out are
+    of an hour in which its cores were as far apart as cores of one socket commonly are. Not measured:
+    `store`, of which the processor has several under way while a line comes from another core, and `probe`, a
+    load that runs ahead in the same way; each a fraction of a transfer. Nor `migrate`.
     """
 
     take: float = 19e-9
-    transfer: float = 142e-9  # two: of the line that counts, at the beginning and at the end of an item
+    transfer: float = 71e-9  # of a count's cache line, from another core
     handoff: float = 769e-9
     wake_call: float = 2.9e-6
     wake_latency: float = 7.9e-6
     spin: float = 30e-6  # native/machine/pool.cpp
-    store: float = 15e-9  # of a lane's next item, when an operation is published
+    store: float = 15e-9  # of a lane's next item or a group's count, when an operation is published
     probe: float = 15e-9  # of a lane that is empty
     migrate: float = 20e-6  # of a thread that waits for its core to one that sleeps
     decode: float = 8e-12
@@ -40,12 +41,12 @@ class Costs:
     elements: Mapping[str, float] = field(
         default_factory=lambda: {
             "embed": 2.05e-9,
-            "select": 0.40e-9,
+            "select": 0.41e-9,
             "rope_table": 0.32e-9,
-            "rms_norm": 1.19e-9,
-            "rope_kv": 0.91e-9,
-            "encode": 1.17e-9,
-            "swiglu": 1.06e-9,
+            "rms_norm": 0.65e-9,
+            "rope_kv": 0.90e-9,
+            "encode": 0.67e-9,
+            "swiglu": 0.58e-9,
         }
     )
 

@@ -1,9 +1,10 @@
 """The queue of items as a simulation: the rule of native/machine/pool.cpp, and others to compare it with.
 
 Events are those of the threads: one is ready, takes an item of its lane or of another one, finishes it,
-counts it; who counts the last one begins the next operation. Items progress as fast as their core and its
-share of the memory let them. A node's memory slows all items that read there by the same factor, so its items
-are ordered by a clock of the node's own, which runs slower where more is asked of it than it has.
+counts it among those of neighbouring lanes; who counts the last one of all begins the next operation. Items
+progress as fast as their core and its share of the memory let them. A node's memory slows all items that read
+there by the same factor, so its items are ordered by a clock of the node's own, which runs slower where more
+is asked of it than it has.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from functools import cache
 from queue_items import Work
 from queue_machines import Costs, Machine
 
+# native/machine/pool.h
+GROUP_LANES = 8
+
 Done = Callable[[int, int, float], None]  # number of the item, thread, when
 
 
@@ -24,9 +28,6 @@ class Rules:
     """How the queue differs from the native one, where a rule is on.
 
     Attributes:
-        apart: what a run's items read does not lie on the cache line of the count.
-        group: so many neighbouring lanes count their finished items together, and only their last one is
-            counted for all; 0: all items are counted in one place.
         tree: who is woken wakes two others, instead of one thread waking all.
         near: items of the same node's lanes are taken first.
         spread: where there are fewer lanes than threads, each lane's first thread is one that is near to what
@@ -34,8 +35,6 @@ class Rules:
         least: seconds of work for each thread that an operation is shared out to, at least.
     """
 
-    apart: bool = False
-    group: int = 0
     tree: bool = False
     near: bool = False
     spread: bool = False
@@ -142,12 +141,11 @@ class _Operation:
         self._lanes = min(self._active, n_items)
         self._next = [n_items * lane // self._lanes for lane in range(self._lanes + 1)]
         self._ends = self._next[1:]
-        group = self._rules.group or self._lanes
-        begins = self._next[: self._lanes : group]
+        begins = self._next[: self._lanes : GROUP_LANES]
         self._left = [b - a for a, b in zip(begins, [*begins[1:], n_items], strict=True)]  # not finished
         self._unclaimed, self._unfinished = n_items, n_items
         self._lane_of: list[int] = [0] * n_items
-        # When a count can be changed next, and who did last: of each group's, and of all, which is the last.
+        # When a count can be changed next, and who did last: each group's of its items, then that of groups.
         self._line_free, self._owner = [0.0] * (len(self._left) + 1), [last] * (len(self._left) + 1)
         self._events: list[tuple[float, int, int, int]] = []  # when, what, thread, generation
         nodes = len(queue.machine.bandwidth)
@@ -165,7 +163,7 @@ class _Operation:
 
     def _publish(self, awake: tuple[bool, ...]) -> None:
         costs, first = self._costs, self._first
-        at = self._began + self._lanes * costs.store
+        at = self._began + (self._lanes + len(self._left)) * costs.store
         asleep = [t for t in range(self._active) if t != first and not awake[t]]
         woken = asleep[: len(self._work.items) - 1]
         for t in range(self._machine.threads):
@@ -263,9 +261,7 @@ class _Operation:
         when += self._costs.take + probes * self._costs.probe
         if lane != thread:
             owner = lane if lane < self._machine.threads else 0
-            when += self._far(thread, owner) * self._costs.transfer / 2
-        if not self._rules.apart:
-            when = self._line(-1, thread, when)
+            when += self._far(thread, owner) * self._costs.transfer
         self._start(thread, item, 1.0, when - self._at)
 
     def _line(self, count: int, thread: int, when: float) -> float:
@@ -273,7 +269,7 @@ class _Operation:
         begin = max(when, self._line_free[count])
         if self._owner[count] == thread:
             return begin
-        self._line_free[count] = begin + self._far(thread, self._owner[count]) * self._costs.transfer / 2
+        self._line_free[count] = begin + self._far(thread, self._owner[count]) * self._costs.transfer
         self._owner[count] = thread
         return self._line_free[count]
 
@@ -287,14 +283,12 @@ class _Operation:
         running = self._running[thread]
         assert running is not None
         self._stop(thread)
-        lane = self._lane_of[running.item]
-        group = lane // self._rules.group if self._rules.group else 0
+        group = self._lane_of[running.item] // GROUP_LANES
         self._left[group] -= 1
         if self._done:
             self._done(running.item, thread, when)
-        if self._rules.group:
-            when = self._line(group, thread, when)
-        if not self._rules.group or self._left[group] == 0:
+        when = self._line(group, thread, when)
+        if self._left[group] == 0:
             when = self._line(-1, thread, when)
         self._unfinished -= 1
         if self._unfinished == 0:

@@ -47,14 +47,11 @@ class Variant:
     rows: float = 1.0
 
 
-_PIECES = replace(TILING, item_elements=2048, in_pieces=True)
+_PIECES = replace(TILING, in_pieces=True)
 _ATTENTION = replace(TILING, few_heads=1 << 16, each=4)
-_GROUPS = Rules(apart=True, group=8)
 ALL = replace(_PIECES, few_heads=1 << 16, each=4, items_each=8, item_tokens=4)
 VARIANTS = (
     Variant("as it is"),
-    Variant("count apart", Rules(apart=True)),
-    Variant("counts of 8 lanes", _GROUPS),
     Variant("woken wake", Rules(tree=True)),
     Variant("fewer threads", Rules(least=5e-6)),
     Variant("near lanes first", Rules(near=True)),
@@ -63,11 +60,10 @@ VARIANTS = (
     Variant("items by tokens", tiling=replace(TILING, item_tokens=4)),
     Variant("shorter blocks", tiling=replace(TILING, items_each=8)),
     Variant("attention", tiling=_ATTENTION),
-    Variant("rows of 2048", tiling=replace(TILING, item_elements=2048)),
     Variant("pieces of rows", tiling=_PIECES),
     Variant("faster rows", rows=1 / 3),
-    Variant("chosen", _GROUPS, ALL),
-    Variant("chosen, faster rows", _GROUPS, ALL, 1 / 3),
+    Variant("chosen", tiling=ALL),
+    Variant("chosen, faster rows", tiling=ALL, rows=1 / 3),
 )
 
 

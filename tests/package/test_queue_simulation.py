@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import queue_items
+import queue_rules
 import queue_simulation
 from queue_items import SHAPES, WORK, Batch, Item, Tiling, Work, program_of, work_of
 from queue_machines import Costs, Machine, alike, hybrid, siblings
@@ -39,8 +40,6 @@ machines = st.sampled_from(
 )
 rules = st.builds(
     Rules,
-    apart=st.booleans(),
-    group=st.sampled_from([0, 1, 3]),
     tree=st.booleans(),
     near=st.booleans(),
     spread=st.booleans(),
@@ -129,16 +128,18 @@ def test_what_is_known_of_an_operation_is_what_it_would_be(of: list[list[float]]
     assert known == pytest.approx(Queue(machine, costs).run(some, lambda *_: None).seconds)
 
 
-def test_a_line_that_all_threads_want_is_what_many_cores_wait_for() -> None:
-    costs = Costs()
-    work = computing([[1e-6] * 1000], costs) * 10
-    found = {
-        n: Queue(alike("", n, 1e6, 1e6), costs).run(work, asleep=False).seconds * n for n in (1, 2, 16, 64)
-    }
-    assert found[1] < found[2] < found[16] < found[64]
-    apart = Queue(alike("", 64, 1e6, 1e6), costs, Rules(apart=True)).run(work, asleep=False).seconds * 64
-    groups = Queue(alike("", 64, 1e6, 1e6), costs, Rules(apart=True, group=1)).run(work, asleep=False)
-    assert groups.seconds * 64 < apart < found[64]
+def test_lanes_of_a_group_wait_for_its_count_and_groups_do_not() -> None:
+    """Items are as long as a line takes from one core to another: of a group one thread counts at a time."""
+    costs = replace(Costs().free(), transfer=Costs().transfer)
+    found = {}
+    for n in (1, 2, 8, 16, 64):
+        work = computing([[costs.transfer] * (1000 * n)], costs)
+        taken = Queue(alike("", n, 1e6, 1e6), costs).run(work, asleep=False).seconds
+        found[n] = taken / (1000 * costs.transfer)  # beside what the items take
+    assert found[1] == pytest.approx(1, rel=0.02)
+    assert found[2] == pytest.approx(2, rel=0.02)
+    assert found[8] == pytest.approx(8, rel=0.02)
+    assert found[64] == pytest.approx(found[16], rel=0.02) == pytest.approx(found[8], rel=0.02)
 
 
 def test_who_loses_the_core_is_moved_to_one_that_sleeps() -> None:
@@ -156,7 +157,7 @@ def test_who_loses_the_core_is_moved_to_one_that_sleeps() -> None:
 def number_in(path: str, name: str) -> int:
     """A constant of the native sources."""
     text = (ROOT / "native" / path).read_text()
-    found = re.search(rf"\b{name} = ([^;]+);", text)
+    found = re.search(rf"\b{name} = ([^;,]+)[;,]", text)
     assert found, f"{path} has no {name}"
     value = re.sub(r"int64_t\{(\d+)\}", r"\1", found[1])
     assert re.fullmatch(r"[\d\s<]+", value), value
@@ -167,7 +168,8 @@ def number_in(path: str, name: str) -> int:
     ("path", "name", "here"),
     [
         ("kernels/rows.h", "item_elements", queue_items.ITEM_ELEMENTS),
-        ("kernels/embed.cpp", "rows_per_item", queue_items.ROWS_PER_ITEM),
+        ("kernels/rows.h", "least_item_elements", queue_items.LEAST_ITEM_ELEMENTS),
+        ("machine/pool.h", "group_lanes", queue_rules.GROUP_LANES),
         ("kernels/attention.cpp", "tile_queries", queue_items.TILE_QUERIES),
         ("kernels/attention.cpp", "item_products", queue_items.ITEM_PRODUCTS),
         ("kernels/attention.cpp", "span_positions", queue_items.SPAN_POSITIONS),
@@ -206,9 +208,7 @@ SMALL = program_of(replace(SHAPES["1B"], width=512, layers=1, heads=8, kv_heads=
         [
             Tiling(),
             Tiling(l2=1 << 18),
-            Tiling(
-                item_elements=2048, in_pieces=True, items_each=8, item_tokens=4, few_heads=1 << 16, each=4
-            ),
+            Tiling(in_pieces=True, items_each=8, item_tokens=4, few_heads=1 << 16, each=4),
             Tiling(tapered=True),
         ]
     ),
