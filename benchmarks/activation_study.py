@@ -118,7 +118,6 @@ WAYS = [
     "wanted,wide=16",
     "wanted,ratio=2",
     "wanted,ratio=3",
-    "wanted,ratio=4",
     "wanted,wide=6,top=512",
     "wanted,wide=7",
     "wanted,wide=8,times=2",
