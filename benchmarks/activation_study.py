@@ -412,7 +412,8 @@ class Model:
 
     def __init__(self, file: File) -> None:
         self._plan = make_plan(file, CONTEXT)
-        self._nodes = precision(narrow(self._plan.nodes(), self._plan.kept()), "fast")
+        kept = self._plan.kept()
+        self._nodes = precision(narrow(self._plan.nodes(), kept), "high", kept)  # where, not in how many bits
         self._sources = Sources(self._plan.weights, file.tensors)
         self._decoded: dict[str, Array] = {}
         self._sites: dict[Value, Site] = {}
