@@ -56,8 +56,8 @@ def load(
             for each physical core that this process may use.
         context: tokens of a prompt and its continuation at most; None: what the model was trained for, up to
             4096.
-        activations: what quantised weights are multiplied with: "fast" (8-bit integers), "high" (16-bit) or
-            "exact" (float32).
+        activations: what quantised weights are multiplied with: "fast" (8-bit integers, 16-bit ones where
+            only wanted rows are read), "high" (16-bit) or "exact" (float32).
         kv: what keys and values are stored as, one of "f32", "f16", "bf16", "q8_0", "q4_0", or two as
             "q8_0:f16" or ("q8_0", "f16"); None: "f32" where activations are exact, else "f16".
         isa: the native module to use; None: the best one for this processor.

@@ -17,6 +17,7 @@ from clarion.plan.ir import Node, Value
 from clarion.plan.lower import lower
 from clarion.plan.memory import memory
 from clarion.plan.narrow import narrow
+from clarion.plan.observe import Layers, SquareSums
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.precision import precision
 from clarion.plan.verify import verify, verify_plan
@@ -91,8 +92,70 @@ def test_float_weights_read_float_and_quantised_weights_encoded_activations():
         for op in p.ops:
             if op.op == "linear":
                 formats = {p.weights[w].format for w in op.weights if w >= 0}
-                kinds = {"f32" if fmt in FLOAT_FORMATS else activations for fmt in formats}
+                encoded = "high" if p.buffers[op.outputs[0]].rows == "outputs" else activations
+                kinds = {"f32" if fmt in FLOAT_FORMATS else encoded for fmt in formats}
                 assert kinds == {p.buffers[op.inputs[0]].kind}
+
+
+def multiplied(p):
+    """The kind of the input that each matrix multiplies, by the matrices' names."""
+    return {
+        p.weights[w].name: p.buffers[op.inputs[OPERATIONS[op.op].multiplied]].kind
+        for op in p.ops
+        if OPERATIONS[op.op].multiplied is not None
+        for w in op.weights[: len(op.outputs)]
+    }
+
+
+LAST = ("attn_output", "ffn_gate", "ffn_up", "ffn_down")
+
+
+@pytest.mark.parametrize("name", ["llama-q8_0", "mixtral-q8_0"])
+def test_a_fast_program_multiplies_wanted_rows_as_a_high_one(name):
+    """What follows the last attention, and the output's matrix; not the keys and values before it."""
+    fast, high = (multiplied(compiled(name, activations=kind)) for kind in ("fast", "high"))
+    last = max(int(weight.split(".")[1]) for weight in fast if weight.startswith("blk."))
+    for weight, kind in fast.items():
+        layer, part = weight.startswith(f"blk.{last}."), weight.split(".")[-2].removesuffix("_exps")
+        wanted = weight in ("token_embd.weight", "output.weight") or (layer and part in LAST)
+        assert kind == (high[weight] if wanted or high[weight] == "f32" else "fast"), weight
+    assert {*high.values()} - {"f32"} == {"high"}
+    p = compiled(name, activations="fast")
+    assert "activations fast (high for wanted rows), cache" in str(p)
+    assert "fast (high" not in str(compiled(name, activations="high"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_products_are_high_however_a_fast_program_is_made(name):
+    """Not narrowed, because it is not fused or because somebody looks on; and read again from JSON."""
+    made = multiplied(compiled(name, activations="fast"))
+    assert multiplied(compiled(name, activations="fast", fuse=False)) == made
+    for observe in (SquareSums(lambda weight: True), Layers()):
+        assert multiplied(compiled(name, activations="fast", observe=observe)) == made
+
+
+def test_a_row_that_others_read_too_is_not_wanted_alone():
+    """The matrix before an output of all tokens stays `fast`, though a selection of its rows is read too."""
+    weights = [Weight(f"w{i}", Whole(f"w{i}"), "Q8_0", 8, 32, 32, 1, 34 * 32) for i in range(3)]
+    a, b, c = (Value(name, 32) for name in "abc")
+    few, logits = Value("few", 32, "outputs"), Value("logits", 32, "outputs")
+    nodes = [
+        Node("embed", (), (a,)),
+        Node("linear", (a,), (b,), (weights[0], None, None)),
+        Node("linear", (b,), (c,), (weights[1], None, None)),
+        Node("select", (c,), (few,)),
+        Node("linear", (few,), (logits,), (weights[2], None, None)),
+    ]
+
+    def kinds(kept, *more):
+        made = precision([*nodes, *more], "fast", kept)
+        return [node.inputs[0].kind for node in made if node.op == "linear"]
+
+    assert kinds([logits]) == ["high", "high", "high"]
+    assert kinds([logits, c]) == ["fast", "fast", "high"]
+    assert kinds([logits, b]) == ["fast", "high", "high"]
+    unread = Node("silu", (c,), (Value("unread", 32),))
+    assert kinds([logits], unread) == ["high", "high", "high"]
 
 
 def test_an_input_of_two_kinds_of_weights_exists_twice_and_is_named():
@@ -129,6 +192,12 @@ def test_bf16_weights_read_bf16_in_a_fast_plan_where_the_module_multiplies_it():
 
     assert kinds("fast", True) == {"bf16"}
     assert kinds("fast", False) == kinds("high", True) == kinds("exact", True) == {"f32"}
+    nodes = in_bf16("llama-q8_0")
+    logits = nodes[-1].outputs[0]
+    wanted = [node for node in precision(nodes, "fast", [logits], bf16=True) if node.op == "linear"]
+    last = wanted[-5:]  # attention's output, the network, logits
+    assert {node.inputs[0].kind for node in last} == {"f32"}
+    assert {node.inputs[0].kind for node in wanted[:-5]} == {"bf16"}
 
 
 def test_an_input_of_bf16_and_quantised_weights_has_two_encodings():

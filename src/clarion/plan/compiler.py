@@ -40,7 +40,7 @@ def compile(
     Args:
         target: where the program is to run.
         activations: what quantised weights are multiplied with: 8-bit (`fast`) or 16-bit (`high`) integers,
-            or float32 (`exact`).
+            or float32 (`exact`). Where only wanted rows are read, `fast` is `high`.
         kv: formats of keys and values (`CacheFormats.parse`); None: f32 where `exact`, else f16.
         max_tokens: tokens in the largest batch.
         max_outputs: outputs wanted of one batch at most, up to max_tokens.
@@ -71,8 +71,8 @@ def compile(
         nodes, observed = observe(nodes)
     elif fuse:
         nodes = narrow(nodes, kept)
+    nodes = precision(nodes, activations, kept, bf16=target.bf16)
     kept += observed
-    nodes = precision(nodes, activations, bf16=target.bf16)
     if fuse:
         nodes = fuse_nodes(nodes, kept)
 

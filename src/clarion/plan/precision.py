@@ -4,14 +4,20 @@ Weights in F64, F32, F16 and BF16 multiply float32 activations; BF16 in a `fast`
 rounded to BF16, where the native module has such products. All others multiply activations encoded as 8-bit
 (`fast`) or 16-bit (`high`) integers, or float32 ones where the plan is `exact`. An input that feeds several
 kinds exists several times.
+
+A `fast` plan multiplies as a `high` one where only wanted rows are read: the output's matrix, and what
+follows the last attention. No layer evens out what is rounded there, which is half of what 8 bits lose, and a
+prompt has one such row. Whether these operations were moved behind the selection of their rows does not
+matter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from clarion.plan.ir import Activations, Kind, Node, Value
+from clarion.plan.narrow import before_selections
 from clarion.plan.operations import OPERATIONS
 from clarion.plan.weight import Weight
 
@@ -23,13 +29,33 @@ def input_kind(weight: Weight, activations: Activations, bf16: bool) -> Kind:
     return "f32" if weight.is_float or activations == "exact" else activations
 
 
-def precision(nodes: Sequence[Node], activations: Activations, *, bf16: bool = False) -> list[Node]:
+def for_wanted_rows(nodes: Sequence[Node], kept: Collection[Value]) -> set[Node]:
+    """The operations whose results are read for wanted rows only, whether others are computed or not.
+
+    kept: the values of the outputs. What leads to none of them, as an observer's sums, reads nothing here.
+    """
+    read = set(kept)
+    needed = []
+    for node in reversed(nodes):
+        if not node.outputs or not read.isdisjoint(node.outputs):  # without outputs it writes a state
+            needed.append(node)
+            read.update(node.inputs)
+    needed.reverse()
+    moved = {node for node in needed if node.outputs and all(out.rows == "outputs" for out in node.outputs)}
+    return moved | before_selections(needed, kept)
+
+
+def precision(
+    nodes: Sequence[Node], activations: Activations, kept: Collection[Value] = (), *, bf16: bool = False
+) -> list[Node]:
     """The same list with an `encode` before the first product that needs it.
 
+    kept: the values of the plan's outputs.
     bf16: whether the native module multiplies BF16 with BF16.
 
     Names the fallback `float-product` where quantised weights are multiplied in float32.
     """
+    wanted = for_wanted_rows(nodes, kept) if activations == "fast" else set()
     encoded: dict[tuple[Value, Kind], Value] = {}
     result = []
     for node in nodes:
@@ -39,7 +65,7 @@ def precision(nodes: Sequence[Node], activations: Activations, *, bf16: bool = F
             result.append(node)
             continue
         x = node.inputs[at]
-        kind = input_kind(weight, activations, bf16)
+        kind = input_kind(weight, "high" if node in wanted else activations, bf16)
         if kind == "f32":
             result.append(node if weight.is_float else replace(node, fallback="float-product"))
             continue

@@ -53,10 +53,17 @@ def show_program(program: Program) -> str:
         lines.append((*line, f"{n / 1e6:.3f}" if n else "", op.fallback))
     header = [
         *_header(program.hyperparameters),
-        f"activations {program.activations}, cache {program.kv}, context {program.context}, "
+        f"activations {_activations(program)}, cache {program.kv}, context {program.context}, "
         f"batch of {program.max_tokens} tokens and {program.max_outputs} outputs",
     ]
     return "\n".join([*header, "", *_table(lines), "", *_totals(program, sum(moved))])
+
+
+def _activations(program: Program) -> str:
+    """What was asked for, and what stands in its place for wanted rows."""
+    kinds = {buffer.kind for buffer in program.buffers}
+    also = program.activations == "fast" and "high" in kinds
+    return "fast (high for wanted rows)" if also else program.activations
 
 
 def _table(lines: Sequence[tuple[str, ...]]) -> list[str]:
