@@ -14,10 +14,14 @@ from clarion.plan.ir import Node, Value, users
 from clarion.plan.operations import OPERATIONS
 
 
+def _selections(nodes: Sequence[Node], kept: Collection[Value]) -> list[Node]:
+    return [node for node in nodes if OPERATIONS[node.op].selects and node.outputs[0] not in kept]
+
+
 def before_selections(nodes: Sequence[Node], kept: Collection[Value]) -> set[Node]:
     """The operations of which only selected rows are read, and which can be computed for these alone."""
     used_by = users(nodes, kept)
-    selections = {node for node in nodes if OPERATIONS[node.op].selects and node.outputs[0] not in kept}
+    selections = set(_selections(nodes, kept))
     narrowed: set[Node] = set()
     for node in reversed(nodes):
         readers = [reader for value in node.outputs for reader in used_by.get(value, [])]
@@ -40,11 +44,7 @@ def narrow(nodes: Sequence[Node], kept: Collection[Value] = ()) -> list[Node]:
         return list(nodes)
 
     few = {value: _few(value, kept) for node in narrowed for value in (*node.inputs, *node.outputs)}
-    moved = [
-        node
-        for node in nodes
-        if OPERATIONS[node.op].selects and node.outputs[0] not in kept and node.inputs[0] in few
-    ]
+    moved = [node for node in _selections(nodes, kept) if node.inputs[0] in few]
     few |= {node.outputs[0]: few[node.inputs[0]] for node in moved}
     result = []
     for node in nodes:
