@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clarion.loading import load
     from clarion.model import Model
     from clarion.runtime.completion import Completion, Timings, TokenLogprob
+    from clarion.runtime.pieces import Piece
     from clarion.runtime.sampling import ChatOptions, Options
     from clarion.runtime.streams import AsyncTextStream, TextStream
     from clarion.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ _HOMES = {
     "Completion": "clarion.runtime.completion",
     "Model": "clarion.model",
     "Options": "clarion.runtime.sampling",
+    "Piece": "clarion.runtime.pieces",
     "TextStream": "clarion.runtime.streams",
     "Timings": "clarion.runtime.completion",
     "TokenLogprob": "clarion.runtime.completion",
@@ -44,6 +46,7 @@ __all__ = [
     "Completion",
     "Model",
     "Options",
+    "Piece",
     "TextStream",
     "Timings",
     "TokenLogprob",

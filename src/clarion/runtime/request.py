@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from clarion.runtime.completion import Completion
+from clarion.runtime.pieces import Piece
 from clarion.runtime.sampling import Parameters
 
 
@@ -22,7 +23,7 @@ class PromptDone(NamedTuple):
 
 Result = Completion | int
 # News of the prompt and pieces of text, then a result or an error; it must not raise.
-Put = Callable[[str | PromptDone | Result | BaseException], None]
+Put = Callable[[Piece | PromptDone | Result | BaseException], None]
 # Takes the rows row, row + 1, ... of a text: float32 [n, V], a view that lasts as long as the call.
 Take = Callable[[int, memoryview], None]
 

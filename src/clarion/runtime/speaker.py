@@ -19,6 +19,7 @@ from typing import assert_never
 
 from clarion.exiting import Background
 from clarion.runtime.completion import Completion, FinishReason, Timings, TokenLogprob
+from clarion.runtime.pieces import Piece, TokenEnds
 from clarion.runtime.request import Generate, PromptDone, Put
 from clarion.runtime.stopping import StopStrings
 
@@ -38,10 +39,13 @@ class Speech:
         self._wanted = wanted
         self._n_prompt = n_prompt
         self._decoder = wanted.detokenizer.stream() if wanted.detokenizer is not None else None
-        self._stop_strings = StopStrings(wanted.stop_strings)
+        self._stop_strings = StopStrings(wanted.stop_strings) if wanted.stop_strings else None
+        self._ends = TokenEnds()  # where stop strings hold text back
         self._tokens: list[int] = []
         self._text: list[str] = []
         self._logprobs: list[TokenLogprob] = []
+        self._has_logprobs = wanted.parameters.logprobs is not None
+        self._n_given = 0  # tokens that pieces have
         self._reused = self._n_done = 0  # of the prompt
         self._n_drawn = 0
         self._submitted = submitted
@@ -66,9 +70,11 @@ class Speech:
         if logprob is not None:
             self._logprobs.append(logprob)
         if self._decoder is not None:
-            self._say(self._decoder.feed(token))
-            if self.end is not None:
-                self.stopped_after = len(self._tokens)
+            text = self._decoder.feed(token)
+            if text:
+                self._say(text)
+                if self.end is not None:
+                    self.stopped_after = len(self._tokens)
         self.n_spoken += 1
 
     def finish(self, at: float, reason: FinishReason, stopped_by: int | None) -> None:
@@ -76,10 +82,13 @@ class Speech:
         if stopped_by is not None:
             self._draw(at)
         if self._decoder is not None:
-            self._say(self._decoder.finish())
+            text = self._decoder.finish()
+            if text:
+                self._say(text)
             if self.end is not None:
                 return
-            self._emit(self._stop_strings.finish())
+            if self._stop_strings is not None:
+                self._emit_certain(self._stop_strings.finish())
         self._started = self._started or at
         self._complete(reason, stopped_by)
 
@@ -92,18 +101,33 @@ class Speech:
         self._last = at
         self._first = self._first or at
 
-    def _say(self, piece: str) -> None:
-        """More text, which a stop string may end."""
-        certain, stop = self._stop_strings.feed(piece)
-        self._emit(certain)
+    def _say(self, text: str) -> None:
+        """More text, up to the last token, which a stop string may end."""
+        if self._stop_strings is None:
+            self._emit(text, len(self._tokens))
+            return
+        certain, stop = self._stop_strings.feed(text)
+        if certain == text and not self._ends.waiting:  # nothing was held back, and nothing is
+            self._emit(text, len(self._tokens))
+        else:
+            self._ends.feed(len(text), len(self._tokens))
+            self._emit_certain(certain)
         if stop is not None:
             self._complete("stop", stop)
 
-    def _emit(self, piece: str) -> None:
-        if piece:
-            self._text.append(piece)
-            if self._wanted.streams:
-                self.put(piece)
+    def _emit_certain(self, text: str) -> None:
+        """Text that belongs to no stop string, which may end within a token's."""
+        if text:
+            self._emit(text, max(self._n_given, self._ends.give(len(text))))
+
+    def _emit(self, text: str, n_tokens: int) -> None:
+        """The caller gets more text, which completes that of the first `n_tokens` tokens."""
+        self._text.append(text)
+        if self._wanted.streams:
+            given = slice(self._n_given, n_tokens)
+            self._n_given = n_tokens
+            logprobs = tuple(self._logprobs[given]) if self._has_logprobs else None
+            self.put(Piece(text, tuple(self._tokens[given]), logprobs))
 
     def _complete(self, reason: FinishReason, stopped_by: str | int | None) -> None:
         first = self._first or self._last or self._started
@@ -112,7 +136,7 @@ class Speech:
             tokens=tuple(self._tokens),
             finish_reason=reason,
             stopped_by=stopped_by,
-            logprobs=tuple(self._logprobs) if self._wanted.parameters.logprobs is not None else None,
+            logprobs=tuple(self._logprobs) if self._has_logprobs else None,
             seed=self._wanted.parameters.seed,
             timings=Timings(
                 prompt_tokens=self._n_done,

@@ -13,6 +13,7 @@ from clarion.errors import CancelledError, PicklingError
 from clarion.exiting import main_thread_has_ended, wait_for_the_end
 from clarion.runtime.completion import Completion
 from clarion.runtime.engine import Engine, Handle
+from clarion.runtime.pieces import Piece
 from clarion.runtime.request import PromptDone, Request, Result
 
 # Imported where it is used: by then the caller has done so, and others start without it.
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import asyncio
 
 End = Result | BaseException
-Item = str | PromptDone | End
+Item = Piece | PromptDone | End
 Prepare = Callable[[], Request]  # makes a request, which may take a while
 Progress = Callable[[int, int], None]  # (tokens of the prompt that are computed, tokens of the prompt)
 Hear = Callable[[int, int, int], None]  # the same of a request, after its number
@@ -155,9 +156,9 @@ class _Stream(ABC):
         if self._handle is not None and self._known_end() is None:
             self._handle.cancel()
 
-    def _piece(self, item: Item) -> str | None:
+    def _piece(self, item: Item) -> Piece | None:
         """The item's piece of text, if it has one. An end is that of the iteration; an error is raised."""
-        if isinstance(item, str):
+        if isinstance(item, Piece):
             return item
         if not _is_news(item, self._progress):
             self._over = True
@@ -177,7 +178,7 @@ class _Stream(ABC):
         raise PicklingError("a stream stays in its process: pass on its text or its `completion`")
 
 
-class TextStream(_Stream, Iterator[str]):
+class TextStream(_Stream, Iterator[Piece]):
     """Iterates over pieces of text.
 
     `close`, leaving a `with` block, an interrupt and the last reference end the generation early.
@@ -193,7 +194,7 @@ class TextStream(_Stream, Iterator[str]):
         self._end: End | None = None
         self._handle = engine.submit(request, self._items.put)
 
-    def __next__(self) -> str:
+    def __next__(self) -> Piece:
         while not self._over:
             try:
                 piece = self._piece(self._next_item())
@@ -232,7 +233,7 @@ class TextStream(_Stream, Iterator[str]):
     def _next_item(self) -> Item:
         self._engine.check_caller()
         item = self._items.get()
-        if not isinstance(item, str | PromptDone):
+        if not isinstance(item, Piece | PromptDone):
             self._items.put(item)  # for other threads, which may wait for it too
             self._end = item
         return item
@@ -244,7 +245,7 @@ class TextStream(_Stream, Iterator[str]):
         self.close()
 
 
-class AsyncTextStream(_Stream, AsyncIterator[str]):
+class AsyncTextStream(_Stream, AsyncIterator[Piece]):
     """`TextStream` for an event loop. The request is made and submitted with the first piece asked for."""
 
     def __init__(self, engine: Engine, prepare: Prepare, progress: Progress | None = None) -> None:
@@ -253,7 +254,7 @@ class AsyncTextStream(_Stream, AsyncIterator[str]):
         self._prepare = prepare
         self._channel: _StreamChannel | None = None
 
-    async def __anext__(self) -> str:
+    async def __anext__(self) -> Piece:
         while not self._over:
             try:
                 channel = await self._start()
@@ -354,7 +355,7 @@ class _StreamChannel(_LoopChannel[Item]):
 
     def arrive(self, item: Item) -> None:
         super().arrive(item)
-        if not isinstance(item, str | PromptDone):
+        if not isinstance(item, Piece | PromptDone):
             self.end = item
             self.ended.set()
 
