@@ -15,6 +15,7 @@ ROOMS = (
     "_native",
     "gguf",
     "tokenizer",
+    "conversation",
     "plan",
     "models",
     "host",

@@ -1,0 +1,1 @@
+"""What a conversation is, apart from any face: reasoning and answer, the history, calls of tools."""
