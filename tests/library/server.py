@@ -80,7 +80,7 @@ class Server:
         self.port = self._server.server_port
         self.hub = f"http://127.0.0.1:{self.port}"
         self.other = f"http://localhost:{self.port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
-from clarion import errors
-from clarion.errors import FileError
+from clarion.errors import ClarionError, FileError
 
 if TYPE_CHECKING:
     import httpx
@@ -27,7 +26,7 @@ LONGEST_WAIT = 300.0  # that a server may ask for
 MAX_JSON_BYTES = 64 << 20  # of a listing; those of the largest repositories have a few MB
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
-Refusal = Callable[["httpx.Response"], errors.ClarionError]
+Refusal = Callable[["httpx.Response"], ClarionError]
 
 
 def _nothing(*_: object) -> None:
