@@ -1,5 +1,5 @@
-"""A server on this machine that stands in for the hub, for its network of files, for Ollama's registry and for
-any other address, as far as downloads use them.
+"""A server on this machine that stands in for the hub, for its network of files, for Ollama's registry and
+for any other address, as far as downloads use them.
 
 It has two names, `127.0.0.1` and `localhost`: the hub is the one, and sends to the other for files, so that
 whatever belongs to one host alone can be seen to stay there.
@@ -147,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
                 item["lfs"] = {"sha256": sha256(data), "size": len(data), "pointerSize": 133}
             siblings.append(item)
         body = {"id": name, "modelId": name, "sha": repository.commit, "siblings": siblings}
-        self.send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return self.send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, file: str) -> None:
         if not self._allowed(name, content=True):
@@ -234,8 +234,8 @@ class Handler(BaseHTTPRequestHandler):
                 threading.Event().wait(stall)
             self.wfile.write(body[at : at + 65536])
         self.wfile.flush()
-        if stop is not None:
-            self.close_connection = True
+        self.close_connection |= stop is not None
+        return None
 
     def send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)

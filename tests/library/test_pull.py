@@ -138,7 +138,7 @@ def test_the_token_goes_to_the_hub_alone(server: Server, home: Path, monkeypatch
     ):
         pull("org/repo")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(FileError, match="access is restricted.*is sent, and does not allow it"):
+    with pytest.raises(FileError, match=r"access is restricted.*is sent, and does not allow it"):
         pull("org/repo")
     monkeypatch.delenv("HF_TOKEN")
     (home / ".cache/huggingface").mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def test_the_token_goes_to_the_hub_alone(server: Server, home: Path, monkeypatch
     assert all("hf_secret" not in str(r.headers) for r in elsewhere)
     server.repositories["org/private"] = Repository({"m.gguf": gguf()}, private=True)
     server.token = "another"
-    with pytest.raises(NameNotFoundError, match="no such repository at http://127.*does not allow it"):
+    with pytest.raises(NameNotFoundError, match=r"no such repository at http://127.*does not allow it"):
         pull("org/private")
 
 

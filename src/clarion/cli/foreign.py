@@ -74,12 +74,8 @@ _ORDER = "samplers have one order, the one in docs/sampling.md; each has an opti
 _SAMPLER = "this sampler is not implemented; docs/sampling.md lists those that are"
 _NO_SHIFT = "the context is never shifted: the text ends where it is full, and -c gives it more"
 
-# Of whatever reads a model.
-_HUBS = (
-    _flag("-hf -hfr --hf-repo -hff --hf-file -mu --model-url", 1, refusal=_PULL),
-    _flag("-hft --hf-token", 1, refusal=_TOKEN),
-    _flag("-dr --docker-repo", 1, refusal="models are fetched from Hugging Face's hub, -hf, and by address"),
-)
+# Of whatever reads a model, and has no way of its own to fetch one.
+_HUBS = (_flag("-hf -hfr --hf-repo -hff --hf-file -mu --model-url", 1, refusal=_PULL),)
 
 # Of whatever runs one.
 _MODEL = (
@@ -124,7 +120,10 @@ _MODEL = (
     _flag("--poll --poll-batch", 1, note="threads wait as they always do", numbers=""),
     _flag("-C --cpu-mask -Cr --cpu-range -Cb --cpu-mask-batch -Crb --cpu-range-batch", 1, refusal=_TASKSET),
     _flag("--cpu-strict --cpu-strict-batch", 1, refusal=_TASKSET, off="0"),
-    *_HUBS,
+    _flag("-hft --hf-token", 1, refusal=_TOKEN),
+    _flag(
+        "-dr --docker-repo", 1, refusal="-hf fetches from Hugging Face's hub, and -mu any file by its address"
+    ),
     _flag("-cl --cache-list", refusal="clarion list shows the models on this machine"),
     _flag("--offline", refusal="HF_HUB_OFFLINE=1 in the environment; what is here is never asked for again"),
     _flag("--swa-full"),
@@ -349,7 +348,7 @@ _COMMANDS = {
     "eval": (*_MODEL, *_EVAL),
     "imatrix": (*_MODEL, *_IMATRIX),
     "check": _MODEL,
-    "quantize": _QUANTIZE,
+    "quantize": (*_QUANTIZE, *_HUBS),
     "convert": _CONVERT,
 }
 

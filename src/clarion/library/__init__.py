@@ -12,9 +12,37 @@
 | `environment.py` | variables and folders |
 """
 
-from clarion.library.fetch import fetched, hub_name, pull
-from clarion.library.found import Found
-from clarion.library.http import Report
-from clarion.library.search import every, find, is_here, located
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clarion.library.fetch import fetched, hub_name, pull
+    from clarion.library.found import Found
+    from clarion.library.http import Report
+    from clarion.library.search import every, find, is_here, located
+
+# Where each name lives: whoever only looks for a model imports nothing that fetches one.
+_HOMES = {
+    "Found": "found",
+    "Report": "http",
+    "every": "search",
+    "fetched": "fetch",
+    "find": "search",
+    "hub_name": "fetch",
+    "is_here": "search",
+    "located": "search",
+    "pull": "fetch",
+}
 
 __all__ = ["Found", "Report", "every", "fetched", "find", "hub_name", "is_here", "located", "pull"]
+
+
+def __getattr__(name: str) -> object:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clarion.library' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"clarion.library.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

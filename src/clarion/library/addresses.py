@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from clarion.errors import ClarionError, FileError, NameNotFoundError
-from clarion.library.download import Remote, download, locked
 from clarion.library.found import Found, measured
-from clarion.library.http import Report, client, status_text
 from clarion.library.quants import Model, models_among, quant_of, stem
 from clarion.library.reference import Address
 
 if TYPE_CHECKING:
     import httpx
+
+    from clarion.library.http import Report
 
 _SCHEMES = ("https", "http")
 _FIRST = re.compile(r"(?P<stem>.*-)(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.I)
@@ -84,6 +84,8 @@ class AddressFolder:
             FileError: no access, no network, a disk that is full, or something else than a GGUF file.
             NameNotFoundError: there is no such file.
         """
+        from clarion.library.http import client
+
         url, marker, query = address.url.partition("?")
         part = _FIRST.fullmatch(url)
         count = int(part["count"]) if part else 1
@@ -102,6 +104,9 @@ class AddressFolder:
         return self._found(root, Model(files, count, quant_of(files[0])), name)
 
     def _fetch(self, http: httpx.Client, url: str, shown: str, path: Path, report: Report) -> None:
+        from clarion.library.download import Remote, download, locked
+        from clarion.library.http import status_text
+
         def refusal(response: httpx.Response) -> ClarionError:
             if response.status_code in (404, 410):
                 return NameNotFoundError(f"{shown}: there is no such file: {status_text(response)}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -63,7 +62,7 @@ class HubCache:
         path = self.repository(repository) / "refs" / revision
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists() or path.read_text() != commit:
-            temporary = path.with_name(f".{secrets.token_hex(8)}")
+            temporary = path.with_name(f".{os.urandom(8).hex()}")
             temporary.write_text(commit)
             os.replace(temporary, path)
 
@@ -73,7 +72,7 @@ class HubCache:
         Raises OSError."""
         blob, path = self.blob(repository, digest), self.snapshot(repository, commit, file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{secrets.token_hex(8)}")
+        temporary = path.with_name(f".{os.urandom(8).hex()}")
         try:
             os.symlink(os.path.relpath(blob, path.parent), temporary)
         except OSError:

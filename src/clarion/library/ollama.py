@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clarion.errors import ClarionError, FileError, NameNotFoundError
-from clarion.gguf.writable import write_beside
 from clarion.library import environment
-from clarion.library.download import Digest, Remote, download, locked
 from clarion.library.found import Found, measured
-from clarion.library.http import Report, client, fetch_json, status_text
 from clarion.library.quants import quant_of
 from clarion.library.reference import LATEST, OllamaName
 
 if TYPE_CHECKING:
     import httpx
+
+    from clarion.library.http import Report
 
 HOST = "registry.ollama.ai"
 _WEIGHTS = "application/vnd.ollama.image.model"
@@ -124,6 +123,10 @@ class OllamaFolder:
             FileError: no network, a disk that is full, or a file that is not what the registry says.
             NameNotFoundError: no such model or tag.
         """
+        from clarion.gguf.writable import write_beside
+        from clarion.library.download import Digest, Remote, download, locked
+        from clarion.library.http import client, fetch_json, status_text
+
         tag = name.tag or LATEST
         full = f"{name.namespace}/{name.name}"
         registry = f"{environment.ollama_registry()}/v2/{full}"
