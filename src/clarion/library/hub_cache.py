@@ -97,20 +97,22 @@ class HubCache:
             named = _FOLDER.fullmatch(folder.name)
             if named is None:
                 continue
-            seen: dict[str, set[tuple[Path, ...]]] = {}
+            newer: set[str] = set()  # quantisations, and names of files, of newer commits
+            seen: set[tuple[str, tuple[Path, ...]]] = set()
             for commit, root in self._snapshots(folder):
+                here = set()
                 for found in self._of_snapshot(f"{named[1]}/{named[2]}", commit, root):
-                    blobs = tuple(part.resolve() for part in found.parts)
-                    versions = seen.setdefault(found.name, set())
-                    if blobs in versions:  # a commit that changed other files
+                    content = (found.file, tuple(part.resolve() for part in found.parts))
+                    here.add(found.quant or found.file)
+                    if content in seen:  # a commit that changed other files
                         continue
-                    versions.add(blobs)
-                    if len(versions) == 1:
-                        yield found
-                    else:
+                    seen.add(content)
+                    if (found.quant or found.file) in newer:
                         rest = found.name.partition(":")[2]
                         name = f"{found.repository}@{commit[:SHOWN_COMMIT]}:{rest}"
-                        yield replace(found, name=name, is_old=True)
+                        found = replace(found, name=name, is_old=True)
+                    yield found
+                newer |= here
 
     def _of_snapshot(self, repository: str, commit: str, root: Path) -> Iterator[Found]:
         files = (path for path in root.rglob("*.gguf") if not path.name.startswith(".") and path.is_file())

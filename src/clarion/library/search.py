@@ -121,9 +121,9 @@ def _of_repository(name: HubName, models: list[Found]) -> Found | None:
 
 def _has_file(found: Found, file: str, flat: str) -> bool:
     """Whether a file of a repository is a part of this model, whatever its place calls it."""
-    if file == found.file or found.file.lower() == flat + file.lower():
-        return True
-    return found.repository != "" and any(part.as_posix().endswith(f"/{file}") for part in found.parts)
+    folder = found.file.rpartition("/")[0]
+    names = {f"{folder}/{part.name}" if folder else part.name for part in found.parts}
+    return bool(found.file) and (file in names or flat + file.lower() in {name.lower() for name in names})
 
 
 def _is_named(found: Found, name: OllamaName) -> bool:
