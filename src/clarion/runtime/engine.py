@@ -281,7 +281,7 @@ class Engine:
         """Starts tasks from the line, as far as the scheduler admits them."""
         while (id := self._scheduler.first()) is not None:
             task = self._tasks[id]
-            state = self._states.open(task.todo, reuse=task.reuses_prefix)
+            state = self._states.open(task.todo[: task.reusable + 1], reuse=True)
             assert state is not None, "fewer slots than tasks that run"
             missing = state.missing(len(task.todo) - state.length, alone=True)
             if not self._scheduler.admit(missing, self._describe, self._states.room_for):
@@ -375,6 +375,8 @@ class Engine:
             self._note(done, is_heard=task.reports)
             if not task.todo:
                 task.mark()
+                if task.room == 0:
+                    self._end(task, done.at, "length", None)
 
     def _hand_over(self, task: Scoring, share: Share, row: int) -> None:
         """Hands rows of outputs over, from row `row` on, and ends the task with the last of them."""

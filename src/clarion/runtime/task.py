@@ -85,13 +85,16 @@ class _Task:
 class Scoring(_Task):
     """Rows of outputs to hand over."""
 
-    reuses_prefix = False  # a row is wanted for every token, also where its state is known
-
     def __init__(self, id: int, request: Request, score: Score, put: Put) -> None:
         super().__init__(id, request)
         self.put = put
         self.take = score.take
         self.first = score.first
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need no row, and so need not be computed."""
+        return self.first
 
     def work(self) -> Work:
         """What it wants to compute next."""
@@ -100,8 +103,6 @@ class Scoring(_Task):
 
 class Writing(_Task):
     """A text to be generated."""
-
-    reuses_prefix = True
 
     def __init__(self, id: int, request: Request, generate: Generate, speech: Speech, n_vocab: int) -> None:
         super().__init__(id, request)
@@ -120,12 +121,17 @@ class Writing(_Task):
         self.has_ended = False  # but for the speaker's word
         self.sampler = _sampler(request, generate, n_vocab)
 
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need not be computed: the last one's logits are wanted."""
+        return len(self.todo) - 1
+
     def work(self) -> Work:
         """What it wants to compute next."""
         left = len(self.todo)
         if self.has_ended or (self.may_stop and self.n_written - self.speech.n_spoken >= MOST_UNSPOKEN):
             left = 0
-        return Work(left, left - 1, self.missing)
+        return Work(left, left - 1 if self.room else left, self.missing)
 
     def take_back(self) -> None:
         """Forgets what was computed after the speaker found a stop string."""
