@@ -6,11 +6,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 
 from clarion.errors import (
+    ModelError,
     ParameterError,
     PicklingError,
     TemplateError,
@@ -25,7 +26,9 @@ from clarion.residency import Store
 from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
+from clarion.runtime.figures import Figures
 from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.recommended import recommended
 from clarion.runtime.request import Request, Score
 from clarion.runtime.requests import Breakers, Requests, check_ids, hears
 from clarion.runtime.resources import Resources
@@ -480,10 +483,29 @@ class Model:
 
     # ---- figures ------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def bytes_per_token(self) -> int:
         """Bytes of weights that generating one token reads."""
         return bytes_per_token(self.program)
+
+    @property
+    def defaults(self) -> Options:
+        """Sampling options that the file recommends, which `generate` takes: `**model.defaults`. Empty where
+        it recommends none. `generate` itself does not look at them.
+
+        Raises:
+            ModelError: one of them is out of range.
+        """
+        try:
+            return recommended(self.metadata)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    @property
+    def figures(self) -> Figures:
+        """What is running and waiting, what the cache holds, and totals since loading. It costs a few
+        microseconds; of a model that writes no text all are 0."""
+        return Figures() if self._writer is None else self._writer.figures(self.bytes_per_token)
 
     @property
     def byte_products_per_token(self) -> int:

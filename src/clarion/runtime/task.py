@@ -23,6 +23,7 @@ class _Task:
     def __init__(self, id: int, request: Request) -> None:
         self.id = id
         self.todo = list(request.tokens)  # not computed yet
+        self.n_prompt = len(request.tokens)
         self.is_unwanted = False  # from any thread, under the engine's lock: no step for this one any more
         self._state: SequenceState | None = None
         self._room = 0  # the state has room up to this length at least
@@ -114,7 +115,6 @@ class Writing(_Task):
         self.may_stop = bool(generate.stop_strings)  # by a string, which only the speaker sees
         self.is_heard = generate.streams or self.may_stop  # token by token
         self.reports = generate.reports
-        self.n_prompt = len(request.tokens)
         self.n_prompt_done = 0
         self.n_written = 0
         self.has_started = False
