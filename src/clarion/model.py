@@ -76,6 +76,8 @@ class Model:
         context: tokens of a prompt and its continuation at most.
         n_vocab: tokens of the vocabulary, the width of `logits`.
         load_seconds: how long loading took.
+        memory_bytes: of weights, states and workspace, once all of them are in use; `embed` of a model that
+            writes text has states and a workspace of its own besides.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Model:
         threads: int,
         store: Store,
         load_seconds: float,
+        memory_bytes: int,
         resources: ExitStack,
     ) -> None:
         """Use `load`. A model that writes no text has no engine. `resources` is closed last."""
@@ -100,6 +103,7 @@ class Model:
         self.context = program.context
         self.n_vocab = program.n_vocab
         self.load_seconds = load_seconds
+        self.memory_bytes = memory_bytes
         self._writer = engine
         self._store = store
         self._tokenizer: Tokenizer | None = None
