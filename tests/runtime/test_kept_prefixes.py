@@ -228,7 +228,9 @@ def test_two_at_once_share_a_folder(tmp_path: Path) -> None:
     three.engine.close()
 
 
-def test_a_cancelled_text_stops_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_a_cancelled_text_stops_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
+    """Also one that is cancelled when all is read."""
     machine = FakeMachine(folder=tmp_path)
     generate(machine, TOKENS, 10)
     machine.engine.close()
@@ -239,7 +241,8 @@ def test_a_cancelled_text_stops_reading(tmp_path: Path, monkeypatch: pytest.Monk
         def wait_and_go_on() -> None:
             begun.release()
             gate.acquire()
-            go_on()
+            if not late:
+                go_on()
 
         fill(state, saved, wait_and_go_on)
 

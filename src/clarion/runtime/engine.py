@@ -185,7 +185,9 @@ class Engine:
 
         Raises:
             ClosedError: after `close`.
+            ClosedError, ParameterError: see `check_caller`.
         """
+        self.check_caller()
         with self._lock:
             if not self._closing:
                 self._disk.start()
@@ -625,11 +627,11 @@ class Engine:
     def _end_errand(self, task: Task) -> None:
         """The disk has done what it could."""
         assert task.errand is not None
-        result, task.errand = task.errand.result, None
+        errand, task.errand = task.errand, None
         if isinstance(task, Filing):
-            self._end_filed(task, result)
+            self._end_filed(task, errand.result)
         else:
-            self._end_read(task, result)
+            self._end_read(task, errand)
 
     def _end_filed(self, task: Filing, result: int | BaseException) -> None:
         if isinstance(task.wanted, Load):
@@ -681,19 +683,20 @@ class Engine:
         assert has_room, "the states need more bytes than they said"
         self._hand_to_disk(task, partial(self._keeper.folder.fill, task.state, kept))
 
-    def _end_read(self, task: Scoring | Writing, result: int | BaseException) -> None:
+    def _end_read(self, task: Scoring | Writing, errand: Errand) -> None:
         """A task's state was filled; or not, and then its tokens are computed."""
         assert task.kept is not None
         (n, _), task.kept = task.kept, None
-        if result is True:
+        if errand.result is True:
             task.state.truncate(n)
             task.start(task.state)
             task.mark()
         else:
             task.stop().release()  # part of a state
-            if isinstance(result, CancelledError):
-                self._end_cancelled(task)
-                return
+        if errand.is_unwanted:
+            self._end_cancelled(task)
+            return
+        if not task.is_running:
             state = self._states.open(task.todo, reuse=True, most=task.reusable)
             assert state is not None
             task.start(state)
