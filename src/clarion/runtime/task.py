@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from clarion._native import sampling
+from clarion.runtime.filing import Errand
 from clarion.runtime.interfaces import SamplerState
-from clarion.runtime.request import Generate, Put, Request, Score
+from clarion.runtime.request import Generate, Keep, Load, Put, Request, Save, Score
 from clarion.runtime.scheduler import Work
 from clarion.runtime.speaker import Speech
 from clarion.runtime.states.states import SequenceState
+
+if TYPE_CHECKING:
+    from clarion.runtime.states.folder import Kept
 
 # Tokens that a text with stop strings is ahead of the speaker at most. When a stop is found, these and the
 # token that completed it are taken back: 16, as many as every kind of state takes back exactly.
@@ -23,7 +27,10 @@ class _Task:
     def __init__(self, id: int, request: Request) -> None:
         self.id = id
         self.todo = list(request.tokens)  # not computed yet
+        self.n_prompt = len(request.tokens)
         self.is_unwanted = False  # from any thread, under the engine's lock: no step for this one any more
+        self.errand: Errand | None = None  # while the state is the disk's
+        self.kept: tuple[int, Kept] | None = None  # what the errand reads, and how many tokens it is good for
         self._state: SequenceState | None = None
         self._room = 0  # the state has room up to this length at least
 
@@ -85,13 +92,16 @@ class _Task:
 class Scoring(_Task):
     """Rows of outputs to hand over."""
 
-    reuses_prefix = False  # a row is wanted for every token, also where its state is known
-
     def __init__(self, id: int, request: Request, score: Score, put: Put) -> None:
         super().__init__(id, request)
         self.put = put
         self.take = score.take
         self.first = score.first
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need no row, and so need not be computed."""
+        return self.first
 
     def work(self) -> Work:
         """What it wants to compute next."""
@@ -100,8 +110,6 @@ class Scoring(_Task):
 
 class Writing(_Task):
     """A text to be generated."""
-
-    reuses_prefix = True
 
     def __init__(self, id: int, request: Request, generate: Generate, speech: Speech, n_vocab: int) -> None:
         super().__init__(id, request)
@@ -113,19 +121,23 @@ class Writing(_Task):
         self.may_stop = bool(generate.stop_strings)  # by a string, which only the speaker sees
         self.is_heard = generate.streams or self.may_stop  # token by token
         self.reports = generate.reports
-        self.n_prompt = len(request.tokens)
         self.n_prompt_done = 0
         self.n_written = 0
         self.has_started = False
         self.has_ended = False  # but for the speaker's word
         self.sampler = _sampler(request, generate, n_vocab)
 
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need not be computed: the last one's logits are wanted."""
+        return len(self.todo) - 1
+
     def work(self) -> Work:
         """What it wants to compute next."""
         left = len(self.todo)
         if self.has_ended or (self.may_stop and self.n_written - self.speech.n_spoken >= MOST_UNSPOKEN):
             left = 0
-        return Work(left, left - 1, self.missing)
+        return Work(left, left - 1 if self.room else left, self.missing)
 
     def take_back(self) -> None:
         """Forgets what was computed after the speaker found a stop string."""
@@ -135,7 +147,26 @@ class Writing(_Task):
             self.state.truncate(min(self.state.length, self.n_prompt + n - 1))
 
 
-Task = Scoring | Writing
+class Filing(_Task):
+    """A state that is written to a file once its tokens are computed, or read from one, and nothing else."""
+
+    def __init__(self, id: int, request: Request, wanted: Save | Load | Keep, put: Put) -> None:
+        super().__init__(id, request)
+        self.put = put
+        self.wanted = wanted
+        self.tokens = request.tokens
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need not be computed: no row of any is wanted."""
+        return len(self.todo)
+
+    def work(self) -> Work:
+        """What it wants to compute next."""
+        return Work(len(self.todo), len(self.todo), self.missing)
+
+
+Task = Scoring | Writing | Filing
 
 
 def _sampler(request: Request, generate: Generate, n_vocab: int) -> SamplerState:
