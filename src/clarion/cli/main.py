@@ -38,6 +38,7 @@ _HOMES = {
     "quantize": ("quantize", "quantize"),
     "rerank": ("embed", "rerank"),
     "run": ("run", "run"),
+    "serve": ("serve", "serve"),
     "split": ("split", "split"),
     "tokenize": ("tokenize", "tokenize"),
 }
@@ -105,6 +106,7 @@ def cli(context: click.Context) -> None:
     \b
     clarion run "Once upon a time"             continues a text with the model that comes with Clarion
     clarion run MODEL.gguf "What is a quine?"  answers with a model of yours
+    clarion serve MODEL.gguf                   does so over HTTP, as OpenAI's API
     clarion help COMMAND                       lists all that a command can do
     """
     if context.invoked_subcommand is None:

@@ -18,9 +18,8 @@ _NO_STORE = "there is no store of models: a model is a file, named by its path"
 # Commands of other programs, those that are to come first, and what to do today.
 ELSEWHERE = {
     "chat": "conversations are not there yet; clarion run MODEL -p TEXT answers one turn of chat",
-    "serve": "the HTTP server is not there yet; in Python, clarion.load serves many threads at once",
     "pull": f"downloading is not there yet: {_BY_HAND}",
-    **dict.fromkeys(("server", "start"), "the HTTP server is not there yet (it will be clarion serve)"),
+    **dict.fromkeys(("server", "start"), "use clarion serve MODEL"),
     **dict.fromkeys(("download", "get", "fetch", "install"), f"downloading is not there yet: {_BY_HAND}"),
     **dict.fromkeys(("list", "ls", "ps", "rm", "cp", "create", "stop", "push"), _NO_STORE),
     **dict.fromkeys(("show", "info", "dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),

@@ -134,6 +134,11 @@ class Splitter:
             first = _Marks((*between.texts, _RECEIVER)) if markers.harmony else between
             self._marks = {True: first, False: between}
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether what comes next is reasoning, unless a mark comes."""
+        return self._state.kind == "reasoning"
+
     def feed(self, piece: str) -> list[Part]:
         """The parts that are certain after this piece."""
         return self._take(piece, last=False)
