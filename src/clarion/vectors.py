@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from clarion.errors import ClosedError, ContextError, ModelError, ParameterError, UnsupportedError
 from clarion.exiting import loading
@@ -211,7 +211,7 @@ class Vectors:
             return [texts], True
         if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | memoryview):
             raise ParameterError(f"texts: found {texts!r:.40}, expected a list of texts")
-        items = list(texts)
+        items: list[Any] = list(texts)
         if items and all(type(item) is int for item in items):
             return [items], True
         for i, item in enumerate(items):

@@ -38,45 +38,141 @@ class _Bytes(click.ParamType[int]):
 BYTES = _Bytes()
 
 
-# fmt: off
 @click.command(cls=Command)
 @click.argument("words", nargs=-1, metavar="[MODEL]...", type=FILE)
 @options.model
-@option("--models", "folder", section="Model", type=FILE, metavar="DIR", help="Serve every GGUF file of a folder, too.")
-@option("-a", "--alias", section="Model", metavar="NAMES", multiple=True,
-        help="Further names of the first model, separated by commas; '*': any name.")
-@option("--host", section=ADDRESS, metavar="ADDRESS", default="127.0.0.1", show_default=True,
-        help="Listen there; 0.0.0.0: other machines reach the server, too.")
+@option(
+    "--models",
+    "folder",
+    section="Model",
+    type=FILE,
+    metavar="DIR",
+    help="Serve every GGUF file of a folder, too.",
+)
+@option(
+    "-a",
+    "--alias",
+    section="Model",
+    metavar="NAMES",
+    multiple=True,
+    help="Further names of the first model, separated by commas; '*': any name.",
+)
+@option(
+    "--host",
+    section=ADDRESS,
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Listen there; 0.0.0.0: other machines reach the server, too.",
+)
 @option("--port", section=ADDRESS, type=int, default=8080, show_default=True, help="0: a free one.")
-@option("--tls-cert", "--ssl-cert-file", "tls_cert", section=ADDRESS, type=FILE, metavar="FILE",
-        help="Certificate in PEM, for HTTPS.")
+@option(
+    "--tls-cert",
+    "--ssl-cert-file",
+    "tls_cert",
+    section=ADDRESS,
+    type=FILE,
+    metavar="FILE",
+    help="Certificate in PEM, for HTTPS.",
+)
 @option("--tls-key", "--ssl-key-file", "tls_key", section=ADDRESS, type=FILE, metavar="FILE", help="Its key.")
-@option("--api-key", section=ACCESS, metavar="KEYS", multiple=True, envvar="CLARION_API_KEY",
-        help="Requests have to bring one of these keys, separated by commas.  [CLARION_API_KEY]")
+@option(
+    "--api-key",
+    section=ACCESS,
+    metavar="KEYS",
+    multiple=True,
+    envvar="CLARION_API_KEY",
+    help="Requests have to bring one of these keys, separated by commas.  [CLARION_API_KEY]",
+)
 @option("--api-key-file", section=ACCESS, type=FILE, metavar="FILE", help="The same, one in each line.")
-@option("--allow-host", "allow_hosts", section=ACCESS, metavar="NAME", multiple=True,
-        help="Another name of this machine that requests may use; '*': any.")
-@option("--allow-origin", "allow_origins", section=ACCESS, metavar="URL", multiple=True,
-        help="Pages of that site may call the server; '*': any.  [default: those of this machine]")
-@option("-np", "--parallel", section=MANY, type=int, default=32, show_default=True,
-        help="Texts computed at once, of each model.")
-@option("--max-queue", section=MANY, type=int, default=256, show_default=True,
-        help="Requests that wait at most; others get 429.")
+@option(
+    "--allow-host",
+    "allow_hosts",
+    section=ACCESS,
+    metavar="NAME",
+    multiple=True,
+    help="Another name of this machine that requests may use; '*': any.",
+)
+@option(
+    "--allow-origin",
+    "allow_origins",
+    section=ACCESS,
+    metavar="URL",
+    multiple=True,
+    help="Pages of that site may call the server; '*': any.  [default: those of this machine]",
+)
+@option(
+    "-np",
+    "--parallel",
+    section=MANY,
+    type=int,
+    default=32,
+    show_default=True,
+    help="Texts computed at once, of each model.",
+)
+@option(
+    "--max-queue",
+    section=MANY,
+    type=int,
+    default=256,
+    show_default=True,
+    help="Requests that wait at most; others get 429.",
+)
 @option("--drop-oldest", section=MANY, is_flag=True, help="A full line drops its oldest request instead.")
-@option("--memory-bytes", section=MANY, type=BYTES, metavar="SIZE",
-        help="Memory for all loaded models together, as 16G.  [default: nine tenths of what is free]")
-@option("--cache-bytes", section=MANY, type=BYTES, metavar="SIZE",
-        help="Memory for the states of all texts of a model.  [default: chosen from memory]")
-@option("--idle-seconds", section=MANY, type=float, default=0.0, metavar="S",
-        help="Unload a model that nobody used for so long; 0: never.  [default: 0]")
-@option("--grace-seconds", section=MANY, type=float, default=10.0, metavar="S", show_default=True,
-        help="What running answers have when the server ends.")
-@option("--max-body-bytes", section=MANY, type=BYTES, metavar="SIZE", default="64MiB", show_default=True,
-        help="Of a request at most.")
-@option("--max-messages", section=MANY, type=int, default=10_000, show_default=True,
-        help="Of a conversation at most, and texts of a request.")
-@option("--chat-template", section="Model", metavar="FILE|JINJA|NAME",
-        help="Another chat template than the model's; NAME is one of its further ones.")
+@option(
+    "--memory-bytes",
+    section=MANY,
+    type=BYTES,
+    metavar="SIZE",
+    help="Memory for all loaded models together, as 16G.  [default: nine tenths of what is free]",
+)
+@option(
+    "--cache-bytes",
+    section=MANY,
+    type=BYTES,
+    metavar="SIZE",
+    help="Memory for the states of all texts of a model.  [default: chosen from memory]",
+)
+@option(
+    "--idle-seconds",
+    section=MANY,
+    type=float,
+    default=0.0,
+    metavar="S",
+    help="Unload a model that nobody used for so long; 0: never.  [default: 0]",
+)
+@option(
+    "--grace-seconds",
+    section=MANY,
+    type=float,
+    default=10.0,
+    metavar="S",
+    show_default=True,
+    help="What running answers have when the server ends.",
+)
+@option(
+    "--max-body-bytes",
+    section=MANY,
+    type=BYTES,
+    metavar="SIZE",
+    default="64MiB",
+    show_default=True,
+    help="Of a request at most.",
+)
+@option(
+    "--max-messages",
+    section=MANY,
+    type=int,
+    default=10_000,
+    show_default=True,
+    help="Of a conversation at most, and texts of a request.",
+)
+@option(
+    "--chat-template",
+    section="Model",
+    metavar="FILE|JINJA|NAME",
+    help="Another chat template than the model's; NAME is one of its further ones.",
+)
 @sampling
 @options.program
 @options.weights
@@ -84,7 +180,6 @@ BYTES = _Bytes()
 @option("--log-text", section="Output", is_flag=True, help="Print prompts and answers.")
 @option("--quiet", section="Output", is_flag=True, help="Print warnings alone.")
 @options.debug
-# fmt: on
 def serve(
     words: tuple[str, ...],
     model_path: str | None,
@@ -123,7 +218,7 @@ def serve(
         raise ParameterError("max_tokens: found 0, expected 1 or more")
     paths = [*([model_path] if model_path is not None else []), *words]
     settings = Settings(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in more.items()},
+        **more,
         api_keys=_keys(api_key, api_key_file),
         context=context,
         chat_template=None if chat_template is None else find_template(chat_template),

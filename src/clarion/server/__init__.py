@@ -1,1 +1,1 @@
-"""Models over HTTP: the endpoints that others' clients know, over the same `Model` that Python's users have."""
+"""Models over HTTP: the endpoints that others' clients know, over the `Model` that Python has."""

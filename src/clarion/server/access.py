@@ -1,9 +1,9 @@
 """Who may call the server: keys, names of the host, pages of browsers.
 
-A page on the web can make a browser send requests to a server on its visitor's machine, also by letting a name
-of its own point there (DNS rebinding). So a request must name this machine as its host (a number does), and a
-page that calls must come from this machine too, unless the server was told of others. A server with keys does
-not look at the host: a page does not know the keys.
+A page on the web can make a browser send requests to a server on its visitor's machine, also by letting a
+name of its own point there (DNS rebinding). So a request must name this machine as its host (a number does),
+and a page that calls must come from this machine too, unless the server was told of others. A server with
+keys does not look at the host: a page does not know the keys.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clarion.server.errors import Refusal, body
+from clarion.server.errors import RefusedError, body
 from clarion.server.settings import ALL, Settings, is_address, is_loopback
 
 # Pages of programs on this machine, whose schemes no page of the web can have.
@@ -54,7 +54,7 @@ class Access:
                     return
             if self._keys and scope["path"] not in self._public:
                 self._check_key(headers)
-        except Refusal as error:
+        except RefusedError as error:
             await _refuse(error, send)
             return
         await self._app(scope, receive, send)
@@ -64,7 +64,7 @@ class Access:
         if is_loopback(name) or is_address(name) or name in self._names:
             return
         if ALL not in self._hosts and name not in self._hosts:
-            raise Refusal(
+            raise RefusedError(
                 403,
                 f"the request names the host {name[:80]!r}, which is not a name of this machine; "
                 f"--allow-host {name[:80]} lets it through",
@@ -79,7 +79,7 @@ class Access:
         is_web = parts.scheme in ("http", "https")
         if is_web and (is_loopback(_without_port(parts.netloc)) or parts.netloc == host.lower()):
             return
-        raise Refusal(
+        raise RefusedError(
             403,
             f"pages of {origin[:80]!r} may not call this server; --allow-origin {origin[:80]} lets them",
             code="origin_not_allowed",
@@ -90,9 +90,9 @@ class Access:
         key = given[7:].strip() if given[:7].lower() == b"bearer " else b""
         key = key or headers.get(b"x-api-key", b"") or headers.get(b"api-key", b"")
         # All are compared, each in constant time: how long it takes tells nothing.
-        if not any([hmac.compare_digest(key, known) for known in self._keys]):
+        if not sum(hmac.compare_digest(key, known) for known in self._keys):
             found = "another one" if key else "none"
-            raise Refusal(
+            raise RefusedError(
                 401,
                 f"found {found}, expected a key of this server, as Authorization: Bearer KEY",
                 code="invalid_api_key",
@@ -128,7 +128,7 @@ async def _preflight(headers: MutableMapping[bytes, bytes], send: Send) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _refuse(error: Refusal, send: Send) -> None:
+async def _refuse(error: RefusedError, send: Send) -> None:
     content = body(error)
     headers: list[Any] = [(name.encode(), value.encode()) for name, value in error.headers.items()]
     headers += [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clarion.server.access import Access
 from clarion.server.call import Call
-from clarion.server.errors import CLIENT_LEFT, Left, Refusal, Stalled, refusal
+from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
 from clarion.server.leaving import Watch
 from clarion.server.log import Log
 from clarion.server.openai import chat, completions, embeddings, models, rerank
@@ -66,7 +66,7 @@ class Server:
     def end_all(self) -> None:
         """Ends what is being answered: each client is told why."""
         for watch in list(self.running):
-            watch.end(Refusal(503, "the server ends", code="closing", headers={"retry-after": "5"}))
+            watch.end(RefusedError(503, "the server ends", code="closing", headers={"retry-after": "5"}))
 
 
 def application(server: Server) -> ASGIApp:
@@ -88,21 +88,21 @@ class _Endpoint:
         call = Call(scope, receive, send, self._server)
         try:
             if self._server.is_closing:
-                raise Refusal(503, "the server ends", code="closing", headers={"retry-after": "5"})
+                raise RefusedError(503, "the server ends", code="closing", headers={"retry-after": "5"})
             await self._handle(call)
-        except Left as left:
+        except LeftError as left:
             scope["state"]["status"] = CLIENT_LEFT
-            if isinstance(left, Stalled):
+            if isinstance(left, StalledError):
                 await call.abort()
         except Exception as error:
             found = refusal(error)
-            if found.status == 500 and not isinstance(error, Refusal):
+            if found.status == 500 and not isinstance(error, RefusedError):
                 self._server.log.failure(error)
             await self._tell(call, found)
         finally:
             call.note()
 
-    async def _tell(self, call: Call, error: Refusal) -> None:
+    async def _tell(self, call: Call, error: RefusedError) -> None:
         if not call.has_begun:
             await call.refuse(error)
             return
@@ -143,13 +143,13 @@ async def _refuse_path(call: Call) -> None:
     path, method, others = call.path["path"], call.path["method"], call.path["others"]
     if others:
         allowed = ", ".join(others)
-        raise Refusal(
+        raise RefusedError(
             405,
             f"found {method} {path[:200]}, expected {allowed}",
             code="method_not_allowed",
             headers={"allow": allowed},
         )
-    raise Refusal(404, f"there is nothing at {path[:200]}", code="not_found")
+    raise RefusedError(404, f"there is nothing at {path[:200]}", code="not_found")
 
 
 class _Logged:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from clarion.server.errors import Left, Refusal, body
+from clarion.server.errors import LeftError, RefusedError, body
 from clarion.server.leaving import Watch
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Call:
         self.path: Mapping[str, str] = scope.get("path_params", {})
         self.usage = (0, 0)
         self.ignored: list[str] = []
-        self.fail: Callable[[Refusal], Awaitable[None]] | None = None
+        self.fail: Callable[[RefusedError], Awaitable[None]] | None = None
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -53,8 +53,8 @@ class Call:
         """The request's body.
 
         Raises:
-            Refusal: it is too long, or comes too slowly.
-            Left: the client left before its end.
+            RefusedError: it is too long, or comes too slowly.
+            LeftError: the client left before its end.
         """
         limits = self.server.settings
         length = self.header(b"content-length")
@@ -67,7 +67,7 @@ class Call:
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
-                        raise Left("the client left before the end of its request")
+                        raise LeftError("the client left before the end of its request")
                     parts.append(message.get("body", b""))
                     n += len(parts[-1])
                     if n > limits.max_body_bytes:
@@ -75,15 +75,15 @@ class Call:
                     if not message.get("more_body", False):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError:
-            raise Refusal(
+            raise RefusedError(
                 408,
                 f"the request's body did not arrive within {limits.body_seconds:g} s: {n} bytes did",
                 code="timeout",
                 headers={"connection": "close"},
             ) from None
 
-    def _too_long(self, n: int) -> Refusal:
-        return Refusal(
+    def _too_long(self, n: int) -> RefusedError:
+        return RefusedError(
             413,
             f"the request's body has {n} bytes or more, at most {self.server.settings.max_body_bytes} are "
             f"allowed (--max-body-bytes)",
@@ -103,7 +103,7 @@ class Call:
         await self.begin(status, (*headers, length))
         await self._send({"type": "http.response.body", "body": content, "more_body": False})
 
-    async def refuse(self, error: Refusal) -> None:
+    async def refuse(self, error: RefusedError) -> None:
         """Answers with an error."""
         headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
         await self.answer_bytes(body(error), error.status, (JSON, *headers))

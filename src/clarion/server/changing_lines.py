@@ -5,8 +5,8 @@ A popular coding client puts a line at the head of its system prompt that counts
     x-anthropic-billing-header: cc_version=...; cc_entrypoint=...; cch=...;
 
 Whatever stands behind a difference has to be computed again, and behind this one stands the whole
-conversation: minutes instead of a moment, in every turn. The line is meant for another server's accounts. It is
-set apart, and the model does not get it.
+conversation: minutes instead of a moment, in every turn. The line is meant for another server's accounts. It
+is set apart, and the model does not get it.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from clarion.errors import (
 CLIENT_LEFT: Final = 499  # only in the log: nobody is there to read it
 
 
-class Refusal(ClarionError):
+class RefusedError(ClarionError):
     """A request that is not answered.
 
     Attributes:
@@ -53,11 +53,11 @@ class Refusal(ClarionError):
         self.headers = dict(headers or {})
 
 
-class Left(ClarionError):
+class LeftError(ClarionError):
     """The client has gone: there is nobody to answer."""
 
 
-class Stalled(Left):
+class StalledError(LeftError):
     """The client does not read what it asked for."""
 
 
@@ -86,26 +86,26 @@ class _Body(msgspec.Struct):
     error: _Error
 
 
-def bad(param: str, message: str) -> Refusal:
+def bad(param: str, message: str) -> RefusedError:
     """A field that is wrong; the message says what was found and what is expected."""
-    return Refusal(400, f"{param}: {message}", param=param, code="invalid_value")
+    return RefusedError(400, f"{param}: {message}", param=param, code="invalid_value")
 
 
-def refusal(error: Exception) -> Refusal:
+def refusal(error: Exception) -> RefusedError:
     """Any error as the client shall see it. What we did not foresee is told without its details."""
-    if isinstance(error, Refusal):
+    if isinstance(error, RefusedError):
         return error
     for kind, status, code in _STATUSES:
         if isinstance(error, kind):
             found = _FIELD.match(str(error)) if status == 400 else None
             param = re.sub(r"\[\"(\w+)\"\]", r".\1", found[1]) if found else None
             headers = {"retry-after": "5"} if status == 503 else None
-            return Refusal(status, str(error), param=param, code=code, headers=headers)
+            return RefusedError(status, str(error), param=param, code=code, headers=headers)
     if isinstance(error, ClarionError):
-        return Refusal(500, str(error), code="model_error")
-    return Refusal(500, "internal error: the server's log says more", code="internal_error")
+        return RefusedError(500, str(error), code="model_error")
+    return RefusedError(500, "internal error: the server's log says more", code="internal_error")
 
 
-def body(error: Refusal) -> bytes:
+def body(error: RefusedError) -> bytes:
     """The answer's body."""
     return msgspec.json.encode(_Body(_Error(str(error), error.kind, error.param, error.code)))

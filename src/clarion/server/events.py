@@ -4,8 +4,8 @@
     : ...\n\n            a comment, which clients ignore, where nothing came for a while
     data: [DONE]\n\n     the end
 
-A client that does not read holds nobody back but itself: the server waits with what is written next, while the
-model goes on with the others. What waits is at most the rest of the text. A client that reads nothing for
+A client that does not read holds nobody back but itself: the server waits with what is written next, while
+the model goes on with the others. What waits is at most the rest of the text. A client that reads nothing for
 `stall_seconds` is left, its computation ends, and its connection is closed.
 """
 
@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from clarion.server.call import Call
-from clarion.server.errors import Refusal, Stalled, body
+from clarion.server.errors import RefusedError, StalledError, body
 
 _HEADERS: Final = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -59,7 +59,7 @@ class Events:
         await self._call.send(events, more=not last)
         self._sending, self._sent = None, time.monotonic()
 
-    async def _fail(self, error: Refusal) -> None:
+    async def _fail(self, error: RefusedError) -> None:
         """An error in the place of the rest."""
         async with asyncio.timeout(self._stall):
             await self.send(b"data: " + body(error) + b"\n\n" + DONE, last=True)
@@ -68,7 +68,7 @@ class Events:
         now = time.monotonic()
         if self._sending is not None:
             if now - self._sending >= self._stall:
-                raise Stalled(f"the client has read nothing for {self._stall:g} s")
+                raise StalledError(f"the client has read nothing for {self._stall:g} s")
         elif now - self._sent >= self._keep_alive:
             self._sent = now
             await self._call.send(b": the model computes\n\n", more=True)

@@ -1,4 +1,4 @@
-"""A request whose client leaves ends, wherever it is: in the line, in the template, in the prompt, in the text.
+"""A request whose client leaves ends, wherever it is: in the line, the template, the prompt, the text.
 
     async with Watch(receive, running):
         ...                                # cancelled when the client leaves
@@ -18,7 +18,7 @@ from types import TracebackType
 from starlette.types import Receive
 
 from clarion.errors import ClarionError
-from clarion.server.errors import Left
+from clarion.server.errors import LeftError
 
 Tick = Callable[[], Awaitable[None]]
 
@@ -26,13 +26,14 @@ Tick = Callable[[], Awaitable[None]]
 class Watch:
     """Cancels the task that enters it when the client leaves, or when `end` is called.
 
-    The task then leaves the block with the reason: `Left`, or what `end` was given.
+    The task then leaves the block with the reason: `LeftError`, or what `end` was given.
     """
 
     def __init__(self, receive: Receive, running: set[Watch]) -> None:
         """`running`: of the server, all that are watched."""
         self._receive = receive
         self._running = running
+        self._watcher: asyncio.Task[None] | None = None
         self._tick: Tick | None = None
         self._every: float | None = None
         self._reason: ClarionError | None = None
@@ -42,7 +43,7 @@ class Watch:
         """From now on `tick` is called every so many seconds. An error of ours that it raises ends the
         request."""
         self._every, self._tick = seconds, tick
-        self._watcher.cancel()
+        self._stop_watching()
         self._watcher = asyncio.create_task(self._watch())
 
     def end(self, reason: ClarionError) -> None:
@@ -65,7 +66,7 @@ class Watch:
     ) -> None:
         self._is_over = True
         self._running.discard(self)
-        self._watcher.cancel()
+        self._stop_watching()
         if self._reason is None:
             return
         if kind is None or not issubclass(kind, asyncio.CancelledError):
@@ -74,6 +75,10 @@ class Watch:
             self._task.uncancel()
         elif self._task.uncancel() <= self._n_cancelled:
             raise self._reason from None
+
+    def _stop_watching(self) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _watch(self) -> None:
         try:
@@ -91,4 +96,4 @@ class Watch:
                     pass
         except TimeoutError:
             return False
-        raise Left("the client has left")
+        raise LeftError("the client has left")

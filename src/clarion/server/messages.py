@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from clarion.conversation.history import reasoning_field
 from clarion.server.changing_lines import without_changing_lines
-from clarion.server.errors import Refusal, bad
+from clarion.server.errors import RefusedError, bad
 
 _LEADING: Final = ("system", "developer")  # roles of instructions
 # Under these names clients give back what the model reasoned.
@@ -25,7 +25,7 @@ def for_template(messages: Sequence[Any], template: str) -> list[dict[str, Any]]
     request are left out.
 
     Raises:
-        Refusal: 400, a message or a part is not what is expected; it names the place.
+        RefusedError: 400, a message or a part is not what is expected; it names the place.
     """
     if not messages:
         raise bad("messages", 'found none, expected a list such as [{"role": "user", "content": "Hello"}]')
@@ -65,7 +65,7 @@ def _part(where: str, part: Any) -> str:
     if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
         raise bad(where, f'found {part!r:.40}, expected a part such as {{"type": "text", "text": "Hello"}}')
     if part["type"] not in ("text", "input_text", "output_text", "refusal"):
-        raise Refusal(
+        raise RefusedError(
             400, f"{where}: {_IMAGES} {part['type'][:40]!r}", param=where, code="unsupported_content"
         )
     text = part.get("refusal" if part["type"] == "refusal" else "text")

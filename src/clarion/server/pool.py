@@ -3,7 +3,7 @@
     use(name) ──▶ a place in the model's line ──▶ loaded? ──▶ Model, busy until its users leave
                                                     │ no
                                                     ▼
-                       one load at a time: room by bytes, from models that nobody uses, the longest unused first
+                       one load at a time: room by bytes, from models that nobody uses
 
 The event loop owns the pool; models are loaded and closed in threads. A model that somebody uses is never
 closed. Where only busy models stand in the way, a load waits for them; after `patience` seconds they take no
@@ -25,7 +25,7 @@ from typing import Protocol
 
 from clarion.errors import ClarionError
 from clarion.model import Model
-from clarion.server.errors import Refusal
+from clarion.server.errors import RefusedError
 from clarion.server.log import Log
 from clarion.server.queue import Line
 from clarion.server.settings import ALL, Settings
@@ -34,8 +34,8 @@ from clarion.server.settings import ALL, Settings
 class Loader(Protocol):
     """How models come to be; `clarion.server.loading` is one."""
 
-    def needed_bytes(self, path: Path | None, settings: Settings) -> int: ...
-    def load_model(self, path: Path | None, settings: Settings) -> Model: ...
+    def needed_bytes(self, path: Path | None, settings: Settings, memory_bytes: int) -> int: ...
+    def load_model(self, path: Path | None, settings: Settings, memory_bytes: int) -> Model: ...
 
 
 @dataclass(eq=False)
@@ -83,7 +83,8 @@ class Pool:
         """
         Args:
             models: the first one is meant where a request names none.
-            memory_bytes: that all loaded models take at most.
+            memory_bytes: that all loaded models take at most. Unless `settings` have it, a model that takes
+                more is loaded alone.
             folder: lists further models, which may change.
             patience: seconds for which a load lets busy models take further users before it.
         """
@@ -115,7 +116,7 @@ class Pool:
         """The model of a name, or of an alias; without a name the first one.
 
         Raises:
-            Refusal: 404, there is none; the message names near ones.
+            RefusedError: 404, there is none; the message names near ones.
         """
         if name:
             if (found := self._models.get(name) or self._by_alias(name)) is not None:
@@ -127,10 +128,12 @@ class Pool:
             return every[0]
         names = [served.name for served in every]
         lower = {known.lower(): known for known in names}
-        near = [lower[match] for match in get_close_matches((name or "").lower(), lower, 3, 0.4)]
+        wanted = (name or "").lower()
+        near = [known for short, known in lower.items() if wanted in short or short in wanted][:3]
+        near = near or [lower[match] for match in get_close_matches(wanted, lower, 3, 0.4)]
         listed = near or names[:5]
         hint = f"; is it {' or '.join(listed)}?" if near else f"; there are: {', '.join(listed) or 'none'}"
-        raise Refusal(404, f"there is no model {name!r}{hint}", param="model", code="model_not_found")
+        raise RefusedError(404, f"there is no model {name!r}{hint}", param="model", code="model_not_found")
 
     def _by_alias(self, name: str) -> Served | None:
         for served in self._models.values():
@@ -150,7 +153,8 @@ class Pool:
         """The model, loaded, with places for so many texts, as long as the block lasts.
 
         Raises:
-            Refusal: 429 or 503, the line is full; 503, the model finds no room; 500, it cannot be loaded.
+            RefusedError: 429 or 503: the line is full; 503: the model finds no room; 500: it cannot be
+                loaded.
         """
         async with served.line.place(texts):
             while (model := served.model) is None or served.is_draining:
@@ -175,18 +179,19 @@ class Pool:
     async def _load(self, served: Served) -> None:
         async with self._turn:
             if self._is_closed:
-                raise Refusal(503, "the server ends", code="closing")
+                raise RefusedError(503, "the server ends", code="closing")
             if served.model is not None:
                 return  # it was drained for another one, which found its room elsewhere
             try:
-                needed = await asyncio.to_thread(self._loader.needed_bytes, served.path, self._settings)
+                what = (served.path, self._settings, self._memory_bytes)
+                needed = await asyncio.to_thread(self._loader.needed_bytes, *what)
                 await self._make_room(served, needed)
-                model = await asyncio.to_thread(self._loader.load_model, served.path, self._settings)
-            except Refusal:
+                model = await asyncio.to_thread(self._loader.load_model, *what)
+            except RefusedError:
                 raise
             except ClarionError as error:
                 self._log.warn(f"{served.name} cannot be loaded: {error}")
-                raise Refusal(
+                raise RefusedError(
                     500, f"the model {served.name!r} cannot be loaded: {error}", code="model_not_loaded"
                 ) from error
             served.n_bytes, served.model = needed, model
@@ -196,13 +201,17 @@ class Pool:
 
     async def _make_room(self, served: Served, needed: int) -> None:
         """Unloads models that nobody uses, until there is room; waits where all are busy."""
-        if needed > self._memory_bytes:
-            raise Refusal(
+        if needed > self._memory_bytes and self._settings.memory_bytes is not None:
+            raise RefusedError(
                 503,
-                f"the model {served.name!r} takes {needed / 1e9:.1f} GB, and all models together may take "
-                f"{self._memory_bytes / 1e9:.1f} GB (--memory-bytes)",
+                f"the model {served.name!r} takes {size(needed)}, and all models together may take "
+                f"{size(self._memory_bytes)} (--memory-bytes)",
                 code="out_of_memory",
             )
+        if needed > self._memory_bytes:
+            # Weights that are mapped may be more than memory: slower, but nobody forbade it.
+            self._log.warn(f"{served.name} takes {size(needed)}, more than what is free")
+            needed = self._memory_bytes
         deadline = time.monotonic() + self._patience
         drained: list[Served] = []
         try:
@@ -274,7 +283,14 @@ def describe(served: Served) -> str:
     """A loaded model, in one line."""
     model = served.model
     assert model is not None
+    figures = model.figures
+    cache = f", a cache of {size(figures.cache_bytes)} for all texts" if figures.cache_bytes else ""
     return (
-        f"{served.name}: context of {model.context} tokens, {model.threads} threads, "
-        f"{model.load_seconds:.1f} s to load"
+        f"{served.name}: context of {model.context} tokens{cache}, {size(model.memory_bytes)} in all, "
+        f"{model.threads} threads, in {model.load_seconds:.1f} s"
     )
+
+
+def size(n_bytes: int) -> str:
+    """Bytes as people read them."""
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f} MB"

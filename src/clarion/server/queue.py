@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from clarion.server.errors import Refusal
+from clarion.server.errors import RefusedError
 
 _MEMORY: Final = 0.9  # of the mean of the times for which places were held, at each new one
 
@@ -60,7 +60,7 @@ class Line:
         """Waits for the places of n texts, or for all where there are not so many, and holds them.
 
         Raises:
-            Refusal: 429, the line is full; 503, it is, and a later request takes this one's place.
+            RefusedError: 429, the line is full; 503, it is, and a later request takes this one's place.
         """
         n = min(n, self._places)
         await self._enter(n)
@@ -102,9 +102,9 @@ class Line:
                 self._free -= first.n
                 first.turn.set_result(None)
 
-    def _full(self, status: int, why: str) -> Refusal:
+    def _full(self, status: int, why: str) -> RefusedError:
         seconds = max(1, math.ceil(self._mean * (len(self._waiting) + 1) / self._places))
-        return Refusal(
+        return RefusedError(
             status,
             f"{why}: {self.running} texts are computed and {len(self._waiting)} requests wait; "
             f"try again in {seconds} s",

@@ -16,6 +16,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn import Config
@@ -27,7 +28,7 @@ from clarion.host.memory import memory
 from clarion.server import loading
 from clarion.server.app import Server, application
 from clarion.server.log import Log
-from clarion.server.pool import Loader, Pool, Served, describe
+from clarion.server.pool import Loader, Pool, Served
 from clarion.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,19 +38,34 @@ _SHARE: Final = 0.9  # of the available memory that models may take, where nobod
 _BACKLOG: Final = 1024  # connections that wait to be accepted
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that has started.
+
+    Attributes:
+        url: where it is.
+        server: what its requests share; the thread that serves owns it.
+        end: does what a signal does, from any thread.
+    """
+
+    url: str
+    server: Server
+    end: Callable[[], None]
+
+
 def serve(
     models: Sequence[Served],
     settings: Settings,
     *,
     folder: Callable[[], Sequence[Served]] | None = None,
-    started: Callable[[str, Callable[[], None]], None] | None = None,
+    started: Callable[[Running], None] | None = None,
 ) -> None:
     """Serves models until a signal comes.
 
     Args:
         models: the first one is loaded at the start.
         folder: lists further models, which may change.
-        started: called with the address and a function that ends the server, from any thread.
+        started: called when requests can come.
 
     Raises:
         DeviceError: the address cannot be used.
@@ -100,7 +116,7 @@ class _Run:
         log: Log,
         listener: socket.socket,
         folder: Callable[[], Sequence[Served]] | None,
-        started: Callable[[str, Callable[[], None]], None] | None,
+        started: Callable[[Running], None] | None,
     ) -> None:
         self._models = models
         self._settings = settings
@@ -130,7 +146,7 @@ class _Run:
             if not await self._load(pool):
                 return
             serving = asyncio.create_task(uvicorn.serve_on(self._listener))
-            self._announce()
+            self._announce(server)
             await self._end.wait()
             server.is_closing = True
             uvicorn.should_exit = True
@@ -155,7 +171,7 @@ class _Run:
         load.result()
         return True
 
-    def _announce(self) -> None:
+    def _announce(self, server: Server) -> None:
         settings = self._settings
         url = address(settings, self._listener)
         self._log.say(f"listening at {url} (OpenAI's API at {url}/v1); Ctrl-C ends")
@@ -165,7 +181,7 @@ class _Run:
                 f"whoever reaches it can use it (--api-key)"
             )
         if self._started is not None:
-            self._started(url, lambda: self._loop.call_soon_threadsafe(self._signalled))
+            self._started(Running(url, server, self._end_from_anywhere))
 
     async def _let_end(self, server: Server) -> None:
         """Gives running answers their time."""
@@ -182,6 +198,9 @@ class _Run:
                 self._loop.add_signal_handler(number, self._signalled)
             except (RuntimeError, ValueError):  # not the main thread, which alone hears of signals
                 return
+
+    def _end_from_anywhere(self) -> None:
+        self._loop.call_soon_threadsafe(self._signalled)
 
     def _signalled(self) -> None:
         self._n_signals += 1
@@ -247,6 +266,3 @@ def _uvicorn(app: ASGIApp, settings: Settings, log: Log) -> _Server:
     except OSError as error:
         raise FileError(f"--tls-cert, --tls-key: {error.filename or ''} {error.strerror}") from None
     return _Server(config)
-
-
-__all__ = ["address", "describe", "listen", "serve"]

@@ -105,7 +105,7 @@ def options(fields: Sampling, model: Model, server: Options, **more: Any) -> Opt
         more: further options of the endpoint.
 
     Raises:
-        Refusal: 400, a field is out of range; it names the field as the request does.
+        RefusedError: 400, a field is out of range; it names the field as the request does.
     """
     chosen: dict[str, Any] = {**defaults(model), **server}
     names: dict[str, str] = {}  # of fields, by the option that they give
@@ -135,8 +135,7 @@ def options(fields: Sampling, model: Model, server: Options, **more: Any) -> Opt
 
 def defaults(model: Model) -> Options:
     """What the model's file recommends."""
-    found: Options = getattr(model, "defaults", {})
-    return found
+    return model.defaults
 
 
 def _bias(given: dict[str, float] | list[tuple[int, float | bool]]) -> dict[int, float]:

@@ -7,12 +7,14 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from clarion.conversation.reasoning import Markers, begins_inside, markers
 from clarion.model import Model
 from clarion.runtime.completion import Completion
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
-from clarion.server.errors import Refusal, bad
+from clarion.server.errors import RefusedError, bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import Off, is_empty, read
 from clarion.server.messages import for_template, uses
@@ -43,13 +45,13 @@ class ChatRequest(Sampling, kw_only=True):
     """The fields of a request. What it says of reasoning is read by `thinking`."""
 
     model: str | None = None
-    messages: list[Any] = []
+    messages: list[Any] = msgspec.field(default_factory=list)
     n: int = 1
     logprobs: bool = False
     top_logprobs: int = 0
     stream: bool = False
     stream_options: StreamOptions | None = None
-    tools: list[Any] = []
+    tools: list[Any] = msgspec.field(default_factory=list)
     tool_choice: Any = None
 
 
@@ -134,7 +136,7 @@ def _check(request: ChatRequest, most: int) -> None:
     if request.top_logprobs and not request.logprobs:
         raise bad("top_logprobs", f"found {request.top_logprobs}, but logprobs is not true")
     if request.tool_choice not in (None, "auto", "none"):
-        raise Refusal(
+        raise RefusedError(
             400,
             'tool_choice: not implemented but for "auto" and "none"',
             param="tool_choice",

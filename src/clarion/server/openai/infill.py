@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from clarion.model import Model
-from clarion.server.errors import Refusal
+from clarion.server.errors import RefusedError
 
 # Of the tokens that begin the text before, the text behind, and what is to be written: the key in the file,
 # and the names that families give them.
@@ -29,7 +29,7 @@ def infill(model: Model, before: str, after: str) -> list[int]:
     """The ids of a prompt whose continuation stands between the two texts.
 
     Raises:
-        Refusal: 400, the vocabulary has no tokens for that.
+        RefusedError: 400, the vocabulary has no tokens for that.
     """
     prefix, suffix, middle = (_token(model, key, names) for key, names in _TOKENS)
     return [
@@ -50,7 +50,7 @@ def _token(model: Model, key: str, names: tuple[str, ...]) -> int:
         ids = model.tokenize(name, add_special=False, parse_special=True)
         if len(ids) == 1:
             return ids[0]
-    raise Refusal(
+    raise RefusedError(
         400,
         f"suffix: the model's vocabulary has no token {names[0]} (or {', '.join(names[1:3])}, ...), so it "
         f"cannot fill in the middle",

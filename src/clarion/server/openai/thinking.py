@@ -1,7 +1,7 @@
 """What a request says of reasoning: whether, how hard, how long.
 
-Clients have many ways to say it. To the template go `enable_thinking` and `reasoning_effort`; a limit of tokens
-is ours to keep. Where reasoning is not wanted and the template knows no way to say so, the limit is 0.
+Clients have many ways to say it. To the template go `enable_thinking` and `reasoning_effort`; a limit of
+tokens is ours to keep. Where reasoning is not wanted and the template knows no way to say so, the limit is 0.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def thinking(given: Mapping[str, Any], template: str, markers: Markers | None) -
     """What the fields of a request say, for a model with this template.
 
     Raises:
-        Refusal: 400, a field is of the wrong kind; it names the field.
+        RefusedError: 400, a field is of the wrong kind; it names the field.
     """
     variables = dict(_object(given, "chat_template_kwargs"))
     reasoning, anthropic = _object(given, "reasoning"), _object(given, "thinking")

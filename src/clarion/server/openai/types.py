@@ -76,7 +76,7 @@ class ChunkChoice(msgspec.Struct):
 class Message(msgspec.Struct):
     role: str
     content: str | None
-    reasoning_content: str | None | msgspec.UnsetType = msgspec.UNSET
+    reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
     refusal: str | None = None
 
 
