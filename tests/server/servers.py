@@ -46,13 +46,16 @@ def with_template(path: Path, template: str = TEMPLATE, **more: object) -> Path:
 
 
 @contextmanager
-def running(models: list[Served], **settings: Any) -> Iterator[Running]:
+def running(
+    models: list[Served], *, folder: Callable[[], list[Served]] | None = None, **settings: Any
+) -> Iterator[Running]:
     """A server of these models, which ends with the block."""
     found: queue.SimpleQueue[Running | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            serve(models, Settings(**{"port": 0, "quiet": True, **settings}), started=found.put)
+            told = Settings(**{"port": 0, "quiet": True, **settings})
+            serve(models, told, folder=folder, started=found.put)
         except BaseException as error:
             found.put(error)
 

@@ -76,6 +76,8 @@ class Line:
         if not self._waiting and n <= self._free:
             self._free -= n
             return
+        if len(self._waiting) >= self._most_waiting:  # some of them may be leaving just now
+            self._waiting = deque(each for each in self._waiting if not each.turn.done())
         if len(self._waiting) >= self._most_waiting:
             if not (self._drop_oldest and self._waiting):
                 raise self._full(429, "the server has as many requests as it takes")
