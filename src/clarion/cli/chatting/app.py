@@ -168,6 +168,7 @@ class Chat:
             self.screen.note(f"the answer ends after {len(completion.tokens)} tokens, as max-tokens says")
         if self._show_statistics:
             self.screen.note(statistics.line(self.talk.model, completion))
+        self.screen.gap()
 
     def _dropped(self, exchange: list[dict[str, Any]]) -> None:
         self.screen.note(f"the context is full: forgot the oldest exchange ({brief(exchange[0]['content'])})")

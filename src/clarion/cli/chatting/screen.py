@@ -65,6 +65,9 @@ class Screen:
         finally:
             self.end()
 
+    def gap(self) -> None:
+        """Between an answer and what is said next."""
+
     # ---- the rest -----------------------------------------------------------------------------------------
 
     def out(self, text: str) -> None:
@@ -122,6 +125,9 @@ class TerminalScreen(Screen):
     def end(self) -> None:
         self._close_window()
         super().end()
+
+    def gap(self) -> None:
+        self._print("\n")
 
     @contextmanager
     def answering(self) -> Iterator[None]:

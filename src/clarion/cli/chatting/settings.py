@@ -145,7 +145,7 @@ def _find(name: str) -> click.Option:
     for key, option in _table().items():
         if wanted in (_bare(key), *map(_bare, option.opts)):
             return option
-    meant = nearest(wanted, names())
+    meant = nearest(wanted, [*names(), *map(_bare, _table())])
     hint = f"did you mean {meant}? " if meant else ""
     raise ParameterError(f"{name}: no such option; {hint}/set alone lists them")
 

@@ -139,7 +139,7 @@ class Talk:
                     interrupted = True
                 completion = _ended(stream.cancel)
         try:
-            heard.end(completion.text)
+            heard.end(completion.text, len(completion.tokens))
         except KeyboardInterrupt:  # pressed again: what is not shown counts all the same
             interrupted = True
         # Anew, from the whole text: Ctrl-C may have come between a piece and its parts.
@@ -184,35 +184,39 @@ class _Heard:
     def __init__(self, shows: Shows, splitter: Splitter) -> None:
         self._shows = shows
         self._splitter = splitter
-        self._n_characters = 0
+        self._n_characters = self._n_heard = 0
         self._thinks = False
-        self._n_tokens = 0
+        # Tokens since the last answer, and those of them until the last reasoning.
+        self._n_tokens = self._n_reasoned = 0
         self._began = time.perf_counter()
 
     def piece(self, text: str, n_tokens: int) -> None:
         self._n_characters += len(text)
+        self._n_heard += n_tokens
         self._hear(self._splitter.feed(text), n_tokens)
 
-    def end(self, text: str) -> None:
+    def end(self, text: str, n_tokens: int) -> None:
         """The whole text, of which pieces may not have been heard."""
         rest = text[self._n_characters :]
-        self._hear(self._splitter.feed(rest) + self._splitter.finish(), 0)
+        self._hear(self._splitter.feed(rest) + self._splitter.finish(), n_tokens - self._n_heard)
         self._stop_thinking()
 
     def _hear(self, parts: Sequence[Part], n_tokens: int) -> None:
-        if self._thinks or any(part.kind == "reasoning" for part in parts):
-            self._n_tokens += n_tokens
+        self._n_tokens += n_tokens
         for part in parts:
             if part.kind != "reasoning":
                 self._stop_thinking()
-            elif not self._thinks:
-                self._thinks, self._began = True, time.perf_counter()
+                self._n_tokens = 0
+            else:
+                if not self._thinks:
+                    self._thinks, self._began = True, time.perf_counter()
+                self._n_reasoned = self._n_tokens
             self._shows.part(part)
 
     def _stop_thinking(self) -> None:
         if self._thinks:
-            self._shows.thought(self._n_tokens, time.perf_counter() - self._began)
-            self._thinks, self._n_tokens = False, 0
+            self._shows.thought(self._n_reasoned, time.perf_counter() - self._began)
+            self._thinks = False
 
 
 def _answer(completion: Completion, parts: Sequence[Part], interrupted: bool) -> Answer:
