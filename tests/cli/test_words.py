@@ -63,7 +63,6 @@ def test_what_is_meant(given: list[str], meant: list[str]) -> None:
         ("tokenise", "clarion tokenize"),
         ("quantise", "did you mean quantize?"),
         ("serve", "the HTTP server is not there yet"),
-        ("chat", "conversations are not there yet; clarion run MODEL -p TEXT"),
         ("pull", "clarion convert OWNER/NAME OUT.gguf"),
         ("list", "there is no store of models"),
         ("show", "clarion inspect"),
@@ -100,13 +99,13 @@ def test_no_hint_is_a_command_that_is_there() -> None:
         words("serve", "--port", "80")
 
 
-def test_a_file_does_not_hide_a_command_that_is_to_come(
+def test_a_file_does_not_hide_the_command_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "chat").touch()
+    (tmp_path / "show").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(click.UsageError, match="conversations"):
-        words("chat")
+    with pytest.raises(click.UsageError, match="clarion inspect"):
+        words("show")
 
 
 def test_a_model_runs_without_the_word(

@@ -62,7 +62,7 @@ _BY_HAND = (
     "a checkpoint of Hugging Face's hub becomes a file with clarion convert OWNER/NAME OUT.gguf"
 )
 _CHAT = (
-    "clarion chat, for conversations, is not there yet; without this flag, "
+    "conversations are held with clarion chat MODEL; without this flag, "
     "run answers a prompt as one turn of chat, and -no-cnv (--raw) continues a text"
 )
 _GRAMMAR = "grammars and JSON schemas are not implemented yet"
@@ -266,6 +266,20 @@ _BENCH = (
     _flag("-v --verbose --progress"),
 )
 
+# Of a conversation, after those of `run`, whose meaning they replace.
+_TALK = (
+    _flag("-cnv --conversation -i --interactive -if --interactive-first --jinja"),
+    _flag("-mli --multiline-input", note="a line that ends in \\ goes on, and Alt-Enter begins another one"),
+    _flag("-no-cnv --no-conversation --no-cnv", refusal="clarion run --raw continues a text"),
+    _flag("-st --single-turn", refusal="clarion run MODEL -p TEXT answers one turn of chat"),
+    _flag(
+        "-p --prompt -f --file --in-file",
+        1,
+        refusal="messages are typed, or stand in the lines of standard input; clarion run answers one",
+    ),
+    _flag("--context-shift", own="--drop-oldest"),
+)
+
 _EVAL = (
     _flag("-m --model", 1, own="{}"),
     _flag("-f --file", 1, own="--text {}"),
@@ -339,6 +353,7 @@ _EMBED = (
 _COMMANDS = {
     "embed": (*_MODEL, *_EMBED),
     "rerank": (*_MODEL, *_EMBED),
+    "chat": (*_MODEL, *_RUN, *_TALK),
     "run": (*_MODEL, *_RUN),
     "bench": (*_MODEL, *_BENCH),
     "eval": (*_MODEL, *_EVAL),

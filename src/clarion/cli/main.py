@@ -27,6 +27,7 @@ from clarion.errors import ClarionError
 # Where each command is: module and function.
 _HOMES = {
     "bench": ("bench", "bench"),
+    "chat": ("chat", "chat"),
     "check": ("check", "check"),
     "convert": ("convert", "convert"),
     "doctor": ("doctor", "doctor"),

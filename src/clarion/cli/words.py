@@ -17,7 +17,6 @@ _BY_HAND = (
 _NO_STORE = "there is no store of models: a model is a file, named by its path"
 # Commands of other programs, those that are to come first, and what to do today.
 ELSEWHERE = {
-    "chat": "conversations are not there yet; clarion run MODEL -p TEXT answers one turn of chat",
     "pull": f"downloading is not there yet: {_BY_HAND}",
     **dict.fromkeys(("server", "start"), "use clarion serve MODEL"),
     **dict.fromkeys(("download", "get", "fetch", "install"), f"downloading is not there yet: {_BY_HAND}"),
