@@ -154,13 +154,14 @@ def _prepare(call: Call, model: Model, request: ChatRequest, given: dict[str, An
         tools = []
     found = markers(template)
     wanted = thinking(given, template, found)
-    reserved = {"messages", "tools", "add_generation_prompt", "template"} & set(wanted.variables)
+    known = {**call.server.settings.variables, **wanted.variables}
+    reserved = {"messages", "tools", "add_generation_prompt", "template"} & set(known)
     if reserved:
         raise bad(f"chat_template_kwargs.{min(reserved)}", "it cannot be set")
     messages = for_template(request.messages, template)
     begun = _begun(messages)
     text = model.apply_chat_template(
-        messages[:-1] if begun else messages, tools=tools or None, template=chosen, **wanted.variables
+        messages[:-1] if begun else messages, tools=tools or None, template=chosen, **known
     )
     text += begun
     ids = model.tokenize(text, add_special=False, parse_special=True)
