@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from clarion.loading import load
     from clarion.model import Model
     from clarion.runtime.completion import Completion, Timings, TokenLogprob
+    from clarion.runtime.figures import Figures
     from clarion.runtime.pieces import Piece
     from clarion.runtime.sampling import ChatOptions, Options
     from clarion.runtime.streams import AsyncTextStream, TextStream
@@ -27,6 +28,7 @@ _HOMES = {
     "AsyncTextStream": "clarion.runtime.streams",
     "ChatOptions": "clarion.runtime.sampling",
     "Completion": "clarion.runtime.completion",
+    "Figures": "clarion.runtime.figures",
     "Model": "clarion.model",
     "Options": "clarion.runtime.sampling",
     "Piece": "clarion.runtime.pieces",
@@ -44,6 +46,7 @@ __all__ = [
     "AsyncTextStream",
     "ChatOptions",
     "Completion",
+    "Figures",
     "Model",
     "Options",
     "Piece",

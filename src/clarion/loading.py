@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict, Unpack
 
-from clarion.errors import (
-    DeviceError,
-)
+from clarion.errors import DeviceError, ParameterError
 from clarion.exiting import loading
+from clarion.gguf import File
 from clarion.host import choose, native
 from clarion.host.memory import memory
 from clarion.host.numa import thread_nodes
@@ -20,7 +21,16 @@ from clarion.model import Model
 from clarion.plan.output import Output, Pooled
 from clarion.plan.program import Program
 from clarion.plan.sources import Sources
-from clarion.programs import DEFAULT_OUTPUTS, make_program, open_file, texts_tokens, writes
+from clarion.programs import (
+    DEFAULT_OUTPUTS,
+    MAX_CONTEXT,
+    default_context,
+    make_plan,
+    make_program,
+    open_file,
+    texts_tokens,
+    writes,
+)
 from clarion.residency import Origin, make_store
 from clarion.runtime.engine import Engine
 from clarion.runtime.executor import Executor
@@ -29,23 +39,25 @@ from clarion.runtime.sampling import (
     GREATEST_COUNT,
     integer,
 )
-from clarion.runtime.states.memory import budget, most_slots, slot_bytes
+from clarion.runtime.states.memory import budget, longest_context, most_slots, slot_bytes
 from clarion.runtime.vectors import Embedder
 
 LAST = Pooled("last")  # of models that are made to write
+GREATEST_BYTES = 2**62
 
 
 def load(
     path: str | os.PathLike[str] | None = None,
     *,
     threads: int | None = None,
-    context: int | None = None,
+    context: int | Literal["most"] | None = None,
     activations: str = "high",
     kv: str | Sequence[str] | None = None,
     isa: str | None = None,
     batch: int = 256,
     outputs: int = DEFAULT_OUTPUTS,
     cache_tokens: int | None = None,
+    cache_bytes: int | None = None,
     weights: str = "auto",
 ) -> Model:
     """Loads a GGUF model.
@@ -55,7 +67,8 @@ def load(
         threads: that compute; None: as many as `clarion doctor --measure` found to be the fastest, or one
             for each physical core that this process may use.
         context: tokens of a prompt and its continuation at most; None: what the model was trained for, up to
-            4096.
+            4096; "most": what it was trained for, as far as one such text fits into `cache_bytes`, or into a
+            quarter of the available memory.
         activations: what quantised weights are multiplied with: "fast" (8-bit integers, 16-bit ones where
             only wanted rows are read), "high" (16-bit) or "exact" (float32).
         kv: what keys and values are stored as, one of "f32", "f16", "bf16", "q8_0", "q4_0", or two as
@@ -66,6 +79,7 @@ def load(
             is faster with more of them.
         cache_tokens: tokens that the KV cache holds, of all texts together; None: `context`. Requests that
             find no room wait in line.
+        cache_bytes: in its place, how many bytes the cache has; what `context` tokens take at least.
         weights: "mapped" reads them where the file is mapped. Copies, in the order of products and in huge
             pages, are read up to twice as fast, and take up to a second for each GB: "copied" makes them
             first, "moving" while the first texts are computed. "auto": "copied" up to 32 MB, "moving" up
@@ -83,20 +97,32 @@ def load(
     n_threads = best_threads(isa) if threads is None else integer("threads", threads, 1, MOST_THREADS)
     with _refused(n_threads), loading, ExitStack() as stack:
         file = stack.enter_context(open_file(path))
-        program = make_program(
-            file, context=context, activations=activations, kv=kv, isa=isa, batch=batch, outputs=outputs
+        sized = _sized(
+            file,
+            context,
+            cache_tokens,
+            cache_bytes,
+            activations=activations,
+            kv=kv,
+            isa=isa,
+            batch=batch,
+            outputs=outputs,
         )
-        held = program.context if writes(program) else texts_tokens(program)
-        if cache_tokens is not None:
-            held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
-        n_slots = most_slots(program, memory().total // 4)
-        _check_memory(_states_bytes(program, held, n_slots), program.arena_bytes, held)
+        program = sized.program
+        sized.check()
         sources = Sources(program.weights, file.tensors)
         origin = Origin(module, sources, program.read_together, thread_nodes(n_threads))
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
-        executor = Executor(program, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa)
+        executor = Executor(
+            program,
+            store,
+            n_slots=sized.n_slots,
+            cache_bytes=sized.cache_bytes,
+            threads=n_threads,
+            isa=isa,
+        )
         store.start()
         engine = None
         if writes(program):
@@ -119,17 +145,22 @@ def load(
             with _refused(n_threads):
                 of_vectors = make_program(
                     file,
-                    context=context,
+                    context=None if isinstance(context, str) else context,
                     activations=activations,
                     kv=kv,
                     isa=isa,
                     batch=batch,
                     output=output or LAST,
                 )
-                held, n_slots = texts_tokens(of_vectors), most_slots(of_vectors, memory().total // 4)
-                _check_memory(_states_bytes(of_vectors, held, n_slots), of_vectors.arena_bytes, held)
+                sized = _Sized.of_tokens(of_vectors, texts_tokens(of_vectors))
+                sized.check()
                 other = Executor(
-                    of_vectors, store, n_slots=n_slots, cache_tokens=held, threads=n_threads, isa=isa
+                    of_vectors,
+                    store,
+                    n_slots=sized.n_slots,
+                    cache_bytes=sized.cache_bytes,
+                    threads=n_threads,
+                    isa=isa,
                 )
                 return Embedder(other, batch, file.check, node)
 
@@ -145,6 +176,7 @@ def load(
             threads=n_threads,
             store=store,
             load_seconds=time.perf_counter() - started,
+            memory_bytes=sized.memory_bytes,
             resources=stack.pop_all(),
         )
 
@@ -165,16 +197,117 @@ def _refused(threads: int) -> Iterator[None]:
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
 
 
-def _states_bytes(program: Program, held: int, n_slots: int) -> int:
-    """Of states for so many tokens, and of slots."""
-    return budget(program, held) + n_slots * slot_bytes(program)
+class Compiled(TypedDict, total=False):
+    """The arguments of `load` that a program depends on, but for the context."""
+
+    activations: str
+    kv: str | Sequence[str] | None
+    isa: str | None
+    batch: int
+    outputs: int
 
 
-def _check_memory(states_bytes: int, arena_bytes: int, held: int) -> None:
-    total = memory().total
-    if states_bytes + arena_bytes > total:
-        raise DeviceError(
-            f"a KV cache of {held} tokens takes {states_bytes / 1e9:.1f} GB and the workspace "
-            f"{arena_bytes / 1e9:.1f} GB, but this machine has {total / 1e9:.1f} GB of memory; "
-            f"load the model with a shorter context"
+@dataclass(frozen=True, slots=True)
+class _Sized:
+    """A program, and how much memory it gets for states.
+
+    Attributes:
+        cache_bytes: that all texts share.
+        n_slots: texts that have a state at once.
+        held: what the cache holds, in words.
+    """
+
+    program: Program
+    cache_bytes: int
+    n_slots: int
+    held: str
+
+    @classmethod
+    def of_bytes(cls, program: Program, cache_bytes: int, held: str) -> _Sized:
+        return cls(program, cache_bytes, most_slots(program, memory().total // 4), held)
+
+    @classmethod
+    def of_tokens(cls, program: Program, tokens: int) -> _Sized:
+        return cls.of_bytes(program, budget(program, tokens), f"{tokens} tokens")
+
+    @property
+    def states_bytes(self) -> int:
+        return self.cache_bytes + self.n_slots * slot_bytes(self.program)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of weights, states and workspace."""
+        weights = sum(weight.n_bytes for weight in self.program.weights)
+        return weights + self.states_bytes + self.program.arena_bytes
+
+    def check(self) -> None:
+        """Raises DeviceError where the machine has less memory than states and workspace take."""
+        total = memory().total
+        if self.states_bytes + self.program.arena_bytes > total:
+            raise DeviceError(
+                f"a KV cache of {self.held} takes {self.states_bytes / 1e9:.1f} GB and the workspace "
+                f"{self.program.arena_bytes / 1e9:.1f} GB, but this machine has {total / 1e9:.1f} GB of "
+                f"memory; load the model with a shorter context"
+            )
+
+
+def needed_bytes(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    context: int | Literal["most"] | None = None,
+    cache_tokens: int | None = None,
+    cache_bytes: int | None = None,
+    **how: Unpack[Compiled],
+) -> int:
+    """The bytes of weights, states and workspace that a model would have after `load` with the same
+    arguments: its `Model.memory_bytes`. No weight is read.
+
+    Raises as `load`.
+    """
+    with open_file(path) as file:
+        return _sized(file, context, cache_tokens, cache_bytes, **how).memory_bytes
+
+
+def _sized(
+    file: File,
+    context: int | Literal["most"] | None,
+    cache_tokens: int | None,
+    cache_bytes: int | None,
+    **how: Unpack[Compiled],
+) -> _Sized:
+    """What `load` would make for these arguments."""
+    if cache_bytes is not None:
+        if cache_tokens is not None:
+            raise ParameterError("cache_bytes: found cache_tokens too, expected one of them")
+        cache_bytes = integer("cache_bytes", cache_bytes, 0, GREATEST_BYTES)
+    if isinstance(context, str):
+        program = _longest(file, context, cache_bytes, **how)
+    else:
+        program = make_program(file, context=context, **how)
+    held = program.context if writes(program) else texts_tokens(program)
+    if cache_tokens is not None:
+        held = integer("cache_tokens", cache_tokens, program.context, GREATEST_COUNT)
+    if cache_bytes is None:
+        return _Sized.of_tokens(program, held)
+    least = budget(program, None if writes(program) else held)
+    if cache_bytes < least:
+        raise ParameterError(
+            f"cache_bytes: found {cache_bytes}, expected at least {least} for a context of {program.context}"
         )
+    there = cache_bytes if program.state_groups else 0
+    return _Sized.of_bytes(program, there, f"{there} bytes")
+
+
+def _longest(file: File, context: str, cache_bytes: int | None, **how: Unpack[Compiled]) -> Program:
+    """The program of the longest context that the cache has room for."""
+    if context != "most":
+        raise ParameterError(f'context: found {context!r}, expected a number of tokens or "most"')
+    if not writes(make_plan(file)):
+        return make_program(file, **how)
+    there = memory().available // 4 if cache_bytes is None else cache_bytes
+    program = make_program(file, context=default_context(file, MAX_CONTEXT), **how)
+    longest = longest_context(program, there)
+    if longest == 0:
+        least = budget(replace(program, context=1), 1)
+        raise ParameterError(f"cache_bytes: found {there}, expected at least {least}, what one token takes")
+    return program if longest == program.context else make_program(file, context=longest, **how)

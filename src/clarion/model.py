@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Unpack, cast, overload
 
 from clarion.errors import (
-    ClarionError,
-    ContextError,
+    ModelError,
     ParameterError,
     PicklingError,
     TemplateError,
@@ -26,22 +23,22 @@ from clarion.models.keys import n_token_types
 from clarion.plan import Program
 from clarion.plan.output import Output, Pooling
 from clarion.residency import Store
-from clarion.runtime.completion import Completion
+from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
+from clarion.runtime.figures import Figures
 from clarion.runtime.prompts import Prompt, look
-from clarion.runtime.request import Generate, Request, Score
+from clarion.runtime.recommended import recommended
+from clarion.runtime.request import Request, Score
+from clarion.runtime.requests import Breakers, Requests, check_ids, hears
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
     ChatOptions,
     Options,
-    Parameters,
     integer,
-    random_seed,
 )
 from clarion.runtime.streams import (
     AsyncTextStream,
-    Hear,
     Progress,
     TextStream,
     in_thread,
@@ -79,6 +76,8 @@ class Model:
         context: tokens of a prompt and its continuation at most.
         n_vocab: tokens of the vocabulary, the width of `logits`.
         load_seconds: how long loading took.
+        memory_bytes: of weights, states and workspace, once all of them are in use; `embed` of a model that
+            writes text has states and a workspace of its own besides.
     """
 
     def __init__(
@@ -92,6 +91,7 @@ class Model:
         threads: int,
         store: Store,
         load_seconds: float,
+        memory_bytes: int,
         resources: ExitStack,
     ) -> None:
         """Use `load`. A model that writes no text has no engine. `resources` is closed last."""
@@ -103,10 +103,11 @@ class Model:
         self.context = program.context
         self.n_vocab = program.n_vocab
         self.load_seconds = load_seconds
+        self.memory_bytes = memory_bytes
         self._writer = engine
         self._store = store
         self._tokenizer: Tokenizer | None = None
-        self._breakers: dict[tuple[str, ...], list[int]] = {}
+        self._breakers = Breakers()
         self._vectors = Vectors(file.path.name, file.metadata, n_token_types(file.tensors), embedder)
         # Also called when the model is forgotten without `close`.
         self._resources = Resources(engine, self._vectors, store, resources)
@@ -151,9 +152,9 @@ class Model:
         """
         found, several = look(prompt)
         if several:
-            requests, hear = self._generations(found, options, progress)
+            requests, hear = self._requests.generations(found, options, progress)
             return cast(list[Completion], wait_all(self._engine, requests, self.program.max_outputs, hear))
-        request = self._generation(found, options, reports=_hears(progress))
+        request = self._requests.generation(found, options, reports=hears(progress))
         return cast(Completion, wait(self._engine, request, progress))
 
     def stream(
@@ -163,7 +164,7 @@ class Model:
 
         `progress` is called while the first piece is waited for.
         """
-        request = self._generation(prompt, options, streams=True, reports=_hears(progress))
+        request = self._requests.generation(prompt, options, streams=True, reports=hears(progress))
         return TextStream(self._engine, request, progress, self)
 
     @overload
@@ -186,17 +187,17 @@ class Model:
         """`generate` for an event loop. Cancelling the task ends the computation."""
         found, several = look(prompt)
         if several:
-            requests, hear = await in_thread(self._generations, found, options, progress)
+            requests, hear = await in_thread(self._requests.generations, found, options, progress)
             results = await wait_all_async(self._engine, requests, self.program.max_outputs, hear)
             return cast(list[Completion], results)
-        prepare = partial(self._generation, found, options, reports=_hears(progress))
+        prepare = partial(self._requests.generation, found, options, reports=hears(progress))
         return cast(Completion, await wait_async(self._engine, prepare, progress))
 
     def astream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
     ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
-        prepare = partial(self._generation, prompt, options, streams=True, reports=_hears(progress))
+        prepare = partial(self._requests.generation, prompt, options, streams=True, reports=hears(progress))
         return AsyncTextStream(self._engine, prepare, progress)
 
     # ---- conversations ------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ class Model:
 
     def detokenize(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of token ids."""
-        return self.tokenizer.decode(self._check_ids(tokens), skip_special=skip_special)
+        return self.tokenizer.decode(check_ids(tokens, self.n_vocab), skip_special=skip_special)
 
     def logits(self, tokens: Iterable[int], *, first: int = 0, out: Floats | None = None) -> Floats:
         """The logits after every token from `first` on: float32 [T - first, n_vocab].
@@ -361,9 +362,7 @@ class Model:
             ContextError: more tokens than the context holds.
             ParameterError: `first` is not 0 to T, or `out` is no float32 array that can hold the rows.
         """
-        ids = self._check_ids(tokens)
-        if len(ids) > self.context:
-            raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
+        ids = self._requests.check_text(tokens)
         n = len(ids) - integer("first", first, 0, len(ids))
         import numpy as np
 
@@ -400,14 +399,39 @@ class Model:
         import numpy as np
 
         def request(i: int, tokens: Iterable[int], first: int) -> Request:
-            ids = self._check_ids(tokens)
-            if len(ids) > self.context:
-                raise ContextError(self._too_long(f"{len(ids)} tokens are more than the context of"))
+            ids = self._requests.check_text(tokens)
             integer("first", first, 0, len(ids) - 1)
             return Request(tuple(ids), Score(first, lambda row, logits: take(i, row, np.asarray(logits))))
 
         requests = (request(i, tokens, first) for i, (tokens, first) in enumerate(texts))
         wait_all(self._engine, requests, self.program.max_outputs)
+
+    def score(self, tokens: Iterable[int], *, first: int = 1, top: int = 0) -> list[TokenLogprob]:
+        """How probable the tokens from `first` on are, each after those before it: [T - first].
+
+        The first token, which stands after nothing, has no probability: `first` is at least 1. They are the
+        model's own, as those that `logprobs` asks `generate` for, which has the options of a text.
+
+        Args:
+            first: what is before is computed, or taken from the cache, and costs no more than in a prompt.
+            top: for each place, so many of the most probable tokens there.
+
+        Raises:
+            ParameterError: a token id, `first` or `top` is out of range.
+            ContextError: more tokens than the context holds.
+            ModelError: the model's logits are not numbers.
+        """
+        scores = self._requests.scores(tokens, first, top)
+        if scores.request is not None:
+            wait(self._engine, scores.request)
+        return scores.found
+
+    async def ascore(self, tokens: Iterable[int], *, first: int = 1, top: int = 0) -> list[TokenLogprob]:
+        """`score` for an event loop. Cancelling the task ends the computation."""
+        scores = await in_thread(self._requests.scores, tokens, first, top)
+        if (request := scores.request) is not None:
+            await wait_async(self._engine, lambda: request)
+        return scores.found
 
     # ---- vectors ------------------------------------------------------------------------------------------
 
@@ -463,10 +487,29 @@ class Model:
 
     # ---- figures ------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def bytes_per_token(self) -> int:
         """Bytes of weights that generating one token reads."""
         return bytes_per_token(self.program)
+
+    @property
+    def defaults(self) -> Options:
+        """Sampling options that the file recommends, which `generate` takes: `**model.defaults`. Empty where
+        it recommends none. `generate` itself does not look at them.
+
+        Raises:
+            ModelError: one of them is out of range.
+        """
+        try:
+            return recommended(self.metadata)
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
+    @property
+    def figures(self) -> Figures:
+        """What is running and waiting, what the cache holds, and totals since loading. It costs a few
+        microseconds; of a model that writes no text all are 0."""
+        return Figures() if self._writer is None else self._writer.figures(self.bytes_per_token)
 
     @property
     def byte_products_per_token(self) -> int:
@@ -519,43 +562,11 @@ class Model:
             )
         return self._writer
 
-    def _generation(
-        self,
-        prompt: Prompt | Callable[[], list[int]],
-        options: Options,
-        *,
-        streams: bool = False,
-        reports: bool = False,
-    ) -> Request:
-        """The request of one prompt, or of what makes its token ids."""
-        parameters = self._parameters(options)
-        ids = prompt() if callable(prompt) else self._prompt_ids(prompt)
-        return self._request(ids, parameters, streams=streams, reports=reports)
-
-    def _generations(
-        self, prompts: Sequence[Prompt], options: Options, progress: Progress | None
-    ) -> tuple[Iterator[Request], Hear | None]:
-        """The requests of several prompts, all of which are checked first, and what hears of them."""
-        parameters = self._parameters(options)
-        all_ids = []
-        for i, prompt in enumerate(prompts):
-            try:
-                all_ids.append(self._prompt_ids(prompt))
-            except ClarionError as error:
-                raise type(error)(f"prompt {i}: {str(error).removeprefix('prompt: ')}") from error
-        done = [0] * len(all_ids)
-        total = sum(map(len, all_ids))
-
-        def hear(number: int, n_done: int, _: int) -> None:
-            assert progress is not None
-            done[number] = n_done
-            progress(sum(done), total)
-
-        def request(number: int) -> Request:
-            own = parameters if options.get("seed") is not None else replace(parameters, seed=random_seed())
-            return self._request(all_ids[number], own, reports=_hears(progress), name=f"prompt {number}: ")
-
-        return map(request, range(len(all_ids))), hear if _hears(progress) else None
+    @property
+    def _requests(self) -> Requests:
+        """What makes those for the engine, where there is one. It keeps the model alive."""
+        _ = self._engine
+        return Requests(self.program, self._breakers, lambda: self.tokenizer, self.tokenize)
 
     def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> Callable[[], Request]:
         """What makes the request that answers a conversation."""
@@ -569,98 +580,14 @@ class Model:
                 raise ParameterError(f"variables: found {name!r}, which is an argument of its own")
         tokenize = partial(self.tokenize_chat, messages, **chosen, **variables)
         return partial(
-            self._generation,
-            lambda: self._check_prompt(tokenize()),
+            self._requests.generation,
+            tokenize,
             cast(Options, rest),
             streams=streams,
-            reports=_hears(progress),
+            reports=hears(progress),
         )
 
-    def _request(
-        self,
-        ids: list[int],
-        parameters: Parameters,
-        *,
-        streams: bool = False,
-        reports: bool = False,
-        name: str = "",
-    ) -> Request:
-        room = self.context - len(ids)
-        if parameters.max_tokens is not None:
-            room = min(room, parameters.max_tokens)
-        breakers = self._breaker_tokens(parameters.dry_breakers) if parameters.dry_multiplier else []
-        generate = Generate(
-            parameters,
-            room=room,
-            end_tokens=frozenset() if parameters.ignore_eos else self.tokenizer.end_tokens,
-            breakers=tuple(breakers),
-            detokenizer=self.tokenizer if parameters.detokenize else None,
-            streams=streams,
-            reports=reports,
-            name=name,
-        )
-        return Request(tuple(ids), generate)
 
-    def _parameters(self, options: Options) -> Parameters:
-        parameters = Parameters.parse(options)
-        parameters.check_tokens(self.n_vocab)
-        return parameters
-
-    def _prompt_ids(self, prompt: Prompt) -> list[int]:
-        found, several = look(prompt)
-        if several:
-            raise ParameterError(f"prompt: found {len(found)} prompts, expected a text or token ids")
-        return self._check_prompt(self.tokenize(found) if isinstance(found, str) else self._check_ids(found))
-
-    def _check_prompt(self, ids: list[int]) -> list[int]:
-        if not ids:
-            raise ParameterError("prompt: found no tokens, expected at least one")
-        if len(ids) >= self.context:
-            raise ContextError(
-                self._too_long(f"the prompt of {len(ids)} tokens leaves no room in the context of")
-            )
-        return ids
-
-    def _too_long(self, what: str) -> str:
-        """The message of a ContextError, with what to do in Python and on the command line."""
-        made_for = self.program.hyperparameters.context_length
-        _ = self._engine  # of a model that writes no text no longer context would help
-        return (
-            f"{what} {self.context}; the model was made for {made_for}: load it with a longer context "
-            f"(context= in Python, -c on the command line)"
-        )
-
-    def _check_ids(self, tokens: Iterable[int]) -> list[int]:
-        if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):
-            raise ParameterError(f"tokens: found {tokens!r:.40}, expected token ids")
-        ids = []
-        for i, token in enumerate(tokens):
-            try:
-                ids.append(operator.index(token))
-            except TypeError:
-                raise ParameterError(f"token {i}: found {token!r}, expected a token id") from None
-            if not 0 <= ids[-1] < self.n_vocab:
-                raise ParameterError(f"token {i}: found {ids[-1]}, expected 0 to {self.n_vocab - 1}")
-        return ids
-
-    def _breaker_tokens(self, strings: tuple[str, ...]) -> list[int]:
-        """Tokens whose text contains one of the strings."""
-        found = self._breakers.get(strings)
-        if found is None:
-            wanted = [string.encode() for string in strings]
-            found = [
-                token
-                for token, piece in enumerate(self.tokenizer.pieces)
-                if any(string in piece for string in wanted)
-            ]
-            if len(self._breakers) >= _MOST_BREAKERS:
-                self._breakers.clear()
-            self._breakers[strings] = found
-        return found
-
-
-# Lists of `dry_breakers` whose tokens a model remembers; those of other lists are looked up again.
-_MOST_BREAKERS = 16
 # Held while the tokenizer of any model is built. Two would not be built sooner side by side: that is Python.
 _building = threading.Lock()
 
@@ -672,9 +599,3 @@ def _forget_builders() -> None:
 
 
 after_fork(_forget_builders)
-
-
-def _hears(progress: object) -> bool:
-    if progress is not None and not callable(progress):
-        raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
-    return progress is not None

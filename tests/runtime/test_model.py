@@ -212,11 +212,11 @@ def test_what_the_system_refuses_is_an_error_of_the_device(
 def test_breakers_of_many_texts_are_forgotten(model: clarion.Model) -> None:
     for i in range(100):
         model.generate([5], max_tokens=1, dry_multiplier=1.0, dry_breakers=[str(i)])
-    assert len(model._breakers) <= 16
+    assert len(model._breakers.known) <= 16
 
 
 def test_dry_breakers_are_tokens_that_contain_them(model: clarion.Model) -> None:
-    tokens = model._breaker_tokens(("\n", "*"))
+    tokens = model._breakers.tokens(("\n", "*"), model.tokenizer)
     assert tokens
     for token in tokens:
         assert {"\n", "*"} & set(model.detokenize([token]))

@@ -47,9 +47,9 @@ def test_numpy_numbers_and_single_stops_are_welcome() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("max_tokens", 0, "integer from 1"),
-        ("max_tokens", 1.5, "integer from 1"),
-        ("max_tokens", True, "integer from 1"),
+        ("max_tokens", -1, "integer from 0"),
+        ("max_tokens", 1.5, "integer from 0"),
+        ("max_tokens", True, "integer from 0"),
         ("top_k", -1, "integer from 0"),
         ("top_p", 1.5, "number from 0 to 1"),
         ("min_p", -0.1, "number from 0 to 1"),

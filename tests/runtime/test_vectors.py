@@ -329,7 +329,7 @@ def test_memory_that_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DeviceError, match="no memory left"):
             model.embed("a")
         monkeypatch.undo()
-        monkeypatch.setattr(loading, "_states_bytes", lambda *_: 1 << 60)
+        monkeypatch.setattr(loading, "slot_bytes", lambda _: 1 << 60)
         with pytest.raises(DeviceError, match="shorter context"):
             model.embed("a")
 

@@ -27,6 +27,7 @@ from clarion.exiting import Background, wait_for_the_end
 from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
 from clarion.runtime.completion import FinishReason, TokenLogprob
+from clarion.runtime.figures import Counts, Figures
 from clarion.runtime.interfaces import Draws, Executor
 from clarion.runtime.request import Generate, Put, Request, Score
 from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
@@ -89,6 +90,8 @@ class Engine:
         self._n_untold = 0  # tokens in it
         self._is_heard = False  # somebody waits to hear of it
         self._is_idle = True  # the last round computed nothing
+        self._counts = Counts()
+        self._budget_bytes = states.budget_bytes
 
         # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
         self._lock = threading.RLock()
@@ -148,6 +151,23 @@ class Engine:
             raise ClosedError("the model was loaded by another process; load it again after a fork")
         if self.is_here():
             raise ParameterError("take: it cannot wait for the model that calls it")
+
+    def figures(self, bytes_per_step: int) -> Figures:
+        """What is going on, and what has been; from any thread. A step reads so many bytes of weights."""
+        counts = self._counts
+        return Figures(
+            texts_running=self._scheduler.n_running,
+            texts_waiting=self._scheduler.n_waiting + len(self._arrivals),
+            cache_bytes=self._budget_bytes,
+            cache_bytes_used=counts.bytes_used,
+            cache_bytes_retained=counts.bytes_retained,
+            prompt_tokens=counts.prompt_tokens,
+            reused_tokens=counts.reused_tokens,
+            generated_tokens=counts.generated_tokens,
+            steps=counts.steps,
+            preemptions=counts.preemptions,
+            weight_bytes_read=counts.steps * bytes_per_step,
+        )
 
     def close(self) -> None:
         """Ends every request with a ClosedError, and the threads, which free what they own."""
@@ -226,6 +246,8 @@ class Engine:
             except Exception as error:  # every caller shall hear of it; none of the states can be trusted
                 self._end_all(error)
                 self._states.forget()
+            self._counts.bytes_used = self._states.used_bytes
+            self._counts.bytes_retained = self._states.evictable_bytes
             self._tell()
         self._take_in()
         if not self._exiting:
@@ -281,13 +303,14 @@ class Engine:
         """Starts tasks from the line, as far as the scheduler admits them."""
         while (id := self._scheduler.first()) is not None:
             task = self._tasks[id]
-            state = self._states.open(task.todo, reuse=task.reuses_prefix)
+            state = self._states.open(task.todo[: task.reusable + 1], reuse=True)
             assert state is not None, "fewer slots than tasks that run"
             missing = state.missing(len(task.todo) - state.length, alone=True)
             if not self._scheduler.admit(missing, self._describe, self._states.room_for):
                 state.release()
                 return
             task.start(state)
+            self._counts.reused_tokens += min(state.length, task.n_prompt)
             if isinstance(task, Writing) and not task.has_started:
                 task.has_started = True
                 task.n_prompt_done = state.length
@@ -313,7 +336,9 @@ class Engine:
         if drawn is None:  # whoever is left computes it again
             return True
         self._check()
+        self._counts.steps += 1
         for task, share, row in placed:
+            self._counts.prompt_tokens += min(share.tokens, max(0, task.n_prompt - task.state.length))
             task.advance(share.tokens)
             match task:
                 case Writing():
@@ -375,6 +400,8 @@ class Engine:
             self._note(done, is_heard=task.reports)
             if not task.todo:
                 task.mark()
+                if task.room == 0:
+                    self._end(task, done.at, "length", None)
 
     def _hand_over(self, task: Scoring, share: Share, row: int) -> None:
         """Hands rows of outputs over, from row `row` on, and ends the task with the last of them."""
@@ -400,6 +427,7 @@ class Engine:
         event = Drawn(now, speeches, tokens, logprobs)
         self._note(event, is_heard=any(task.is_heard for task, _ in drawing))
         self._n_untold += len(drawing)
+        self._counts.generated_tokens += len(drawing)
         for (task, row), token in zip(drawing, drawn, strict=True):
             if isinstance(token, ValueError):
                 self._fail(task, token)
@@ -430,6 +458,7 @@ class Engine:
             return
         self._states.retain(task.restart())
         self._scheduler.preempt(task.id)
+        self._counts.preemptions += 1
 
     def _end(self, task: Writing, at: float, reason: FinishReason, stopped_by: int | None) -> None:
         """A text ends, unless the speaker finds a stop string before."""

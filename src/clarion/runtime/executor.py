@@ -47,18 +47,21 @@ class Executor:
         *,
         n_slots: int = 1,
         cache_tokens: int | None = None,
+        cache_bytes: int | None = None,
         threads: int | None = None,
         isa: str | None = None,
     ) -> None:
-        """`store` has the weights; the states have memory for `cache_tokens`, or what one text needs that is
-        computed from its beginning."""
+        """`store` has the weights; the states have memory for `cache_tokens`, or `cache_bytes`, or what one
+        text needs that is computed from its beginning."""
         self.program = program
         self.isa = choose(isa).name
         self.threads = threads or default_threads()
         self.n_slots = n_slots
         module = native(self.isa)
         self._machine = shared_machine(self.isa, self.threads)
-        self.memory = StateMemory(module, program, n_slots=n_slots, cache_tokens=cache_tokens)
+        self.memory = StateMemory(
+            module, program, n_slots=n_slots, cache_tokens=cache_tokens, cache_bytes=cache_bytes
+        )
         self._store = store
         self._bound = module.Program(self._machine, program.native_spec(store), self.threads)
 

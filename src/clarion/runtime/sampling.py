@@ -62,7 +62,8 @@ class Parameters:
     """What one request asks for.
 
     Attributes:
-        max_tokens: at most this many tokens; None: until the model ends the text or the context is full.
+        max_tokens: at most this many tokens; None: until the model ends the text or the context is full; 0:
+            the prompt is computed, for those that begin like it, and nothing is drawn.
         stop: strings and token ids that end the text; they are not part of it.
         ignore_eos: goes on after tokens with which the model ends a text.
         logprobs: None, or for every token its log-probability and those of this many most probable tokens,
@@ -187,7 +188,7 @@ _ELSEWHERE = {
 }
 # Option -> least and greatest value allowed.
 _INTEGERS = {
-    "max_tokens": (1, GREATEST_COUNT),
+    "max_tokens": (0, GREATEST_COUNT),
     "logprobs": (0, GREATEST_LOGPROBS),
     "top_k": (0, GREATEST_COUNT),
     "penalty_window": (-1, GREATEST_COUNT),

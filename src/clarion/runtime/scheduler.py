@@ -92,6 +92,16 @@ class Scheduler:
         """Who waits, the oldest first."""
         return tuple(self._waiting)
 
+    @property
+    def n_running(self) -> int:
+        """How many run; from any thread."""
+        return len(self._running)
+
+    @property
+    def n_waiting(self) -> int:
+        """How many wait; from any thread."""
+        return len(self._waiting)
+
     # ---- the line -----------------------------------------------------------------------------------------
 
     def arrive(self, id: int) -> None:

@@ -23,6 +23,7 @@ class _Task:
     def __init__(self, id: int, request: Request) -> None:
         self.id = id
         self.todo = list(request.tokens)  # not computed yet
+        self.n_prompt = len(request.tokens)
         self.is_unwanted = False  # from any thread, under the engine's lock: no step for this one any more
         self._state: SequenceState | None = None
         self._room = 0  # the state has room up to this length at least
@@ -85,13 +86,16 @@ class _Task:
 class Scoring(_Task):
     """Rows of outputs to hand over."""
 
-    reuses_prefix = False  # a row is wanted for every token, also where its state is known
-
     def __init__(self, id: int, request: Request, score: Score, put: Put) -> None:
         super().__init__(id, request)
         self.put = put
         self.take = score.take
         self.first = score.first
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need no row, and so need not be computed."""
+        return self.first
 
     def work(self) -> Work:
         """What it wants to compute next."""
@@ -100,8 +104,6 @@ class Scoring(_Task):
 
 class Writing(_Task):
     """A text to be generated."""
-
-    reuses_prefix = True
 
     def __init__(self, id: int, request: Request, generate: Generate, speech: Speech, n_vocab: int) -> None:
         super().__init__(id, request)
@@ -113,19 +115,23 @@ class Writing(_Task):
         self.may_stop = bool(generate.stop_strings)  # by a string, which only the speaker sees
         self.is_heard = generate.streams or self.may_stop  # token by token
         self.reports = generate.reports
-        self.n_prompt = len(request.tokens)
         self.n_prompt_done = 0
         self.n_written = 0
         self.has_started = False
         self.has_ended = False  # but for the speaker's word
         self.sampler = _sampler(request, generate, n_vocab)
 
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need not be computed: the last one's logits are wanted."""
+        return len(self.todo) - 1
+
     def work(self) -> Work:
         """What it wants to compute next."""
         left = len(self.todo)
         if self.has_ended or (self.may_stop and self.n_written - self.speech.n_spoken >= MOST_UNSPOKEN):
             left = 0
-        return Work(left, left - 1, self.missing)
+        return Work(left, left - 1 if self.room else left, self.missing)
 
     def take_back(self) -> None:
         """Forgets what was computed after the speaker found a stop string."""

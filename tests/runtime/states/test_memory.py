@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clarion import models
 from clarion.host import native
@@ -117,6 +119,52 @@ def test_no_states_need_no_memory() -> None:
     program = program_of([], 64, 64)
     held = memory.StateMemory(native(), program, n_slots=3, cache_tokens=64)
     assert (held.budget_bytes, held.native, held.states().tables) == (0, [], [])
+
+
+WINDOWS = st.sampled_from([1, 63, 64, 65, 500, 4096])
+STATES = st.one_of(
+    st.builds(Paged, st.integers(1, 4), st.just(64), st.just(64)),
+    st.builds(
+        Paged, st.integers(1, 4), st.just(64), st.just(64), st.sampled_from([1, 63, 64, 65, 500, 4096])
+    ),
+    st.builds(Latent, st.just(96), st.just(64)),
+    st.builds(Recurrent, st.integers(1, 5000), st.integers(1, 50)),
+)
+
+
+@given(
+    st.lists(STATES, min_size=1, max_size=4),
+    st.integers(1, 20_000),
+    st.sampled_from([1, 16, 256]),
+    st.floats(0, 1.2),
+)
+def test_the_longest_context_is_the_last_that_fits(
+    states: list[State], trained: int, batch: int, share: float
+) -> None:
+    program = program_of(states, trained, batch)
+
+    def needed(context: int) -> int:
+        return memory.budget(replace(program, context=context), context)
+
+    n_bytes = int(share * needed(trained))
+    longest = memory.longest_context(program, n_bytes)
+    if longest:
+        assert needed(longest) <= n_bytes
+    if longest < trained:
+        assert n_bytes < needed(longest + 1)
+    paged = [s for s in states if not isinstance(s, Recurrent) and not getattr(s, "window", 0)]
+    if paged and longest + PAGE <= trained:
+        # Whole pages: a text of the longest context leaves none of them partly used.
+        assert longest % PAGE == 0 or any(getattr(s, "window", 0) == longest for s in states)
+        assert n_bytes < needed(longest + PAGE)
+
+
+def test_the_cache_may_have_any_bytes() -> None:
+    program = gemma_like(context=1024)
+    least = memory.budget(program, None)
+    held = memory.StateMemory(native(), program, n_slots=2, cache_bytes=least + 12345)
+    assert held.states().budget_bytes == least + 12345
+    assert all(kind.capacity_bytes >= least + 12345 for kind in held.kinds)
 
 
 # ---- the machine ------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ has address space for the whole budget; what nobody touches costs nothing.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, assert_never
 
 from clarion._native import files
@@ -33,12 +34,19 @@ class StateMemory:
     """
 
     def __init__(
-        self, module: Any, program: Program, *, n_slots: int, cache_tokens: int | None = None
+        self,
+        module: Any,
+        program: Program,
+        *,
+        n_slots: int,
+        cache_tokens: int | None = None,
+        cache_bytes: int | None = None,
     ) -> None:
-        """`module`: the native module that runs the program; `cache_tokens`: see `budget`."""
+        """`module`: the native module that runs the program; `cache_tokens`: see `budget`, in the place of
+        which `cache_bytes` says how many bytes there are."""
         self._context = program.context
         self._n_slots = n_slots
-        self.budget_bytes = budget(program, cache_tokens)
+        self.budget_bytes = budget(program, cache_tokens) if cache_bytes is None else cache_bytes
         self.native: list[object] = []
         self.kinds: list[Kind] = []
         for group in program.state_groups:
@@ -96,6 +104,19 @@ def budget(program: Program, cache_tokens: int | None) -> int:
             case _:
                 assert_never(group)
     return sequences + (0 if cache_tokens is None else texts * POINTS * snapshots)
+
+
+def longest_context(program: Program, n_bytes: int) -> int:
+    """The longest context, up to the program's, of which one text and its restore points fit into so many
+    bytes of states; 0 if none does."""
+    shortest, longest = 0, program.context
+    while shortest < longest:  # `budget` grows with the context
+        middle = (shortest + longest + 1) // 2
+        if budget(replace(program, context=middle), middle) <= n_bytes:
+            shortest = middle
+        else:
+            longest = middle - 1
+    return shortest
 
 
 def slot_bytes(program: Program) -> int:
