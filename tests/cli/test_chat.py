@@ -153,7 +153,7 @@ def test_a_session_goes_on(path: str, tmp_path: Path) -> None:
     ("typed", "said"),
     [
         ("/hepl", "did you mean /help? /help lists them"),
-        ("/home/user/file what is this?", "a message that begins with / stands behind a space"),
+        ("/etc/hosts what is this?", "a message that begins with / stands behind a space"),
         ("/", "no such command"),
         ("/undo", "/undo: nothing was said yet"),
         ("/redo", "nothing was taken back"),
@@ -245,6 +245,10 @@ def test_a_file_recommends_options(tmp_path: Path) -> None:
     assert "sampling: temp 0.6 (file), top-k 20 (file), top-p 0.95, min-p 0" in result.stderr
     assert result.stdout == "top-k 20 (file)\n"
     assert "sampling: temp 1, top-k 20 (file)" in piped(path, "", "--temp", "1").stderr
+    keys = {"chat_template": TEMPLATE, "general__sampling__top_p": np.float32(7)}
+    result = piped(model_with(tmp_path / "bad.gguf", **keys), "Hello\n", *GREEDY)
+    assert result.returncode == 0
+    assert "general.sampling.top_p: found 7.0" in result.stderr
 
 
 def test_reasoning_is_hidden_folded_or_shown(tmp_path: Path) -> None:
