@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -144,9 +145,36 @@ def test_a_session_goes_on(path: str, tmp_path: Path) -> None:
     assert piped(path, "Hello\n", *GREEDY, "--session", str(file)).stdout == printed([first])
     assert piped(path, "Bye\n", "--session", str(file)).stdout == printed([second])
     assert [text for _, text in saved(file)] == ["Hello", first, "Bye", second]
+    # Nothing of the first exchange was computed again.
+    result = piped(path, "Once more\n/stats\n", "--session", str(file))
+    reused, all = map(int, re.findall(r"of the last prompt, (\d+) of (\d+) reused", result.stdout)[0])
+    assert 20 < reused < all < reused + 30
     # What the command line says goes before what was saved.
     result = piped(path, "/set n\n/set\n", "--session", str(file), "-n", "3")
     assert result.stdout.startswith("max-tokens 3\n")
+
+
+def test_what_was_computed_is_saved_where_that_is_wished(path: str, tmp_path: Path) -> None:
+    file, states = tmp_path / "a", tmp_path / "a.state"
+    piped(path, f"Hello\n/save {file}\n", *GREEDY)
+    assert not states.exists()
+    result = piped(path, f"Hello\n/save --state {file}\n", *GREEDY)
+    assert "saved what was computed, " in result.stderr
+    assert states.stat().st_size > 1000
+    (second,) = answers(path, "Hello", "Bye")[1:]
+    result = piped(path, f"/load {file}\nBye\n/stats\n")
+    assert result.stdout.startswith(printed([second]))
+    assert not re.search(r"of the last prompt, 0 of", result.stdout)
+    states.write_bytes(b"x")
+    result = piped(path, f"/load {file}\nBye\n")
+    assert result.stdout == printed([second])
+    assert "what was computed is not used: " in result.stderr
+
+
+def test_a_session_that_cannot_be_written_is_said_before_anything_is(path: str, tmp_path: Path) -> None:
+    result = piped(path, "Hello\n", "--session", f"{tmp_path}/nowhere/session")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "there is no folder" in result.stderr
 
 
 @pytest.mark.parametrize(

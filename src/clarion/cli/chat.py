@@ -105,12 +105,12 @@ def chat(
     answers alone go to standard output.
     """
     from clarion import load
-    from clarion.cli.chatting import files
     from clarion.cli.chatting.screen import THINK
     from clarion.cli.chatting.settings import Settings
     from clarion.cli.chatting.talk import Talk
     from clarion.cli.turn import find_template, template_variables
     from clarion.conversation.history import History
+    from clarion.gguf.writable import check_writable
 
     if len(words) > 1 or (words and model_path is not None):
         raise click.UsageError("found more than one model; messages are typed once the model is loaded")
@@ -149,17 +149,18 @@ def chat(
             variables=variables,
             drop_oldest=drop_oldest,
         )
-        if session is not None and os.path.exists(session):
-            files.load(session, talk, given)
-            if system is not None:
-                talk.history.system = system
         app = _at_terminal if at_terminal else _in_a_pipe
         running: Chat = app(talk, think, keep_history=not no_history, show_statistics=stats, calling=calling)
+        if session is None:
+            return running.run()
+        check_writable(session)
+        if os.path.exists(session):
+            running.load(session, given)
+            talk.history.system = talk.history.system if system is None else system
         try:
             return running.run()
         finally:
-            if session is not None:
-                running.save(session)
+            running.save(session, states=True)
 
 
 @contextmanager

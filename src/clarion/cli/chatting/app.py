@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ from clarion.cli.exit_codes import INTERRUPTED
 from clarion.cli.prompt import check_utf8
 from clarion.conversation.history import History
 from clarion.errors import ClarionError
+from clarion.gguf.texts import size_text
 
 if TYPE_CHECKING:
     from clarion.cli.chatting.calling import Calling
@@ -100,17 +101,25 @@ class Chat:
         self._answer(change)
 
     def save(self, path: str, *, states: bool = False) -> None:
+        """Saves the conversation; with `states`, also what the model computed of it."""
         files.save(path, self.talk)
         self.screen.note(f"saved {_exchanges(len(self.talk.history))}: {path}")
+        if states and len(self.talk.history):
+            n_bytes = files.save_states(path, self.talk)
+            self.screen.note(f"saved what was computed, {size_text(n_bytes)}: {files.states_path(path)}")
 
-    def load(self, path: str) -> None:
-        saved = files.load(path, self.talk)
+    def load(self, path: str, over: Mapping[str, Any] | None = None) -> None:
+        """Goes on with a conversation that was saved; of its options, `over` replaces some."""
+        saved = files.load(path, self.talk, over)
         self.screen.note(f"loaded {_exchanges(len(self.talk.history))}: {path}")
         if saved.model != self.talk.model.path.name:
             self.screen.note(f"another model answered there: {saved.model}")
         last = self.talk.history.last_text
         if last is not None:
             self.screen.note(f"you said last: {brief(last)}")
+        unused = files.load_states(path, self.talk)
+        if unused is not None:
+            self.screen.note(f"what was computed is not used: {unused}")
 
     def statistics(self) -> str:
         """What was measured of the last answer, and how full the context is."""
