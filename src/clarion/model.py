@@ -477,7 +477,7 @@ class Model:
 
     def embed(
         self,
-        texts: str | Iterable[str],
+        texts: Prompt | Iterable[Prompt],
         *,
         pooling: Pooling | None = None,
         normalize: bool = True,
@@ -488,7 +488,8 @@ class Model:
         """The vectors of texts: [n, width] in their order; of one text that is no list [width].
 
         Args:
-            texts: one, or several; those of any lengths share batches.
+            texts: one, or several; those of any lengths share batches. Each is a text, or token ids, which
+                are taken as they are.
             pooling: how one vector is made of a text's rows: "mean", "cls" (the first) or "last"; None: as
                 the file says, else "last" for models that write text.
             normalize: each vector is divided by its length.

@@ -7,12 +7,13 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from clarion.errors import ClosedError, ContextError, ModelError, ParameterError, UnsupportedError
 from clarion.exiting import loading
 from clarion.models.keys import shown
 from clarion.plan.output import Output, Pooled, Pooling, Ranks
+from clarion.runtime.prompts import Prompt
 from clarion.runtime.sampling import integer
 from clarion.runtime.vectors import Embedder
 from clarion.tokenizer.settings import DEFAULT_PROMPT, PROMPTS, Fields
@@ -75,7 +76,7 @@ class Vectors:
     def embed(
         self,
         tokenizer: Tokenizer,
-        texts: str | Iterable[str],
+        texts: Prompt | Iterable[Prompt],
         *,
         pooling: Pooling | None,
         normalize: bool,
@@ -90,12 +91,11 @@ class Vectors:
         if pooling is not None and not (isinstance(pooling, str) and pooling in get_args(Pooling)):
             known = ", ".join(get_args(Pooling))
             raise ParameterError(f"pooling: found {pooling!r:.40}, expected one of {known}, or None")
-        single = isinstance(texts, str)
         prefix = self._prefix(prompt)
-        all_texts = [texts] if isinstance(texts, str) else self._texts("texts", texts)
+        found, single = self._texts_or_ids(texts)
         ids = [
             self._fitting(f"text {i}", "text", _text_ids(tokenizer, prefix, text), truncate)
-            for i, text in enumerate(all_texts)
+            for i, text in enumerate(found)
         ]
         embedder = self._embedder(None if pooling is None else Pooled(pooling))
         if isinstance(embedder.output, Ranks):
@@ -205,6 +205,23 @@ class Vectors:
             raise ParameterError(f"prompt: found {prompt!r:.40}, expected one that the file names: {known}")
         return prompts[prompt]
 
+    def _texts_or_ids(self, texts: Prompt | Iterable[Prompt]) -> tuple[list[str | list[int]], bool]:
+        """The texts, each a text or token ids, and whether there was only one that is no list of texts."""
+        if isinstance(texts, str):
+            return [texts], True
+        if not isinstance(texts, Iterable) or isinstance(texts, bytes | bytearray | memoryview):
+            raise ParameterError(f"texts: found {texts!r:.40}, expected a list of texts")
+        items: list[Any] = list(texts)
+        if items and all(type(item) is int for item in items):
+            return [items], True
+        for i, item in enumerate(items):
+            is_ids = isinstance(item, list | tuple) and all(type(token) is int for token in item)
+            if not isinstance(item, str) and not is_ids:
+                raise ParameterError(
+                    f"texts: found {item!r:.40} as number {i}, expected texts, or token ids, alone"
+                )
+        return [item if isinstance(item, str) else list(item) for item in items], False
+
     def _texts(self, what: str, texts: Iterable[str]) -> list[str]:
         if isinstance(texts, Iterable) and not isinstance(texts, str | bytes | bytearray | memoryview):
             found = list(texts)
@@ -273,8 +290,13 @@ class Vectors:
         return parts
 
 
-def _text_ids(tokenizer: Tokenizer, prefix: str, text: str) -> _Ids:
-    """The tokens of a text behind a prompt, which is not cut."""
+def _text_ids(tokenizer: Tokenizer, prefix: str, text: str | list[int]) -> _Ids:
+    """The tokens of a text behind a prompt, which is not cut. Ids are taken as they are, without one."""
+    if not isinstance(text, str):
+        wrong = next((token for token in text if not 0 <= token < tokenizer.vocab_size), None)
+        if wrong is not None:
+            raise ParameterError(f"texts: found token {wrong}, expected 0 to {tokenizer.vocab_size - 1}")
+        return _Ids([], text, [])
     ids = tokenizer.encode(f"{prefix}{text}")
     n_after = len(tokenizer.after)
     n_before = len(tokenizer.encode(prefix)) - n_after if prefix else len(tokenizer.before)

@@ -62,8 +62,7 @@ def test_what_is_meant(given: list[str], meant: list[str]) -> None:
         ("Run", "did you mean run?"),
         ("tokenise", "clarion tokenize"),
         ("quantise", "did you mean quantize?"),
-        ("serve", "the HTTP server is not there yet"),
-        ("chat", "conversations are not there yet; clarion run MODEL -p TEXT"),
+        ("server", "use clarion serve MODEL"),
         ("download", "use clarion pull NAME"),
         ("ls", "use clarion list"),
         ("ps", "no model runs in the background"),
@@ -97,17 +96,17 @@ def test_commands_that_are_not_there(
 
 def test_no_hint_is_a_command_that_is_there() -> None:
     assert not set(ELSEWHERE) & set(_HOMES)
-    with pytest.raises(click.UsageError, match="the HTTP server"):
-        words("serve", "--port", "80")
+    with pytest.raises(click.UsageError, match="use clarion serve MODEL"):
+        words("server", "--port", "80")
 
 
-def test_a_file_does_not_hide_a_command_that_is_to_come(
+def test_a_file_does_not_hide_the_command_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "chat").touch()
+    (tmp_path / "show").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(click.UsageError, match="conversations"):
-        words("chat")
+    with pytest.raises(click.UsageError, match="clarion inspect"):
+        words("show")
 
 
 def test_a_model_runs_without_the_word(

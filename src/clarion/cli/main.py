@@ -27,6 +27,7 @@ from clarion.errors import ClarionError
 # Where each command is: module and function.
 _HOMES = {
     "bench": ("bench", "bench"),
+    "chat": ("chat", "chat"),
     "check": ("check", "check"),
     "convert": ("convert", "convert"),
     "doctor": ("doctor", "doctor"),
@@ -41,6 +42,7 @@ _HOMES = {
     "rerank": ("embed", "rerank"),
     "rm": ("library", "rm"),
     "run": ("run", "run"),
+    "serve": ("serve", "serve"),
     "show": ("show", "show"),
     "split": ("split", "split"),
     "tokenize": ("tokenize", "tokenize"),
@@ -109,6 +111,7 @@ def cli(context: click.Context) -> None:
     \b
     clarion run "Once upon a time"             continues a text with the model that comes with Clarion
     clarion run MODEL.gguf "What is a quine?"  answers with a model of yours
+    clarion serve MODEL.gguf                   does so over HTTP, as OpenAI's API
     clarion help COMMAND                       lists all that a command can do
     """
     if context.invoked_subcommand is None:

@@ -107,8 +107,8 @@ def read_text(prompt: str | None, file: str | None) -> str:
     asked = STANDARD_INPUT in (prompt, file)
     if sys.stdin is None or (sys.stdin.isatty() and not asked):
         raise click.UsageError(
-            "no prompt: give PROMPT, -p, -f, or text on standard input (clarion chat, for conversations, "
-            "is not there yet)"
+            "no prompt: give PROMPT, -p, -f, or text on standard input; "
+            "clarion chat MODEL is for conversations"
         )
     return _decode(_read_input(), "standard input")
 

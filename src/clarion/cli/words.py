@@ -12,9 +12,7 @@ from clarion.cli.suggest import nearest
 
 # Commands of other programs, those that are to come first, and what to do today.
 ELSEWHERE = {
-    "chat": "conversations are not there yet; clarion run MODEL -p TEXT answers one turn of chat",
-    "serve": "the HTTP server is not there yet; in Python, clarion.load serves many threads at once",
-    **dict.fromkeys(("server", "start"), "the HTTP server is not there yet (it will be clarion serve)"),
+    **dict.fromkeys(("server", "start"), "use clarion serve MODEL"),
     **dict.fromkeys(("download", "get", "fetch", "install"), "use clarion pull NAME"),
     **dict.fromkeys(("ls", "models", "tags"), "use clarion list"),
     **dict.fromkeys(("remove", "delete", "uninstall"), "use clarion rm NAME"),

@@ -134,6 +134,11 @@ class Splitter:
             first = _Marks((*between.texts, _RECEIVER)) if markers.harmony else between
             self._marks = {True: first, False: between}
 
+    @property
+    def is_inside(self) -> bool:
+        """Whether what comes next is reasoning, unless a mark comes."""
+        return self._state.kind == "reasoning"
+
     def feed(self, piece: str) -> list[Part]:
         """The parts that are certain after this piece."""
         return self._take(piece, last=False)
@@ -142,7 +147,7 @@ class Splitter:
         """What was held back: nothing more comes."""
         parts = self._take("", last=True)
         if self._newlines:
-            parts, self._newlines = _joined([*parts, *self._emitted(self._newlines)]), ""
+            parts, self._newlines = joined([*parts, *self._emitted(self._newlines)]), ""
         return parts
 
     def _take(self, piece: str, *, last: bool) -> list[Part]:
@@ -162,7 +167,7 @@ class Splitter:
                 break
             self._pass(text[start:end])
             text = text[end:]
-        return _joined(parts)
+        return joined(parts)
 
     def _at_beginning(self) -> bool:
         """Whether a message of harmony may begin here, with its receiver."""
@@ -227,12 +232,15 @@ class _Marks:
         self.texts = tuple(texts)
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.texts, key=len, reverse=True))))
         self._longest = max(map(len, self.texts))
+        self._begins = re.compile("[" + "".join({re.escape(text[0]) for text in self.texts}) + "]")
 
     def find(self, text: str, last: bool) -> tuple[int, int]:
         """Where the first mark begins and ends. (n, n): from n on it may be one; at the end: there is none.
 
         `last`: nothing follows, so that only whole marks count.
         """
+        if self._begins.search(text) is None:  # as most pieces of a text
+            return len(text), len(text)
         found = self._pattern.search(text)
         before = len(text) if found is None else found.start() + 1
         if not last:
@@ -243,11 +251,11 @@ class _Marks:
         return (len(text), len(text)) if found is None else found.span()
 
 
-def _joined(parts: list[Part]) -> list[Part]:
+def joined(parts: list[Part]) -> list[Part]:
     """Neighbours of one kind become one part."""
-    joined: list[Part] = []
+    result: list[Part] = []
     for part in parts:
-        if joined and (joined[-1].kind, joined[-1].to) == (part.kind, part.to):
-            part = Part(part.kind, joined.pop().text + part.text, part.to)
-        joined.append(part)
-    return joined
+        if result and (result[-1].kind, result[-1].to) == (part.kind, part.to):
+            part = Part(part.kind, result.pop().text + part.text, part.to)
+        result.append(part)
+    return result
