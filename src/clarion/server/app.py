@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clarion.server.access import Access
 from clarion.server.call import Call
+from clarion.server.details import score
 from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
 from clarion.server.leaving import Watch
 from clarion.server.log import Log
@@ -36,6 +37,7 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/v1/chat/completions", chat.answer),
     ("POST", "/v1/embeddings", embeddings.embed),
     ("POST", "/v1/rerank", rerank.rerank),
+    ("POST", "/clarion/score", score),
     # llama-server has these without the version, too.
     ("GET", "/models", models.every),
     ("POST", "/chat/completions", chat.answer),

@@ -14,6 +14,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
+from clarion.server.details import Found, details
 from clarion.server.errors import RefusedError, bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import Off, is_empty, read
@@ -53,6 +54,7 @@ class ChatRequest(Sampling, kw_only=True):
     stream_options: StreamOptions | None = None
     tools: list[Any] = msgspec.field(default_factory=list)
     tool_choice: Any = None
+    clarion: bool = False
 
 
 def _is_text_alone(value: Any) -> bool:
@@ -198,7 +200,9 @@ def _choice(call: Call, model: Model, request: ChatRequest, found: Answer, index
         message.reasoning_content = found.reasoning
     logprobs = of_chat(model.tokenizer, found.logprobs) if request.logprobs else None
     call.server.log.text("answer", found.content)
-    return ChatChoice(index, message, logprobs, found.finish_reason)
+    assert found.completion is not None
+    more = details(request.clarion, found.completion)
+    return ChatChoice(index, message, logprobs, found.finish_reason, more)
 
 
 def _count(call: Call, answers: list[Answer]) -> Usage:
@@ -214,11 +218,17 @@ async def _stream(
     """The answers as they are written."""
     reply.object = "chat.completion.chunk"
 
-    def chunk(index: int, delta: Delta, said: Said | None = None, reason: str | None = None) -> bytes:
+    def chunk(
+        index: int,
+        delta: Delta,
+        said: Said | None = None,
+        reason: str | None = None,
+        more: Found = msgspec.UNSET,
+    ) -> bytes:
         logprobs = None
         if said is not None and request.logprobs and said.logprobs:
             logprobs = of_chat(model.tokenizer, said.logprobs)
-        reply.choices = [ChunkChoice(index, delta, logprobs, reason)]
+        reply.choices = [ChunkChoice(index, delta, logprobs, reason, more)]
         return event(reply)
 
     events = await Events.begin(call)
@@ -230,11 +240,13 @@ async def _stream(
                 found = answers[index]
                 is_end = isinstance(item, Completion)
                 said = found.end(item) if isinstance(item, Completion) else found.feed(item)
-                if said:
+                more = details(request.clarion, item, len(jobs[index].ids))
+                of_piece = msgspec.UNSET if is_end else more
+                if said or of_piece is not msgspec.UNSET:
                     delta = Delta(None, said.content or None, said.reasoning or None)
-                    ready.append(chunk(index, delta, said))
+                    ready.append(chunk(index, delta, said, None, of_piece))
                 if is_end:
-                    ready.append(chunk(index, Delta(), None, found.finish_reason))
+                    ready.append(chunk(index, Delta(), None, found.finish_reason, more))
                     call.server.log.text("answer", found.content)
             if ready:
                 await events.send(b"".join(ready))

@@ -14,6 +14,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
+from clarion.server.details import details
 from clarion.server.errors import bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import read
@@ -45,6 +46,7 @@ class CompletionRequest(Sampling, kw_only=True):
     logprobs: int | bool | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    clarion: bool = False
 
 
 @dataclass
@@ -198,7 +200,8 @@ def _choice(
     logprobs: TextLogprobs | None = None
     if request.logprobs is not None and request.logprobs is not False:
         logprobs = TextTokens(model.tokenizer).of([*prompt.tokens, *(text.logprobs or ())])
-    return TextChoice(prompt.echo + text.text, index, logprobs, _reason(text))
+    more = details(request.clarion, text)
+    return TextChoice(prompt.echo + text.text, index, logprobs, _reason(text), more)
 
 
 def _reason(text: Completion) -> str:
@@ -234,12 +237,13 @@ async def _stream(
         async for batch in batches:
             ready = []
             for index, item in batch:
+                more = details(request.clarion, item, len(jobs[index].ids))
                 if isinstance(item, Completion):
                     prompts[index // request.n].texts.append(item)
-                    choice = TextChoice("", index, None, _reason(item))
+                    choice = TextChoice("", index, None, _reason(item), more)
                 else:
                     logprobs = tokens[index].of(item.logprobs or ()) if with_logprobs else None
-                    choice = TextChoice(str(item), index, logprobs, None)
+                    choice = TextChoice(str(item), index, logprobs, None, more)
                 reply.choices = [choice]
                 ready.append(event(reply))
             await events.send(b"".join(ready))

@@ -15,7 +15,9 @@ class _Model(msgspec.Struct, omit_defaults=True):
     object: str
     is_loaded: bool
     aliases: list[str] = []
-    context_length: int | None = None  # of a loaded one
+    # Of a loaded one:
+    context_length: int | None = None
+    n_vocab: int | None = None
 
 
 class _Models(msgspec.Struct):
@@ -43,4 +45,5 @@ def _described(served: Served) -> _Model:
         model is not None,
         list(served.aliases),
         model.context if model is not None else None,
+        model.n_vocab if model is not None else None,
     )

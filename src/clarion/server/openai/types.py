@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from clarion.server.details import Found
+
 
 class TopLogprob(msgspec.Struct):
     """One of the most probable tokens at a place."""
@@ -71,6 +73,7 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    clarion: Found = msgspec.UNSET
 
 
 class Message(msgspec.Struct):
@@ -85,6 +88,7 @@ class ChatChoice(msgspec.Struct):
     message: Message
     logprobs: ChatLogprobs | None
     finish_reason: str
+    clarion: Found = msgspec.UNSET
 
 
 class TextChoice(msgspec.Struct):
@@ -92,6 +96,7 @@ class TextChoice(msgspec.Struct):
     index: int
     logprobs: TextLogprobs | None
     finish_reason: str | None
+    clarion: Found = msgspec.UNSET
 
 
 class Reply(msgspec.Struct):
