@@ -25,6 +25,7 @@ ROOMS = (
     "vectors",
     "model",
     "loading",
+    "client",
     "convert",
     "evaluate",
     "quantize",

@@ -71,6 +71,7 @@ _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 _ORIGINS: Final = {
     **dict.fromkeys(("invalid_value", "invalid_json"), "ParameterError"),
     **dict.fromkeys(("unsupported_parameter", "unsupported_content"), "UnsupportedError"),
+    "model_not_found": "FileError",
 }
 # What an error of ours is to the client: a status and a code.
 _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (
@@ -105,6 +106,8 @@ def bad(param: str, message: str) -> RefusedError:
 def refusal(error: Exception) -> RefusedError:
     """Any error as the client shall see it. What we did not foresee is told without its details."""
     if isinstance(error, RefusedError):
+        if error.origin is None and isinstance(error.__cause__, ClarionError):
+            error.origin = _origin(error.__cause__)
         return error
     for kind, status, code in _STATUSES:
         if isinstance(error, kind):
