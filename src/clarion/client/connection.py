@@ -308,7 +308,8 @@ class Connection:
         Raises as `chat`.
         """
         fields = conversed(messages, tools=tools, template=template, variables=variables)
-        fields["add_generation_prompt"] = add_generation_prompt
+        if not add_generation_prompt:
+            fields["add_generation_prompt"] = False
         return self._post("/apply-template", fields, lambda answer: str(answer["prompt"]))
 
     # ---- tokens -------------------------------------------------------------------------------------------
@@ -322,7 +323,9 @@ class Connection:
 
     def detokenize(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of token ids."""
-        fields = {"tokens": check_ids(tokens, self._target.n_vocab), "skip_special": skip_special}
+        fields: dict[str, Any] = {"tokens": check_ids(tokens, self._target.n_vocab)}
+        if skip_special:
+            fields["skip_special"] = True
         return self._post("/detokenize", fields, lambda answer: str(answer["content"]))
 
     def score(self, tokens: Iterable[int], *, first: int = 1, top: int = 0) -> list[TokenLogprob]:

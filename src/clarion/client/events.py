@@ -1,6 +1,6 @@
 """Server-sent events, from the bytes of an answer however they are cut.
 
-Lines end with \\n, \\r\\n or \\r and with nothing else: a text may hold other characters that Python takes for
+Lines end with CR, LF or both, and with nothing else: a text may hold other characters that Python takes for
 ends of lines.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_END: Final = re.compile(rb"\r\n|\n|\r(?!$)")  # what a \r at the end belongs to is not known yet
+_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # what a \r at the end belongs to is not known yet
 
 
 class Events:
