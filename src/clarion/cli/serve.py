@@ -118,7 +118,12 @@ BYTES = _Bytes()
     show_default=True,
     help="Requests that wait at most; others get 429.",
 )
-@option("--drop-oldest", section=MANY, is_flag=True, help="A full line drops its oldest request instead.")
+@option(
+    "--drop-oldest",
+    section=MANY,
+    is_flag=True,
+    help="Conversations that are longer than the context lose their oldest messages; else they get 400.",
+)
 @option(
     "--memory-bytes",
     section=MANY,

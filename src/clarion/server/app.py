@@ -17,6 +17,7 @@ from typing import Final
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clarion.server import health, metrics, running
 from clarion.server.access import Access
 from clarion.server.call import Call
 from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
@@ -36,6 +37,10 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/v1/chat/completions", chat.answer),
     ("POST", "/v1/embeddings", embeddings.embed),
     ("POST", "/v1/rerank", rerank.rerank),
+    *(("GET", path, health.ready) for path in health.PATHS if path != health.LIVE),
+    ("GET", health.LIVE, health.live),
+    ("GET", "/metrics", metrics.metrics),
+    ("GET", "/ps", running.running),
     # llama-server has these without the version, too.
     ("GET", "/models", models.every),
     ("POST", "/chat/completions", chat.answer),
@@ -45,7 +50,7 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/reranking", rerank.rerank),
     ("POST", "/v1/reranking", rerank.rerank),
 )
-PUBLIC: Final[frozenset[str]] = frozenset()  # paths that need no key
+PUBLIC: Final = frozenset(health.PATHS)  # paths that need no key
 
 
 @dataclass
@@ -54,6 +59,7 @@ class Server:
 
     Attributes:
         running: the requests that are being answered.
+        is_ready: the first model is loaded; until then requests wait.
         is_closing: new ones are refused.
     """
 
@@ -61,6 +67,7 @@ class Server:
     pool: Pool
     log: Log
     running: set[Watch] = field(default_factory=set)
+    is_ready: bool = False
     is_closing: bool = False
 
     def end_all(self) -> None:

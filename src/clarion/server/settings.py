@@ -26,7 +26,8 @@ class Settings:
         allow_origins: web pages that may call it, beside those of this machine; "*": any.
         parallel: texts that are computed at once, of each model.
         max_queue: requests that wait for a model at most.
-        drop_oldest: a full line lets the newest in and refuses the oldest.
+        drop_oldest: a conversation that is longer than the context loses its oldest messages, where the
+            request says nothing else.
         context: tokens of a prompt and its answer at most; None: what the model was made for, as far as
             memory allows.
         cache_bytes: of keys, values and states of all texts of a model together; None: chosen from memory.
