@@ -12,8 +12,10 @@ ROOMS = (
     "errors",
     "exiting",
     "names",
+    "folders",
     "_native",
     "gguf",
+    "library",
     "tokenizer",
     "conversation",
     "plan",
@@ -31,7 +33,7 @@ ROOMS = (
     "cli",
 )
 # The version, and what the commands show of the package to their readers, is the package's own.
-PUBLIC = {"host": {"__version__"}, "cli": None}
+PUBLIC = {"host": {"__version__"}, "library": {"__version__"}, "cli": None}
 
 
 def imports(path):

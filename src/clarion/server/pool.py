@@ -30,6 +30,7 @@ from clarion.server.log import Log
 from clarion.server.queue import Line
 from clarion.server.settings import ALL, Settings
 from clarion.server.tally import Tally
+from clarion.server.threads import to_the_end
 
 
 class Loader(Protocol):
@@ -261,7 +262,7 @@ class Pool:
         assert model is not None
         assert served.users == 0
         served.tally.unloaded(model.figures)
-        await asyncio.to_thread(model.close)
+        await to_the_end(model.close)
         served.n_bytes = 0
         self._freed.set()
         self._log.say(f"unloaded {served.name}, {why}")
@@ -281,8 +282,9 @@ class Pool:
     async def close(self) -> None:
         """Closes all models. What they still compute ends with a ClosedError."""
         self._is_closed = True
-        for timer in list(self._timers):
+        for timer in self._timers:
             timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
         async with self._turn:  # a load that has begun comes to its end
             for served in self._loaded():
                 model, served.model = served.model, None

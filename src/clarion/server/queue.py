@@ -74,6 +74,8 @@ class Line:
         if not self._waiting and n <= self._free:
             self._free -= n
             return
+        if len(self._waiting) >= self._most_waiting:  # some of them may be leaving just now
+            self._waiting = deque(each for each in self._waiting if not each.turn.done())
         if len(self._waiting) >= self._most_waiting:
             raise self._full()
         waiting = _Waiting(n, asyncio.get_running_loop().create_future())
