@@ -30,6 +30,7 @@ ROOMS = (
     "convert",
     "evaluate",
     "quantize",
+    "server",
     "cli",
 )
 # The version, and what the commands show of the package to their readers, is the package's own.

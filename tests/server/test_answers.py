@@ -47,9 +47,7 @@ def test_deltas_are_the_answer(text: str, places: list[int], inside: bool) -> No
     splitter = Splitter(THINK, begins_inside=inside)
     parts = [*splitter.feed(text), *splitter.finish()]
     answer = Answer(THINK, inside)
-    tokens = [
-        Piece(piece, (i,), (TokenLogprob(i, -1.0, ()),)) for i, piece in enumerate(cut(text, places))
-    ]
+    tokens = [Piece(piece, (i,), (TokenLogprob(i, -1.0, ()),)) for i, piece in enumerate(cut(text, places))]
     said = [*map(answer.feed, tokens), answer.end(completion())]
     assert "".join(each.reasoning for each in said) == answer.reasoning
     assert "".join(each.content for each in said) == answer.content

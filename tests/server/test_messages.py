@@ -83,7 +83,11 @@ def test_reasoning_comes_back_where_the_template_looks() -> None:
     [
         ({}, {}, None),
         ({"enable_thinking": False}, {"enable_thinking": False}, None),
-        ({"chat_template_kwargs": {"enable_thinking": False, "a": 1}}, {"enable_thinking": False, "a": 1}, None),
+        (
+            {"chat_template_kwargs": {"enable_thinking": False, "a": 1}},
+            {"enable_thinking": False, "a": 1},
+            None,
+        ),
         ({"reasoning_effort": "high"}, {"reasoning_effort": "high"}, None),
         ({"reasoning_effort": "none"}, {"enable_thinking": False}, None),
         ({"reasoning": {"effort": "low", "max_tokens": 9}}, {"reasoning_effort": "low"}, 9),

@@ -18,7 +18,7 @@ from clarion.model import Model
 from clarion.runtime.figures import Figures
 from clarion.server.errors import RefusedError
 from clarion.server.log import Log
-from clarion.server.names import of_folder, served
+from clarion.server.names import Folder, served
 from clarion.server.pool import Pool, Served
 from clarion.server.settings import Settings
 from tests.end_to_end.files import BUILT_IN
@@ -76,9 +76,7 @@ def pool_of(loader: Loader, **more: Any) -> Pool:
     patience = more.pop("patience", 10.0)
     models = [Served(name, Path(name)) for name in loader.sizes]
     told = Settings(**{"memory_bytes": loader.most, "quiet": True, **more})
-    return Pool(
-        models, told, Log(quiet=True), loader=loader, memory_bytes=loader.most, patience=patience
-    )
+    return Pool(models, told, Log(quiet=True), loader=loader, memory_bytes=loader.most, patience=patience)
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
@@ -218,7 +216,9 @@ def test_any_users_of_any_models(seed: int) -> None:
     async def work() -> None:
         sizes = {name: draw.randint(1, 6) for name in "abcde"}
         loader = Loader(sizes, draw.randint(6, 12))
-        pool = pool_of(loader, patience=0.01, parallel=draw.randint(1, 3), idle_seconds=draw.choice([0, 0.003]))
+        pool = pool_of(
+            loader, patience=0.01, parallel=draw.randint(1, 3), idle_seconds=draw.choice([0, 0.003])
+        )
         tasks = []
         for _ in range(40):
             tasks.append(asyncio.create_task(use(pool, draw.choice("abcde"), draw.random() * 0.01)))
@@ -239,7 +239,11 @@ def test_names() -> None:
     pool.find("llama").aliases = ("default",)
     assert pool.find("default").name == pool.find("llama.gguf").name == "llama"
     assert pool.find(None).name == pool.find("").name == "Qwen3-8B-Q4_K_M"
-    for wrong, near in (("qwen3", "is it Qwen3"), ("gemma-3-4", "is it gemma-3-4b"), ("zzz", "there are: Qwen3")):
+    for wrong, near in (
+        ("qwen3", "is it Qwen3"),
+        ("gemma-3-4", "is it gemma-3-4b"),
+        ("zzz", "there are: Qwen3"),
+    ):
         with pytest.raises(RefusedError, match=near) as found:
             pool.find(wrong)
         assert (found.value.status, found.value.param) == (404, "model")
@@ -252,10 +256,10 @@ def test_a_folder(tmp_path: Path) -> None:
     for name in ("a.gguf", "more/a.gguf", "more/b-00001-of-00002.gguf", "more/b-00002-of-00002.gguf",
                  "mmproj-a.gguf", "notes.txt"):  # fmt: skip
         (tmp_path / name).write_bytes(b"")
-    assert [each.name for each in of_folder(str(tmp_path))] == ["a", "more/a", "b"]
+    assert [each.name for each in Folder(str(tmp_path)).every()] == ["a", "more/a", "b"]
     with pytest.raises(FileError, match="expected a folder"):
-        of_folder(str(tmp_path / "nowhere"))
-    with pytest.raises(FileError, match="nowhere.gguf"):
+        Folder(str(tmp_path / "nowhere"))
+    with pytest.raises(FileError, match="nowhere"):
         served([str(tmp_path / "nowhere.gguf")], [])
 
 
@@ -266,13 +270,15 @@ def test_a_server_of_a_folder(tmp_path: Path) -> None:
     sizes: Any = {"cache_bytes": 32 << 20, "context": 256}
     most = needed_bytes(BUILT_IN, outputs=4, **sizes) * 3 // 2
     told = {"memory_bytes": most, "parallel": 4, **sizes}
-    with running([], folder=lambda: of_folder(str(tmp_path)), **told) as server, client(server) as http:
+    with running([], further=Folder(str(tmp_path)), **told) as server, client(server) as http:
 
         def loaded() -> list[str]:
             return [found["id"] for found in http.get("/v1/models").json()["data"] if found["is_loaded"]]
 
         def ask(model: str) -> int:
-            return http.post("/v1/completions", json={"model": model, "prompt": "x", "max_tokens": 1}).status_code
+            return http.post(
+                "/v1/completions", json={"model": model, "prompt": "x", "max_tokens": 1}
+            ).status_code
 
         assert loaded() == []
         assert ask("one") == 200

@@ -69,7 +69,7 @@ _FILE_DECIDES = "positions are computed as the file says, which cannot be change
 _TASKSET = "processors are chosen with the system's own means, as in taskset -c 0-3 clarion ..."
 _ADAPTER = "adapters are not implemented: merge them into the model before it is converted"
 _IMAGES = "images, sound and video are not implemented yet"
-_SERVER = "the HTTP server is not there yet"
+_SERVER = "it is for clarion serve"
 _ORDER = "samplers have one order, the one in docs/sampling.md; each has an option of its own"
 _SAMPLER = "this sampler is not implemented; docs/sampling.md lists those that are"
 _NO_SHIFT = "the context is never shifted: the text ends where it is full, and -c gives it more"
@@ -278,6 +278,56 @@ _TALK = (
     _flag("--context-shift", own="--drop-oldest"),
 )
 
+# Of a server, after those of `run`, whose meaning they replace; the last ones are vLLM's and Ollama's.
+_SERVE = (
+    _flag(
+        "-p --prompt -f --file --in-file -sys --system --system-prompt",
+        1,
+        refusal="requests bring their texts; clarion run answers one",
+    ),
+    _flag("-st --single-turn -cnv --conversation", refusal="conversations come as requests; or clarion chat"),
+    _flag("--jinja -cb --cont-batching --no-prefill-assistant --prefill-assistant"),
+    _flag("-nocb --no-cont-batching", note="texts always share steps; -np says how many do"),
+    _flag("--reuse-port", note="one process answers all requests"),
+    _flag("-to --timeout", 1, note="a client that does not read is left after a minute", numbers=""),
+    _flag("--threads-http", 1, note="one thread answers all requests", numbers=""),
+    _flag("-np --parallel --max-num-seqs", 1, own="--parallel {}"),
+    _flag("--models-dir", 1, own="--models {}"),
+    _flag("--models-max", 1, note="models are unloaded by bytes: --memory-bytes", numbers="", off="0"),
+    _flag("--models-autoload --no-models-autoload", note="a model is loaded when it is asked for"),
+    _flag("--models-preset", 1, refusal="name the models, or their folder with --models"),
+    _flag("--sleep-idle-seconds", 1, own="--idle-seconds {}", off="-1"),
+    _flag("-cram --cache-ram", 1, own="--cache-bytes {}MiB", off="-1"),
+    _flag("--cache-reuse -ctxcp --ctx-checkpoints --swa-checkpoints -sps --slot-prompt-similarity", 1),
+    _flag("--cache-prompt -kvu --kv-unified --cache-idle-slots"),
+    _flag(
+        "--no-cache-prompt --no-kv-unified --no-cache-idle-slots",
+        note="what is known is never computed again",
+    ),
+    _flag("--slots --no-slots --props --metrics --webui --ui", note="there is no such endpoint yet"),
+    _flag("--no-webui --no-ui"),
+    _flag("--slot-save-path", 1, refusal="slots cannot be saved yet"),
+    _flag("--path --api-prefix --webui-config --ui-config", 1, refusal="not implemented"),
+    _flag(
+        "--embedding --embeddings --rerank --reranking",
+        note="every model has all endpoints that it can answer",
+    ),
+    _flag("--pooling", 1, note="vectors are pooled as the file says"),
+    _flag("--reasoning-format", 1, note="reasoning stands in reasoning_content", off="auto deepseek"),
+    _flag("--reasoning-budget", 1, refusal='requests say it, as in "thinking_budget": 500', off="-1"),
+    _flag("-v --verbose --log-verbose", note="--log-text prints prompts and answers"),
+    _flag("--perf --show-timings --no-perf --no-show-timings -sp --special"),
+    _flag("-o --output --output-file", 1, refusal="answers go to who asked"),
+    _flag("--keepalive", 1, note="--idle-seconds says after how long a model is unloaded"),
+    _flag("--served-model-name", 1, own="--alias {}"),
+    _flag("--max-model-len", 1, own="--context {}"),
+    _flag("--ssl-certfile", 1, own="--tls-cert {}"),
+    _flag("--ssl-keyfile", 1, own="--tls-key {}"),
+    _flag("--gpu-memory-utilization -tp --tensor-parallel-size", 1, note=_ONE_PROCESSOR, numbers=""),
+    _flag("--dtype", 1, note="weights are what the file has", off="auto"),
+    _flag("--trust-remote-code --enable-prefix-caching"),
+)
+
 _EVAL = (
     _flag("-m --model", 1, own="{}"),
     _flag("-f --file", 1, own="--text {}"),
@@ -358,6 +408,7 @@ _COMMANDS = {
     "embed": (*_MODEL, *_EMBED),
     "rerank": (*_MODEL, *_EMBED),
     "chat": (*_MODEL, *_RUN, *_TALK),
+    "serve": (*_MODEL, *_RUN, *_SERVE),
     "run": (*_MODEL, *_RUN),
     "bench": (*_MODEL, *_BENCH),
     "eval": (*_MODEL, *_EVAL),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -67,7 +67,20 @@ class Served:
     line: Line = field(default_factory=lambda: Line(1, 0))
     tally: Tally = field(default_factory=Tally)
     loading: asyncio.Task[None] | None = None
+    is_further: bool = False  # it may go while the server runs
     is_draining: bool = False  # it takes no new users before it was closed
+
+
+class Further(Protocol):
+    """Models that come and go while the server runs."""
+
+    def every(self) -> list[Served]:
+        """All of them, as they are now."""
+        ...
+
+    def path(self, name: str) -> Path | None:
+        """The file that a name means which is none of those of `every`; it may be another one's."""
+        ...
 
 
 class Pool:
@@ -81,7 +94,7 @@ class Pool:
         *,
         loader: Loader,
         memory_bytes: int,
-        folder: Callable[[], Sequence[Served]] | None = None,
+        further: Further | None = None,
         patience: float = 10.0,
     ) -> None:
         """
@@ -89,7 +102,7 @@ class Pool:
             models: the first one is meant where a request names none.
             memory_bytes: that all loaded models take at most. Unless `settings` have it, a model that takes
                 more is loaded alone.
-            folder: lists further models, which may change.
+            further: models that come and go.
             patience: seconds for which a load lets busy models take further users before it.
         """
         self._patience = patience
@@ -97,7 +110,7 @@ class Pool:
         self._log = log
         self._loader = loader
         self._memory_bytes = memory_bytes
-        self._folder = folder
+        self._further = further
         self._models: dict[str, Served] = {}
         self._turn = asyncio.Lock()  # of who loads
         self._freed = asyncio.Event()  # a model lost its last user
@@ -109,11 +122,20 @@ class Pool:
     # ---- names --------------------------------------------------------------------------------------------
 
     def all(self) -> list[Served]:
-        """Every model that can be asked for, those of the folder included."""
-        if self._folder is not None:
-            for served in self._folder():
-                if served.name not in self._models:
+        """Every model that can be asked for."""
+        if self._further is not None:
+            found = {served.name: served for served in self._further.every()}
+            for name, served in found.items():
+                if name not in self._models:
+                    served.is_further = True
                     self._add(served)
+            gone = [
+                each
+                for each in self._models.values()
+                if each.is_further and each.name not in found and each.model is None and each.loading is None
+            ]
+            for each in gone:
+                del self._models[each.name]
         return list(self._models.values())
 
     def known(self) -> list[Served]:
@@ -136,6 +158,10 @@ class Pool:
                 return found
             every = self.all()
             if (found := self._models.get(name) or self._by_alias(name)) is not None:
+                return found
+            path = self._further.path(name) if self._further is not None else None
+            found = next((each for each in every if path is not None and each.path == path), None)
+            if found is not None:
                 return found
         elif every := self.all():
             return every[0]

@@ -29,7 +29,7 @@ from clarion.host.memory import memory
 from clarion.server import loading
 from clarion.server.app import Server, application
 from clarion.server.log import Log
-from clarion.server.pool import Loader, Pool, Served
+from clarion.server.pool import Further, Loader, Pool, Served
 from clarion.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,14 +58,14 @@ def serve(
     models: Sequence[Served],
     settings: Settings,
     *,
-    folder: Callable[[], Sequence[Served]] | None = None,
+    further: Further | None = None,
     started: Callable[[Running], None] | None = None,
 ) -> None:
     """Serves models until a signal comes.
 
     Args:
         models: the first one is loaded at the start.
-        folder: lists further models, which may change.
+        further: models that come and go.
         started: called when requests can come.
 
     Raises:
@@ -74,7 +74,7 @@ def serve(
     """
     log = Log(quiet=settings.quiet, texts=settings.log_text)
     with listen(settings) as listener:
-        asyncio.run(_Run(models, settings, log, listener, folder, started).run())
+        asyncio.run(_Run(models, settings, log, listener, further, started).run())
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -116,14 +116,14 @@ class _Run:
         settings: Settings,
         log: Log,
         listener: socket.socket,
-        folder: Callable[[], Sequence[Served]] | None,
+        further: Further | None,
         started: Callable[[Running], None] | None,
     ) -> None:
         self._models = models
         self._settings = settings
         self._log = log
         self._listener = listener
-        self._folder = folder
+        self._further = further
         self._started = started
         self._n_signals = 0
 
@@ -139,7 +139,7 @@ class _Run:
             self._log,
             loader=cast(Loader, loading),
             memory_bytes=settings.memory_bytes or int(memory().available * _SHARE),
-            folder=self._folder,
+            further=self._further,
         )
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
@@ -151,9 +151,10 @@ class _Run:
                 await self._end.wait()
         finally:
             server.is_closing = True
-            uvicorn.should_exit = True
+            uvicorn.stop_listening()
             await self._let_end(server)
             server.end_all()
+            uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
             await pool.close()
@@ -221,6 +222,11 @@ class _Server(Uvicorn):
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self._serve([listener])
+
+    def stop_listening(self) -> None:
+        """Refuses new connections; those that are there go on."""
+        for listening in self.servers:
+            listening.close()
 
 
 class _Warnings(logging.Handler):

@@ -40,6 +40,7 @@ class Settings:
         stall_seconds: for which a client may leave a stream unread.
         keep_alive_seconds: after which a stream without news gets a comment.
         chat_template: instead of the model's: Jinja, or the name of one of the file's.
+        variables: that the template knows, where a request does not say them.
         options: of sampling, where a request does not say them.
         loading: further arguments of `clarion.load`.
         quiet: only warnings are printed.
@@ -67,6 +68,7 @@ class Settings:
     stall_seconds: float = 60.0
     keep_alive_seconds: float = 10.0
     chat_template: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     loading: Mapping[str, Any] = field(default_factory=dict)
     quiet: bool = False

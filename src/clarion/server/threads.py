@@ -24,6 +24,4 @@ async def to_the_end(function: Callable[P, R], *arguments: P.args, **named: P.kw
 async def in_slices(function: Callable[[list[T]], R], items: Sequence[T], n: int) -> list[R]:
     """Calls a function with n items at a time, in a thread; gives its results. Whoever is cancelled waits for
     the slice that is being worked on."""
-    return [
-        await to_the_end(function, list(items[start : start + n])) for start in range(0, len(items), n)
-    ]
+    return [await to_the_end(function, list(items[start : start + n])) for start in range(0, len(items), n)]

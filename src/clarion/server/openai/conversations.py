@@ -80,13 +80,14 @@ def conversation(call: Call, model: Model, request: Messages, given: Mapping[str
         tools = []
     found = markers(template)
     wanted = thinking(given, template, found)
-    reserved = {"messages", "tools", "add_generation_prompt", "template"} & set(wanted.variables)
+    known = {**call.server.settings.variables, **wanted.variables}
+    reserved = {"messages", "tools", "add_generation_prompt", "template"} & set(known)
     if reserved:
         raise bad(f"chat_template_kwargs.{min(reserved)}", "it cannot be set")
     messages = for_template(request.messages, template)
     begun = _begun(messages)
     said = messages[:-1] if begun else messages
-    return Conversation(model, said, begun, found, wanted.budget, chosen, tools, wanted.variables)
+    return Conversation(model, said, begun, found, wanted.budget, chosen, tools, known)
 
 
 def fitted(
