@@ -173,6 +173,13 @@ BYTES = _Bytes()
     help="Of a conversation at most, and texts of a request.",
 )
 @option(
+    "--slot-save-path",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Slots may be saved to files of that folder, and restored.",
+)
+@option(
     "--chat-template",
     section="Model",
     metavar="FILE|JINJA|NAME",

@@ -22,6 +22,7 @@ from clarion.server.access import Access
 from clarion.server.call import Call
 from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
 from clarion.server.leaving import Watch
+from clarion.server.llama import completion, props, slots, tokens
 from clarion.server.log import Log
 from clarion.server.openai import chat, completions, embeddings, models, rerank
 from clarion.server.pool import Pool
@@ -41,6 +42,14 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("GET", health.LIVE, health.live),
     ("GET", "/metrics", metrics.metrics),
     ("GET", "/ps", running.running),
+    ("POST", "/tokenize", tokens.tokenize),
+    ("POST", "/detokenize", tokens.detokenize),
+    ("POST", "/apply-template", tokens.apply_template),
+    ("POST", "/completion", completion.complete),
+    ("POST", "/infill", completion.fill),
+    ("GET", "/props", props.props),
+    ("GET", "/slots", slots.slots),
+    ("POST", "/slots/{id}", slots.act),
     # llama-server has these without the version, too.
     ("GET", "/models", models.every),
     ("POST", "/chat/completions", chat.answer),

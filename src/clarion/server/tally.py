@@ -119,6 +119,10 @@ class Tally:
         its conversation."""
         return Count(self, arrived, slot)
 
+    def remember(self, slot: int, ids: Sequence[int]) -> None:
+        """These are the tokens of the last conversation of that number."""
+        self.slots[slot] = array("i", ids)
+
     def unloaded(self, figures: Figures) -> None:
         """The model is unloaded; this is what it did."""
         self.past = total(self.past, figures)
@@ -156,7 +160,7 @@ class Count:
         tally.prompt_tokens.observe(timings.prompt_tokens)
         tally.generated_tokens.observe(n)
         if text.slot is not None:
-            tally.slots[text.slot] = array("i", (*ids, *completion.tokens))
+            tally.remember(text.slot, (*ids, *completion.tokens))
 
     def leave(self, text: Text, error: BaseException) -> None:
         """A text is given up."""

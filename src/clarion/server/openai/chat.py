@@ -14,10 +14,17 @@ from clarion.runtime.sampling import Options
 from clarion.server.call import Call
 from clarion.server.errors import RefusedError, bad
 from clarion.server.events import DONE, Events, event
-from clarion.server.fields import Off, is_empty, read
+from clarion.server.fields import read
 from clarion.server.openai.answers import Answer, Said
 from clarion.server.openai.completions import MOST_CHOICES, StreamOptions, seeded
-from clarion.server.openai.conversations import Messages, check_length, conversation, fitted
+from clarion.server.openai.conversations import (
+    HARMLESS,
+    UNSUPPORTED,
+    Messages,
+    check_length,
+    conversation,
+    fitted,
+)
 from clarion.server.openai.logprobs import of_chat
 from clarion.server.openai.types import (
     ChatChoice,
@@ -30,7 +37,7 @@ from clarion.server.openai.types import (
     now,
 )
 from clarion.server.openai.usage import usage
-from clarion.server.sampling import HARMLESS, UNSUPPORTED, options, slot_of
+from clarion.server.sampling import options, slot_of
 from clarion.server.tally import Count
 from clarion.server.writing import Budget, Job, merge
 
@@ -45,26 +52,6 @@ class ChatRequest(Messages, kw_only=True):
     top_logprobs: int = 0
     stream: bool = False
     stream_options: StreamOptions | None = None
-
-
-def _is_text_alone(value: Any) -> bool:
-    return value in (["text"], [])
-
-
-_UNSUPPORTED: Final[dict[str, Off]] = {
-    **UNSUPPORTED,
-    **dict.fromkeys(
-        ("functions", "function_call", "audio", "web_search_options", "suffix", "echo"), is_empty
-    ),
-    "modalities": _is_text_alone,
-}
-_THINKING: Final = frozenset(
-    {
-        *("chat_template_kwargs", "enable_thinking", "reasoning_effort", "reasoning", "thinking"),
-        *("thinking_budget", "thinking_budget_tokens"),
-    }
-)
-_HARMLESS: Final = HARMLESS | _THINKING | {"verbosity", "reasoning_format"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +80,7 @@ class _Prompt:
 
 async def answer(call: Call) -> None:
     """Answers a conversation."""
-    request, given = await read(call, ChatRequest, unsupported=_UNSUPPORTED, harmless=_HARMLESS)
+    request, given = await read(call, ChatRequest, unsupported=UNSUPPORTED, harmless=HARMLESS)
     _check(request, call.server.settings.max_messages)
     served = call.server.pool.find(request.model)
     async with call.watch, call.server.pool.use(served, request.n) as model:

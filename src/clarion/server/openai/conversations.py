@@ -4,23 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from clarion.conversation.fitting import fitting, room_for_answer
 from clarion.conversation.reasoning import Markers, markers
 from clarion.model import Model
+from clarion.server import sampling
 from clarion.server.call import Call
 from clarion.server.errors import bad
+from clarion.server.fields import Off, is_empty
 from clarion.server.messages import for_template, uses
 from clarion.server.openai.prompts import check_room
 from clarion.server.openai.thinking import thinking
-from clarion.server.sampling import Sampling
 from clarion.tokenizer import chat as templates
 
 
-class Messages(Sampling, kw_only=True):
+def _is_text_alone(value: Any) -> bool:
+    return value in (["text"], [])
+
+
+UNSUPPORTED: Final[Mapping[str, Off]] = {
+    **sampling.UNSUPPORTED,
+    **dict.fromkeys(
+        ("functions", "function_call", "audio", "web_search_options", "suffix", "echo"), is_empty
+    ),
+    "modalities": _is_text_alone,
+}
+_THINKING: Final = frozenset(
+    {
+        *("chat_template_kwargs", "enable_thinking", "reasoning_effort", "reasoning", "thinking"),
+        *("thinking_budget", "thinking_budget_tokens"),
+    }
+)
+HARMLESS: Final = sampling.HARMLESS | _THINKING | {"verbosity", "reasoning_format"}
+
+
+class Messages(sampling.Sampling, kw_only=True):
     """The fields of a request that say what was said. What it says of reasoning is read by `thinking`."""
 
     model: str | None = None
@@ -50,10 +71,13 @@ class Conversation:
     _tools: list[dict[str, Any]]
     _variables: Mapping[str, Any]
 
-    def text(self, messages: Sequence[Mapping[str, Any]] | None = None) -> str:
+    def text(
+        self, messages: Sequence[Mapping[str, Any]] | None = None, *, add_generation_prompt: bool = True
+    ) -> str:
         """The prompt, of all messages or of these."""
         written = self.model.apply_chat_template(
             self.messages if messages is None else messages,
+            add_generation_prompt=add_generation_prompt,
             tools=self._tools or None,
             template=self._template,
             **self._variables,
