@@ -84,7 +84,9 @@ def test_start_and_end(chat_model: Path) -> None:
         assert [(each["id"], each["aliases"], each["context_length"]) for each in found] == [
             ("tale", ["a", "b"], 256)
         ]
-        assert httpx.post(f"{url}/v1/completions", json={"model": "b", "prompt": "x", "max_tokens": 2}).is_success
+        assert httpx.post(
+            f"{url}/v1/completions", json={"model": "b", "prompt": "x", "max_tokens": 2}
+        ).is_success
         server.process.send_signal(signal.SIGTERM)
         assert server.end() == 0
     loaded, listening, *requests = server.lines
@@ -141,7 +143,9 @@ def test_what_takes_too_long_is_ended(chat_model: Path, hurry: bool) -> None:
         assert server.end() == 0
         assert time.monotonic() - began < 30
         last = events("".join(found))[-1]
-        assert last.get("error", {}).get("code") == "closing" or last["choices"][0]["finish_reason"] == "length"
+        assert (
+            last.get("error", {}).get("code") == "closing" or last["choices"][0]["finish_reason"] == "length"
+        )
 
 
 def test_a_signal_while_it_loads(chat_model: Path) -> None:
@@ -224,8 +228,8 @@ def test_other_machines_are_a_warning(chat_model: Path) -> None:
 def test_https(chat_model: Path, tmp_path: Path) -> None:
     key, cert = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-days",
+         "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
         capture_output=True,
         check=False,
     )  # fmt: skip
@@ -245,11 +249,20 @@ def test_the_options_of_sampling_hold_for_requests(chat_model: Path) -> None:
         first, second = (httpx.post(url, json={"prompt": "Once"}).json() for _ in range(2))
         assert first["choices"] == second["choices"]
         assert first["usage"]["completion_tokens"] == 5
-        assert httpx.post(url, json={"prompt": "Once", "max_tokens": 2}).json()["usage"]["completion_tokens"] == 2
+        assert (
+            httpx.post(url, json={"prompt": "Once", "max_tokens": 2}).json()["usage"]["completion_tokens"]
+            == 2
+        )
 
 
 def test_sizes() -> None:
-    for text, size in (("8G", 8 * 10**9), ("1.5GiB", 3 << 29), ("512m", 512 * 10**6), ("7", 7), ("2 KB", 2000)):
+    for text, size in (
+        ("8G", 8 * 10**9),
+        ("1.5GiB", 3 << 29),
+        ("512m", 512 * 10**6),
+        ("7", 7),
+        ("2 KB", 2000),
+    ):
         assert BYTES.convert(text, None, None) == size
 
 

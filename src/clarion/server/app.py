@@ -112,8 +112,10 @@ class _Endpoint:
                 await call.abort()
         except Exception as error:
             found = refusal(error)
-            if found.status == 500 and not isinstance(error, RefusedError):
+            if found.code == "internal_error":
                 self._server.log.failure(error)
+            elif found.status == 500:
+                self._server.log.warn(str(found))
             await self._tell(call, found)
         finally:
             call.note()

@@ -233,7 +233,6 @@ class Pool:
             except RefusedError:
                 raise
             except ClarionError as error:
-                self._log.warn(f"{served.name} cannot be loaded: {error}")
                 raise RefusedError(
                     500, f"the model {served.name!r} cannot be loaded: {error}", code="model_not_loaded"
                 ) from error

@@ -28,6 +28,7 @@ from clarion.errors import DeviceError, FileError, ParameterError
 from clarion.host.memory import memory
 from clarion.server import loading
 from clarion.server.app import Server, application
+from clarion.server.errors import RefusedError
 from clarion.server.log import Log
 from clarion.server.pool import Further, Loader, Pool, Served
 from clarion.server.settings import Settings
@@ -170,7 +171,10 @@ class _Run:
         if not load.done():
             load.cancel()
             return False
-        load.result()
+        try:
+            load.result()
+        except RefusedError as error:
+            raise error.__cause__ or error from None
         return True
 
     def _announce(self, server: Server) -> None:
