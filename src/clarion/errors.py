@@ -11,6 +11,10 @@ class FileError(ClarionError):
     """A model file cannot be read or written: missing, truncated, no space, changed while in use."""
 
 
+class NameNotFoundError(FileError):
+    """There is no model of this name. The message holds names that are near, and what fetches the model."""
+
+
 class FormatError(FileError):
     """A file breaks the format's rules. The message holds file, offset, field, found and expected."""
 

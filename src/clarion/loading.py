@@ -34,6 +34,7 @@ from clarion.programs import (
 from clarion.residency import Origin, make_store
 from clarion.runtime.engine import Engine
 from clarion.runtime.executor import Executor
+from clarion.runtime.identity import identity
 from clarion.runtime.machine import first_node
 from clarion.runtime.sampling import (
     GREATEST_COUNT,
@@ -128,7 +129,7 @@ def load(
         if writes(program):
             engine = Engine(
                 executor,
-                executor.memory.states(),
+                executor.memory.states(lambda: identity(file, program)),
                 max_tokens=program.max_tokens,
                 max_outputs=program.max_outputs,
                 check=file.check,

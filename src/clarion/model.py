@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,6 +28,7 @@ from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.figures import Figures
+from clarion.runtime.filing import loading, saving
 from clarion.runtime.prompts import Prompt, check_ids, look
 from clarion.runtime.recommended import recommended
 from clarion.runtime.request import Request, Score
@@ -434,6 +436,44 @@ class Model:
             await wait_async(self._engine, lambda: request)
         return scores.found
 
+    # ---- sessions -----------------------------------------------------------------------------------------
+
+    def save_session(self, path: str | os.PathLike[str], tokens: Iterable[int]) -> int:
+        """Writes what the model remembers of tokens to a file, in place of what was there, and returns how
+        many bytes it has. What is not in the cache is computed first; other texts go on meanwhile.
+
+        Raises:
+            ParameterError: a token id is out of range, or there are no tokens.
+            ContextError: more tokens than the context holds.
+            FileError: the file cannot be written; what was there is untouched.
+        """
+        return cast(int, wait(self._engine, self._saving(path, tokens)))
+
+    async def asave_session(self, path: str | os.PathLike[str], tokens: Iterable[int]) -> int:
+        """`save_session` for an event loop. Cancelling the task leaves what was at `path` as it was."""
+        return cast(int, await wait_async(self._engine, partial(self._saving, path, tokens)))
+
+    def load_session(self, path: str | os.PathLike[str]) -> list[int]:
+        """Reads what `save_session` wrote, and returns its tokens: a prompt that begins like them computes
+        only what is new. They are retained as those of a text that has ended, until their room is needed.
+
+        Raises:
+            FileError, FormatError: the file cannot be read, is no session, or damaged.
+            ParameterError: it was saved by another model, or with other formats of states.
+            ContextError: it has more tokens than the context.
+        """
+        tokens, request = self._loading(path)
+        if request is not None:
+            wait(self._engine, request)
+        return tokens
+
+    async def aload_session(self, path: str | os.PathLike[str]) -> list[int]:
+        """`load_session` for an event loop."""
+        tokens, request = await in_thread(self._loading, path)
+        if request is not None:
+            await wait_async(self._engine, lambda: request)
+        return tokens
+
     # ---- vectors ------------------------------------------------------------------------------------------
 
     def embed(
@@ -569,6 +609,15 @@ class Model:
         """What makes those for the engine, where there is one. It keeps the model alive."""
         _ = self._engine
         return Requests(self.program, self._breakers, lambda: self.tokenizer, self.tokenize)
+
+    def _saving(self, path: str | os.PathLike[str], tokens: Iterable[int]) -> Request:
+        engine = self._engine
+        ids = self._requests.check_text(tokens)
+        return saving(path, ids, engine.layout, self.path, engine.start_disk)
+
+    def _loading(self, path: str | os.PathLike[str]) -> tuple[list[int], Request | None]:
+        engine = self._engine
+        return loading(path, engine.layout, self.context, engine.start_disk)
 
     def _answer(self, messages: Messages, options: ChatOptions, *, streams: bool) -> Callable[[], Request]:
         """What makes the request that answers a conversation."""

@@ -1,6 +1,7 @@
-"""What people call models: addresses, names of hubs, families. Clarion opens files; here it says so.
+"""What people call models: addresses, names of hubs, families; and what is said where there is none.
 
-Nothing is looked up: a name is told by its letters, and by what lies in the folders that it could name.
+Nothing is looked up here: a name is told by its letters, and by what lies in the folders that it could name.
+`clarion.library` knows which models are on this machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ STANDARD_INPUT = "-"
 _ADDRESS = re.compile(
     r"[a-z][a-z0-9+.-]+:/|(www\.|hf\.co/|huggingface\.co/|ollama\.com/|modelscope\.cn/)", re.I
 )
+_HUB_ADDRESS = re.compile(
+    r"(?:(?:https?:/{1,2})?(?:hf\.co|huggingface\.co)/|hf:/{1,2})([\w.-]+/[\w.-]+)", re.I
+)
 _WINDOWS_PATH = re.compile(r"([A-Za-z]:|\.{1,2})\\\S*")
 _NAME = re.compile(r"[\w./:@~-]+", re.ASCII)
 _HUB = re.compile(r"(?P<repository>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?P<rest>[:@][\w./-]+)?")
@@ -36,7 +40,7 @@ _JOINED_FAMILIES = _SHORT_FAMILIES | {
     *("mpt", "kimi", "grok", "solar", "aya", "dbrx", "jamba", "rwkv", "mamba", "pythia", "instruct", "chat"),
 }
 
-_DOWNLOAD = "nothing is downloaded yet: fetch the .gguf file by hand and give its path"
+_NOT_HERE = "not on this machine; to fetch it: clarion pull"
 
 
 def looks_like_a_model(word: str) -> bool:
@@ -79,32 +83,24 @@ def not_there(path: Path) -> FileError:
 def advice(name: str) -> str:
     """What to do where somebody gives this name, which is that of no file; nothing for a path."""
     if _ADDRESS.match(name):
-        return f"an address, but models are files: {_advice_for_address(name)}"
+        hub = _HUB_ADDRESS.match(name)
+        checkpoint = hub is not None and not name.lower().split("?")[0].endswith(".gguf")
+        return f"an address, {_NOT_HERE} {name}{_or_convert(hub[1]) if hub and checkpoint else ''}"
     if _means_a_file(name):
         return ""
     if hub := _HUB.fullmatch(name):
-        return f"as a name of Hugging Face's hub: {_advice_for_hub(hub['repository'])}"
+        return f"as a name of Hugging Face's hub: {_NOT_HERE} {name}{_or_convert(hub['repository'])}"
     if _TAG.fullmatch(name):
-        return f"as a name and tag of Ollama's library: {_DOWNLOAD}"
+        return f"as a name and tag of Ollama's library: {_NOT_HERE} {name}"
     if "/" not in name and looks_like_a_model(name):
-        return f"as the name of a model: {_DOWNLOAD}"
+        return f"as the name of a model: {_NOT_HERE} {name}"
     return ""
 
 
-def _advice_for_address(address: str) -> str:
-    hub = r"(?:(?:https?:/{1,2})?(?:hf\.co|huggingface\.co)/|hf:/{1,2})([\w.-]+/[\w.-]+)"
-    found = re.match(hub, address, re.IGNORECASE)
-    if found and not address.lower().split("?")[0].endswith(".gguf"):
-        return _advice_for_hub(found[1])
-    return _DOWNLOAD
-
-
-def _advice_for_hub(repository: str) -> str:
-    """Repositories named after GGUF hold files to take as they are; the others mostly hold checkpoints."""
+def _or_convert(repository: str) -> str:
+    """Repositories named after GGUF hold files to take as they are; many others hold checkpoints."""
     repository = repository.split(":")[0]
-    if "gguf" in repository.lower():
-        return f"{_DOWNLOAD}; it is listed at https://huggingface.co/{repository}"
-    return f"{_DOWNLOAD}, or make one of a checkpoint with clarion convert {repository} out.gguf"
+    return "" if "gguf" in repository.lower() else f"; of a checkpoint: clarion convert {repository} out.gguf"
 
 
 def _means_a_file(name: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
-from clarion.errors import FileError, ModelError, ParameterError, TokenizerError, UnsupportedError
+from clarion.errors import ModelError, ParameterError, TokenizerError, UnsupportedError
 from clarion.gguf import File
 from clarion.gguf.texts import as_path
 from clarion.host import native
@@ -32,17 +32,16 @@ DEFAULT_OUTPUTS = 32  # a row of logits of a large vocabulary takes 600 kB
 
 @contextmanager
 def open_file(path: str | os.PathLike[str] | None = None) -> Iterator[File]:
-    """The model file at `path`; None: the one that comes with Clarion."""
+    """The model at this path or of this name (`clarion.library`); None: the one that comes with Clarion."""
     with ExitStack() as stack:
         if path is None:
             from importlib import resources
 
             path = stack.enter_context(resources.as_file(resources.files("clarion") / "data" / BUILT_IN))
         elif not os.path.lexists(as_path(path)):
-            from clarion.names import missing
+            from clarion.library import find
 
-            name = os.fsdecode(path)  # as it was given: a path loses a slash of an address
-            raise FileError(f"{name}: {missing(name)}")
+            path = find(path).path
         yield stack.enter_context(File.open(path))
 
 

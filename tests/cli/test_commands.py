@@ -266,7 +266,7 @@ def test_run_imports_only_what_it_uses() -> None:
         (["bench", "-p", "9" * 12], "context: found 1000000000000"),
         (["inspect", "one", "two"], "unexpected extra argument (two)"),
         (["doctor", "well"], "unexpected extra argument (well)"),
-        (["quantize", "/nowhere", "out.gguf", "Q4_0"], "/nowhere: cannot be opened"),
+        (["quantize", "/nowhere", "out.gguf", "Q4_0"], "/nowhere: no such file"),
         (["eval", "--text", "/nowhere"], "/nowhere: cannot be read"),
         (["eval", "--text", "/dev/null"], "the text has 1 tokens"),
         ([""], "No such command ''"),

@@ -117,7 +117,8 @@ def test_flags_of_tools_that_make_and_measure_files(command: str, words: str, ex
         ("quantize", "--override-kv a=b a b q4_0", "only formats change"),
         ("convert", "folder --outfile out.gguf", "clarion convert DIR_OR_REPO OUT.gguf"),
         ("convert", "folder out.gguf --mmproj", "not implemented"),
-        ("check", "-hf owner/name", "nothing is downloaded yet"),
+        ("quantize", "-hf owner/name out.gguf Q8_0", "clarion pull NAME fetches it"),
+        ("check", "--hf-token hf_x", "HF_TOKEN"),
     ],
 )
 def test_flags_of_these_tools_that_are_refused(command: str, words: str, said: str) -> None:
@@ -152,9 +153,9 @@ def test_flags_that_change_nothing_say_so(words: str, left: str, note: str) -> N
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("-hf owner/name", "-hf: nothing is downloaded yet"),
-        ("-hfr owner/name", "by hand"),
-        ("-mu https://example.org", "-m"),
+        ("-hft hf_x -hf owner/name", "HF_TOKEN"),
+        ("-dr owner/name", "-hf fetches"),
+        ("--offline", "HF_HUB_OFFLINE=1"),
         ("-cnv", "clarion chat"),
         ("-i", "clarion chat"),
         ("--interactive-first", "clarion chat"),
@@ -252,8 +253,8 @@ def test_flags_of_embed_that_are_refused() -> None:
 def test_what_a_command_has_not_is_an_error() -> None:
     with pytest.raises(click.UsageError, match="has no --weights"):
         translated("bench", "--no-mmap")
-    with pytest.raises(click.UsageError, match="by hand"):
-        translated("inspect", "-hf", "owner/name")
+    with pytest.raises(click.UsageError, match="clarion pull NAME"):
+        translated("split", "-hf", "owner/name")
 
 
 @pytest.mark.parametrize("command", ["run", "bench", "eval", "embed"])

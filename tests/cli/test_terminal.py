@@ -75,7 +75,7 @@ def test_without_a_prompt_it_points_to_chat(arguments: list[str]) -> None:
     assert code == 2
     (line,) = seen.splitlines()
     assert "no prompt" in line
-    assert "clarion chat, for conversations, is not there yet" in line
+    assert "clarion chat MODEL is for conversations" in line
 
 
 def test_a_dash_reads_what_is_typed(tmp_path: Path) -> None:

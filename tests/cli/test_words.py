@@ -62,14 +62,14 @@ def test_what_is_meant(given: list[str], meant: list[str]) -> None:
         ("Run", "did you mean run?"),
         ("tokenise", "clarion tokenize"),
         ("quantise", "did you mean quantize?"),
-        ("serve", "the HTTP server is not there yet"),
-        ("chat", "conversations are not there yet; clarion run MODEL -p TEXT"),
-        ("pull", "clarion convert OWNER/NAME OUT.gguf"),
-        ("list", "there is no store of models"),
-        ("show", "clarion inspect"),
+        ("server", "use clarion serve MODEL"),
+        ("download", "use clarion pull NAME"),
+        ("ls", "use clarion list"),
+        ("ps", "no model runs in the background"),
+        ("metadata", "clarion inspect"),
         ("perplexity", "clarion eval"),
         ("Hello", "clarion run Hello"),
-        ("llama3.2", "nothing is downloaded yet"),
+        ("llama3.2", "clarion pull llama3.2"),
         ("owner/name", "clarion convert owner/name out.gguf"),
         ("https://hf.co/owner/name", "an address"),
         ("help", None),
@@ -96,17 +96,17 @@ def test_commands_that_are_not_there(
 
 def test_no_hint_is_a_command_that_is_there() -> None:
     assert not set(ELSEWHERE) & set(_HOMES)
-    with pytest.raises(click.UsageError, match="the HTTP server"):
-        words("serve", "--port", "80")
+    with pytest.raises(click.UsageError, match="use clarion serve MODEL"):
+        words("server", "--port", "80")
 
 
-def test_a_file_does_not_hide_a_command_that_is_to_come(
+def test_a_file_does_not_hide_the_command_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "chat").touch()
+    (tmp_path / "show").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(click.UsageError, match="conversations"):
-        words("chat")
+    with pytest.raises(click.UsageError, match="clarion inspect"):
+        words("show")
 
 
 def test_a_model_runs_without_the_word(
@@ -144,15 +144,15 @@ def test_help_and_version_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["run", "llama3.2"], ["llama3.2: no such file", "by hand", "-p llama3.2"]),
-        (["run", "mistral"], ["mistral: no such file", "by hand", "-p mistral"]),
-        (["run", "llama3.2:1b"], ["Ollama", "by hand"]),
-        (["run", "llama3.2", "Why?"], ["llama3.2: no such file", "by hand"]),
-        (["run", "-m", "llama3.2", "-p", "Why?"], ["llama3.2: no such file", "by hand"]),
+        (["run", "llama3.2"], ["llama3.2: no such file", "clarion pull", "-p llama3.2"]),
+        (["run", "mistral"], ["mistral: no such file", "clarion pull", "-p mistral"]),
+        (["run", "llama3.2:1b"], ["Ollama", "clarion pull"]),
+        (["run", "llama3.2", "Why?"], ["llama3.2: no such file", "clarion pull"]),
+        (["run", "-m", "llama3.2", "-p", "Why?"], ["llama3.2: no such file", "clarion pull"]),
         (["run", "owner/name"], ["hub", "clarion convert owner/name out.gguf"]),
         (["run", "owner/name:Q4_K_M", "Why?"], ["hub", "clarion convert owner/name out.gguf"]),
         (["run", "hf.co/owner/name"], ["an address"]),
-        (["run", "https://example.org/x.gguf", "Why?"], ["an address", "by hand"]),
+        (["run", "https://example.org/x.gguf", "Why?"], ["an address", "clarion pull"]),
         (["run", "./x.gguf"], ["./x.gguf: no such file"]),
         (["run", "x.gguf", "Why?"], ["x.gguf: no such file"]),
         (["run", "/nowhere/x"], ["/nowhere/x: no such file"]),
@@ -166,7 +166,7 @@ def test_help_and_version_by_name(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "/"], ["/: this is a folder, not a model"]),
         (["run", "-m", "-", "-p", "x"], ["a model cannot be read from standard input"]),
         (["tokenize", "llama3.2"], ["llama3.2: no such file", "-p llama3.2"]),
-        (["inspect", "llama3.2"], ["llama3.2: no such file", "by hand"]),
+        (["inspect", "llama3.2"], ["llama3.2: no such file", "clarion pull"]),
         (["bench", "owner/name"], ["hub"]),
     ],
 )

@@ -12,8 +12,10 @@ ROOMS = (
     "errors",
     "exiting",
     "names",
+    "folders",
     "_native",
     "gguf",
+    "library",
     "tokenizer",
     "conversation",
     "plan",
@@ -29,10 +31,11 @@ ROOMS = (
     "convert",
     "evaluate",
     "quantize",
+    "server",
     "cli",
 )
 # The version, and what the commands show of the package to their readers, is the package's own.
-PUBLIC = {"host": {"__version__"}, "cli": None}
+PUBLIC = {**dict.fromkeys(("host", "library", "server"), {"__version__"}), "cli": None}
 
 
 def imports(path):

@@ -43,7 +43,7 @@ class FakeExecutor:
     def __init__(self, n_pages: int, n_slots: int, max_outputs: int) -> None:
         self.n_slots = n_slots
         self.held = np.full((n_pages, PAGE_SIZE), EMPTY, np.int32)  # page, position in it → token
-        self.page_bytes = PAGE_SIZE
+        self.page_bytes = 4 * PAGE_SIZE
         self.copies = 0
         self.logits = np.zeros((max_outputs, V), np.float32)
         self.batches: list[tuple[int, int]] = []  # (tokens, sequences) of each run

@@ -174,7 +174,7 @@ def test_a_waiting_prompt_that_does_not_fit_forgets_nothing_and_costs_nothing(
     searches = []
     search = States.open
     monkeypatch.setattr(
-        States, "open", lambda self, tokens, reuse: (searches.append(1), search(self, tokens, reuse=reuse))[1]
+        States, "open", lambda self, tokens, **how: (searches.append(1), search(self, tokens, **how))[1]
     )
     known = list(range(30)) * 2
     generate(machine, known[:50], 5)

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from clarion.gguf import File, Writer
-from clarion.server.pool import Served
+from clarion.server.pool import Further, Served
 from clarion.server.run import Running, serve
 from clarion.server.settings import Settings
 from tests.end_to_end.files import BUILT_IN
@@ -46,13 +46,14 @@ def with_template(path: Path, template: str = TEMPLATE, **more: object) -> Path:
 
 
 @contextmanager
-def running(models: list[Served], **settings: Any) -> Iterator[Running]:
+def running(models: list[Served], *, further: Further | None = None, **settings: Any) -> Iterator[Running]:
     """A server of these models, which ends with the block."""
     found: queue.SimpleQueue[Running | BaseException] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            serve(models, Settings(**{"port": 0, "quiet": True, **settings}), started=found.put)
+            told = Settings(**{"port": 0, "quiet": True, **settings})
+            serve(models, told, further=further, started=found.put)
         except BaseException as error:
             found.put(error)
 

@@ -70,7 +70,10 @@ def test_origins(server: Running, origin: str, status: int) -> None:
         assert answer.status_code == status
         allowed = answer.headers.get("access-control-allow-origin")
         assert allowed == (origin if status == 200 else None)
-        asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-a, authorization"}
+        asked = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "x-a, authorization",
+        }
         preflight = http.options("/v1/completions", headers={"origin": origin, **asked})
         assert preflight.status_code == (204 if status == 200 else 403)
         if status == 200:
@@ -98,7 +101,12 @@ def test_keys(chat_model: Path) -> None:
             {"authorization": "Bearer one", "host": "any.example"},  # a page does not know the key
         ):
             assert http.get(MODELS, headers=headers).status_code == 200
-        for headers in ({}, {"authorization": "Bearer on"}, {"x-api-key": "onetwo"}, {"authorization": "one"}):
+        for headers in (
+            {},
+            {"authorization": "Bearer on"},
+            {"x-api-key": "onetwo"},
+            {"authorization": "one"},
+        ):
             answer = http.get(MODELS, headers=headers)
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
@@ -122,7 +130,9 @@ def test_a_body_that_does_not_come(chat_model: Path) -> None:
     with running([Served("tale", chat_model)], body_seconds=0.2) as server:
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{")
+            connection.sendall(
+                b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n{"
+            )
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
         wait_until(lambda: not server.server.running, "nothing is left")
 

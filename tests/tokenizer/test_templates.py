@@ -224,6 +224,23 @@ def test_worker_stays():
     assert template._worker._process is process
 
 
+def test_an_interrupted_reply_is_not_that_of_the_next_request(monkeypatch):
+    worker = template._Worker()
+    requests = [json.dumps({"template": text, "variables": {}}).encode() for text in ("one", "two")]
+    assert worker.render(requests[0]) == "one"
+    read = template._read
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(template, "_read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.render(requests[0])
+    monkeypatch.setattr(template, "_read", read)
+    assert worker.render(requests[1]) == "two"
+    worker.stop()
+
+
 @pytest.mark.parametrize("value", [object(), {1, 2}, b"x"])
 def test_values_that_are_no_json_are_refused(value):
     with pytest.raises(ParameterError, match="must be JSON"):

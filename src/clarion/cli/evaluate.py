@@ -35,12 +35,14 @@ DEFAULT_BATCH = 1024  # as `clarion.evaluate.scorers` has it, which takes long t
     help="What computes.",
 )
 @click.option("--report", metavar="FILE", help="Write a page with figures and plots.")
+@options.hub
 @options.compiled(DEFAULT_BATCH, f"Tokens in a chunk or window.  [default: {DEFAULT_CONTEXT}]")
 @options.threads
 @options.as_json
 @options.debug
 def evaluate(
     models: tuple[str, ...],
+    fetched_path: str | None,
     text_path: str,
     reference: str | None,
     stride: int | None,
@@ -67,6 +69,7 @@ def evaluate(
     from clarion.evaluate.request import EXACT, Request, run
     from clarion.gguf.writable import check_writable
 
+    models = (*models, *([fetched_path] if fetched_path is not None else []))
     if report is not None:
         check_writable(report, reads=(*models, text_path, *([reference] if reference else [])))
     request = Request(

@@ -57,12 +57,10 @@ def _flag(names: str, n_values: int = 0, choices: str = "", own: object = "", **
 
 _ON_OFF = "on off auto 0 1 true false enabled disabled"
 _ONE_PROCESSOR = "accelerators are not used yet: everything is computed on the processor"
-_BY_HAND = (
-    "nothing is downloaded yet: fetch the .gguf file by hand and give its path with -m; "
-    "a checkpoint of Hugging Face's hub becomes a file with clarion convert OWNER/NAME OUT.gguf"
-)
+_PULL = "clarion pull NAME fetches it; then NAME is a model wherever a file is"
+_TOKEN = "what is restricted is opened by HF_TOKEN in the environment, or by hf auth login"
 _CHAT = (
-    "clarion chat, for conversations, is not there yet; without this flag, "
+    "conversations are held with clarion chat MODEL; without this flag, "
     "run answers a prompt as one turn of chat, and -no-cnv (--raw) continues a text"
 )
 _GRAMMAR = "grammars and JSON schemas are not implemented yet"
@@ -71,16 +69,13 @@ _FILE_DECIDES = "positions are computed as the file says, which cannot be change
 _TASKSET = "processors are chosen with the system's own means, as in taskset -c 0-3 clarion ..."
 _ADAPTER = "adapters are not implemented: merge them into the model before it is converted"
 _IMAGES = "images, sound and video are not implemented yet"
-_SERVER = "the HTTP server is not there yet"
+_SERVER = "it is for clarion serve"
 _ORDER = "samplers have one order, the one in docs/sampling.md; each has an option of its own"
 _SAMPLER = "this sampler is not implemented; docs/sampling.md lists those that are"
 _NO_SHIFT = "the context is never shifted: the text ends where it is full, and -c gives it more"
 
-# Of whatever reads a model.
-_HUBS = (
-    _flag("-hf -hfr --hf-repo -hff --hf-file -hft --hf-token", 1, refusal=_BY_HAND),
-    _flag("-mu --model-url -dr --docker-repo", 1, refusal=_BY_HAND),
-)
+# Of whatever reads a model, and has no way of its own to fetch one.
+_HUBS = (_flag("-hf -hfr --hf-repo -hff --hf-file -mu --model-url", 1, refusal=_PULL),)
 
 # Of whatever runs one.
 _MODEL = (
@@ -125,9 +120,12 @@ _MODEL = (
     _flag("--poll --poll-batch", 1, note="threads wait as they always do", numbers=""),
     _flag("-C --cpu-mask -Cr --cpu-range -Cb --cpu-mask-batch -Crb --cpu-range-batch", 1, refusal=_TASKSET),
     _flag("--cpu-strict --cpu-strict-batch", 1, refusal=_TASKSET, off="0"),
-    *_HUBS,
-    _flag("-cl --cache-list", refusal="there is no store of models: a model is a file, named by its path"),
-    _flag("--offline"),
+    _flag("-hft --hf-token", 1, refusal=_TOKEN),
+    _flag(
+        "-dr --docker-repo", 1, refusal="-hf fetches from Hugging Face's hub, and -mu any file by its address"
+    ),
+    _flag("-cl --cache-list", refusal="clarion list shows the models on this machine"),
+    _flag("--offline", refusal="HF_HUB_OFFLINE=1 in the environment; what is here is never asked for again"),
     _flag("--swa-full"),
     _flag("-dt --defrag-thold", 1, numbers=""),
     _flag("--rope-scaling --rope-scale --rope-freq-base --rope-freq-scale", 1, refusal=_FILE_DECIDES),
@@ -243,7 +241,7 @@ _RUN = (
     _flag("-o --output --output-file", 1, refusal="the text goes to standard output: > FILE"),
     _flag("--host --port --api-key -a --alias --server-base", 1, refusal=_SERVER),
     _flag("--keepalive", 1, note="the model is read anew each time, from the system's page cache"),
-    _flag("--insecure", refusal=_BY_HAND),
+    _flag("--insecure", refusal="certificates are always checked; addresses may begin with http:"),
     _flag(
         "--completion-bash", refusal='eval "$(_CLARION_COMPLETE=bash_source clarion)" switches completion on'
     ),
@@ -264,6 +262,70 @@ _BENCH = (
     _flag("-nkvo --no-kv-offload -nopo --no-op-offload --no-host", 1),
     _flag("--delay", 1, note="rounds follow one another at once", off="0", numbers=""),
     _flag("-v --verbose --progress"),
+)
+
+# Of a conversation, after those of `run`, whose meaning they replace.
+_TALK = (
+    _flag("-cnv --conversation -i --interactive -if --interactive-first --jinja"),
+    _flag("-mli --multiline-input", note="a line that ends in \\ goes on, and Alt-Enter begins another one"),
+    _flag("-no-cnv --no-conversation --no-cnv", refusal="clarion run --raw continues a text"),
+    _flag("-st --single-turn", refusal="clarion run MODEL -p TEXT answers one turn of chat"),
+    _flag(
+        "-p --prompt -f --file --in-file",
+        1,
+        refusal="messages are typed, or stand in the lines of standard input; clarion run answers one",
+    ),
+    _flag("--context-shift", own="--drop-oldest"),
+)
+
+# Of a server, after those of `run`, whose meaning they replace; the last ones are vLLM's and Ollama's.
+_SERVE = (
+    _flag(
+        "-p --prompt -f --file --in-file -sys --system --system-prompt",
+        1,
+        refusal="requests bring their texts; clarion run answers one",
+    ),
+    _flag("-st --single-turn -cnv --conversation", refusal="conversations come as requests; or clarion chat"),
+    _flag("--jinja -cb --cont-batching --no-prefill-assistant --prefill-assistant"),
+    _flag("-nocb --no-cont-batching", note="texts always share steps; -np says how many do"),
+    _flag("--reuse-port", note="one process answers all requests"),
+    _flag("-to --timeout", 1, note="a client that does not read is left after a minute", numbers=""),
+    _flag("--threads-http", 1, note="one thread answers all requests", numbers=""),
+    _flag("-np --parallel --max-num-seqs", 1, own="--parallel {}"),
+    _flag("--models-dir", 1, own="--models {}"),
+    _flag("--models-max", 1, note="models are unloaded by bytes: --memory-bytes", numbers="", off="0"),
+    _flag("--models-autoload --no-models-autoload", note="a model is loaded when it is asked for"),
+    _flag("--models-preset", 1, refusal="name the models, or their folder with --models"),
+    _flag("--sleep-idle-seconds", 1, own="--idle-seconds {}", off="-1"),
+    _flag("-cram --cache-ram", 1, own="--cache-bytes {}MiB", off="-1"),
+    _flag("--cache-reuse -ctxcp --ctx-checkpoints --swa-checkpoints -sps --slot-prompt-similarity", 1),
+    _flag("--cache-prompt -kvu --kv-unified --cache-idle-slots"),
+    _flag(
+        "--no-cache-prompt --no-kv-unified --no-cache-idle-slots",
+        note="what is known is never computed again",
+    ),
+    _flag("--slots --no-slots --props --metrics --webui --ui", note="there is no such endpoint yet"),
+    _flag("--no-webui --no-ui"),
+    _flag("--slot-save-path", 1, refusal="slots cannot be saved yet"),
+    _flag("--path --api-prefix --webui-config --ui-config", 1, refusal="not implemented"),
+    _flag(
+        "--embedding --embeddings --rerank --reranking",
+        note="every model has all endpoints that it can answer",
+    ),
+    _flag("--pooling", 1, note="vectors are pooled as the file says"),
+    _flag("--reasoning-format", 1, note="reasoning stands in reasoning_content", off="auto deepseek"),
+    _flag("--reasoning-budget", 1, refusal='requests say it, as in "thinking_budget": 500', off="-1"),
+    _flag("-v --verbose --log-verbose", note="--log-text prints prompts and answers"),
+    _flag("--perf --show-timings --no-perf --no-show-timings -sp --special"),
+    _flag("-o --output --output-file", 1, refusal="answers go to who asked"),
+    _flag("--keepalive", 1, note="--idle-seconds says after how long a model is unloaded"),
+    _flag("--served-model-name", 1, own="--alias {}"),
+    _flag("--max-model-len", 1, own="--context {}"),
+    _flag("--ssl-certfile", 1, own="--tls-cert {}"),
+    _flag("--ssl-keyfile", 1, own="--tls-key {}"),
+    _flag("--gpu-memory-utilization -tp --tensor-parallel-size", 1, note=_ONE_PROCESSOR, numbers=""),
+    _flag("--dtype", 1, note="weights are what the file has", off="auto"),
+    _flag("--trust-remote-code --enable-prefix-caching"),
 )
 
 _EVAL = (
@@ -336,15 +398,23 @@ _EMBED = (
     _flag("--predict --n-predict", 1, note="no text is written", numbers=""),
     _flag("-v --verbose --no-perf"),
 )
+_NAMES = (
+    _flag("-hf -hfr --hf-repo -mu --model-url -m --model", 1, own="{}"),
+    _flag("-hft --hf-token", 1, refusal=_TOKEN),
+    _flag("--insecure", refusal="certificates are always checked; addresses may begin with http:"),
+)
 _COMMANDS = {
+    "pull": _NAMES,
     "embed": (*_MODEL, *_EMBED),
     "rerank": (*_MODEL, *_EMBED),
+    "chat": (*_MODEL, *_RUN, *_TALK),
+    "serve": (*_MODEL, *_RUN, *_SERVE),
     "run": (*_MODEL, *_RUN),
     "bench": (*_MODEL, *_BENCH),
     "eval": (*_MODEL, *_EVAL),
     "imatrix": (*_MODEL, *_IMATRIX),
     "check": _MODEL,
-    "quantize": _QUANTIZE,
+    "quantize": (*_QUANTIZE, *_HUBS),
     "convert": _CONVERT,
 }
 

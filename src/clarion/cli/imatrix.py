@@ -51,13 +51,14 @@ def imatrix(
     from clarion.evaluate.imatrix import Imatrix
     from clarion.gguf import File
     from clarion.gguf.writable import check_writable
+    from clarion.library import located
     from clarion.tokenizer import Tokenizer
 
     model, text = _model_and_text(words, model_path, text_path)
     check_writable(out, reads=(model, text))
     earlier = [Imatrix.read(path) for path in in_file]
     tokenizer = Tokenizer.from_gguf(model)
-    with File.open(model) as file, counter("imatrix") as progress:
+    with File.open(located(model)) as file, counter("imatrix") as progress:
         found = collect(
             file,
             tokenizer.encode(read_text(None, text)),

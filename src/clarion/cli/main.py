@@ -27,6 +27,7 @@ from clarion.errors import ClarionError
 # Where each command is: module and function.
 _HOMES = {
     "bench": ("bench", "bench"),
+    "chat": ("chat", "chat"),
     "check": ("check", "check"),
     "convert": ("convert", "convert"),
     "doctor": ("doctor", "doctor"),
@@ -34,11 +35,15 @@ _HOMES = {
     "eval": ("evaluate", "evaluate"),
     "imatrix": ("imatrix", "imatrix"),
     "inspect": ("inspect", "inspect"),
+    "list": ("library", "list_"),
     "merge": ("split", "merge"),
+    "pull": ("library", "pull"),
     "quantize": ("quantize", "quantize"),
     "rerank": ("embed", "rerank"),
+    "rm": ("library", "rm"),
     "run": ("run", "run"),
     "serve": ("serve", "serve"),
+    "show": ("show", "show"),
     "split": ("split", "split"),
     "tokenize": ("tokenize", "tokenize"),
 }

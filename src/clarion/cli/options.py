@@ -80,6 +80,74 @@ def cache(function: F) -> F:
     return cast(F, command)
 
 
+def hub(function: F) -> F:
+    """llama.cpp's ways to name a model that is fetched if it is not here; the command gets `fetched_path`."""
+
+    @option(
+        "-hf",
+        "-hfr",
+        "--hf-repo",
+        section="Model",
+        metavar="NAME",
+        help="One of Hugging Face's hub, OWNER/NAME or OWNER/NAME:QUANT; fetched if it is not here.",
+    )
+    @option("-hff", "--hf-file", section="Model", metavar="NAME", help="The file of -hf.")
+    @option(
+        "-mu",
+        "--model-url",
+        section="Model",
+        metavar="ADDRESS",
+        help="The address of a .gguf file; fetched if it is not here.",
+    )
+    @wraps(function)
+    def command(hf_repo: str | None, hf_file: str | None, model_url: str | None, **others: Any) -> Any:
+        if hf_file is not None and hf_repo is None:
+            raise click.UsageError("-hff names a file of the repository that -hf names")
+        if hf_repo is not None and model_url is not None:
+            raise click.UsageError(f"the model is given more than once: {hf_repo} and {model_url}")
+        path = None
+        if hf_repo is not None:
+            from clarion.library import hub_name
+
+            path = _fetched(hub_name(hf_repo, hf_file))
+        elif model_url is not None:
+            path = _fetched(model_url)
+        return function(fetched_path=path, **others)
+
+    return cast(F, command)
+
+
+def model(function: F) -> F:
+    """-m, and the options of `hub`; the command gets `model_path`."""
+
+    @option(
+        "-m",
+        "--model",
+        "model_path",
+        section="Model",
+        type=FILE,
+        metavar="FILE|NAME",
+        help="The model: a GGUF file, or the name of one that clarion list shows.",
+    )
+    @hub
+    @wraps(function)
+    def command(model_path: str | None, fetched_path: str | None, **others: Any) -> Any:
+        if model_path is not None and fetched_path is not None:
+            raise click.UsageError(f"the model is given more than once: {model_path} and {fetched_path}")
+        return function(model_path=model_path or fetched_path, **others)
+
+    return cast(F, command)
+
+
+def _fetched(name: str) -> str:
+    """Where the model of this name lies, fetched if it is not here."""
+    from clarion.cli.library import reporting
+    from clarion.library import fetched
+
+    with reporting() as report:
+        return str(fetched(name, report).path)
+
+
 def _check_threads(context: click.Context, parameter: click.Parameter, threads: int | None) -> int | None:
     """Warns of more threads than processors: they take turns, and all wait for the last."""
     if threads is not None and not context.resilient_parsing:
@@ -98,9 +166,6 @@ def _isa_names() -> list[str]:
 
 
 debug = option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-model = option(
-    "-m", "--model", "model_path", section="Model", type=FILE, metavar="FILE", help="The model, a GGUF file."
-)
 as_json = option("--json", "as_json", section="Output", is_flag=True, help="Print one JSON object.")
 isa = option(
     "--isa",

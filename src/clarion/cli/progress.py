@@ -22,15 +22,15 @@ def counter(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def stages() -> Iterator[Callable[[str, int, int], None]]:
-    """The same for work in several stages, whose names it is called with first."""
+def stages(*, in_bytes: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """The same for work in several stages, of bytes or not, whose names it is called with first."""
     with ExitStack() as stack:
         bars: dict[str, Callable[[int, int], None]] = {}
 
         def update(what: str, done: int, total: int) -> None:
             if what not in bars:
                 stack.close()
-                bars[what] = stack.enter_context(_progress(what, in_bytes=False))
+                bars[what] = stack.enter_context(_progress(what, in_bytes=in_bytes))
             bars[what](done, total)
 
         yield update
@@ -56,4 +56,4 @@ def _progress(what: str, *, in_bytes: bool) -> Iterator[Callable[[int, int], Non
     columns = (TextColumn("{task.description}"), BarColumn(), *amounts, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)

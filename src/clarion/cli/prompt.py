@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 
 from clarion.cli.words import names_a_model
-from clarion.errors import FileError, ParameterError
+from clarion.errors import FileError, NameNotFoundError, ParameterError
 
 # More than any context takes and any text to measure with has. What is larger is a mistake, or never ends.
 MAX_TEXT_BYTES = 1 << 27
@@ -27,7 +27,8 @@ def model_and_prompt(
 ) -> tuple[str | None, str | None]:
     """Splits `[MODEL] [PROMPT]`.
 
-    One word is the model if it names a file or ends in .gguf, or if the prompt comes from elsewhere.
+    One word is the model if it names a file or a model on this machine or ends in .gguf, or if the prompt
+    comes from elsewhere.
 
     Args:
         words: the positional arguments.
@@ -55,6 +56,7 @@ def check_names(words: Sequence[str], model: str | None, prompt: str | None, *ot
         words: the positional arguments, of which `model_and_prompt` made `model` and `prompt`.
         others: other sources of the prompt.
     """
+    from clarion.library import find
     from clarion.names import looks_like_a_model, missing
 
     if prompt is not None and model is None and prompt != STANDARD_INPUT:
@@ -66,10 +68,12 @@ def check_names(words: Sequence[str], model: str | None, prompt: str | None, *ot
         if looks_like_a_model(prompt):
             raise FileError(f"{prompt}: {missing(prompt)}; if it is the prompt: -p {prompt}")
     if model is not None and not os.path.lexists(model):
-        reason = missing(model)
-        if reason == "no such file" and len(words) == 2 and not looks_like_a_model(model):
-            reason += "; a prompt of several words stands in quotes"
-        raise FileError(f"{model}: {reason}")
+        try:
+            find(model)
+        except NameNotFoundError as error:
+            if missing(model) != "no such file" or len(words) != 2 or looks_like_a_model(model):
+                raise
+            raise FileError(f"{error}; a prompt of several words stands in quotes") from None
     if model is not None and list(words) == [model] and not any(other is not None for other in others):
         from clarion.gguf.kinds import recognise, sentence
 
@@ -103,8 +107,8 @@ def read_text(prompt: str | None, file: str | None) -> str:
     asked = STANDARD_INPUT in (prompt, file)
     if sys.stdin is None or (sys.stdin.isatty() and not asked):
         raise click.UsageError(
-            "no prompt: give PROMPT, -p, -f, or text on standard input (clarion chat, for conversations, "
-            "is not there yet)"
+            "no prompt: give PROMPT, -p, -f, or text on standard input; "
+            "clarion chat MODEL is for conversations"
         )
     return _decode(_read_input(), "standard input")
 

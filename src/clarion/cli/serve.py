@@ -118,7 +118,12 @@ BYTES = _Bytes()
     show_default=True,
     help="Requests that wait at most; others get 429.",
 )
-@option("--drop-oldest", section=MANY, is_flag=True, help="A full line drops its oldest request instead.")
+@option(
+    "--drop-oldest",
+    section=MANY,
+    is_flag=True,
+    help="Conversations that are longer than the context lose their oldest messages; else they get 400.",
+)
 @option(
     "--memory-bytes",
     section=MANY,
@@ -168,10 +173,23 @@ BYTES = _Bytes()
     help="Of a conversation at most, and texts of a request.",
 )
 @option(
+    "--slot-save-path",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Slots may be saved to files of that folder, and restored.",
+)
+@option(
     "--chat-template",
     section="Model",
     metavar="FILE|JINJA|NAME",
     help="Another chat template than the model's; NAME is one of its further ones.",
+)
+@option(
+    "--chat-template-kwargs",
+    section="Model",
+    metavar="JSON",
+    help="What the template knows besides, unless a request says it: '{\"enable_thinking\": false}'.",
 )
 @sampling
 @options.program
@@ -188,6 +206,7 @@ def serve(
     api_key: tuple[str, ...],
     api_key_file: str | None,
     chat_template: str | None,
+    chat_template_kwargs: str | None,
     context: int | None,
     batch: int,
     activations: str,
@@ -201,14 +220,16 @@ def serve(
 
     \b
     clarion serve MODEL.gguf                then http://127.0.0.1:8080/v1 is OpenAI's API
-    clarion serve --models DIR              every model of a folder, loaded when it is asked for
+    clarion serve                           every model that clarion list shows, loaded when asked for
+    clarion serve --models DIR              every model of a folder
 
-    Without MODEL, the model that comes with Clarion is served. Options of sampling hold for requests that do
-    not say them. Ctrl-C ends the server.
+    Without any model on this machine, the one that comes with Clarion is served. Options of sampling hold
+    for requests that do not say them. Ctrl-C ends the server.
     """
-    from clarion.cli.turn import find_template
+    from clarion.cli.turn import find_template, template_variables
     from clarion.runtime.sampling import Options
-    from clarion.server.names import of_folder, served
+    from clarion.server.names import Folder, Library, served
+    from clarion.server.pool import Further
     from clarion.server.run import serve as run
     from clarion.server.settings import Settings
 
@@ -222,6 +243,7 @@ def serve(
         api_keys=_keys(api_key, api_key_file),
         context=context,
         chat_template=None if chat_template is None else find_template(chat_template),
+        variables=template_variables(chat_template_kwargs),
         options=wanted,
         loading={
             "batch": batch,
@@ -233,10 +255,14 @@ def serve(
         },
     )
     aliases = [name for names in alias for name in names.split(",") if name]
-    models = [] if folder is not None and not paths else served(paths, aliases)
+    further: Further | None = None
     if folder is not None:
-        of_folder(folder)  # is it one?
-    run(models, settings, folder=None if folder is None else lambda: of_folder(folder))
+        further = Folder(folder)
+    elif not paths and Library().every():
+        further = Library()
+    if further is not None and aliases and not paths:
+        raise click.UsageError(f"--alias {aliases[0]}: it is a name of MODEL, and none is given")
+    run(served(paths, aliases) if paths or further is None else [], settings, further=further)
 
 
 def _keys(given: tuple[str, ...], file: str | None) -> tuple[str, ...]:

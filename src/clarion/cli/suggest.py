@@ -13,7 +13,8 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
     """
     wanted, known = _bare(word), {name: _bare(name) for name in names}
     distances = {name: _distance(wanted, bare) for name, bare in known.items()}
-    best = min(distances, key=lambda name: distances[name], default=None)
+    # Of several, one of as many letters: a wrong letter is commoner than a missing one.
+    best = min(distances, key=lambda name: (distances[name], abs(len(name) - len(word))), default=None)
     if best is not None and distances[best] <= len(wanted) // 3:
         return best
     begun = [name for name, bare in known.items() if len(wanted) > 2 and bare.startswith(wanted)]

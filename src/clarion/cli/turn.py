@@ -48,7 +48,7 @@ class Wishes:
         if wanted is not None and (ids or self.raw):
             other = "--ids-file" if ids else "--raw"
             raise click.UsageError(f"{wanted} is for a turn of chat, which {other} is not")
-        _variables(self.variables)
+        template_variables(self.variables)
 
     def tokens(self, model: Model, text: str) -> tuple[list[int], str | None]:
         """The ids of a text and, where they are a turn of chat, the line that says so."""
@@ -71,7 +71,7 @@ class Wishes:
         if self.system is not None:
             messages.insert(0, {"role": "system", "content": self.system})
         template = None if self.template is None else find_template(self.template)
-        ids = model.tokenize_chat(messages, template=template, **_variables(self.variables))
+        ids = model.tokenize_chat(messages, template=template, **template_variables(self.variables))
         whose = "the model's" if self.template is None else "the given"
         return ids, f"answering one turn of chat, in {whose} chat template; --raw continues the text instead"
 
@@ -86,7 +86,7 @@ def find_template(wanted: str) -> str:
     return read_text(None, wanted)
 
 
-def _variables(text: str | None) -> dict[str, Any]:
+def template_variables(text: str | None) -> dict[str, Any]:
     if text is None:
         return {}
     try:

@@ -10,19 +10,16 @@ import click
 
 from clarion.cli.suggest import nearest
 
-_BY_HAND = (
-    "fetch the .gguf file by hand; a checkpoint of Hugging Face's hub becomes one with "
-    "clarion convert OWNER/NAME OUT.gguf"
-)
-_NO_STORE = "there is no store of models: a model is a file, named by its path"
 # Commands of other programs, those that are to come first, and what to do today.
 ELSEWHERE = {
-    "chat": "conversations are not there yet; clarion run MODEL -p TEXT answers one turn of chat",
-    "pull": f"downloading is not there yet: {_BY_HAND}",
     **dict.fromkeys(("server", "start"), "use clarion serve MODEL"),
-    **dict.fromkeys(("download", "get", "fetch", "install"), f"downloading is not there yet: {_BY_HAND}"),
-    **dict.fromkeys(("list", "ls", "ps", "rm", "cp", "create", "stop", "push"), _NO_STORE),
-    **dict.fromkeys(("show", "info", "dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),
+    **dict.fromkeys(("download", "get", "fetch", "install"), "use clarion pull NAME"),
+    **dict.fromkeys(("ls", "models", "tags"), "use clarion list"),
+    **dict.fromkeys(("remove", "delete", "uninstall"), "use clarion rm NAME"),
+    **dict.fromkeys(("ps", "stop"), "no model runs in the background: each command loads its own"),
+    **dict.fromkeys(("cp", "create", "push"), "models are files, and clarion list says how they are called"),
+    **dict.fromkeys(("info", "card"), "use clarion show MODEL"),
+    **dict.fromkeys(("dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),
     **dict.fromkeys(("generate", "complete", "completion", "cli", "main", "prompt"), "use clarion run"),
     **dict.fromkeys(("perplexity", "ppl", "evaluate", "kld"), "use clarion eval"),
     **dict.fromkeys(("validate", "verify", "test"), "use clarion check MODEL"),
@@ -32,6 +29,8 @@ ELSEWHERE = {
     **dict.fromkeys(("embedding", "embeddings", "vectors"), "use clarion embed MODEL"),
     **dict.fromkeys(("rank", "reranking", "score"), "use clarion rerank MODEL"),
 }
+# No other words are looked for on this machine.
+_MAY_NAME = re.compile(r"[A-Za-z0-9][\w./:@+?=&%~-]*", re.ASCII)
 
 
 def command_line(words: Sequence[str], commands: Collection[str], options: Collection[str]) -> list[str]:
@@ -73,8 +72,14 @@ def _help(words: Sequence[str], commands: Collection[str]) -> list[str]:
 
 
 def names_a_model(word: str) -> bool:
-    """Whether a word is that of a model's file, there or not."""
-    return word.lower().endswith(".gguf") or os.path.isfile(word)
+    """Whether a word is that of a model's file, there or not, or the name of a model on this machine."""
+    if word.lower().endswith(".gguf") or os.path.isfile(word):
+        return True
+    if not _MAY_NAME.fullmatch(word) or os.path.isdir(word):
+        return False
+    from clarion.library import is_here
+
+    return is_here(word)
 
 
 def _unknown(word: str, commands: Collection[str]) -> str:

@@ -59,6 +59,10 @@ _LOCAL: Final = {
     "byte_products_per_token": "it is known of a model that this process computes",
     "figures": "they are the server's; Completion.timings are those of a text",
     "settle": "the server's weights are its own",
+    **dict.fromkeys(
+        ("save_session", "asave_session", "load_session", "aload_session"),
+        "what is remembered of a text stays on the server, in its cache",
+    ),
 }
 
 
@@ -435,7 +439,7 @@ class Connection:
 
     @property
     def _target(self) -> Target:
-        return Target(self.name, self._is_clarion, self._described.get("n_vocab"))
+        return Target(self.name, self._is_clarion, _number(self._described, "n_vocab"))
 
     def _asked(self, prompt: Prompt, options: Options) -> Asked:
         found, several = look(prompt)
@@ -498,9 +502,16 @@ class Connection:
             if ask:
                 self._described = self._describe(self._listed(self.name))
             for name in names:
-                if isinstance(value := self._described.get(name), int):
-                    return value
+                if (found := _number(self._described, name)) is not None:
+                    return found
         return None
+
+
+def _number(described: Mapping[str, Any], name: str) -> int | None:
+    """A number that stands in the description of a model, or in its part `meta`."""
+    meta = described.get("meta")
+    value = described.get(name, meta.get(name) if isinstance(meta, dict) else None)
+    return value if isinstance(value, int) else None
 
 
 def _vector(found: str | list[float]) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from clarion import errors
+import clarion.errors as errors
 from clarion.errors import (
     AccessError,
     ClarionError,

@@ -110,6 +110,8 @@ def chat(target: Target, messages: Messages, options: ChatOptions) -> Asked:
     parameters = _parameters(target, wanted)
     if parameters.logprobs is not None:
         conversation |= {"logprobs": True, "top_logprobs": parameters.logprobs}
+    if target.is_clarion:
+        conversation["truncation"] = "disabled"  # what is too long is an error, as a model has it
     return _asked(target, "/v1/chat/completions", conversation, wanted, parameters, 1)
 
 

@@ -147,7 +147,7 @@ class Splitter:
         """What was held back: nothing more comes."""
         parts = self._take("", last=True)
         if self._newlines:
-            parts, self._newlines = _joined([*parts, *self._emitted(self._newlines)]), ""
+            parts, self._newlines = joined([*parts, *self._emitted(self._newlines)]), ""
         return parts
 
     def _take(self, piece: str, *, last: bool) -> list[Part]:
@@ -167,7 +167,7 @@ class Splitter:
                 break
             self._pass(text[start:end])
             text = text[end:]
-        return _joined(parts)
+        return joined(parts)
 
     def _at_beginning(self) -> bool:
         """Whether a message of harmony may begin here, with its receiver."""
@@ -248,11 +248,11 @@ class _Marks:
         return (len(text), len(text)) if found is None else found.span()
 
 
-def _joined(parts: list[Part]) -> list[Part]:
+def joined(parts: list[Part]) -> list[Part]:
     """Neighbours of one kind become one part."""
-    joined: list[Part] = []
+    result: list[Part] = []
     for part in parts:
-        if joined and (joined[-1].kind, joined[-1].to) == (part.kind, part.to):
-            part = Part(part.kind, joined.pop().text + part.text, part.to)
-        joined.append(part)
-    return joined
+        if result and (result[-1].kind, result[-1].to) == (part.kind, part.to):
+            part = Part(part.kind, result.pop().text + part.text, part.to)
+        result.append(part)
+    return result

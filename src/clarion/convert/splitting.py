@@ -11,6 +11,7 @@ from clarion.errors import ParameterError
 from clarion.gguf import File, Tensor
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
+from clarion.library import located
 
 _CHUNK_BYTES = 16 * 1024 * 1024
 
@@ -49,7 +50,7 @@ def _copy(
     progress: Callable[[int, int], None],
 ) -> list[Path]:
     path = Path(path)
-    with File.open(source) as file:
+    with File.open(located(source)) as file:
         if any(path.resolve() == part.resolve() for part in file.parts):
             raise ParameterError(f"{path}: is what is read; write to another file")
         metadata = file.metadata.exact()

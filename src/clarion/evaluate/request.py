@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from clarion.evaluate.scorers import ClarionScorer, ExactScorer, LlamaCppScorer,
 from clarion.evaluate.weights import compare
 from clarion.gguf import File
 from clarion.host.threads import default_threads
+from clarion.library import located
 from clarion.plan.cache import CacheFormats
 from clarion.programs import open_file
 from clarion.tokenizer import Tokenizer
@@ -31,7 +32,7 @@ class Request:
     """What is to be measured.
 
     Attributes:
-        models: GGUF files; none stands for the built-in model.
+        models: GGUF files, or names of models; none stands for the built-in model.
         text: to be predicted.
         reference: a GGUF file, computed with exact activations, or "exact": the only model's weights in
             float64; None: only perplexities.
@@ -72,7 +73,9 @@ def run(request: Request, progress: Callable[[int, int], None] = lambda done, to
         raise ParameterError(f"chunks: found {request.n_chunks}, expected at least 1")
     if request.reference == EXACT and len(request.models) > 1:
         raise ParameterError(f"reference 'exact' is that of one model, found {len(request.models)}")
-    paths = list(request.models) or [_built_in()]
+    paths = [located(path) for path in request.models] or [_built_in()]
+    if isinstance(request.reference, Path):
+        request = replace(request, reference=located(request.reference))
     compared = [*paths, *([request.reference] if isinstance(request.reference, Path) else [])]
     tokenizer = Tokenizer.from_gguf(paths[0])
     tokens = tokenizer.encode(request.text)

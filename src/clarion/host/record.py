@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from clarion.folders import cache_folder
 from clarion.host.hierarchy import hierarchy
 from clarion.host.isa import processor_name
 from clarion.host.threads import default_threads, most_threads
@@ -81,7 +81,7 @@ def this_machine(module: str) -> Machine:
 def path(machine: Machine) -> Path:
     """Where the record of a machine is kept."""
     name = re.sub(r"[^a-z0-9]+", "-", f"{machine.processor} {machine.module}".lower()).strip("-")
-    return _cache_directory() / "clarion" / f"machine-{name[:120]}.json"
+    return cache_folder() / "clarion" / f"machine-{name[:120]}.json"
 
 
 def store(record: Record) -> Path:
@@ -135,15 +135,3 @@ def _record(machine: Machine, content: dict[str, Any]) -> Record:
     if not rates or not isinstance(content["date"], str):
         raise ValueError("found no rates or no date")
     return Record(machine, content["date"], rates)
-
-
-def _cache_directory() -> Path:
-    """Where this system keeps what can be made again; XDG_CACHE_HOME goes before its custom."""
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    if chosen and os.path.isabs(chosen):
-        return Path(chosen)
-    if platform.system() == "Darwin":
-        return Path.home() / "Library/Caches"
-    if platform.system() == "Windows":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    return Path.home() / ".cache"

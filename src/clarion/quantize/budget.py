@@ -18,6 +18,7 @@ from clarion.gguf import File, Writer
 from clarion.gguf.file_types import ALIASES, RECIPES, Recipe
 from clarion.gguf.part import padded
 from clarion.gguf.writable import check_writable
+from clarion.library import located
 from clarion.quantize.frontier import Frontier, Offer
 from clarion.quantize.measure import CANDIDATES, Measured, measure, own_text
 from clarion.quantize.model import (
@@ -143,7 +144,7 @@ def quantize_to_budget(
     check_writable(path)
     path = Path(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
-    with File.open(source) as file:
+    with File.open(located(source)) as file:
         as_they_are = choose_formats(file, recipe_named("F16"), overrides, imatrix=True)
         fixed = [re.compile(pattern) for pattern, _ in overrides]
         tensors = [

@@ -21,6 +21,7 @@ from clarion.gguf.texts import name_text
 from clarion.gguf.writable import check_writable
 from clarion.gguf.writer import Chunk
 from clarion.host import native
+from clarion.library import located
 from clarion.quantize.recipes import Choice, choose_formats, is_quantizable, recipe_named
 from clarion.quantize.tensor import Values, encode_rows
 
@@ -119,7 +120,7 @@ def quantize(
     if not keep_split or not os.fspath(path):  # parts have other names
         check_writable(path)
     importance = Imatrix.read(imatrix) if imatrix is not None else None
-    with File.open(source) as file:
+    with File.open(located(source)) as file:
         choices = choose_formats(file, recipe, overrides, imatrix=importance is not None)
         metadata = imatrix_metadata(imatrix, importance) if imatrix is not None and importance else {}
         paths = write_quantized(

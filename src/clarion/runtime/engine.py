@@ -4,9 +4,11 @@
                                                               └──▶ speaker ──▶ callers
 
 Who owns what. The engine's thread owns the executor, the states, the scheduler and the tasks; nobody else
-touches them. Other threads own nothing but the way in: `submit` appends to the arrivals, a handle marks its
-task, the speaker says which texts are over, `close` ends the thread, all under the lock. Texts leave through
-the speaker, which owns them; only rows of outputs are handed over here.
+touches them, but for a state on its way to a file or from one: that is the disk's alone (`filing.py`) until
+the disk says that it is done. Other threads own nothing but the way in: `submit` appends to the arrivals, a
+handle marks its task, the speaker says which texts are over and the disk which files, `close` ends the
+thread, all under the lock. Texts leave through the speaker, which owns them; only rows of outputs are handed
+over here.
 
 A step takes the next token of every text being generated and fills the batch with pieces of prompts. Since a
 result does not depend on the batch it was computed in, who shares a step with whom is a question of speed;
@@ -20,6 +22,7 @@ import threading
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import count
 
 from clarion.errors import CancelledError, ClosedError, ModelError, ParameterError
@@ -28,12 +31,14 @@ from clarion.host.hierarchy import Node
 from clarion.host.numa import stay_near
 from clarion.runtime.completion import FinishReason, TokenLogprob
 from clarion.runtime.figures import Counts, Figures
+from clarion.runtime.filing import Disk, Errand, load, save
 from clarion.runtime.interfaces import Draws, Executor
-from clarion.runtime.request import Generate, Put, Request, Score
+from clarion.runtime.request import Generate, Load, Put, Request, Save, Score
 from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
 from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speaker, Speech, Started
-from clarion.runtime.states.states import States
-from clarion.runtime.task import Scoring, Task, Writing
+from clarion.runtime.states.layout import Layout
+from clarion.runtime.states.states import SequenceState, States
+from clarion.runtime.task import Filing, Scoring, Task, Writing
 
 # Events that wait for somebody to hear of them at most: to wake the speaker costs more than to decode a
 # token, but a text that nobody reads along shall not be decoded as a whole at its end.
@@ -100,12 +105,15 @@ class Engine:
         self._arrivals: list[Task] = []
         self._cancelled: list[Task] = []
         self._spoken: list[Speech] = []  # to their ends
+        self._filed: list[Filing] = []  # whose states are the engine's again
         self._in_step: list[Task] = []
         self._has_news = False
         self._closing = False
         self._exiting = False
 
         self._process = os.getpid()
+        self._layout = states.layout
+        self._disk = Disk()
         self._speaker = Speaker(self._hear_end, self._hear_news)
         self._thread = Background(self._loop, name="clarion-engine")
         try:
@@ -136,9 +144,13 @@ class Engine:
                 self._arrivals += tasks
                 self._hear_news()
                 return [Handle(self._cancel, task) for task in tasks]
+        raise self._refusal()
+
+    def _refusal(self) -> ClosedError:
+        """It is closed."""
         if self._exiting:
             wait_for_the_end()
-        raise ClosedError("the model is closed")
+        return ClosedError("the model is closed")
 
     def check_caller(self) -> None:
         """Whether the caller can wait for a result.
@@ -151,6 +163,23 @@ class Engine:
             raise ClosedError("the model was loaded by another process; load it again after a fork")
         if self.is_here():
             raise ParameterError("take: it cannot wait for the model that calls it")
+
+    @property
+    def layout(self) -> Layout:
+        """Of its states."""
+        return self._layout
+
+    def start_disk(self) -> None:
+        """Before states are saved or loaded: their thread is there.
+
+        Raises:
+            ClosedError: after `close`.
+        """
+        with self._lock:
+            if not self._closing:
+                self._disk.start()
+                return
+        raise self._refusal()
 
     def figures(self, bytes_per_step: int) -> Figures:
         """What is going on, and what has been; from any thread. A step reads so many bytes of weights."""
@@ -184,10 +213,11 @@ class Engine:
         if not self.is_here():
             self._thread.join()
             self._speaker.thread.join()
+            self._disk.join()
 
     def is_here(self) -> bool:
         """Whether one of the engine's threads asks."""
-        return threading.current_thread() in (self._thread, self._speaker.thread)
+        return threading.current_thread() in (self._thread, self._speaker.thread, self._disk.thread)
 
     def exit(self) -> None:
         """`close`, when the interpreter exits. Who still waits is a daemon thread, which ends with the
@@ -203,6 +233,8 @@ class Engine:
                 return Writing(id, request, generate, speech, self._n_vocab)
             case Score() as score:
                 return Scoring(next(self._ids), request, score, put)
+            case Save() | Load() as filed:
+                return Filing(next(self._ids), request, filed, put)
 
     def _cancel(self, task: Task) -> None:
         if os.getpid() != self._process:
@@ -219,6 +251,12 @@ class Engine:
             for task in self._in_step:
                 if task.id == speech.id:
                     self._leave_step(task)
+            self._hear_news()
+
+    def _hear_filed(self, task: Filing) -> None:
+        """The disk's word: a state was written or read."""
+        with self._wake:
+            self._filed.append(task)
             self._hear_news()
 
     def _leave_step(self, task: Task) -> None:
@@ -250,10 +288,12 @@ class Engine:
             self._counts.bytes_retained = self._states.evictable_bytes
             self._tell()
         self._take_in()
+        self._stop_filing()
         if not self._exiting:
             self._end_all(ClosedError("the model was closed"))
         self._tell()
         self._speaker.close()
+        self._disk.close()
         del self._logits, self._executor, self._states
         self._tasks.clear()
 
@@ -269,12 +309,13 @@ class Engine:
 
     def _take_in(self) -> None:
         """Takes what other threads left: new tasks first, so that each end finds its task."""
-        if not (self._arrivals or self._cancelled or self._spoken):  # else a lock in each step, for nothing
-            return
+        if not (self._arrivals or self._cancelled or self._spoken or self._filed):
+            return  # else a lock in each step, for nothing
         with self._lock:
             arrivals, self._arrivals = self._arrivals, []
             cancelled, self._cancelled = self._cancelled, []
             spoken, self._spoken = self._spoken, []
+            filed, self._filed = self._filed, []
         for task in arrivals:
             self._tasks[task.id] = task
             self._scheduler.arrive(task.id)
@@ -282,6 +323,9 @@ class Engine:
             writing = self._tasks.get(speech.id)
             if isinstance(writing, Writing):
                 self._end_spoken(writing)
+        for filing in filed:
+            if filing.id in self._tasks:
+                self._end_filed(filing)
         for task in cancelled:
             if task.id in self._tasks:
                 self._end_cancelled(task)
@@ -303,8 +347,7 @@ class Engine:
         """Starts tasks from the line, as far as the scheduler admits them."""
         while (id := self._scheduler.first()) is not None:
             task = self._tasks[id]
-            state = self._states.open(task.todo[: task.reusable + 1], reuse=True)
-            assert state is not None, "fewer slots than tasks that run"
+            state = self._open(task)
             missing = state.missing(len(task.todo) - state.length, alone=True)
             if not self._scheduler.admit(missing, self._describe, self._states.room_for):
                 state.release()
@@ -315,6 +358,18 @@ class Engine:
                 task.has_started = True
                 task.n_prompt_done = state.length
                 self._note(Started(task.speech, time.perf_counter(), state.length), is_heard=False)
+            elif isinstance(task, Filing):
+                self._file(task)
+
+    def _open(self, task: Task) -> SequenceState:
+        """A state for a task, with what is retained of its tokens."""
+        state = self._states.open(task.todo, reuse=True, most=task.reusable)
+        assert state is not None, "fewer slots than tasks that run"
+        if isinstance(task, Filing) and isinstance(task.wanted, Load) and state.length < len(task.todo):
+            state.release()  # a file has all of it
+            state = self._states.open(task.todo, reuse=False)
+            assert state is not None
+        return state
 
     def _describe(self, id: int) -> Work:
         return self._tasks[id].work()
@@ -345,6 +400,8 @@ class Engine:
                     self._advance_prompt(task)
                 case Scoring():
                     self._hand_over(task, share, row)
+                case Filing():
+                    self._file(task)
         if drawing:
             self._hear_drawn(drawing, drawn)
         return True
@@ -416,6 +473,25 @@ class Engine:
         if not task.todo:
             self._retire(task)
             task.put(n_done - task.first)
+
+    def _file(self, task: Filing) -> None:
+        """Hands a state over to the disk, once it is there, or there is room for it."""
+        state = task.state
+        if isinstance(task.wanted, Save):
+            if task.todo:
+                return
+            task.mark()  # others can begin with it while it is written
+            work = save(state, task.wanted.path)
+        else:
+            if not task.todo:  # it is retained already
+                self._retire(task)
+                task.put(len(task.tokens))
+                return
+            has_room = state.make_room(len(task.todo))
+            assert has_room, "the states need more bytes than they said"
+            work = load(state, task.wanted.path, self._layout, task.tokens)
+        task.errand = Errand(work, partial(self._hear_filed, task))
+        self._disk.do(task.errand)
 
     def _hear_drawn(self, drawing: Sequence[tuple[Writing, int]], drawn: Sequence[int | ValueError]) -> None:
         """The next token of each text, drawn from its row of outputs."""
@@ -493,9 +569,32 @@ class Engine:
             case Writing():
                 if not task.has_ended:
                     self._end(task, time.perf_counter(), "cancelled", None)
-            case Scoring():
+            case Filing(errand=Errand() as errand):
+                errand.abandon()  # and the task ends when it has
+            case Scoring() | Filing():
                 self._retire(task)
                 task.put(CancelledError("the computation was cancelled"))
+
+    def _end_filed(self, task: Filing) -> None:
+        """The disk has done what it could."""
+        assert task.errand is not None
+        result, task.errand = task.errand.result, None
+        if isinstance(task.wanted, Load):
+            if isinstance(result, BaseException):  # part of a state
+                task.stop().release()
+            task.todo.clear()
+        self._retire(task)
+        task.put(result)
+
+    def _stop_filing(self) -> None:
+        """The disk lets go of all states, perhaps after a piece of work."""
+        errands = [task.errand for task in self._tasks.values() if isinstance(task, Filing)]
+        for errand in errands:
+            if errand is not None:
+                errand.abandon()
+        for errand in errands:
+            if errand is not None:
+                errand.wait()
 
     def _retire(self, task: Task) -> None:
         """The task leaves; what it computed may serve as somebody's prefix."""
@@ -506,6 +605,7 @@ class Engine:
         del self._tasks[task.id]
 
     def _end_all(self, error: Exception) -> None:
+        self._stop_filing()
         for task in self._tasks.values():
             if task.is_running:
                 task.stop().release()
@@ -513,6 +613,6 @@ class Engine:
             match task:
                 case Writing(speech=speech):
                     self._note(Failed(speech, error), is_heard=True)
-                case Scoring(put=put):
+                case Scoring(put=put) | Filing(put=put):
                     put(error)
         self._tasks.clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from clarion.runtime.completion import Completion
@@ -91,8 +92,22 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Save:
+    """The state of the tokens is wanted in a file. The result is how many bytes it has."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The tokens are those of a saved state, which is to be retained. The result is how many they are."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """At least one token, and what is wanted of them."""
 
     tokens: tuple[int, ...]
-    wanted: Generate | Score
+    wanted: Generate | Score | Save | Load

@@ -12,7 +12,8 @@ The policy:
   share what is left, the oldest first.
 - Where bytes run out, the one that came last gives everything back and goes to the front of the line. The
   oldest never does. So the oldest ends, whatever else happens, and then the next one is the oldest: nobody
-  starves.
+  starves. What somebody else works on, as a state that is being written to a file, is passed over, and ends
+  by itself: who finds nobody else gives its own place up, and waits.
 - Whoever waits costs nothing: the first in line is not looked at again until bytes were given back.
 """
 
@@ -33,11 +34,13 @@ class Work(NamedTuple):
         left: tokens that can be computed, one after the other; 0: it waits for somebody.
         unwanted: so many of these tokens need no row of outputs; each of those that follow needs one.
         missing: the bytes that n more tokens need beyond what the request holds.
+        held: somebody else works on what it holds, so it cannot be given back now. It will be.
     """
 
     left: int
     unwanted: int
     missing: Callable[[int], int]
+    held: bool = False
 
 
 class Share(NamedTuple):
@@ -153,7 +156,7 @@ class Scheduler:
                 continue
             needed = missing + work.missing(n)
             if needed > missing and not fits(needed):
-                return Preempt(self._running[-1])
+                return Preempt(next(last for last in reversed(self._running) if not describe(last).held))
             rows = max(n - work.unwanted, 0)
             shares.append(Share(id, n, rows))
             tokens, outputs, missing = tokens - n, outputs - rows, needed

@@ -6,8 +6,9 @@ from array import array
 from typing import cast
 
 from clarion._native import sampling
+from clarion.runtime.filing import Errand
 from clarion.runtime.interfaces import SamplerState
-from clarion.runtime.request import Generate, Put, Request, Score
+from clarion.runtime.request import Generate, Load, Put, Request, Save, Score
 from clarion.runtime.scheduler import Work
 from clarion.runtime.speaker import Speech
 from clarion.runtime.states.states import SequenceState
@@ -141,7 +142,29 @@ class Writing(_Task):
             self.state.truncate(min(self.state.length, self.n_prompt + n - 1))
 
 
-Task = Scoring | Writing
+class Filing(_Task):
+    """A state that is written to a file once its tokens are computed, or read from one."""
+
+    def __init__(self, id: int, request: Request, wanted: Save | Load, put: Put) -> None:
+        super().__init__(id, request)
+        self.put = put
+        self.wanted = wanted
+        self.tokens = request.tokens
+        self.errand: Errand | None = None  # while the state is the disk's
+
+    @property
+    def reusable(self) -> int:
+        """How many of its tokens need not be computed: no row of any is wanted."""
+        return len(self.todo)
+
+    def work(self) -> Work:
+        """What it wants to compute next."""
+        if self.errand is not None:
+            return Work(0, 0, self.missing, held=True)
+        return Work(len(self.todo), len(self.todo), self.missing)
+
+
+Task = Scoring | Writing | Filing
 
 
 def _sampler(request: Request, generate: Generate, n_vocab: int) -> SamplerState:

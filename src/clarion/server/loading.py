@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from clarion import loading
+from clarion.loading import load
+from clarion.loading import needed_bytes as needed
 from clarion.model import Model
 from clarion.programs import open_file
 from clarion.server.settings import Settings
@@ -21,12 +22,12 @@ def needed_bytes(path: Path | None, settings: Settings, memory_bytes: int) -> in
     Raises as `clarion.load`.
     """
     how = {name: value for name, value in settings.loading.items() if name not in ("weights", "threads")}
-    return loading.needed_bytes(path, **_sizes(path, settings, memory_bytes), **how)
+    return needed(path, **_sizes(path, settings, memory_bytes), **how)
 
 
 def load_model(path: Path | None, settings: Settings, memory_bytes: int) -> Model:
     """The model, with context and cache for `settings.parallel` texts. Raises as `clarion.load`."""
-    return loading.load(path, **_sizes(path, settings, memory_bytes), **settings.loading)
+    return load(path, **_sizes(path, settings, memory_bytes), **settings.loading)
 
 
 def _sizes(path: Path | None, settings: Settings, memory_bytes: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -29,6 +29,8 @@ from clarion.server.errors import RefusedError
 from clarion.server.log import Log
 from clarion.server.queue import Line
 from clarion.server.settings import ALL, Settings
+from clarion.server.tally import Tally
+from clarion.server.threads import to_the_end
 
 
 class Loader(Protocol):
@@ -51,6 +53,7 @@ class Served:
         model: while it is loaded.
         users: requests that use it now.
         used: when somebody did last, by time.monotonic.
+        tally: of its texts.
     """
 
     name: str
@@ -62,8 +65,22 @@ class Served:
     users: int = 0
     used: float = 0.0
     line: Line = field(default_factory=lambda: Line(1, 0))
+    tally: Tally = field(default_factory=Tally)
     loading: asyncio.Task[None] | None = None
+    is_further: bool = False  # it may go while the server runs
     is_draining: bool = False  # it takes no new users before it was closed
+
+
+class Further(Protocol):
+    """Models that come and go while the server runs."""
+
+    def every(self) -> list[Served]:
+        """All of them, as they are now."""
+        ...
+
+    def path(self, name: str) -> Path | None:
+        """The file that a name means which is none of those of `every`; it may be another one's."""
+        ...
 
 
 class Pool:
@@ -77,7 +94,7 @@ class Pool:
         *,
         loader: Loader,
         memory_bytes: int,
-        folder: Callable[[], Sequence[Served]] | None = None,
+        further: Further | None = None,
         patience: float = 10.0,
     ) -> None:
         """
@@ -85,7 +102,7 @@ class Pool:
             models: the first one is meant where a request names none.
             memory_bytes: that all loaded models take at most. Unless `settings` have it, a model that takes
                 more is loaded alone.
-            folder: lists further models, which may change.
+            further: models that come and go.
             patience: seconds for which a load lets busy models take further users before it.
         """
         self._patience = patience
@@ -93,7 +110,7 @@ class Pool:
         self._log = log
         self._loader = loader
         self._memory_bytes = memory_bytes
-        self._folder = folder
+        self._further = further
         self._models: dict[str, Served] = {}
         self._turn = asyncio.Lock()  # of who loads
         self._freed = asyncio.Event()  # a model lost its last user
@@ -105,12 +122,30 @@ class Pool:
     # ---- names --------------------------------------------------------------------------------------------
 
     def all(self) -> list[Served]:
-        """Every model that can be asked for, those of the folder included."""
-        if self._folder is not None:
-            for served in self._folder():
-                if served.name not in self._models:
+        """Every model that can be asked for."""
+        if self._further is not None:
+            found = {served.name: served for served in self._further.every()}
+            for name, served in found.items():
+                if name not in self._models:
+                    served.is_further = True
                     self._add(served)
+            gone = [
+                each
+                for each in self._models.values()
+                if each.is_further and each.name not in found and each.model is None and each.loading is None
+            ]
+            for each in gone:
+                del self._models[each.name]
         return list(self._models.values())
+
+    def known(self) -> list[Served]:
+        """Every model that was asked for or listed before: the folder is not looked at."""
+        return list(self._models.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """That all loaded models together may take."""
+        return self._memory_bytes
 
     def find(self, name: str | None) -> Served:
         """The model of a name, or of an alias; without a name the first one.
@@ -123,6 +158,10 @@ class Pool:
                 return found
             every = self.all()
             if (found := self._models.get(name) or self._by_alias(name)) is not None:
+                return found
+            path = self._further.path(name) if self._further is not None else None
+            found = next((each for each in every if path is not None and each.path == path), None)
+            if found is not None:
                 return found
         elif every := self.all():
             return every[0]
@@ -143,7 +182,7 @@ class Pool:
 
     def _add(self, served: Served) -> None:
         settings = self._settings
-        served.line = Line(settings.parallel, settings.max_queue, drop_oldest=settings.drop_oldest)
+        served.line = Line(settings.parallel, settings.max_queue)
         self._models[served.name] = served
 
     # ---- use ----------------------------------------------------------------------------------------------
@@ -153,21 +192,25 @@ class Pool:
         """The model, loaded, with places for so many texts, as long as the block lasts.
 
         Raises:
-            RefusedError: 429 or 503: the line is full; 503: the model finds no room; 500: it cannot be
-                loaded.
+            RefusedError: 429: the line is full; 503: the model finds no room; 500: it cannot be loaded.
         """
-        async with served.line.place(texts):
-            while (model := served.model) is None or served.is_draining:
-                await self.load(served)
-            served.users += 1
-            try:
-                yield model
-            finally:
-                served.users -= 1
-                served.used = time.monotonic()
-                if served.users == 0:
-                    self._freed.set()
-                    self._plan_unloading(served)
+        async with served.line.place(texts), self.hold(served) as model:
+            yield model
+
+    @asynccontextmanager
+    async def hold(self, served: Served) -> AsyncIterator[Model]:
+        """The model, loaded, for what computes no text and waits in no line. Raises as `use` else."""
+        while (model := served.model) is None or served.is_draining:
+            await self.load(served)
+        served.users += 1
+        try:
+            yield model
+        finally:
+            served.users -= 1
+            served.used = time.monotonic()
+            if served.users == 0:
+                self._freed.set()
+                self._plan_unloading(served)
 
     async def load(self, served: Served) -> None:
         """Waits until the model is loaded. Whoever is cancelled leaves the load to go on."""
@@ -190,7 +233,6 @@ class Pool:
             except RefusedError:
                 raise
             except ClarionError as error:
-                self._log.warn(f"{served.name} cannot be loaded: {error}")
                 raise RefusedError(
                     500, f"the model {served.name!r} cannot be loaded: {error}", code="model_not_loaded"
                 ) from error
@@ -244,7 +286,8 @@ class Pool:
         model, served.model = served.model, None
         assert model is not None
         assert served.users == 0
-        await asyncio.to_thread(model.close)
+        served.tally.unloaded(model.figures)
+        await to_the_end(model.close)
         served.n_bytes = 0
         self._freed.set()
         self._log.say(f"unloaded {served.name}, {why}")
@@ -264,8 +307,9 @@ class Pool:
     async def close(self) -> None:
         """Closes all models. What they still compute ends with a ClosedError."""
         self._is_closed = True
-        for timer in list(self._timers):
+        for timer in self._timers:
             timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
         async with self._turn:  # a load that has begun comes to its end
             for served in self._loaded():
                 model, served.model = served.model, None

@@ -1,10 +1,11 @@
 """A server from its start to its end: the socket, the models, the signals.
 
-    listen ─▶ load ─▶ serve ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
+    listen ─▶ serve, load ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
 
-The socket comes first, so that a port in use is known before a model is read; connections that come meanwhile
-wait. After a signal nothing new is accepted. Running answers have some seconds; then their computations are
-ended, and their clients told so. A second signal does not wait.
+The socket comes first, so that a port in use is known before a model is read. Until the first model is
+loaded `/health` says so, and other requests wait for it. After a signal nothing new is accepted. Running
+answers have some seconds; then their computations are ended, and their clients told so. A second signal does
+not wait.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from clarion.errors import DeviceError, FileError, ParameterError
 from clarion.host.memory import memory
 from clarion.server import loading
 from clarion.server.app import Server, application
+from clarion.server.errors import RefusedError
 from clarion.server.log import Log
-from clarion.server.pool import Loader, Pool, Served
+from clarion.server.pool import Further, Loader, Pool, Served
 from clarion.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,14 +59,14 @@ def serve(
     models: Sequence[Served],
     settings: Settings,
     *,
-    folder: Callable[[], Sequence[Served]] | None = None,
+    further: Further | None = None,
     started: Callable[[Running], None] | None = None,
 ) -> None:
     """Serves models until a signal comes.
 
     Args:
         models: the first one is loaded at the start.
-        folder: lists further models, which may change.
+        further: models that come and go.
         started: called when requests can come.
 
     Raises:
@@ -73,7 +75,7 @@ def serve(
     """
     log = Log(quiet=settings.quiet, texts=settings.log_text)
     with listen(settings) as listener:
-        asyncio.run(_Run(models, settings, log, listener, folder, started).run())
+        asyncio.run(_Run(models, settings, log, listener, further, started).run())
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -115,14 +117,14 @@ class _Run:
         settings: Settings,
         log: Log,
         listener: socket.socket,
-        folder: Callable[[], Sequence[Served]] | None,
+        further: Further | None,
         started: Callable[[Running], None] | None,
     ) -> None:
         self._models = models
         self._settings = settings
         self._log = log
         self._listener = listener
-        self._folder = folder
+        self._further = further
         self._started = started
         self._n_signals = 0
 
@@ -138,23 +140,24 @@ class _Run:
             self._log,
             loader=cast(Loader, loading),
             memory_bytes=settings.memory_bytes or int(memory().available * _SHARE),
-            folder=self._folder,
+            further=self._further,
         )
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
+        serving = asyncio.create_task(uvicorn.serve_on(self._listener))
         try:
-            if not await self._load(pool):
-                return
-            serving = asyncio.create_task(uvicorn.serve_on(self._listener))
-            self._announce(server)
-            await self._end.wait()
+            if await self._load(pool):
+                server.is_ready = True
+                self._announce(server)
+                await self._end.wait()
+        finally:
             server.is_closing = True
-            uvicorn.should_exit = True
+            uvicorn.stop_listening()
             await self._let_end(server)
             server.end_all()
+            uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
-        finally:
             await pool.close()
 
     async def _load(self, pool: Pool) -> bool:
@@ -168,7 +171,10 @@ class _Run:
         if not load.done():
             load.cancel()
             return False
-        load.result()
+        try:
+            load.result()
+        except RefusedError as error:
+            raise error.__cause__ or error from None
         return True
 
     def _announce(self, server: Server) -> None:
@@ -220,6 +226,11 @@ class _Server(Uvicorn):
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self._serve([listener])
+
+    def stop_listening(self) -> None:
+        """Refuses new connections; those that are there go on."""
+        for listening in self.servers:
+            listening.close()
 
 
 class _Warnings(logging.Handler):

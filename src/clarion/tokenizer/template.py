@@ -110,6 +110,9 @@ class _Worker:
                 raise TemplateError(
                     "chat template: it takes too much time or memory, and was stopped"
                 ) from None
+            except BaseException:  # Ctrl-C: the reply would be taken for that to the next request
+                self.stop()
+                raise
         if "error" in reply:
             raise TemplateError(f"chat template: {reply['error']}")
         return reply["output"]

@@ -44,8 +44,9 @@ class Tokenizer:
             TokenizerError, UnsupportedError: as `from_metadata`.
         """
         from clarion.gguf import File
+        from clarion.library import located
 
-        file = File.open(path)
+        file = File.open(located(path))
         return cls(Settings.read(Fields(file.metadata, f"{os.fspath(path)}: ", file.check)))
 
     @classmethod

@@ -162,7 +162,10 @@ class ToyPart:
     def chunks(self) -> Iterator[memoryview]:
         yield memoryview(self.kind.state[self.slot].to_bytes(4, "little"))
 
-    def load(self, n: int, read: Read) -> None:
+    def make_room(self, n: int) -> None:
+        """The slot has all that it needs."""
+
+    def fill(self, n: int, read: Read) -> None:
         data = bytearray(4)
         read(memoryview(data))
         self._set(n, int.from_bytes(data, "little"))

@@ -18,14 +18,15 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from clarion.errors import FileError, FormatError, ParameterError
+from clarion.errors import ContextError, FileError, FormatError, ParameterError
 from clarion.gguf.texts import as_path
 from clarion.gguf.writable import write_beside
+from clarion.runtime.states.layout import Layout
 
 MAGIC = b"CLARSTAT"
 VERSION = 1
@@ -39,27 +40,37 @@ Fingerprint = dict[str, str | int]
 def write(
     path: str | os.PathLike[str],
     tokens: Sequence[int],
-    meaning: str,
-    kinds: Sequence[Fingerprint],
+    layout: Layout,
     chunks: Iterable[bytes | memoryview],
-) -> None:
-    """Writes a state in place of what the path held before.
+    go_on: Callable[[], None],
+) -> int:
+    """Writes a state in place of what the path held before, and returns how many bytes it has.
+
+    `go_on` is called before each chunk, and when all are written: by an error it ends the work.
 
     Raises:
         FileError: the file cannot be written; what the path held before is untouched.
         ParameterError: `path` is no name of a file.
     """
-    header = json.dumps(_header(len(tokens), meaning, kinds)).encode()
+    header = json.dumps(_header(len(tokens), layout.meaning, layout.fingerprints)).encode()
+    n_bytes = 0
 
     def write_all(file: BinaryIO) -> None:
+        nonlocal n_bytes
         crc = 0
         start = _START.pack(MAGIC, VERSION, len(header))
         for chunk in chain((start, header, array("i", tokens).tobytes()), chunks):
+            go_on()
             file.write(chunk)
             crc = zlib.crc32(chunk, crc)
         file.write(_END.pack(crc))
+        n_bytes = file.tell()
+        file.flush()
+        os.fsync(file.fileno())
+        go_on()
 
     write_beside(as_path(path), write_all)
+    return n_bytes
 
 
 class SavedState:
@@ -93,14 +104,17 @@ class SavedState:
     ) -> None:
         self._file.close()
 
-    def check(self, meaning: str, kinds: Sequence[Fingerprint], n_bytes: int) -> None:
-        """Whether the file holds states of this meaning and these kinds, in `n_bytes` for its tokens.
+    def check(self, layout: Layout, context: int) -> None:
+        """Whether the file holds states of this layout, of no more tokens than the context.
 
         Raises:
+            ContextError: it has more tokens.
             ParameterError: the file was written for another model, or with other formats.
             FormatError: the file is cut, or has bytes behind its end.
         """
-        expected = _header(self.n_tokens, meaning, kinds)
+        if self.n_tokens > context:
+            raise ContextError(f"{self.path}: found {self.n_tokens} tokens, the context is {context}")
+        expected = _header(self.n_tokens, layout.meaning, layout.fingerprints)
         found = _header(self.n_tokens, self._meaning, self._kinds) | {"byteorder": self._byteorder}
         for key, value in expected.items():
             if found[key] != value:
@@ -108,7 +122,7 @@ class SavedState:
                     f"{self.path}: a state of another program: "
                     f"{key}: found {found[key]!r}, expected {value!r}"
                 )
-        whole = self._file.tell() + 4 * self.n_tokens + n_bytes + _END.size
+        whole = self._file.tell() + 4 * self.n_tokens + layout.saved_bytes(self.n_tokens) + _END.size
         size = os.fstat(self._file.fileno()).st_size
         if size != whole:
             raise FormatError(f"{self.path}: found {size} bytes, expected {whole}")

@@ -121,12 +121,17 @@ class Part(Protocol):
         ...
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes that a file needs of it, in order: `saved_bytes` of its kind altogether."""
+        """The bytes that a file needs of it, in order: `saved_bytes` of its kind altogether. From any thread,
+        as long as nobody else uses the sequence."""
         ...
 
-    def load(self, n: int, read: Read) -> None:
-        """Reads n tokens' bytes from a file. The part is empty before; the bytes are free. ValueError where
-        they cannot be those of n tokens."""
+    def make_room(self, n: int) -> None:
+        """Takes the memory for n tokens of a file, `load_bytes` of its kind. The part is empty before."""
+        ...
+
+    def fill(self, n: int, read: Read) -> None:
+        """Reads their bytes from the file: from any thread, as long as nobody else uses the sequence.
+        ValueError where they cannot be those of n tokens."""
         ...
 
     def release(self) -> None:

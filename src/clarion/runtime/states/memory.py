@@ -6,6 +6,7 @@ has address space for the whole budget; what nobody touches costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, assert_never
 
@@ -58,10 +59,14 @@ class StateMemory:
                 case _:
                     assert_never(group)
 
-    def states(self) -> States:
-        """The states of sequences. There is one such object at a time."""
+    def states(self, meaning: str | Callable[[], str] = "") -> States:
+        """The states of sequences. There is one such object at a time. `meaning`: see `States`."""
         return States(
-            self.kinds, n_slots=self._n_slots, context=self._context, budget_bytes=self.budget_bytes
+            self.kinds,
+            n_slots=self._n_slots,
+            context=self._context,
+            budget_bytes=self.budget_bytes,
+            meaning=meaning,
         )
 
     def _add_pages(self, module: Any, program: Program, group: PagedGroup) -> None:

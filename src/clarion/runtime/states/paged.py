@@ -94,8 +94,10 @@ class PagedPart(PagePart):
         for page in self._pages[: columns(self._length)]:
             yield self._kind.device.page(page)
 
-    def load(self, n: int, read: Read) -> None:
+    def make_room(self, n: int) -> None:
         self.reserve(n)
+
+    def fill(self, n: int, read: Read) -> None:
         for page in self._pages:
             read(self._kind.device.page(page))
         self._length = n

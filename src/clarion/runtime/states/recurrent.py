@@ -117,7 +117,10 @@ class RecurrentPart:
             self._device.write(layer, self._slot, self._length, data)
             yield data
 
-    def load(self, n: int, read: Read) -> None:
+    def make_room(self, n: int) -> None:
+        """The slot has all that it needs."""
+
+    def fill(self, n: int, read: Read) -> None:
         for layer in range(self._kind.n_layers if n else 0):
             data = memoryview(bytearray(self._device.layer_bytes(layer)))
             read(data)

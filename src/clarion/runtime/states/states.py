@@ -13,11 +13,16 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from clarion.errors import ContextError, FormatError, ParameterError
 from clarion.runtime.states.kinds import REWIND, Kind, Snapshot
+from clarion.runtime.states.layout import Layout
 from clarion.runtime.states.prefixes import Prefixes, Spans, age
 from clarion.runtime.states.restore import Point, RestorePoints
+
+if TYPE_CHECKING:
+    from clarion.runtime.states.files import SavedState
 
 # To share a shorter prefix costs more (a page is copied in every layer) than to compute it again. Whole pages
 # are longer than that, and shared without a copy.
@@ -35,7 +40,7 @@ class States:
         context: int,
         budget_bytes: int | None = None,
         restore_bytes: int | None = None,
-        meaning: str = "",
+        meaning: str | Callable[[], str] = "",
     ) -> None:
         """
         Args:
@@ -45,14 +50,14 @@ class States:
             budget_bytes: the most that parts, prefixes and restore points use together, at most what each
                 kind has (the default), so that whoever has bytes left has a page or a snapshot left.
             restore_bytes: the most of it that restore points use; by default all.
-            meaning: what a saved state must agree in beyond its kinds: the model, the formats of its states.
+            meaning: what a saved state must agree in beyond its kinds: the model, and how it computes.
 
         Raises:
             ParameterError: the budget does not hold one sequence of `context` tokens, or exceeds a kind.
         """
         self.context = context
-        self.meaning = meaning
         self.kinds: tuple[Kind, ...] = tuple(kinds)
+        self.layout = Layout(self.kinds, meaning)
         self.tables = [kind.table for kind in kinds]  # of each, int32 [n_slots, columns]
         most = min((kind.capacity_bytes for kind in kinds), default=0)
         self.budget_bytes = most if budget_bytes is None else budget_bytes
@@ -90,17 +95,18 @@ class States:
         """How many more sequences can be opened."""
         return len(self._slots)
 
-    def open(self, tokens: Sequence[int], *, reuse: bool) -> SequenceState | None:
+    def open(self, tokens: Sequence[int], *, reuse: bool, most: int | None = None) -> SequenceState | None:
         """A state for these tokens, which holds `state.length` of them already; None without a free slot.
 
-        With `reuse`, it continues the longest retained prefix of all tokens but the last, whose logits are
-        wanted and so have to be computed. Nothing is evicted, and no bytes are used, before `reserve`.
+        With `reuse`, it continues the longest retained prefix of the first `most` tokens; None: of all but
+        the last, whose logits are wanted and so have to be computed. Nothing is evicted, and no bytes are
+        used, before `reserve`.
         """
         if not self._slots:
             return None
         state = SequenceState(self, self._slots.pop())
         if reuse:
-            n = self.prefixes.longest(tokens[:-1])
+            n = self.prefixes.longest(tokens[: len(tokens) - 1 if most is None else most])
             if n >= SHORTEST_REUSE:
                 state._adopt(tokens[:n], *self.prefixes.take(tokens, n))
         return state
@@ -137,28 +143,19 @@ class States:
         from clarion.runtime.states.files import SavedState  # who only runs a model starts without it
 
         with SavedState(file) as saved:
-            n = saved.n_tokens
-            if n > self.context:
-                raise ContextError(f"{file}: found {n} tokens, the context is {self.context}")
-            fingerprints = [kind.fingerprint() for kind in self.kinds]
-            saved.check(self.meaning, fingerprints, sum(kind.saved_bytes(n) for kind in self.kinds))
-            needed = sum(kind.load_bytes(n) for kind in self.kinds)
-            if not self._slots or not self.room_for(needed):
+            saved.check(self.layout, self.context)
+            if not self._slots:
                 return None
-            self.evict(needed)
             state = SequenceState(self, self._slots.pop())
             try:
-                state.tokens += saved.tokens()
-                for part in state._parts:
-                    part.load(n, saved.read)
-                saved.finish()
-            except ValueError as error:
-                state.release()
-                raise FormatError(f"{saved.path}: {error}") from error
+                if state.make_room(saved.n_tokens):
+                    state.fill(saved)
+                    return state
             except BaseException:
                 state.release()
                 raise
-        return state
+        state.release()
+        return None
 
     def _evict_until(self, is_enough: Callable[[], bool]) -> None:
         """Evicts restore points and the ends of retained prefixes, what was used least recently first."""
@@ -310,13 +307,53 @@ class SequenceState:
         twin.truncate(n)
         return twin
 
-    def save(self, file: str | os.PathLike[str]) -> None:
-        """Writes tokens and state to a file, all of it or nothing. FileError if it cannot be written."""
-        states = self._states
-        chunks = itertools.chain.from_iterable(part.chunks() for part in self._parts)
+    def save(self, file: str | os.PathLike[str], go_on: Callable[[], None] = lambda: None) -> int:
+        """Writes tokens and state to a file, all of it or nothing. Returns how many bytes that are.
+
+        From any thread, as long as nobody else uses the state. `go_on` is called again and again, and ends
+        the work by an error.
+
+        Raises:
+            FileError: it cannot be written; what was there before is untouched.
+            ParameterError: `file` is no name of a file.
+        """
         from clarion.runtime.states.files import write
 
-        write(file, self.tokens, states.meaning, [kind.fingerprint() for kind in states.kinds], chunks)
+        chunks = itertools.chain.from_iterable(part.chunks() for part in self._parts)
+        return write(file, self.tokens, self._states.layout, chunks, go_on)
+
+    def make_room(self, n: int) -> bool:
+        """Takes what n tokens need that are saved in a file; False, and no change, if there is no room. The
+        state is new, and may only be filled or released then."""
+        states = self._states
+        needed = states.layout.load_bytes(n)
+        if not states.room_for(needed):
+            return False
+        states.evict(needed)
+        for part in self._parts:
+            part.make_room(n)
+        return True
+
+    def fill(self, saved: SavedState, go_on: Callable[[], None] = lambda: None) -> None:
+        """Becomes what was saved, in the room that was made. From any thread, as long as nobody else uses the
+        state; `go_on` as for `save`. After an error it can only be released.
+
+        Raises:
+            FileError, FormatError: the file cannot be read, or is damaged.
+        """
+
+        def read(into: memoryview) -> None:
+            go_on()
+            saved.read(into)
+
+        tokens = saved.tokens()
+        try:
+            for part in self._parts:
+                part.fill(len(tokens), read)
+        except ValueError as error:
+            raise FormatError(f"{saved.path}: {error}") from error
+        saved.finish()
+        self.tokens += tokens
 
     def release(self) -> None:
         """Gives everything back, also the slot. The state must not be used again."""

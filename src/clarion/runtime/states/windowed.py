@@ -98,10 +98,12 @@ class WindowedPart(PagePart):
         for page in self._pages[self._first_column(n) - self._first : columns(n) - self._first]:
             yield self._kind.device.page(page)
 
-    def load(self, n: int, read: Read) -> None:
+    def make_room(self, n: int) -> None:
         self._first = self._first_column(n)
         while self._end < columns(n):
             self._push(self._pool.take())
+
+    def fill(self, n: int, read: Read) -> None:
         for page in self._pages:
             read(self._kind.device.page(page))
         self._length = n
