@@ -43,7 +43,7 @@ _HOMES = {
 }
 
 # What documents name, reachable without an import of its own.
-_PACKAGES = ("convert", "errors", "evaluate", "gguf", "quantize", "tokenizer")
+_PACKAGES = ("convert", "errors", "evaluate", "gguf", "library", "quantize", "tokenizer")
 
 __all__ = [
     "AsyncTextStream",

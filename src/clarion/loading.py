@@ -64,7 +64,8 @@ def load(
     """Loads a GGUF model.
 
     Args:
-        path: the file, or any part of a split one; None: the model that comes with Clarion.
+        path: the file, or any part of a split one; or the name of a model on this machine, as
+            "owner/name:Q4_K_M" (`clarion.library.find`); None: the model that comes with Clarion.
         threads: that compute; None: as many as `clarion doctor --measure` found to be the fastest, or one
             for each physical core that this process may use.
         context: tokens of a prompt and its continuation at most; None: what the model was trained for, up to
@@ -87,7 +88,8 @@ def load(
             to half of the available memory, else "mapped".
 
     Raises:
-        FileError: the file cannot be read, or breaks a rule of its format (FormatError).
+        FileError: the file cannot be read, or breaks a rule of its format (FormatError), or nothing is called
+            so (NameNotFoundError).
         UnsupportedError, ModelError: the model is of a kind that is not implemented, or contradicts itself.
         ParameterError: an argument is out of range.
         DeviceError: the processor lacks the instruction set, or the machine the memory or the threads.

@@ -28,6 +28,8 @@ THINKS = TEMPLATE.replace("assistant:", "assistant:<think>\n") + "{# {{ m.reason
 CLARION = [sys.executable, "-m", "clarion"]
 GREEDY = ["--greedy", "-n", "8"]
 SECONDS = 60
+# What the editor sends when it begins to wait for a message, and what stands for that in the text.
+_READY, READY = b"\x1b[?2004h", "\u25b6"
 _ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>()][0-9A-B]?)")
 
 
@@ -80,7 +82,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """Types a line at the prompt."""
-        self.expect("> $")
+        self.expect(READY)
         self.type(f"{text}\r")
 
     def expect(self, wanted: str, seconds: float = SECONDS) -> re.Match[str]:
@@ -95,7 +97,9 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        return _ESCAPES.sub(b"", self.raw).decode(errors="replace").replace("\r", "")
+        seen = self.raw.replace(_READY, READY.encode())
+        seen = re.sub(rb"\x1b\[(\d*)C", lambda found: b" " * int(found[1] or 1), seen)
+        return _ESCAPES.sub(b"", seen).decode(errors="replace").replace("\r", "").replace("\b", "")
 
     def resize(self, rows: int, columns: int) -> None:
         fcntl.ioctl(self._terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

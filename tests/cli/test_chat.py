@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -144,16 +145,43 @@ def test_a_session_goes_on(path: str, tmp_path: Path) -> None:
     assert piped(path, "Hello\n", *GREEDY, "--session", str(file)).stdout == printed([first])
     assert piped(path, "Bye\n", "--session", str(file)).stdout == printed([second])
     assert [text for _, text in saved(file)] == ["Hello", first, "Bye", second]
+    # Nothing of the first exchange was computed again.
+    result = piped(path, "Once more\n/stats\n", "--session", str(file))
+    reused, all = map(int, re.findall(r"of the last prompt, (\d+) of (\d+) reused", result.stdout)[0])
+    assert 20 < reused < all < reused + 30
     # What the command line says goes before what was saved.
     result = piped(path, "/set n\n/set\n", "--session", str(file), "-n", "3")
     assert result.stdout.startswith("max-tokens 3\n")
+
+
+def test_what_was_computed_is_saved_where_that_is_wished(path: str, tmp_path: Path) -> None:
+    file, states = tmp_path / "a", tmp_path / "a.state"
+    piped(path, f"Hello\n/save {file}\n", *GREEDY)
+    assert not states.exists()
+    result = piped(path, f"Hello\n/save --state {file}\n", *GREEDY)
+    assert "saved what was computed, " in result.stderr
+    assert states.stat().st_size > 1000
+    (second,) = answers(path, "Hello", "Bye")[1:]
+    result = piped(path, f"/load {file}\nBye\n/stats\n")
+    assert result.stdout.startswith(printed([second]))
+    assert not re.search(r"of the last prompt, 0 of", result.stdout)
+    states.write_bytes(b"x")
+    result = piped(path, f"/load {file}\nBye\n")
+    assert result.stdout == printed([second])
+    assert "what was computed is not used: " in result.stderr
+
+
+def test_a_session_that_cannot_be_written_is_said_before_anything_is(path: str, tmp_path: Path) -> None:
+    result = piped(path, "Hello\n", "--session", f"{tmp_path}/nowhere/session")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "there is no folder" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
         ("/hepl", "did you mean /help? /help lists them"),
-        ("/home/user/file what is this?", "a message that begins with / stands behind a space"),
+        ("/etc/hosts what is this?", "a message that begins with / stands behind a space"),
         ("/", "no such command"),
         ("/undo", "/undo: nothing was said yet"),
         ("/redo", "nothing was taken back"),
@@ -245,6 +273,10 @@ def test_a_file_recommends_options(tmp_path: Path) -> None:
     assert "sampling: temp 0.6 (file), top-k 20 (file), top-p 0.95, min-p 0" in result.stderr
     assert result.stdout == "top-k 20 (file)\n"
     assert "sampling: temp 1, top-k 20 (file)" in piped(path, "", "--temp", "1").stderr
+    keys = {"chat_template": TEMPLATE, "general__sampling__top_p": np.float32(7)}
+    result = piped(model_with(tmp_path / "bad.gguf", **keys), "Hello\n", *GREEDY)
+    assert result.returncode == 0
+    assert "general.sampling.top_p: found 7.0" in result.stderr
 
 
 def test_reasoning_is_hidden_folded_or_shown(tmp_path: Path) -> None:

@@ -328,6 +328,14 @@ def test_the_list(full: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> 
     assert set(listed[0]) == {"name", "path", "parts", "bytes", "quant", "source", "modified"}
 
 
+def test_a_terminal_obeys_no_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_hub(home, "org/repo", "\x1b[31mred.gguf", gguf())
+    assert execute(["list"]) == 0
+    assert "org/repo:\\x1b[31mred.gguf" in capsys.readouterr().out
+    assert execute(["rm", "-y", "org/repo"]) == 0
+    assert "\x1b" not in capsys.readouterr().err
+
+
 def test_the_list_of_none(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["list"]) == 0
     assert capsys.readouterr() == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.test_terminal import on_a_terminal
 from tests.end_to_end.files import BUILT_IN
 from tests.library.server import Repository, Server, sha256
 from tests.library.test_pull import gguf, hub_cache
@@ -208,3 +210,24 @@ def test_names_in_commands_that_make_and_measure(server: Server, home: Path) -> 
     code = "import clarion; print(clarion.load('org/tale:Q8_0', threads=1, context=64).path.name)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "tale-Q8_0.gguf\n"
+
+
+def test_a_terminal_shows_how_far_it_is(slow: Server, home: Path) -> None:
+    code, seen = on_a_terminal("pull", "org/repo")
+    assert code == 0
+    seen = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", seen)
+    assert re.search(r"m-Q4_0\.gguf .*\d\.\d/3\.0 MB.* [\d.]+ [kM]B/s.* \d:\d\d:\d\d", seen)
+    assert seen.splitlines()[-1].startswith("clarion: org/repo:Q4_0, 3.0 MB: clarion run org/repo:Q4_0")
+
+
+def test_a_terminal_is_asked_before_anything_is_removed(server: Server, home: Path) -> None:
+    server.repositories["org/repo"] = Repository({"m-Q4_0.gguf": gguf()})
+    path = Path(run("pull", "org/repo").stdout.strip())
+    for typed in (b"n\n", b"\n", b"\x04"):
+        code, seen = on_a_terminal("rm", "org/repo", typed=typed)
+        assert code == 130
+        assert "org/repo:Q4_0  100.0 kB  hub" in seen
+        assert path.exists()
+    code, seen = on_a_terminal("rm", "org/repo", typed=b"y\n")
+    assert code == 0
+    assert not path.exists()

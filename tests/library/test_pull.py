@@ -91,8 +91,12 @@ def test_all_parts_of_a_split_model(server: Server) -> None:
     assert every() == []
     assert fetched("org/repo").parts == found.parts
     server.repositories["org/half"] = Repository({"m-00001-of-00002.gguf": gguf()})
-    with pytest.raises(NameNotFoundError, match="2 parts were expected, 1 are there"):
-        pull("org/half")
+    for name in ("org/half", "org/half:m-00001-of-00002.gguf"):
+        with pytest.raises(NameNotFoundError, match="2 parts were expected, 1 are there"):
+            pull(name)
+    assert pull("org/repo:Q4_K_M/m-Q4_K_M-00002-of-00003.gguf").parts == found.parts
+    assert find("org/repo:Q4_K_M/m-Q4_K_M-00002-of-00003.gguf").parts == found.parts
+    assert pull("org/repo:mmproj-F16.gguf").path.read_bytes() == gguf()
 
 
 def test_what_is_here_is_not_fetched_again(server: Server) -> None:

@@ -125,7 +125,7 @@ def test_metrics_count_what_was_asked(fresh: Running) -> None:
     assert model is not None
     before = read(fresh)
     assert before["request_success_total", "stop"] == before["e2e_request_latency_seconds_count",] == 0
-    prompt = "Once upon a time there was a king. " * 8
+    prompt = "Once upon a time there was a king. " * 40
     n_prompt = len(model.tokenize(prompt))
     with client(fresh) as http:
         for n, more in ((5, {}), (7, {"stream": True}), (3, {"n": 2, "seed": 1})):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,10 +14,13 @@ from clarion.cli import options
 from clarion.cli.sampling import chosen as chosen_options
 from clarion.cli.sampling import sampling
 from clarion.cli.sections import FILE, Command, Names, option
-from clarion.errors import ParameterError, TemplateError
+from clarion.errors import ModelError, ParameterError, TemplateError
 
 if TYPE_CHECKING:
-    from clarion import Model
+    from clarion import Model, Options
+    from clarion.cli.chatting.app import Chat
+    from clarion.cli.chatting.calling import Calling
+    from clarion.cli.chatting.talk import Talk
 
 CHAT = "Chat"
 
@@ -42,6 +48,15 @@ CHAT = "Chat"
     is_flag=True,
     help="Where the context is full, forget the oldest exchange, and say so.",
 )
+@option(
+    "--mcp",
+    section=CHAT,
+    multiple=True,
+    metavar="COMMAND|FILE",
+    help="Start a server of tools (Model Context Protocol) that the model may call: a command line, or a "
+    'JSON file with {"mcpServers": {...}}; may be given several times.',
+)
+@option("--allow-tools", section=CHAT, is_flag=True, help="Call tools without asking first.")
 @option("--no-history", section=CHAT, is_flag=True, help="Do not keep what is typed for the next chat.")
 @option(
     "--chat-template",
@@ -68,6 +83,8 @@ def chat(
     think: str | None,
     session: str | None,
     drop_oldest: bool,
+    mcp: tuple[str, ...],
+    allow_tools: bool,
     no_history: bool,
     chat_template: str | None,
     chat_template_kwargs: str | None,
@@ -87,16 +104,13 @@ def chat(
     edit, save, change how tokens are chosen. In a pipe, each line of standard input is a message, and the
     answers alone go to standard output.
     """
-    import os
-
     from clarion import load
-    from clarion.cli.chatting import files
-    from clarion.cli.chatting.app import Chat
     from clarion.cli.chatting.screen import THINK
-    from clarion.cli.chatting.settings import Settings, recommended
+    from clarion.cli.chatting.settings import Settings
     from clarion.cli.chatting.talk import Talk
     from clarion.cli.turn import find_template, template_variables
     from clarion.conversation.history import History
+    from clarion.gguf.writable import check_writable
 
     if len(words) > 1 or (words and model_path is not None):
         raise click.UsageError("found more than one model; messages are typed once the model is loaded")
@@ -107,23 +121,26 @@ def chat(
     template = None if chat_template is None else find_template(chat_template)
     settings = Settings({}, given)
     at_terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
-    with load(
-        model_path or (words[0] if words else None),
-        threads=threads,
-        context=context,
-        activations=activations,
-        kv=kv,
-        isa=isa,
-        batch=batch,
-        weights=weights,
-    ) as model:
+    with (
+        _tools(mcp, allow_tools) as calling,
+        load(
+            model_path or (words[0] if words else None),
+            threads=threads,
+            context=context,
+            activations=activations,
+            kv=kv,
+            isa=isa,
+            batch=batch,
+            weights=weights,
+        ) as model,
+    ):
         options.check_context(context, model.program.hyperparameters.context_length)
         if template is None and not model.tokenizer.chat_templates:
             raise TemplateError(
                 f"{model.path}: the model has no chat template (tokenizer.chat_template): "
                 "clarion run --raw continues texts with it, --chat-template gives it one"
             )
-        settings.use_file(recommended(model.metadata))
+        settings.use_file(_recommended(model))
         talk = Talk(
             model,
             History(system),
@@ -132,20 +149,43 @@ def chat(
             variables=variables,
             drop_oldest=drop_oldest,
         )
-        if session is not None and os.path.exists(session):
-            files.load(session, talk, given)
-            if system is not None:
-                talk.history.system = system
         app = _at_terminal if at_terminal else _in_a_pipe
-        running: Chat = app(talk, think, keep_history=not no_history, show_statistics=stats)
+        running: Chat = app(talk, think, keep_history=not no_history, show_statistics=stats, calling=calling)
+        if session is None:
+            return running.run()
+        check_writable(session)
+        if os.path.exists(session):
+            running.load(session, given)
+            talk.history.system = talk.history.system if system is None else system
         try:
             return running.run()
         finally:
-            if session is not None:
-                running.save(session)
+            running.save(session, states=True)
 
 
-def _at_terminal(talk: Any, think: str | None, *, keep_history: bool, show_statistics: bool) -> Any:
+@contextmanager
+def _tools(wanted: tuple[str, ...], allowed: bool) -> Iterator[Calling | None]:
+    """What calls the tools of servers, which run as long."""
+    if not wanted:
+        yield None
+        return
+    from clarion.cli.chatting.calling import Calling
+    from clarion.cli.chatting.servers import Tools, servers
+
+    with Tools(servers(wanted)) as tools:
+        yield Calling(tools, without_asking=allowed)
+
+
+def _recommended(model: Model) -> Options:
+    """The options that the file recommends; none, and a line that says so, where they cannot be."""
+    try:
+        return model.defaults
+    except ModelError as error:
+        options.warn(f"{error}; none of the file's sampling options is used")
+        return {}
+
+
+def _at_terminal(talk: Talk, think: str | None, *, keep_history: bool, **more: Any) -> Chat:
     from clarion.cli.chatting.app import LEAVE, Chat, size
     from clarion.cli.chatting.commands import complete
     from clarion.cli.chatting.screen import TerminalScreen
@@ -158,10 +198,10 @@ def _at_terminal(talk: Any, think: str | None, *, keep_history: bool, show_stati
     screen.note(f"sampling: {talk.settings.line()}")
     screen.note(f"/help lists the commands, {LEAVE}")
     reader = TerminalReader(complete, keep_history=keep_history)
-    return Chat(talk, reader, screen, watched=True, show_statistics=show_statistics)
+    return Chat(talk, reader, screen, watched=True, **more)
 
 
-def _in_a_pipe(talk: Any, think: str | None, *, keep_history: bool, show_statistics: bool) -> Any:
+def _in_a_pipe(talk: Talk, think: str | None, *, keep_history: bool, **more: Any) -> Chat:
     from clarion.cli.chatting.app import Chat
     from clarion.cli.chatting.reading import LineReader
     from clarion.cli.chatting.screen import Screen
@@ -169,4 +209,4 @@ def _in_a_pipe(talk: Any, think: str | None, *, keep_history: bool, show_statist
     screen = Screen(think or "hide")
     reader = LineReader()
     screen.note(f"sampling: {talk.settings.line()}")
-    return Chat(talk, reader, screen, watched=sys.stdin.isatty(), show_statistics=show_statistics)
+    return Chat(talk, reader, screen, watched=sys.stdin.isatty(), **more)

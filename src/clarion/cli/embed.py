@@ -160,12 +160,7 @@ def rerank(
         print(json.dumps([{"index": i, "score": float(scores[i]), "document": documents[i]} for i in order]))
         return
     for i in order:
-        print(f"{scores[i]:9.4f}  {i:>4}  {_on_one_line(documents[i])}")
-
-
-def _on_one_line(text: str) -> str:
-    """What a terminal would obey is shown as Python writes it."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+        print(f"{scores[i]:9.4f}  {i:>4}  {options.printable(documents[i])}")
 
 
 def _model_and_texts(

@@ -52,7 +52,8 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
         reports.append(_plain(found))
         if not as_json:
             print(found.path, flush=True)
-            options.warn(f"{found.name}, {_size(found)}: clarion run {found.name}")
+            name = options.printable(found.name)
+            options.warn(f"{name}, {_size(found)}: clarion run {name}")
     if as_json:
         print(json.dumps(reports))
 
@@ -77,7 +78,7 @@ def list_(as_json: bool) -> None:
     rows = [("NAME", "SIZE", "QUANT", "PLACE", "DAY")]
     for found in models:
         day = time.strftime("%Y-%m-%d", time.localtime(found.modified))
-        rows.append((found.name, _size(found), _quant(found), found.source, day))
+        rows.append((options.printable(found.name), _size(found), _quant(found), found.source, day))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
@@ -110,14 +111,14 @@ def rm(names: tuple[str, ...], yes: bool, force: bool) -> None:
         sizes = {path: path.stat().st_size for path in map(type(each.found.path).resolve, each.found.parts)}
         each.run()
         freed = sum(size for path, size in sizes.items() if not path.exists())
-        options.warn(f"removed {each.found.name}, {size_text(freed)}")
+        options.warn(f"removed {options.printable(each.found.name)}, {size_text(freed)}")
 
 
 def _show(removal: Removal) -> None:
     found = removal.found
-    options.say(f"{found.name}  {_size(found)}  {found.source}")
+    options.say(f"{options.printable(found.name)}  {_size(found)}  {found.source}")
     for part in found.parts:
-        options.say(f"  {part}")
+        options.say(f"  {options.printable(str(part))}")
 
 
 def _plain(found: Found) -> dict[str, Any]:

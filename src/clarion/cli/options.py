@@ -44,6 +44,11 @@ def say(line: str) -> None:
         click.echo(line, err=True)
 
 
+def printable(text: str) -> str:
+    """What a terminal would obey is shown as Python writes it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def cache(function: F) -> F:
     """--kv, and llama.cpp's names for its two halves; the command gets `kv`."""
 

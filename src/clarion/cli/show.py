@@ -96,9 +96,4 @@ def _rows(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("place", report["source"]),
         *(("file", part) for part in report["parts"]),
     ]
-    return [(name, _printable(value)) for name, value in rows if value is not None]
-
-
-def _printable(text: str) -> str:
-    """What a terminal would obey is shown as Python writes it."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return [(name, options.printable(value)) for name, value in rows if value is not None]

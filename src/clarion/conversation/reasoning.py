@@ -232,12 +232,15 @@ class _Marks:
         self.texts = tuple(texts)
         self._pattern = re.compile("|".join(map(re.escape, sorted(self.texts, key=len, reverse=True))))
         self._longest = max(map(len, self.texts))
+        self._begins = re.compile("[" + "".join({re.escape(text[0]) for text in self.texts}) + "]")
 
     def find(self, text: str, last: bool) -> tuple[int, int]:
         """Where the first mark begins and ends. (n, n): from n on it may be one; at the end: there is none.
 
         `last`: nothing follows, so that only whole marks count.
         """
+        if self._begins.search(text) is None:  # as most pieces of a text
+            return len(text), len(text)
         found = self._pattern.search(text)
         before = len(text) if found is None else found.start() + 1
         if not last:

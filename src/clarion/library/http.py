@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS, READ_SECONDS = 15.0, 60.0
 ATTEMPTS = 6  # in a row that bring nothing
+CONNECTIONS = 3  # to a hub that nobody has reached yet: most often there is no network
 FIRST_WAIT = 0.5  # seconds; each further one is twice as long
 LONGEST_WAIT = 300.0  # that a server may ask for
 MAX_JSON_BYTES = 64 << 20  # of a listing; those of the largest repositories have a few MB
@@ -74,12 +75,12 @@ class Retries:
         """Something came: what fails next is a first failure."""
         self._failures = 0
 
-    def failed(self, reason: str, wait: float | None = None) -> None:
+    def failed(self, reason: str, wait: float | None = None, most: int = ATTEMPTS) -> None:
         """Waits before the next attempt, as long as the server asks for, if it does.
 
         Raises FileError after too many failures, or where the wait would be too long."""
         self._failures += 1
-        if self._failures >= ATTEMPTS:
+        if self._failures >= most:
             raise FileError(f"{self._what}: cannot be fetched: {reason}, {self._failures} times in a row")
         if wait is not None and wait > LONGEST_WAIT:
             raise FileError(f"{self._what}: cannot be fetched: {reason}; it asks to wait {wait:.0f} s")
@@ -126,6 +127,7 @@ def fetch_json(
 
     retries = Retries(what, report)
     while True:
+        most = ATTEMPTS
         try:
             with client.stream("GET", url, headers=dict(headers)) as response:
                 if must_wait(response):
@@ -136,9 +138,11 @@ def fetch_json(
                     raise refusal(response)
         except httpx.TransportError as error:
             reason, wait = unreachable(url, error), None
+            if isinstance(error, httpx.ConnectError):
+                most = CONNECTIONS
         except (httpx.InvalidURL, httpx.TooManyRedirects, httpx.DecodingError) as error:
             raise FileError(f"{what}: cannot be fetched from {url}: {error}") from error
-        retries.failed(reason, wait)
+        retries.failed(reason, wait, most)
 
 
 def _json(response: httpx.Response, url: str, what: str) -> tuple[bytes, Any]:

@@ -134,18 +134,18 @@ class _Pull:
                 f"with clarion convert {self._name.repository} OUT.gguf"
             )
         wanted = self._name.file
-        if wanted is not None:
+        try:
+            if wanted is None:
+                return choose(models, self._name.quant)
             for model in models:
                 if wanted in model.files:
-                    return model
-            if wanted in listing.files:  # beside models, as a projector, but asked for
-                return Model((wanted,), 1, "")
-            names = ", ".join(model.name for model in models)
-            raise NameNotFoundError(f"{self._name}: the repository has no such file, but {names}")
-        try:
-            return choose(models, self._name.quant)
+                    return choose([model])  # which is an error where parts are missing
         except NoChoiceError as error:
             raise NameNotFoundError(f"{self._name}: {error}") from None
+        if wanted in listing.files:  # beside models, as a projector, but asked for
+            return Model((wanted,), 1, "")
+        names = ", ".join(model.name for model in models)
+        raise NameNotFoundError(f"{self._name}: the repository has no such file, but {names}")
 
     def _refusal(self, response: httpx.Response) -> ClarionError:
         """The error for an answer that is not what was asked for."""

@@ -252,5 +252,5 @@ def _buckets(found: Histogram) -> list[tuple[str, float]]:
     buckets = []
     for bound, count in zip((*found.bounds, float("inf")), found.counts, strict=True):
         n += count
-        buckets.append(("+Inf" if bound == float("inf") else f"{bound:g}", float(n)))
+        buckets.append(("+Inf" if bound == float("inf") else repr(bound), float(n)))
     return buckets

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from clarion.server.call import Call
-from clarion.server.pool import Pool, Served
-from clarion.server.settings import Settings
+if TYPE_CHECKING:  # `clarion ps` needs no more than the types
+    from clarion.server.call import Call
+    from clarion.server.pool import Pool, Served
+    from clarion.server.settings import Settings
 
 
 class Loaded(msgspec.Struct):

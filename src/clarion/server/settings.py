@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from clarion.errors import ParameterError
@@ -119,20 +120,20 @@ class Settings:
         return "https" if self.tls_cert is not None else "http"
 
 
+@lru_cache(256)
 def is_loopback(name: str) -> bool:
     """Whether a name or an address, without its port, always means this machine."""
     name = name.strip("[]").lower().rstrip(".")
-    return name == "localhost" or name.endswith(".localhost") or bool(_address(name) and _loops(name))
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    found = _address(name)
+    return found is not None and found.is_loopback
 
 
+@lru_cache(256)
 def is_address(name: str) -> bool:
     """Whether it is a number, and no name that somebody could let point elsewhere."""
     return _address(name.strip("[]")) is not None
-
-
-def _loops(name: str) -> bool:
-    found = _address(name)
-    return found is not None and found.is_loopback
 
 
 def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,12 @@ from clarion.cli.chatting.screen import Screen
 from clarion.cli.chatting.talk import Answer, Talk
 from clarion.cli.exit_codes import INTERRUPTED
 from clarion.cli.prompt import check_utf8
+from clarion.conversation.history import History
 from clarion.errors import ClarionError
+from clarion.gguf.texts import size_text
+
+if TYPE_CHECKING:
+    from clarion.cli.chatting.calling import Calling
 
 LEAVE = "Ctrl-D or /quit leaves"
 
@@ -29,15 +34,31 @@ class Chat:
     """
 
     def __init__(
-        self, talk: Talk, reader: Reader, screen: Screen, *, watched: bool, show_statistics: bool = False
+        self,
+        talk: Talk,
+        reader: Reader,
+        screen: Screen,
+        *,
+        watched: bool,
+        show_statistics: bool = False,
+        calling: Calling | None = None,
     ) -> None:
-        """`watched`: somebody sits there, who hears of an error and goes on."""
+        """
+        Args:
+            watched: somebody sits there, who hears of an error and goes on.
+            show_statistics: after each answer.
+            calling: the tools that the model may call.
+        """
         self.talk = talk
         self.reader = reader
         self.screen = screen
         self.over = False
         self._watched = watched
+        self._interrupted = False  # the last answer
         self._show_statistics = show_statistics
+        self.calling = calling
+        if calling is not None:
+            talk.use_tools(calling.tools.descriptions)
 
     def run(self) -> int:
         """Serves messages and commands to their end. Returns the exit code.
@@ -80,17 +101,25 @@ class Chat:
         self._answer(change)
 
     def save(self, path: str, *, states: bool = False) -> None:
+        """Saves the conversation; with `states`, also what the model computed of it."""
         files.save(path, self.talk)
         self.screen.note(f"saved {_exchanges(len(self.talk.history))}: {path}")
+        if states and len(self.talk.history):
+            n_bytes = files.save_states(path, self.talk)
+            self.screen.note(f"saved what was computed, {size_text(n_bytes)}: {files.states_path(path)}")
 
-    def load(self, path: str) -> None:
-        saved = files.load(path, self.talk)
+    def load(self, path: str, over: Mapping[str, Any] | None = None) -> None:
+        """Goes on with a conversation that was saved; of its options, `over` replaces some."""
+        saved = files.load(path, self.talk, over)
         self.screen.note(f"loaded {_exchanges(len(self.talk.history))}: {path}")
         if saved.model != self.talk.model.path.name:
             self.screen.note(f"another model answered there: {saved.model}")
         last = self.talk.history.last_text
         if last is not None:
             self.screen.note(f"you said last: {brief(last)}")
+        unused = files.load_states(path, self.talk)
+        if unused is not None:
+            self.screen.note(f"what was computed is not used: {unused}")
 
     def statistics(self) -> str:
         """What was measured of the last answer, and how full the context is."""
@@ -137,19 +166,44 @@ class Chat:
         before = self.talk.history.copied()
         try:
             change()
-            with self.screen.answering():
-                answer = self.talk.answer(self.screen, self._dropped)
-            written = bool(answer.content or answer.reasoning)
-            if written or not answer.interrupted:
-                self.talk.history.answer(answer.content, answer.reasoning)
+            while self._answer_once(before):
+                pass
         except BaseException:
             self.talk.history = before
             raise
-        if answer.interrupted and not written:
+        self.screen.gap()
+        if self._interrupted and not self._watched:
+            raise KeyboardInterrupt
+
+    def _answer_once(self, before: History) -> bool:
+        """Lets the model write, and calls the tools that it asks for. Whether it is to go on after these.
+
+        Where Ctrl-C comes before anything is written, the history is as it was before.
+        """
+        self._interrupted = True
+        with self.screen.answering():
+            answer = self.talk.answer(self.screen, self._dropped)
+        content, calls = self.talk.calls(answer)
+        self._interrupted = answer.interrupted
+        written = bool(content or answer.reasoning or calls)
+        going_on = len(self.talk.history.exchanges[-1]) > 1
+        if self._interrupted:
+            calls = []
+        if written or going_on or not self._interrupted:
+            messages = [call.as_message() for call in calls]
+            self.talk.history.answer(content, answer.reasoning, messages)
+        else:
             self.talk.history = before
         self._note(answer, written)
-        if answer.interrupted and not self._watched:
-            raise KeyboardInterrupt
+        if not calls or self.calling is None:
+            return False
+        for call, message in zip(calls, messages, strict=True):
+            if self._interrupted:
+                said = "error: the user interrupted the calls"
+            else:
+                said, self._interrupted = self.calling.result(call, self.reader, self.screen)
+            self.talk.history.result(message, said)
+        return not self._interrupted
 
     def _note(self, answer: Answer, written: bool) -> None:
         completion = answer.completion
@@ -168,7 +222,6 @@ class Chat:
             self.screen.note(f"the answer ends after {len(completion.tokens)} tokens, as max-tokens says")
         if self._show_statistics:
             self.screen.note(statistics.line(self.talk.model, completion))
-        self.screen.gap()
 
     def _dropped(self, exchange: list[dict[str, Any]]) -> None:
         self.screen.note(f"the context is full: forgot the oldest exchange ({brief(exchange[0]['content'])})")

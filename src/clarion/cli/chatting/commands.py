@@ -187,6 +187,18 @@ def _model(chat: Chat, _: str) -> None:
     chat.screen.out(chat.about())
 
 
+def _tools(chat: Chat, _: str) -> None:
+    if chat.calling is None:
+        raise ParameterError("/tools: there are none; clarion chat --mcp COMMAND starts a server of tools")
+    tools, always = chat.calling.tools, chat.calling.always
+    rows = []
+    for tool in tools.descriptions:
+        name, about = tool["function"]["name"], brief(tool["function"]["description"])
+        asks = "always called" if name in always else "asks first"
+        rows.append(f"{name} ({tools.servers[name]}, {asks}): {about}")
+    chat.screen.out("\n".join(rows) or "the servers have no tools")
+
+
 def _quit(chat: Chat, _: str) -> None:
     chat.over = True
 
@@ -210,6 +222,7 @@ COMMANDS: Final = (
     Command(("load",), "FILE", "goes on with what was saved", _load),
     Command(("clear", "reset", "new"), "", "forgets all but what the system says", _clear),
     Command(("model", "info", "show"), "", "which file, and how long its context is", _model),
+    Command(("tools",), "", "what the model may call", _tools),
     Command(("quit", "exit", "bye", "q"), "", "leaves", _quit),
 )
 _BY_NAME: Final = {name: command for command in COMMANDS for name in command.names}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clarion.cli.prompt import MAX_TEXT_BYTES
 from clarion.conversation.history import History
-from clarion.errors import FileError, FormatError, ParameterError
+from clarion.errors import ContextError, FileError, FormatError, ParameterError
 from clarion.gguf.writable import check_writable, write_beside
 
 if TYPE_CHECKING:
@@ -92,6 +92,33 @@ def read(path: str) -> Saved:
     except ParameterError as error:
         raise FormatError(f"{path}: {error}") from None
     return Saved(history, settings, str(document.get("model")))
+
+
+def states_path(path: str) -> str:
+    """Where the states of a conversation in this file are."""
+    return f"{path}.state"
+
+
+def save_states(path: str, talk: Talk) -> int:
+    """Writes what the model computed of the conversation beside its file. Returns the bytes.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    ids = talk.tokens(talk.text(add_generation_prompt=False))
+    return talk.model.save_session(states_path(path), ids[: talk.model.context])
+
+
+def load_states(path: str, talk: Talk) -> str | None:
+    """Reads what `save_states` wrote, if it is there. Returns why it is of no use, if so: the conversation
+    goes on without it, and is computed again."""
+    if not os.path.exists(states_path(path)):
+        return None
+    try:
+        talk.model.load_session(states_path(path))
+    except (FileError, ParameterError, ContextError) as error:
+        return str(error)
+    return None
 
 
 def load(path: str, talk: Talk, over: Mapping[str, Any] | None = None) -> Saved:

@@ -191,6 +191,7 @@ def _without_echo() -> Iterator[None]:
     before = termios.tcgetattr(terminal)
     silent = termios.tcgetattr(terminal)
     silent[3] &= ~(termios.ECHO | termios.ICANON)
+    silent[3] |= termios.NOFLSH  # Ctrl-C throws nothing away of what was typed or written
     termios.tcsetattr(terminal, termios.TCSANOW, silent)
     try:
         yield

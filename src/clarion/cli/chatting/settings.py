@@ -21,31 +21,6 @@ if TYPE_CHECKING:
 _ON, _OFF = ("on", "true", "yes", "1"), ("off", "false", "no", "0")
 # What the line of the start always shows.
 _SHOWN = ("temperature", "top_k", "top_p", "min_p")
-# Keys of files, after `general.sampling.`, and the options that they recommend.
-_RECOMMENDED = {
-    "temp": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "penalty_repeat": "repeat_penalty",
-    "penalty_last_n": "penalty_window",
-}
-
-
-def recommended(metadata: Mapping[str, Any]) -> Options:
-    """The sampling options that a file recommends.
-
-    Raises:
-        ParameterError: one is out of range.
-    """
-    found: Any = {}
-    for key, name in _RECOMMENDED.items():
-        value = metadata.get(f"general.sampling.{key}")
-        if value is not None:
-            # Files have 32-bit numbers: 0.6 is what 0.6000000238 was.
-            found[name] = float(f"{value:.6g}") if isinstance(value, float) else value
-    _check(found)
-    return found  # type: ignore[no-any-return]
 
 
 class Settings:

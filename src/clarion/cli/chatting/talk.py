@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from clarion.cli.chatting.settings import Settings
 from clarion.cli.progress import counter
+from clarion.conversation.calls import Call, Format, call_format, find_calls
 from clarion.conversation.history import History
 from clarion.conversation.reasoning import Part, Splitter, begins_inside, joined, markers
-from clarion.errors import ContextError
+from clarion.errors import ContextError, TemplateError
 from clarion.tokenizer import chat
 
 if TYPE_CHECKING:
@@ -91,12 +92,28 @@ class Talk:
         self._variables = dict(variables or {})
         self._drop_oldest = drop_oldest
         self._named = template
+        self._format: Format | None = None
 
     def use_tools(self, tools: Sequence[Mapping[str, Any]]) -> None:
-        """Tells the model of tools; the file may have a template of its own for that."""
+        """Tells the model of tools; the file may have a template of its own for that.
+
+        Raises:
+            TemplateError: the template does not say how the model calls tools. Nothing changes.
+        """
+        template = chat.choose(self.model.tokenizer.chat_templates, self._named, bool(tools))
+        format = call_format(template)
+        if format is None:
+            raise TemplateError(
+                f"{self.model.path}: its chat template teaches no calls of tools, or not in a known way"
+            )
         self.tools = [dict(tool) for tool in tools]
-        self.template = chat.choose(self.model.tokenizer.chat_templates, self._named, bool(tools))
-        self.markers = markers(self.template)
+        self.template, self.markers, self._format = template, markers(template), format
+
+    def calls(self, answer: Answer) -> tuple[str, list[Call]]:
+        """What an answer says beside calls of tools, and the calls."""
+        if self._format is None:
+            return answer.content, []
+        return find_calls(answer.content, answer.calls, self._format, self.tools)
 
     def text(self, *, add_generation_prompt: bool = True) -> str:
         """The conversation, as the template writes it."""
