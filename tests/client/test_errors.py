@@ -21,7 +21,7 @@ from clarion.errors import (
     ClarionError,
     ClosedError,
     ContextError,
-    FileError,
+    NameNotFoundError,
     OverloadedError,
     ParameterError,
     PicklingError,
@@ -149,7 +149,7 @@ def test_a_key(chat_model: Path) -> None:
 
 
 def test_names(server: Running) -> None:
-    with pytest.raises(FileError, match="there is no model 'tail'; is it tale"):
+    with pytest.raises(NameNotFoundError, match="there is no model 'tail'; is it tale"):
         clarion.connect(server.url, model="tail")
 
 

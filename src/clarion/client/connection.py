@@ -90,7 +90,7 @@ def connect(
     Raises:
         UnreachableError: there is no server.
         AccessError: it wants another key.
-        FileError, ServerError: it has no such model.
+        NameNotFoundError, ServerError: it has no such model.
         OverloadedError: it takes no requests now.
         ParameterError: an argument is not what is expected.
     """

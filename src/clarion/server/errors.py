@@ -71,7 +71,7 @@ _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rat
 _ORIGINS: Final = {
     **dict.fromkeys(("invalid_value", "invalid_json"), "ParameterError"),
     **dict.fromkeys(("unsupported_parameter", "unsupported_content"), "UnsupportedError"),
-    "model_not_found": "FileError",
+    "model_not_found": "NameNotFoundError",
 }
 # What an error of ours is to the client: a status and a code.
 _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (
