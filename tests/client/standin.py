@@ -57,11 +57,11 @@ def whole(value: object, *, headers: dict[str, str] | None = None, **how: Any) -
     return Answer([json.dumps(value).encode()], headers=kind | (headers or {}), **how)
 
 
-def events(*values: object, done: bool = True, **how: Any) -> Answer:
+def events(*values: object, done: bool = True, headers: dict[str, str] | None = None, **how: Any) -> Answer:
     parts = [b"data: " + json.dumps(value).encode() + b"\n\n" for value in values]
     return Answer(
         [*parts, *([b"data: [DONE]\n\n"] if done else [])],
-        headers={"content-type": "text/event-stream"},
+        headers={"content-type": "text/event-stream"} | (headers or {}),
         **how,
     )
 

@@ -225,12 +225,13 @@ def test_a_busy_server_is_asked_again(other: StandIn, status: int) -> None:
     path = "/v1/completions"
     with connect(other) as connection:
         busy = whole(BUSY, status=status)
-        other.says(path, busy, busy, whole(WHOLE))
+        other.says(path, busy, busy, events(WHOLE))
         assert connection.generate("a").text == "a"
         other.says(path, busy, events(PIECE, WHOLE))
         assert "".join(connection.stream("a")) == "a"
         first, *rest = other.fields(path)
-        assert all(again == first for again in rest[:2])
+        assert first["clarion"] == "whole"
+        assert rest[:2] == [first, first]
         other.says(path, busy, busy, busy)
         with pytest.raises(OverloadedError, match="the line is full") as end:
             connection.generate("a")
@@ -248,12 +249,12 @@ def test_the_server_says_when_to_come_again(other: StandIn, monkeypatch: pytest.
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr(over_http, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(over_http, "asyncio", SimpleNamespace(sleep=sleep, timeout=asyncio.timeout))
     with connect(other, retries=3) as connection:
         monkeypatch.setattr(over_http, "_FIRST_PAUSE", 4.0)
         for seconds in ("7", "600", "Thu, 01 Jan 2026 00:00:00 GMT"):
             other.says("/v1/completions", whole(BUSY, status=429, headers={"retry-after": seconds}))
-        other.says("/v1/completions", whole(WHOLE))
+        other.says("/v1/completions", events(WHOLE))
         connection.generate("a")
     assert slept[:2] == [7, 30]
     assert 12 <= slept[2] <= 16
@@ -269,6 +270,10 @@ def test_a_stream_that_ends_in_its_middle(other: StandIn, is_cut: bool) -> None:
             next(stream)
         assert stream.completion is None
         assert len(other.fields("/v1/completions")) == 1
+        other.says("/v1/completions", events(PIECE, done=False, is_cut=is_cut))
+        with pytest.raises(UnreachableError, match="middle"):
+            connection.generate("a")
+    with clarion.connect(other.url) as connection:
         other.says("/v1/completions", Answer([b'{"choices":'], is_cut=True))
         with pytest.raises(UnreachableError, match="broke in the middle"):
             connection.generate("a")
@@ -291,14 +296,19 @@ def test_a_slow_server(other: StandIn) -> None:
         other.says("/v1/completions", slow)
         with pytest.raises(UnreachableError, match=r"has said nothing for 0\.3 s"):
             list(connection.stream("a"))
-        other.says("/v1/completions", Answer([b"{}"], waits=5.0))
+        other.says("/v1/completions", slow)
         with pytest.raises(UnreachableError, match=r"has said nothing for 0\.3 s"):
             connection.generate("a")
         # A comment shows that it is there.
         alive = Answer([b": computing\n\n"] * 8, headers={"content-type": "text/event-stream"}, waits=0.1)
         alive.parts = [*alive.parts, *events(PIECE, WHOLE).parts]
-        other.says("/v1/completions", alive)
+        other.says("/v1/completions", alive, alive)
         assert "".join(connection.stream("a")) == "a"
+        assert connection.generate("a").text == "a"
+    with clarion.connect(other.url, timeout=0.3) as connection:
+        other.says("/v1/completions", Answer([b"{}"], waits=5.0))
+        with pytest.raises(UnreachableError, match=r"has said nothing for 0\.3 s"):
+            connection.generate("a")
 
 
 @pytest.mark.parametrize(
@@ -307,15 +317,15 @@ def test_a_slow_server(other: StandIn) -> None:
         (Answer([b"<html>hello"]), "expected an answer in JSON"),
         (whole([]), "none of this endpoint"),
         (whole({"choices": []}), "0 texts, expected 1"),
-        (whole({"choices": [{"index": 0, "text": "a"}]}), "none of this endpoint"),
-        (whole({"choices": [{"index": 0, "clarion": {"timings": 5}}]}), "none of this endpoint"),
+        (whole({"choices": [{"index": 0}]}), "none of this endpoint"),
+        (whole({"choices": [{"index": 0, "text": 5}]}), "none of this endpoint"),
         (Answer([b"<html>"], status=502), "<html>"),
         (Answer(status=500), "status 500"),
         (Answer(status=307, headers={"location": "http://x/"}), "the server is at http://x/"),
     ],
 )
 def test_answers_that_are_none(other: StandIn, answer: Answer, message: str) -> None:
-    with connect(other) as connection:
+    with clarion.connect(other.url) as connection:
         other.says("/v1/completions", answer)
         with pytest.raises(ServerError, match=message):
             connection.generate("a")
@@ -327,26 +337,29 @@ def test_streams_that_are_none(other: StandIn) -> None:
             (whole(WHOLE), "expected text/event-stream"),
             (events("a"), "expected an object of JSON"),
             (Answer([b"data: {\n\n"], headers={"content-type": "text/event-stream"}), "expected an object"),
-            (events({"choices": [{"clarion": {"text": 5}}]}), "none of this endpoint"),
+            (events({"choices": [{"index": 0, "clarion": {"text": 5}}]}), "none of this endpoint"),
+            (events({"choices": [{"index": 0, "clarion": {"timings": 5}}]}), "none of this endpoint"),
+            (events({"choices": [{"index": 0, "text": "a"}]}), "ends in its middle"),
         ):
-            other.says("/v1/completions", answer)
+            other.says("/v1/completions", answer, answer)
             with pytest.raises(ServerError, match=message):
                 list(connection.stream("a"))
+            with pytest.raises(ServerError, match=message):
+                connection.generate("a")
 
 
 def test_what_a_server_does_not_look_at_is_no_answer(other: StandIn) -> None:
     with connect(other) as connection:
-        older = whole(WHOLE)
-        older.headers["x-clarion-ignored"] = "min_p, top_k"
-        other.says("/v1/completions", older)
-        with pytest.raises(UnsupportedError, match="min_p, top_k: this server does not know it"):
-            connection.generate("a", min_p=0.1, top_k=5)
-        for path in ("/v1/chat/completions", "/v1/chat/completions"):
-            without_tools = whole(
-                {"choices": [{"index": 0, "message": {"content": "a"}, "clarion": DETAILS}]}
-            )
-            without_tools.headers["x-clarion-ignored"] = "tools"
-            other.says(path, without_tools)
+        older = events(WHOLE, headers={"x-clarion-ignored": "min_p, top_k"})
+        other.says("/v1/completions", older, older)
+        for call in (
+            connection.generate,
+            lambda *given, **options: list(connection.stream(*given, **options)),
+        ):
+            with pytest.raises(UnsupportedError, match="min_p, top_k: this server does not know it"):
+                call("a", min_p=0.1, top_k=5)
+        chunk = {"choices": [{"index": 0, "delta": {}, "clarion": DETAILS}]}
+        other.says("/v1/chat/completions", events(chunk, headers={"x-clarion-ignored": "tools"}))
         tools = [{"type": "function", "function": {"name": "f"}}]
         with pytest.warns(UserWarning, match="the model is not told of them"):
             assert connection.chat(ASK, tools=tools).text == "a"

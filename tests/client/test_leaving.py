@@ -318,3 +318,15 @@ def test_an_error_that_ends_a_stream_is_told_by_cancel(connection: clarion.Conne
         next(stream)
     with pytest.raises((clarion.errors.ContextError, CancelledError)):
         stream.cancel()
+
+
+def test_a_text_may_take_longer_than_the_timeout(chat_model: Path) -> None:
+    """The server says that it computes."""
+    with (
+        running([Served("tale", chat_model)], context=2048, keep_alive_seconds=0.05) as started,
+        clarion.connect(started.url, timeout=0.5) as connection,
+    ):
+        began = time.monotonic()
+        found = connection.generate([PROMPT] * 12, max_tokens=2000, ignore_eos=True)
+        assert [len(each.tokens) for each in found] == [2000] * 12
+        assert time.monotonic() - began > 0.5, "the texts are too short to test anything"

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from typing import Any
+
+import pytest
 
 from clarion.client.connection import _LOCAL, Connection
 from clarion.model import Model
+from clarion.server.run import Running
+from tests.server.servers import client, events
 
 # Attributes that are set when one is made, or properties.
 ATTRIBUTES = {"path", "context", "n_vocab", "defaults"}
@@ -38,3 +45,53 @@ def test_signatures_are_the_same() -> None:
             assert ours.return_annotation == theirs.return_annotation, name
         kinds = {inspect.iscoroutinefunction(getattr(kind, name)) for kind in (Connection, Model)}
         assert len(kinds) == 1, name
+
+
+LIGHT = """
+import sys
+import clarion
+
+clarion.Connection
+assert "httpx" not in sys.modules
+with clarion.connect(sys.argv[1]) as connection:
+    connection.chat([{"role": "user", "content": "Who?"}], max_tokens=2)
+    list(connection.stream("Once", max_tokens=2))
+loaded = {"numpy", "clarion.runtime.engine", "clarion.plan", "clarion.models", "clarion.host"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_a_connection_needs_no_engine(server: Running) -> None:
+    subprocess.run([sys.executable, "-c", LIGHT, server.url], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/completions", {"prompt": "Once"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Who?"}]}),
+    ],
+)
+def test_details_are_for_those_who_ask(server: Running, path: str, asked: dict[str, Any]) -> None:
+    with client(server) as http:
+
+        def details(**more: Any) -> list[dict[str, Any]]:
+            """What the choices of an answer have beside OpenAI's form."""
+            answer = http.post(path, json={**asked, "max_tokens": 9, "seed": 1, **more})
+            assert "x-clarion-ignored" not in answer.headers
+            chunks = events(answer.text) if "stream" in more else [answer.json()]
+            return [
+                choice["clarion"] for chunk in chunks for choice in chunk["choices"] if "clarion" in choice
+            ]
+
+        assert details() == details(stream=True) == details(stream=True, clarion=False) == []
+        (whole,) = details(clarion=True)
+        assert (len(whole["tokens"]), whole["seed"], whole["finish_reason"]) == (9, 1, "length")
+        for how in (True, "whole"):
+            *pieces, end = details(stream=True, clarion=how)
+            assert {**end, "timings": None} == {**whole, "timings": None}
+            assert "".join(piece["text"] for piece in pieces) == whole["text"]
+            assert [token for piece in pieces for token in piece["tokens"]] == whole["tokens"]
+            if how == "whole":
+                assert len(pieces) == 1 or path != "/v1/completions"
+        assert http.post(path, json={**asked, "clarion": "some"}).json()["error"]["param"] == "clarion"

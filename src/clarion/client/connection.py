@@ -83,7 +83,8 @@ def connect(
         url: where the server is, with or without `/v1` at the end.
         api_key: that the server asks for.
         model: its name on the server; None: the first one that the server lists.
-        timeout: seconds in which an answer, or the next piece of one, has to come; None: any time.
+        timeout: seconds for which the server may say nothing; None: any time. While it computes a text, one
+            of Clarion says so.
         retries: how many times a request is sent again that a server refuses for now, or that does not reach
             it; see `clarion.client.http`.
 

@@ -11,13 +11,21 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from clarion.client.events import Events
 from clarion.client.failures import failure, failure_of_event, unreachable
-from clarion.errors import ClarionError, ParameterError, ServerError, TokenizerError, UnreachableError
+from clarion.errors import (
+    ClarionError,
+    ParameterError,
+    ServerError,
+    TokenizerError,
+    UnreachableError,
+    UnsupportedError,
+)
 
 if TYPE_CHECKING:
     import httpx
@@ -55,19 +63,23 @@ class Http:
         """What is there, as JSON."""
         return await self._read(await self._open("GET", path, None))
 
-    async def post(self, path: str, fields: dict[str, Any]) -> tuple[Any, list[str]]:
-        """The answer to a request, and the names of fields that the server did not use."""
+    async def post(self, path: str, fields: dict[str, Any]) -> Any:
+        """The answer to a request, as JSON."""
         response = await self._open("POST", path, encoded(fields))
-        return await self._read(response), _ignored(response)
+        content = await self._read(response)
+        _check_used(response)
+        return content
 
     @asynccontextmanager
     async def events(
         self, path: str, fields: dict[str, Any]
-    ) -> AsyncGenerator[tuple[AsyncIterator[dict[str, Any]], list[str]]]:
-        """The events of an answer that comes in pieces, until its end; and as `post`."""
-        response = await self._open("POST", path, encoded(fields))
+    ) -> AsyncGenerator[AsyncGenerator[dict[str, Any]]]:
+        """The events of an answer that comes in pieces, until its end."""
+        response = await self._open("POST", path, encoded({**fields, "stream": True}))
         try:
-            yield self._events(response), _ignored(response)
+            _check_used(response)
+            async with aclosing(self._events(response)) as events:
+                yield events
         finally:
             await response.aclose()
 
@@ -139,7 +151,7 @@ class Http:
                 response.status_code,
             ) from None
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any]]:
         import httpx
 
         if "text/event-stream" not in response.headers.get("content-type", ""):
@@ -207,9 +219,17 @@ def encoded(fields: dict[str, Any]) -> bytes:
         raise ParameterError(f"a value cannot be sent as JSON: {error}") from None
 
 
-def _ignored(response: httpx.Response) -> list[str]:
-    found = response.headers.get("x-clarion-ignored", "")
-    return [name.strip() for name in found.split(",") if name.strip()]
+def _check_used(response: httpx.Response) -> None:
+    """
+    Raises:
+        UnsupportedError: the server did not look at something that it was asked for.
+    """
+    ignored = [name.strip() for name in response.headers.get("x-clarion-ignored", "").split(",")]
+    if "tools" in ignored:
+        warnings.warn("the chat template does not use tools: the model is not told of them", stacklevel=2)
+    others = [name for name in ignored if name and not name.startswith("tools")]
+    if others:
+        raise UnsupportedError(f"{', '.join(others)}: this server does not know it")
 
 
 def _seconds(text: str | None) -> float | None:

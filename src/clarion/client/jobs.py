@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import aclosing
 from typing import Any, Generic, TypeVar, cast
 
 from clarion.client.fields import Asked
 from clarion.client.http import Http
 from clarion.client.texts import Text
-from clarion.errors import CancelledError, ClarionError, ServerError, UnreachableError, UnsupportedError
+from clarion.errors import CancelledError, ClarionError, ServerError, UnreachableError
 from clarion.runtime.completion import Completion
 from clarion.runtime.request import PromptDone, Put, Result
 
@@ -53,13 +51,15 @@ class Post(Question[T]):
         self._read = read
 
     async def _ask(self, http: Http) -> T:
-        answer, ignored = await http.post(self._path, self._fields)
-        check_used(ignored)
-        return read_as(http.url, answer, self._read)
+        return read_as(http.url, await http.post(self._path, self._fields), self._read)
 
 
 class Whole(Question[list[Completion]]):
-    """Texts that come at their ends."""
+    """Texts that are wanted at their ends.
+
+    They come as a stream, in which Clarion's servers say that they compute, however long that takes; others
+    need not know how to write several as a stream.
+    """
 
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
@@ -73,9 +73,23 @@ class Whole(Question[list[Completion]]):
         return 0
 
     async def _ask(self, http: Http) -> list[Completion]:
-        answer, ignored = await http.post(self._asked.path, self._asked.fields)
-        check_used(ignored)
+        if self._asked.has_details:
+            return await self._ends(http)
+        answer = await http.post(self._asked.path, self._asked.fields)
         return read_as(http.url, answer, self._completions)
+
+    async def _ends(self, http: Http) -> list[Completion]:
+        texts = [Text(self._asked) for _ in range(self._asked.n)]
+
+        def take(event: Any) -> None:
+            for choice in event["choices"]:
+                texts[choice["index"]].take(choice)
+
+        async with http.events(self._asked.path, {**self._asked.fields, "clarion": "whole"}) as events:
+            async for event in events:
+                read_as(http.url, event, take)
+        check_ended(http.url, *texts)
+        return [text.whole() for text in texts]
 
     def _completions(self, answer: Any) -> list[Completion]:
         choices = sorted(answer["choices"], key=lambda choice: cast(int, choice["index"]))
@@ -85,8 +99,6 @@ class Whole(Question[list[Completion]]):
         for choice in choices:
             text = Text(self._asked)
             text.take(choice)
-            if not text.is_over:
-                raise KeyError("clarion")
             if self._asked.n == 1:
                 text.count(answer.get("usage"))
             found.append(text.whole())
@@ -101,16 +113,13 @@ class Pieces:
         self._text = Text(asked)
 
     async def serve(self, http: Http, put: Put) -> Result:
-        fields = {**self._asked.fields, "stream": True}
+        fields = dict(self._asked.fields)
         if not self._asked.has_details:
             fields["stream_options"] = {"include_usage": True}
-        async with http.events(self._asked.path, fields) as (events, ignored):
-            check_used(ignored)
-            async with aclosing(cast(Any, events)):
-                async for event in events:
-                    read_as(http.url, event, lambda event: self._take(event, put))
-        if not self._text.is_over:
-            raise UnreachableError(f"{http.url}: the answer ends in its middle: the server is gone")
+        async with http.events(self._asked.path, fields) as events:
+            async for event in events:
+                read_as(http.url, event, lambda event: self._take(event, put))
+        check_ended(http.url, self._text)
         return self._text.whole()
 
     def left(self) -> Result | ClarionError:
@@ -125,6 +134,15 @@ class Pieces:
                 put(PromptDone(n, n))
             if piece is not None:
                 put(piece)
+
+
+def check_ended(url: str, *texts: Text) -> None:
+    """
+    Raises:
+        UnreachableError: the server has not said how a text ended.
+    """
+    if not all(text.is_over for text in texts):
+        raise UnreachableError(f"{url}: the answer ends in its middle: the server is gone")
 
 
 def read_as(url: str, answer: Any, read: Callable[[Any], T]) -> T:
@@ -142,15 +160,3 @@ def read_as(url: str, answer: Any, read: Callable[[Any], T]) -> T:
             f"{url}: found an answer that is none of this endpoint ({type(error).__name__}: {error}): "
             f"{str(answer)[:80]}"
         ) from None
-
-
-def check_used(ignored: list[str]) -> None:
-    """
-    Raises:
-        UnsupportedError: the server did not look at something that it was asked for.
-    """
-    if "tools" in ignored:
-        warnings.warn("the chat template does not use tools: the model is not told of them", stacklevel=2)
-    others = [name for name in ignored if not name.startswith("tools")]
-    if others:
-        raise UnsupportedError(f"{', '.join(others)}: this server does not know it")

@@ -116,21 +116,24 @@ class Text:
         """The text of a choice in OpenAI's form; reasoning stands where models write it."""
         message = choice.get("delta", choice.get("message"))
         if not isinstance(message, dict):
-            return str(choice.get("text") or "")
+            text = choice["text"]
+            if not isinstance(text, str):
+                raise TypeError(f"found the text {text!r:.40}")
+            return text
         if message.get("tool_calls"):
             raise UnsupportedError(
                 "the server answers with calls of tools, which it sets apart from the text"
             )
         reasoning = message.get("reasoning_content") or message.get("reasoning") or ""
         content = message.get("content") or message.get("refusal") or ""
-        text = ""
+        said = ""
         if reasoning:
-            text = reasoning if self._is_reasoning else _OPEN + reasoning
+            said = reasoning if self._is_reasoning else _OPEN + reasoning
             self._is_reasoning = True
         if content and self._is_reasoning:
-            text += _CLOSE
+            said += _CLOSE
             self._is_reasoning = False
-        return text + content
+        return f"{said}{content}"
 
 
 def _completion(found: Mapping[str, Any], detokenize: bool) -> Completion:

@@ -2,14 +2,15 @@
 
 A request that has the field `clarion: true` gets it: the tokens of a text, what ended it, its seed, its
 timings, and the text as the model wrote it, before reasoning was set apart. Of a stream, each chunk with
-text has that of its piece, and the last one of each choice has the whole. `clarion.connect` asks for it, and
-at POST /clarion/score for what `Model.score` gives.
+text has that of its piece, and the last one of each choice has the whole. With `clarion: "whole"`, texts of a
+stream come in one piece each: whoever needs no more still hears, by comments, that the model computes.
+`clarion.connect` asks so, and at POST /clarion/score for what `Model.score` gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -20,6 +21,9 @@ from clarion.server.fields import read
 
 # [token, logprob, [[token, logprob], ...]], where an infinite logprob is null.
 Logprob: TypeAlias = tuple[int, float, tuple[tuple[int, float], ...]]
+
+
+Wanted: TypeAlias = bool | Literal["whole"]
 
 
 class PieceDetails(msgspec.Struct):
@@ -46,7 +50,7 @@ class Details(msgspec.Struct):
 Found: TypeAlias = PieceDetails | Details | msgspec.UnsetType
 
 
-def details(wanted: bool, item: Piece | Completion, prompt_tokens: int = 0) -> Found:
+def details(wanted: Wanted, item: Piece | Completion, prompt_tokens: int = 0) -> Found:
     """The details of a piece, or of a whole text; nothing where they are not wanted."""
     if not wanted:
         return msgspec.UNSET

@@ -72,6 +72,7 @@ _ORIGINS: Final = {
     **dict.fromkeys(("invalid_value", "invalid_json"), "ParameterError"),
     **dict.fromkeys(("unsupported_parameter", "unsupported_content"), "UnsupportedError"),
     "model_not_found": "NameNotFoundError",
+    "closing": "OverloadedError",
 }
 # What an error of ours is to the client: a status and a code.
 _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (

@@ -75,9 +75,7 @@ async def detokenize(call: Call) -> None:
     request, _ = await read(call, DetokenizeRequest, unsupported={}, harmless=frozenset())
     async with call.watch, call.server.pool.hold(call.server.pool.find(request.model)) as model:
         check_ids(model, "tokens", request.tokens)
-        content = await asyncio.to_thread(
-            model.detokenize, request.tokens, skip_special=request.skip_special
-        )
+        content = await asyncio.to_thread(model.detokenize, request.tokens, skip_special=request.skip_special)
     await call.answer({"content": content})
 
 

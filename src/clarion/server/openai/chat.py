@@ -14,7 +14,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
-from clarion.server.details import Found, details
+from clarion.server.details import Found, Wanted, details
 from clarion.server.errors import RefusedError, bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import read
@@ -55,7 +55,7 @@ class ChatRequest(Messages, kw_only=True):
     top_logprobs: int = 0
     stream: bool = False
     stream_options: StreamOptions | None = None
-    clarion: bool = False
+    clarion: Wanted = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,8 @@ async def answer(call: Call) -> None:
         most = wanted.get("max_tokens")
         prompt = await asyncio.to_thread(_prepare, call, model, request, given, most)
         count = served.tally.request(call.arrived, slot_of(call, request))
-        jobs = seeded([prompt.job(wanted, whole=not request.stream)] * request.n, request.n)
+        whole = not request.stream or request.clarion == "whole"
+        jobs = seeded([prompt.job(wanted, whole=whole)] * request.n, request.n)
         reply = Reply(new_id("chatcmpl"), "chat.completion", now(), served.name, [])
         answers = [Answer(prompt.markers, prompt.begins_inside) for _ in jobs]
         if request.stream:

@@ -14,7 +14,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
-from clarion.server.details import details
+from clarion.server.details import Wanted, details
 from clarion.server.errors import bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import read
@@ -47,7 +47,7 @@ class CompletionRequest(Sampling, kw_only=True):
     logprobs: int | bool | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    clarion: bool = False
+    clarion: Wanted = False
 
 
 @dataclass
@@ -227,7 +227,8 @@ async def _stream(
 ) -> None:
     """The texts as they are written."""
     events = await Events.begin(call)
-    jobs = seeded([Job(prompt.ids, wanted) for prompt in prompts for _ in range(request.n)], request.n)
+    whole = request.clarion == "whole"
+    jobs = seeded([Job(prompt.ids, wanted, whole) for prompt in prompts for _ in range(request.n)], request.n)
     with_logprobs = request.logprobs is not None and request.logprobs is not False
     tokens = [TextTokens(model.tokenizer) for _ in jobs]
     for number, prompt in enumerate(prompts):
