@@ -56,7 +56,8 @@ assert "httpx" not in sys.modules
 with clarion.connect(sys.argv[1]) as connection:
     connection.chat([{"role": "user", "content": "Who?"}], max_tokens=2)
     list(connection.stream("Once", max_tokens=2))
-loaded = {"numpy", "clarion.runtime.engine", "clarion.plan", "clarion.models", "clarion.host"} & set(sys.modules)
+heavy = {"numpy", "clarion.runtime.engine", "clarion.plan", "clarion.models", "clarion.host"}
+loaded = heavy & set(sys.modules)
 assert not loaded, loaded
 """
 
