@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+import clarion
 from clarion.client.connection import _LOCAL, Connection
 from clarion.model import Model
 from clarion.server.run import Running
-from tests.server.servers import client, events
+from tests.server.servers import client, events, is_idle, wait_until
 
 # Attributes that are set when one is made, or properties.
 ATTRIBUTES = {"path", "context", "n_vocab", "defaults"}
@@ -64,6 +65,38 @@ assert not loaded, loaded
 
 def test_a_connection_needs_no_engine(server: Running) -> None:
     subprocess.run([sys.executable, "-c", LIGHT, server.url], check=True, timeout=60)
+
+
+EXITS = """
+import sys
+import threading
+import clarion
+
+connection = clarion.connect(sys.argv[1])
+options = {"max_tokens": 400, "ignore_eos": True}
+stream = connection.stream("Once", **options)
+print(next(stream))
+threading.Thread(target=lambda: list(connection.stream("Once", **options)), daemon=True).start()
+threading.Thread(target=lambda: connection.generate("Once", **options), daemon=True).start()
+"""
+
+
+def test_a_process_may_exit_with_it(server: Running) -> None:
+    """Nothing is printed, whoever still waits, and the server computes no further."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", EXITS, server.url], capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    wait_until(lambda: is_idle(server), "the server computes no further")
+
+
+def test_no_proxy_stands_between_a_machine_and_itself(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with clarion.connect(server.url, retries=0) as found:
+        assert found.name == "tale"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from clarion.client.events import Events
 from clarion.client.failures import failure, failure_of_event, unreachable
@@ -54,6 +55,7 @@ class Http:
         self._retries = retries
         connect = _CONNECT_SECONDS if timeout is None else min(timeout, _CONNECT_SECONDS)
         self._client = httpx.AsyncClient(
+            trust_env=not _is_here(url),  # no proxy stands between a machine and itself
             timeout=httpx.Timeout(timeout, connect=connect, pool=None),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
             headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
@@ -230,6 +232,11 @@ def _check_used(response: httpx.Response) -> None:
     others = [name for name in ignored if name and not name.startswith("tools")]
     if others:
         raise UnsupportedError(f"{', '.join(others)}: this server does not know it")
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _seconds(text: str | None) -> float | None:
