@@ -7,6 +7,7 @@
 | file | what it is |
 |---|---|
 | `connection.py` | `connect`, and the methods of `Model` |
+| `described.py` | what the server says of the model |
 | `fields.py` | what a caller gives becomes the fields of a request |
 | `wire.py` | the thread and the event loop that do all of the network |
 | `http.py`, `events.py` | one request: connections, retries, answers that come in events |

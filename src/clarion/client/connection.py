@@ -7,11 +7,11 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, Unpack, overload
-from urllib.parse import quote
 
-from clarion.client.fields import Asked, Messages, Target, address, chat, completion, conversed
+from clarion.client.described import ABSENT, Described
+from clarion.client.fields import Asked, Messages, address, chat, completion, conversed
 from clarion.client.http import Http
-from clarion.client.jobs import Get, Pieces, Post, Question, Whole, read_as
+from clarion.client.jobs import Pieces, Post, Question, Whole
 from clarion.client.texts import logprob
 from clarion.client.wire import Wire
 from clarion.errors import ParameterError, PicklingError, ServerError, UnsupportedError
@@ -64,9 +64,6 @@ _LOCAL: Final = {
         "what is remembered of a text stays on the server, in its cache",
     ),
 }
-
-
-_ABSENT: Final = (404, 405)  # nothing is at this path
 
 
 def connect(
@@ -129,13 +126,10 @@ class Connection:
         """Use `connect`."""
         self.url = url
         self._wire = wire
-        listed = self._listed(model)
-        self._is_clarion = any(found.get("owned_by") == "clarion" for found in listed)
-        if model is None and not listed:
-            raise ParameterError(f"model: found none, and {url} lists none: expected a name")
-        self.name: str = listed[0]["id"] if model is None else model
+        self._described = Described(wire, url, model)
+        self._is_clarion = self._described.is_clarion
+        self.name = self._described.name
         self.path = Path(self.name)
-        self._described = self._describe(listed)
         self._forgotten = weakref.finalize(self, wire.close)
         self._forgotten.atexit = False
 
@@ -143,12 +137,12 @@ class Connection:
     def context(self) -> int | None:
         """Tokens of a prompt and its continuation at most; None where the server does not say it, as of a
         model that it has not loaded yet."""
-        return self._known("context_length", "max_model_len")
+        return self._described.number("context_length", "max_model_len")
 
     @property
     def n_vocab(self) -> int | None:
         """Tokens of the vocabulary, as `context`."""
-        return self._known("n_vocab")
+        return self._described.number("n_vocab")
 
     @property
     def defaults(self) -> Options:
@@ -183,7 +177,7 @@ class Connection:
         """
         found, several = look(prompt)
         hears(progress)
-        job = Whole(completion(self._target, found, options))
+        job = Whole(completion(self._described.target, found, options))
         wait(self._wire, job, progress)
         return job.found if several else job.found[0]
 
@@ -214,7 +208,7 @@ class Connection:
         """`generate` for an event loop. Cancelling the task ends the computation."""
         found, several = look(prompt)
         hears(progress)
-        job = Whole(await in_thread(completion, self._target, found, options))
+        job = Whole(await in_thread(completion, self._described.target, found, options))
         await wait_async(self._wire, lambda: job, progress)
         return job.found if several else job.found[0]
 
@@ -328,7 +322,7 @@ class Connection:
 
     def detokenize(self, tokens: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of token ids."""
-        fields: dict[str, Any] = {"tokens": check_ids(tokens, self._target.n_vocab)}
+        fields: dict[str, Any] = {"tokens": check_ids(tokens, self._described.target.n_vocab)}
         if skip_special:
             fields["skip_special"] = True
         return self._post("/detokenize", fields, lambda answer: str(answer["content"]))
@@ -362,7 +356,10 @@ class Connection:
 
         found, several = look(texts)
         given: list[Any] = [] if not several and not found else (found if several else [found])
-        inputs = [each if isinstance(each, str) else check_ids(each, self._target.n_vocab) for each in given]
+        inputs = [
+            each if isinstance(each, str) else check_ids(each, self._described.target.n_vocab)
+            for each in given
+        ]
         fields: dict[str, Any] = {"encoding_format": "base64"}
         options = {"pooling": pooling, "dimensions": dimensions, "prompt": prompt}
         fields |= {name: value for name, value in options.items() if value is not None}
@@ -438,24 +435,20 @@ class Connection:
 
     # ---- requests -----------------------------------------------------------------------------------------
 
-    @property
-    def _target(self) -> Target:
-        return Target(self.name, self._is_clarion, _number(self._described, "n_vocab"))
-
     def _asked(self, prompt: Prompt, options: Options) -> Asked:
         found, several = look(prompt)
         if several:
             raise ParameterError(f"prompt: found {len(found)} prompts, expected a text or token ids")
-        return completion(self._target, found, options)
+        return completion(self._described.target, found, options)
 
     def _answer(self, messages: Messages, options: ChatOptions) -> Asked:
         hears(options.get("progress"))
-        return chat(self._target, messages, options)
+        return chat(self._described.target, messages, options)
 
     def _scores(self, tokens: Iterable[int], first: int, top: int) -> Question[list[TokenLogprob]]:
         if not self._is_clarion:
             raise UnsupportedError("score: this server does not offer it; Clarion's servers do")
-        ids = check_ids(tokens, self._target.n_vocab)
+        ids = check_ids(tokens, self._described.target.n_vocab)
         first = integer("first", first, 1, max(1, len(ids)))
         fields = {"tokens": ids, "first": first, "top": integer("top", top, 0, GREATEST_LOGPROBS)}
         fields |= {"model": self.name}
@@ -466,53 +459,10 @@ class Connection:
         try:
             wait(self._wire, job)
         except ServerError as error:
-            if self._is_clarion or error.status not in _ABSENT:
+            if self._is_clarion or error.status not in ABSENT:
                 raise
             raise UnsupportedError(f"{self.url} has nothing at {path}; Clarion's servers do") from None
         return job.found
-
-    def _listed(self, model: str | None) -> list[dict[str, Any]]:
-        """The models that the server lists; of Clarion's, the one that has this name or alias."""
-        try:
-            every = self._models("/v1/models")
-        except ServerError as error:
-            if model is None or error.status not in _ABSENT:
-                raise
-            return []
-        if model is not None and any(found.get("owned_by") == "clarion" for found in every):
-            return self._models(f"/v1/models/{quote(model)}")  # an error says which names are near
-        return every
-
-    def _models(self, path: str) -> list[dict[str, Any]]:
-        job = Get(path)
-        wait(self._wire, job)
-
-        def read(answer: Any) -> list[dict[str, Any]]:
-            return [{**found, "id": str(found["id"])} for found in answer.get("data", [answer])]
-
-        return read_as(self.url, job.found, read)
-
-    def _describe(self, listed: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """What the list says of the model; of Clarion's servers, whatever name it was asked for by."""
-        alone = listed[0] if self._is_clarion else {}
-        return next((found for found in listed if found["id"] == self.name), alone)
-
-    def _known(self, *names: str) -> int | None:
-        """What the server says of the model under one of these names."""
-        for ask in (False, True):
-            if ask:
-                self._described = self._describe(self._listed(self.name))
-            for name in names:
-                if (found := _number(self._described, name)) is not None:
-                    return found
-        return None
-
-
-def _number(described: Mapping[str, Any], name: str) -> int | None:
-    """A number that stands in the description of a model, or in its part `meta`."""
-    meta = described.get("meta")
-    value = described.get(name, meta.get(name) if isinstance(meta, dict) else None)
-    return value if isinstance(value, int) else None
 
 
 def _vector(found: str | list[float]) -> Any:
