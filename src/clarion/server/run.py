@@ -17,6 +17,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -134,6 +135,9 @@ class _Run:
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hear_signals()
+        # Threads for templates, tokens and loads beside those that wait for vectors.
+        n_threads = 2 * settings.parallel + 16
+        self._loop.set_default_executor(ThreadPoolExecutor(n_threads, "clarion-serve"))
         pool = Pool(
             self._models,
             settings,
