@@ -84,7 +84,7 @@ threading.Thread(target=lambda: connection.generate("Once", **options), daemon=T
 def test_a_process_may_exit_with_it(server: Running) -> None:
     """Nothing is printed, whoever still waits, and the server computes no further."""
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", EXITS, server.url], capture_output=True, timeout=60
+        [sys.executable, "-W", "always", "-c", EXITS, server.url], capture_output=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, b"")
     wait_until(lambda: is_idle(server), "the server computes no further")
