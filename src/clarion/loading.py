@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from clarion.errors import DeviceError, ParameterError
 from clarion.exiting import loading
@@ -41,10 +41,15 @@ from clarion.runtime.sampling import (
     integer,
 )
 from clarion.runtime.states.memory import budget, longest_context, most_slots, slot_bytes
+from clarion.runtime.states.states import States
 from clarion.runtime.vectors import Embedder
+
+if TYPE_CHECKING:
+    from clarion.runtime.keeping import Keeper
 
 LAST = Pooled("last")  # of models that are made to write
 GREATEST_BYTES = 2**62
+DEFAULT_PREFIX_BYTES = 4 << 30
 
 
 def load(
@@ -59,6 +64,8 @@ def load(
     outputs: int = DEFAULT_OUTPUTS,
     cache_tokens: int | None = None,
     cache_bytes: int | None = None,
+    prefix_dir: str | os.PathLike[str] | None = None,
+    prefix_bytes: int = DEFAULT_PREFIX_BYTES,
     weights: str = "auto",
 ) -> Model:
     """Loads a GGUF model.
@@ -82,6 +89,11 @@ def load(
         cache_tokens: tokens that the KV cache holds, of all texts together; None: `context`. Requests that
             find no room wait in line.
         cache_bytes: in its place, how many bytes the cache has; what `context` tokens take at least.
+        prefix_dir: a folder in which texts are kept when they have ended, so that what begins like them is
+            not computed again after a restart either. Several processes may use one. A model that writes no
+            text keeps none.
+        prefix_bytes: what the files of this model in the folder take at most; those used least recently are
+            removed.
         weights: "mapped" reads them where the file is mapped. Copies, in the order of products and in huge
             pages, are read up to twice as fast, and take up to a second for each GB: "copied" makes them
             first, "moving" while the first texts are computed. "auto": "copied" up to 32 MB, "moving" up
@@ -129,14 +141,17 @@ def load(
         store.start()
         engine = None
         if writes(program):
+            states = executor.memory.states(lambda: identity(file, program))
+            keeper = None if prefix_dir is None else _keeper(prefix_dir, prefix_bytes, states)
             engine = Engine(
                 executor,
-                executor.memory.states(lambda: identity(file, program)),
+                states,
                 max_tokens=program.max_tokens,
                 max_outputs=program.max_outputs,
                 check=file.check,
                 node=first_node(n_threads),
                 source=file.path.name,
+                keeper=keeper,
             )
             stack.callback(engine.close)
 
@@ -198,6 +213,21 @@ def _refused(threads: int) -> Iterator[None]:
         if type(error) is not RuntimeError:
             raise
         raise DeviceError(f"the system refuses threads of a model with {threads}: {error}") from error
+
+
+def _keeper(prefix_dir: str | os.PathLike[str], prefix_bytes: int, states: States) -> Keeper:
+    """What keeps prefixes in a folder."""
+    from clarion.runtime.keeping import Keeper  # who keeps none starts without it
+    from clarion.runtime.states.folder import PrefixFolder
+
+    folder = PrefixFolder(
+        prefix_dir,
+        integer("prefix_bytes", prefix_bytes, 0, GREATEST_BYTES),
+        states.layout,
+        context=states.context,
+        anywhere=not states.points.needed,
+    )
+    return Keeper(folder, states)
 
 
 class Compiled(TypedDict, total=False):

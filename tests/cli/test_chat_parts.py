@@ -111,6 +111,17 @@ def test_reasoning_and_answer_are_apart(
     assert capsys.readouterr() == ("Yes.\n", "")
 
 
+def test_no_colour_where_nobody_wants_any(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for expected in ("\x1b[2mx\x1b[0m", "x"):
+        TerminalScreen("show").part(Part("reasoning", "x"))
+        assert capsys.readouterr().out == expected
+        monkeypatch.setenv("NO_COLOR", "1")
+
+
 def test_reasoning_vanishes_where_it_is_folded(capsys: pytest.CaptureFixture[str]) -> None:
     screen = TerminalScreen("fold")
     with screen.answering():

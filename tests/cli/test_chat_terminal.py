@@ -70,6 +70,21 @@ def test_ctrl_c_ends_the_answer_and_keeps_the_chat(path: str, tmp_path: Path) ->
     assert 10 < len(said[1][1]) < 100_000
 
 
+def test_ctrl_c_drops_what_is_typed(path: str, tmp_path: Path) -> None:
+    file = tmp_path / "saved"
+    with Terminal(tmp_path, path, *GREEDY, "--session", str(file)) as terminal:
+        terminal.expect(READY)
+        terminal.type("not this")
+        terminal.expect("not this")
+        terminal.type("\x03")
+        terminal.type("but this\r")
+        terminal.expect("as max-tokens says")
+        terminal.say("/quit")
+        assert terminal.close() == 0
+        assert "Ctrl-D or /quit leaves" not in terminal.text.partition("not this")[2]
+    assert saved(file)[0] == ("user", "but this")
+
+
 def test_ctrl_c_before_the_answer_takes_the_message_back(path: str, tmp_path: Path) -> None:
     file = tmp_path / "saved"
     text = "There was once a miller who had three sons. " * 600

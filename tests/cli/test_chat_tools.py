@@ -120,7 +120,9 @@ def said(chat: Chat) -> list[tuple[str, str]]:
     return [(m["role"], m["content"]) for m in chat.talk.history.as_json()]
 
 
-def test_a_call_and_its_result(model: clarion.Model, tools: Tools) -> None:
+def test_a_call_and_its_result(
+    model: clarion.Model, tools: Tools, capsys: pytest.CaptureFixture[str]
+) -> None:
     typist = Typist("y")
     chat, scripted = talk(model, tools, typist, f"I add.\n{ADD}", "It is 3.")
     chat.say("1 + 2?")
@@ -132,6 +134,7 @@ def test_a_call_and_its_result(model: clarion.Model, tools: Tools) -> None:
         ("assistant", "It is 3."),
     ]
     assert "tool: 3.0\nassistant:" in scripted.prompts[1]
+    assert capsys.readouterr().out == "I add.\nIt is 3.\n"  # the question says what is called
     chat.talk.history.undo()
     assert said(chat) == []
 

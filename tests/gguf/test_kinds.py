@@ -272,10 +272,12 @@ def test_a_name_whose_parts_are_there(tmp_path: Path) -> None:
 
 
 def test_an_address_is_no_file() -> None:
-    with pytest.raises(FileError, match="an address, but models are files"):
+    with pytest.raises(FileError, match="an address, not on this machine; to fetch it: clarion pull"):
         File.open("https://example.org/model.gguf")
     for name in ("owner/no-such-name", "hf.co/owner/name:Q4_K_M", "hf://owner/name"):
-        with pytest.raises(FileError, match=r"as a name of Hugging Face's hub: |an address, but"):
+        with pytest.raises(
+            FileError, match=r"as a name of Hugging Face's hub: |an address, not on this machine"
+        ):
             File.open(name)
 
 

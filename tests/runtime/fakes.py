@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 from clarion._native import sampling
 from clarion.runtime.engine import Engine
+from clarion.runtime.keeping import Keeper
+from clarion.runtime.states.folder import PrefixFolder
 from clarion.runtime.states.paged import Paged
 from clarion.runtime.states.pages import PAGE_SIZE
 from clarion.runtime.states.states import States
@@ -112,12 +115,24 @@ class FakeMachine:
     """An engine on fakes, with real states and a real sampler."""
 
     def __init__(
-        self, *, context: int = 256, n_pages: int | None = None, max_tokens: int = 16, max_outputs: int = 8
+        self,
+        *,
+        context: int = 256,
+        n_pages: int | None = None,
+        max_tokens: int = 16,
+        max_outputs: int = 8,
+        folder: Path | None = None,
+        folder_bytes: int = 1 << 20,
     ) -> None:
+        """`folder`: for prefixes."""
         n_pages = n_pages or -(-context // PAGE_SIZE)
         self.executor = FakeExecutor(n_pages, max_outputs, max_outputs)
         paged = Paged(self.executor, n_pages=n_pages, n_slots=max_outputs, context=context)
         self.states = States([paged], n_slots=max_outputs, context=context)
+        keeper = None
+        if folder is not None:
+            kept = PrefixFolder(folder, folder_bytes, self.states.layout, context=context, anywhere=True)
+            keeper = Keeper(kept, self.states)
         self.checks = 0
         self.damage: Exception | None = None
         self.engine = Engine(
@@ -126,6 +141,7 @@ class FakeMachine:
             max_tokens=max_tokens,
             max_outputs=max_outputs,
             check=self._check,
+            keeper=keeper,
         )
 
     def _check(self) -> None:

@@ -268,3 +268,31 @@ def test_limits_that_would_starve_texts_are_our_mistake(limits: tuple[int, int, 
     max_tokens, max_outputs, max_running = limits
     with pytest.raises(AssertionError):
         Scheduler(max_tokens=max_tokens, max_outputs=max_outputs, max_running=max_running)
+
+
+def test_what_somebody_else_works_on_is_passed_over() -> None:
+    """Where bytes run out, the last of the others gives its own up, also if it is the one that needs them."""
+    scheduler = Scheduler(max_tokens=16, max_outputs=4, max_running=4)
+    held: set[int] = set()
+
+    def describe(id: int) -> Work:
+        return Work(0, 0, lambda n: 0, held=True) if id in held else Work(1, 0, lambda n: n)
+
+    for id in range(3):
+        scheduler.arrive(id)
+        assert scheduler.admit(0, describe, lambda n: True)
+    held |= {2}
+    assert scheduler.next(describe, lambda n: n <= 1) == Preempt(1)
+    scheduler.preempt(1)
+    held |= {0}
+    scheduler.arrive(3)
+    assert scheduler.first() == 1
+    assert scheduler.admit(0, describe, lambda n: True)
+    assert scheduler.next(describe, lambda n: False) == Preempt(1)
+    scheduler.preempt(1)
+    # Nobody is left that computes: what is held ends by itself.
+    step = scheduler.next(describe, lambda n: False)
+    assert isinstance(step, Step)
+    assert step.shares == ()
+    scheduler.leave(2)
+    assert scheduler.first() == 1

@@ -280,6 +280,15 @@ def test_a_thread_for_the_disk_is_there_once_it_is_needed(machine: FakeMachine, 
         machine.engine.start_disk()
 
 
+def test_a_forked_process_has_no_disk(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.engine, "_process", -1)  # of another process
+        with pytest.raises(ClosedError, match="loaded by another process"):
+            machine.engine.start_disk()
+    assert threading.active_count() == before
+
+
 # ---- of the model ------------------------------------------------------------------------------------------
 
 

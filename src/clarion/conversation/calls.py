@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, Literal
 
-from clarion.conversation.reasoning import Part, markers
+from clarion.conversation.reasoning import Markers, Part, markers
 
 Format = Literal["tag", "brackets", "json", "harmony"]
 Tool = Mapping[str, Any]
@@ -27,6 +27,7 @@ _TAG: Final = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
 _FUNCTION: Final = re.compile(r"<function=([^>]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
 _PARAMETER: Final = re.compile(r"<parameter=([^>]+)>(.*?)(?:</parameter>|(?=<parameter=)|\Z)", re.DOTALL)
 _BRACKETS: Final = "[TOOL_CALLS]"
+_ALL_CALLS: Final = Markers(_BRACKETS, "[/TOOL_CALLS]")  # they are the last of an answer
 _NAMED: Final = re.compile(r"\s*([\w.-]+)(?:\[CALL_ID\]\w*)?\[ARGS\]")
 _PYTHON: Final = "<|python_tag|>"
 _DECODER: Final = json.JSONDecoder()
@@ -69,6 +70,11 @@ def call_format(template: str) -> Format | None:
     if _PYTHON in template or re.search(r'\\?"parameters\\?"\s*:', template):
         return "json"
     return None
+
+
+def call_marks(format: Format) -> Markers | None:
+    """What stands around calls in an answer, so that they need not be shown as text; None: nothing."""
+    return {"tag": Markers("<tool_call>", "</tool_call>"), "brackets": _ALL_CALLS}.get(format)
 
 
 def find_calls(

@@ -24,6 +24,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
+from typing import TYPE_CHECKING
 
 from clarion.errors import CancelledError, ClosedError, ModelError, ParameterError
 from clarion.exiting import Background, wait_for_the_end
@@ -32,13 +33,18 @@ from clarion.host.numa import stay_near
 from clarion.runtime.completion import FinishReason, TokenLogprob
 from clarion.runtime.figures import Counts, Figures
 from clarion.runtime.filing import Disk, Errand, load, save
+from clarion.runtime.filing import Work as DiskWork
 from clarion.runtime.interfaces import Draws, Executor
-from clarion.runtime.request import Generate, Load, Put, Request, Save, Score
+from clarion.runtime.request import Generate, Keep, Load, Put, Request, Save, Score
 from clarion.runtime.scheduler import Preempt, Scheduler, Share, Step, Work
 from clarion.runtime.speaker import Drawn, Ended, Event, Failed, Prompted, Speaker, Speech, Started
 from clarion.runtime.states.layout import Layout
 from clarion.runtime.states.states import SequenceState, States
 from clarion.runtime.task import Filing, Scoring, Task, Writing
+
+if TYPE_CHECKING:
+    from clarion.runtime.keeping import Keeper
+    from clarion.runtime.states.folder import Kept
 
 # Events that wait for somebody to hear of them at most: to wake the speaker costs more than to decode a
 # token, but a text that nobody reads along shall not be decoded as a whole at its end.
@@ -75,10 +81,11 @@ class Engine:
         check: Callable[[], None],
         node: Node | None = None,
         source: str = "",
+        keeper: Keeper | None = None,
     ) -> None:
         """`states` hold at least one sequence as long as the context; `check` raises where results are
         worthless; `node` is where the executor's first thread, the engine's, stays; `source` the file's
-        name, for errors."""
+        name, for errors; `keeper` has a folder for what is retained."""
         self._executor = executor
         self._states = states
         self._scheduler = Scheduler(
@@ -96,6 +103,7 @@ class Engine:
         self._is_heard = False  # somebody waits to hear of it
         self._is_idle = True  # the last round computed nothing
         self._counts = Counts()
+        self._keeper = keeper
         self._budget_bytes = states.budget_bytes
 
         # Guards the rest. Reentrant: wherever a thread is, it may collect a forgotten stream, which cancels.
@@ -105,7 +113,7 @@ class Engine:
         self._arrivals: list[Task] = []
         self._cancelled: list[Task] = []
         self._spoken: list[Speech] = []  # to their ends
-        self._filed: list[Filing] = []  # whose states are the engine's again
+        self._filed: list[Task] = []  # whose states are the engine's again
         self._in_step: list[Task] = []
         self._has_news = False
         self._closing = False
@@ -117,9 +125,12 @@ class Engine:
         self._speaker = Speaker(self._hear_end, self._hear_news)
         self._thread = Background(self._loop, name="clarion-engine")
         try:
+            if keeper is not None:
+                self._disk.start()
             self._thread.start()
         except BaseException:  # nobody else knows of the threads
             self._speaker.close()
+            self._disk.close()
             self.close()
             raise
 
@@ -174,7 +185,9 @@ class Engine:
 
         Raises:
             ClosedError: after `close`.
+            ClosedError, ParameterError: see `check_caller`.
         """
+        self.check_caller()
         with self._lock:
             if not self._closing:
                 self._disk.start()
@@ -233,7 +246,7 @@ class Engine:
                 return Writing(id, request, generate, speech, self._n_vocab)
             case Score() as score:
                 return Scoring(next(self._ids), request, score, put)
-            case Save() | Load() as filed:
+            case Save() | Load() | Keep() as filed:
                 return Filing(next(self._ids), request, filed, put)
 
     def _cancel(self, task: Task) -> None:
@@ -253,7 +266,7 @@ class Engine:
                     self._leave_step(task)
             self._hear_news()
 
-    def _hear_filed(self, task: Filing) -> None:
+    def _hear_filed(self, task: Task) -> None:
         """The disk's word: a state was written or read."""
         with self._wake:
             self._filed.append(task)
@@ -281,6 +294,8 @@ class Engine:
                 self._take_in()
                 self._admit()
                 self._is_idle = not self._step()
+                if self._is_idle and not self._tasks:
+                    self._keep_next()
             except Exception as error:  # every caller shall hear of it; none of the states can be trusted
                 self._end_all(error)
                 self._states.forget()
@@ -288,13 +303,19 @@ class Engine:
             self._counts.bytes_retained = self._states.evictable_bytes
             self._tell()
         self._take_in()
+        filing = [task for task in self._tasks.values() if isinstance(task, Filing)]
+        unkept = [task for task in filing if isinstance(task.wanted, Keep) and task.errand is None]
         self._stop_filing()
         if not self._exiting:
             self._end_all(ClosedError("the model was closed"))
         self._tell()
+        if self._keeper is not None:
+            for task in unkept:
+                self._keeper.note(task.tokens)
+            self._keeper.finish()
         self._speaker.close()
         self._disk.close()
-        del self._logits, self._executor, self._states
+        del self._logits, self._executor, self._states, self._keeper
         self._tasks.clear()
 
     def _wait(self) -> bool:
@@ -323,9 +344,9 @@ class Engine:
             writing = self._tasks.get(speech.id)
             if isinstance(writing, Writing):
                 self._end_spoken(writing)
-        for filing in filed:
-            if filing.id in self._tasks:
-                self._end_filed(filing)
+        for task in filed:
+            if task.id in self._tasks:
+                self._end_errand(task)
         for task in cancelled:
             if task.id in self._tasks:
                 self._end_cancelled(task)
@@ -348,23 +369,39 @@ class Engine:
         while (id := self._scheduler.first()) is not None:
             task = self._tasks[id]
             state = self._open(task)
-            missing = state.missing(len(task.todo) - state.length, alone=True)
+            n = len(task.todo) if task.kept is None else max(len(task.todo), len(task.kept[1].tokens))
+            missing = state.missing(n - state.length, alone=True)
             if not self._scheduler.admit(missing, self._describe, self._states.room_for):
                 state.release()
                 return
             task.start(state)
-            self._counts.reused_tokens += min(state.length, task.n_prompt)
-            if isinstance(task, Writing) and not task.has_started:
-                task.has_started = True
-                task.n_prompt_done = state.length
-                self._note(Started(task.speech, time.perf_counter(), state.length), is_heard=False)
-            elif isinstance(task, Filing):
-                self._file(task)
+            if task.kept is not None:
+                self._read_kept(task, task.kept[1])
+            else:
+                self._begin(task)
+
+    def _begin(self, task: Task) -> None:
+        """A task has a state that holds what it need not compute."""
+        n = task.state.length
+        if isinstance(task, Filing):
+            self._file(task)
+            return
+        self._counts.reused_tokens += min(n, task.n_prompt)
+        if isinstance(task, Writing) and not task.has_started:
+            task.has_started = True
+            task.n_prompt_done = n
+            self._note(Started(task.speech, time.perf_counter(), n), is_heard=False)
 
     def _open(self, task: Task) -> SequenceState:
         """A state for a task, with what is retained of its tokens."""
         state = self._states.open(task.todo, reuse=True, most=task.reusable)
         assert state is not None, "fewer slots than tasks that run"
+        if self._keeper is not None and not isinstance(task, Filing):
+            task.kept = self._keeper.find(task.todo[: task.reusable], state.length)
+        if task.kept is not None:
+            state.release()  # a file has more of it
+            state = self._states.open(task.todo, reuse=False)
+            assert state is not None
         if isinstance(task, Filing) and isinstance(task.wanted, Load) and state.length < len(task.todo):
             state.release()  # a file has all of it
             state = self._states.open(task.todo, reuse=False)
@@ -372,7 +409,8 @@ class Engine:
         return state
 
     def _describe(self, id: int) -> Work:
-        return self._tasks[id].work()
+        task = self._tasks[id]
+        return task.work() if task.errand is None else Work(0, 0, _no_bytes, held=True)
 
     # ---- the engine's thread: a step ----------------------------------------------------------------------
 
@@ -482,6 +520,12 @@ class Engine:
                 return
             task.mark()  # others can begin with it while it is written
             work = save(state, task.wanted.path)
+        elif isinstance(task.wanted, Keep):
+            assert self._keeper is not None
+            if task.todo:  # meanwhile it was evicted
+                self._retire(task)
+                return
+            work = partial(self._keeper.folder.keep, state)
         else:
             if not task.todo:  # it is retained already
                 self._retire(task)
@@ -490,6 +534,10 @@ class Engine:
             has_room = state.make_room(len(task.todo))
             assert has_room, "the states need more bytes than they said"
             work = load(state, task.wanted.path, self._layout, task.tokens)
+        self._hand_to_disk(task, work)
+
+    def _hand_to_disk(self, task: Task, work: DiskWork) -> None:
+        """The task's state is the disk's until `_end_errand`."""
         task.errand = Errand(work, partial(self._hear_filed, task))
         self._disk.do(task.errand)
 
@@ -565,20 +613,27 @@ class Engine:
         self._retire(task)
 
     def _end_cancelled(self, task: Task) -> None:
+        if task.errand is not None:
+            task.errand.abandon()  # and the task ends when it has
+            return
         match task:
             case Writing():
                 if not task.has_ended:
                     self._end(task, time.perf_counter(), "cancelled", None)
-            case Filing(errand=Errand() as errand):
-                errand.abandon()  # and the task ends when it has
             case Scoring() | Filing():
                 self._retire(task)
                 task.put(CancelledError("the computation was cancelled"))
 
-    def _end_filed(self, task: Filing) -> None:
+    def _end_errand(self, task: Task) -> None:
         """The disk has done what it could."""
         assert task.errand is not None
-        result, task.errand = task.errand.result, None
+        errand, task.errand = task.errand, None
+        if isinstance(task, Filing):
+            self._end_filed(task, errand.result)
+        else:
+            self._end_read(task, errand)
+
+    def _end_filed(self, task: Filing, result: int | BaseException) -> None:
         if isinstance(task.wanted, Load):
             if isinstance(result, BaseException):  # part of a state
                 task.stop().release()
@@ -587,19 +642,21 @@ class Engine:
         task.put(result)
 
     def _stop_filing(self) -> None:
-        """The disk lets go of all states, perhaps after a piece of work."""
-        errands = [task.errand for task in self._tasks.values() if isinstance(task, Filing)]
-        for errand in errands:
-            if errand is not None:
+        """The disk lets go of all states, perhaps after a piece of work; what is kept, it writes to its
+        end."""
+        busy = [(task, task.errand) for task in self._tasks.values() if task.errand is not None]
+        for task, errand in busy:
+            if not (isinstance(task, Filing) and isinstance(task.wanted, Keep)):
                 errand.abandon()
-        for errand in errands:
-            if errand is not None:
-                errand.wait()
+        for _, errand in busy:
+            errand.wait()
 
     def _retire(self, task: Task) -> None:
         """The task leaves; what it computed may serve as somebody's prefix."""
         if task.is_running:
             task.mark()
+            if self._keeper is not None and isinstance(task, Writing):
+                self._keeper.note(task.state.tokens)
             self._states.retain(task.stop())
         self._scheduler.leave(task.id)
         del self._tasks[task.id]
@@ -616,3 +673,44 @@ class Engine:
                 case Scoring(put=put) | Filing(put=put):
                     put(error)
         self._tasks.clear()
+
+    # ---- the engine's thread: the folder of prefixes -------------------------------------------------------
+
+    def _read_kept(self, task: Task, kept: Kept) -> None:
+        """Lets the disk fill a task's state."""
+        assert self._keeper is not None
+        has_room = task.state.make_room(len(kept.tokens))
+        assert has_room, "the states need more bytes than they said"
+        self._hand_to_disk(task, partial(self._keeper.folder.fill, task.state, kept))
+
+    def _end_read(self, task: Scoring | Writing, errand: Errand) -> None:
+        """A task's state was filled; or not, and then its tokens are computed."""
+        assert task.kept is not None
+        (n, _), task.kept = task.kept, None
+        if errand.result is True:
+            task.state.truncate(n)
+            task.start(task.state)
+            task.mark()
+        else:
+            task.stop().release()  # part of a state
+        if errand.is_unwanted:
+            self._end_cancelled(task)
+            return
+        if not task.is_running:
+            state = self._states.open(task.todo, reuse=True, most=task.reusable)
+            assert state is not None
+            task.start(state)
+        self._begin(task)
+
+    def _keep_next(self) -> None:
+        """Nobody wants anything: time to write what may be wanted."""
+        if self._keeper is not None and (tokens := self._keeper.next()) is not None:
+            task = Filing(next(self._ids), Request(tuple(tokens), Keep()), Keep(), self._keeper.hear)
+            self._tasks[task.id] = task
+            self._scheduler.arrive(task.id)
+            self._is_idle = False
+
+
+def _no_bytes(_: int) -> int:
+    """What somebody else works on needs none now."""
+    return 0

@@ -10,7 +10,8 @@ class Figures:
     """A snapshot. Totals count from loading on and never fall.
 
     Attributes:
-        texts_running: texts, scores and rows of logits that are being computed.
+        texts_running: texts, scores, rows of logits that are being computed, and states that are written to
+            files and read from them.
         texts_waiting: those in line.
         cache_bytes: the budget of the states of all texts.
         cache_bytes_used: of these in use, by what runs and by what is retained of texts that ended.

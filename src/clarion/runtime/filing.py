@@ -16,7 +16,6 @@ from queue import SimpleQueue
 from clarion.errors import CancelledError, ParameterError
 from clarion.exiting import Background
 from clarion.gguf.texts import as_path
-from clarion.gguf.writable import check_writable
 from clarion.runtime.request import Load, Request, Save
 from clarion.runtime.states.layout import Layout
 from clarion.runtime.states.states import SequenceState
@@ -29,6 +28,7 @@ class Errand:
 
     Attributes:
         result: once it is over.
+        is_unwanted: somebody abandoned it, perhaps too late.
     """
 
     def __init__(self, work: Work, is_over: Callable[[], None]) -> None:
@@ -37,7 +37,7 @@ class Errand:
         self._work = work
         self._is_over = is_over
         self._over = threading.Event()
-        self._is_unwanted = False
+        self.is_unwanted = False
 
     def do(self) -> None:
         try:
@@ -49,14 +49,14 @@ class Errand:
 
     def abandon(self) -> None:
         """Nobody wants it any more: it ends soon. From any thread."""
-        self._is_unwanted = True
+        self.is_unwanted = True
 
     def wait(self) -> None:
         """Until it is over."""
         self._over.wait()
 
     def _go_on(self) -> None:
-        if self._is_unwanted:
+        if self.is_unwanted:
             raise CancelledError("the computation was cancelled")
 
 
@@ -134,6 +134,8 @@ def saving(
     """
     if not tokens:
         raise ParameterError("tokens: found none, expected at least one")
+    from clarion.gguf.writable import check_writable  # who saves nothing starts without it
+
     start()
     file = as_path(path)
     check_writable(file, layout.saved_bytes(len(tokens)), reads=[model])

@@ -106,8 +106,13 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """What is retained of the tokens is to be kept in the folder of prefixes. The engine's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """At least one token, and what is wanted of them."""
 
     tokens: tuple[int, ...]
-    wanted: Generate | Score | Save | Load
+    wanted: Generate | Score | Save | Load | Keep

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from clarion._native import sampling
 from clarion.runtime.filing import Errand
 from clarion.runtime.interfaces import SamplerState
-from clarion.runtime.request import Generate, Load, Put, Request, Save, Score
+from clarion.runtime.request import Generate, Keep, Load, Put, Request, Save, Score
 from clarion.runtime.scheduler import Work
 from clarion.runtime.speaker import Speech
 from clarion.runtime.states.states import SequenceState
+
+if TYPE_CHECKING:
+    from clarion.runtime.states.folder import Kept
 
 # Tokens that a text with stop strings is ahead of the speaker at most. When a stop is found, these and the
 # token that completed it are taken back: 16, as many as every kind of state takes back exactly.
@@ -26,6 +29,8 @@ class _Task:
         self.todo = list(request.tokens)  # not computed yet
         self.n_prompt = len(request.tokens)
         self.is_unwanted = False  # from any thread, under the engine's lock: no step for this one any more
+        self.errand: Errand | None = None  # while the state is the disk's
+        self.kept: tuple[int, Kept] | None = None  # what the errand reads, and how many tokens it is good for
         self._state: SequenceState | None = None
         self._room = 0  # the state has room up to this length at least
 
@@ -143,14 +148,13 @@ class Writing(_Task):
 
 
 class Filing(_Task):
-    """A state that is written to a file once its tokens are computed, or read from one."""
+    """A state that is written to a file once its tokens are computed, or read from one, and nothing else."""
 
-    def __init__(self, id: int, request: Request, wanted: Save | Load, put: Put) -> None:
+    def __init__(self, id: int, request: Request, wanted: Save | Load | Keep, put: Put) -> None:
         super().__init__(id, request)
         self.put = put
         self.wanted = wanted
         self.tokens = request.tokens
-        self.errand: Errand | None = None  # while the state is the disk's
 
     @property
     def reusable(self) -> int:
@@ -159,8 +163,6 @@ class Filing(_Task):
 
     def work(self) -> Work:
         """What it wants to compute next."""
-        if self.errand is not None:
-            return Work(0, 0, self.missing, held=True)
         return Work(len(self.todo), len(self.todo), self.missing)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -111,9 +112,9 @@ class TerminalScreen(Screen):
             return
         self._close_window()
         if part.kind == "reasoning" and self.think == "show":
-            part = Part(part.kind, f"{_DIM}{part.text}{_PLAIN}", part.to)
+            part = Part(part.kind, _styled(_DIM, part.text), part.to)
             super().part(part)
-            self._ends_line = part.text.endswith(f"\n{_PLAIN}")
+            self._ends_line = part.text.removesuffix(_PLAIN).endswith("\n")
             return
         super().part(part)
 
@@ -136,10 +137,10 @@ class TerminalScreen(Screen):
             yield
 
     def note(self, text: str) -> None:
-        say(f"{_DIM}{text}{_PLAIN}")
+        say(_styled(_DIM, text))
 
     def error(self, text: str) -> None:
-        say(f"{_RED}{text}{_PLAIN}")
+        say(_styled(_RED, text))
 
     def _close_window(self) -> None:
         if self._window is not None:
@@ -168,6 +169,13 @@ class _Window:
 
     def close(self) -> None:
         self._live.stop()
+
+
+def _styled(style: str, text: str) -> str:
+    """A text in a style, where the terminal has any and nobody forbids it (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"{style}{text}{_PLAIN}"
 
 
 def harmless(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from clarion.cli.chatting.settings import Settings
 from clarion.cli.progress import counter
-from clarion.conversation.calls import Call, Format, call_format, find_calls
+from clarion.conversation.calls import Call, Format, call_format, call_marks, find_calls
 from clarion.conversation.history import History
 from clarion.conversation.reasoning import Part, Splitter, begins_inside, joined, markers
 from clarion.errors import ContextError, TemplateError
@@ -142,7 +142,8 @@ class Talk:
         """
         text, ids = self._fitting(dropped)
         inside = begins_inside(text)
-        heard = _Heard(shows, Splitter(self.markers, begins_inside=inside))
+        calls = Splitter(None if self._format is None else call_marks(self._format))
+        heard = _Heard(shows, Splitter(self.markers, begins_inside=inside), calls)
         interrupted = False
         with ExitStack() as shown:
             long = len(ids) > self.model.program.max_tokens
@@ -196,11 +197,14 @@ class Talk:
 
 
 class _Heard:
-    """Tells the screen of an answer as it comes, and how long the model thought."""
+    """Tells the screen of an answer as it comes, without calls of tools, and how long the model thought."""
 
-    def __init__(self, shows: Shows, splitter: Splitter) -> None:
+    def __init__(self, shows: Shows, splitter: Splitter, calls: Splitter) -> None:
+        """`calls` takes what is no reasoning apart into calls, which are to it what reasoning is to others,
+        and what stands beside them."""
         self._shows = shows
         self._splitter = splitter
+        self._calls = calls
         self._n_characters = self._n_heard = 0
         self._thinks = False
         # Tokens since the last answer, and those of them until the last reasoning.
@@ -217,18 +221,26 @@ class _Heard:
         rest = text[self._n_characters :]
         self._hear(self._splitter.feed(rest) + self._splitter.finish(), n_tokens - self._n_heard)
         self._stop_thinking()
+        self._show(self._calls.finish())
 
     def _hear(self, parts: Sequence[Part], n_tokens: int) -> None:
         self._n_tokens += n_tokens
         for part in parts:
-            if part.kind != "reasoning":
-                self._stop_thinking()
-                self._n_tokens = 0
-            else:
+            if part.kind == "reasoning":
                 if not self._thinks:
                     self._thinks, self._began = True, time.perf_counter()
                 self._n_reasoned = self._n_tokens
-            self._shows.part(part)
+                self._shows.part(part)
+                continue
+            self._stop_thinking()
+            self._n_tokens = 0
+            if part.kind == "answer":
+                self._show(self._calls.feed(part.text))
+
+    def _show(self, parts: Sequence[Part]) -> None:
+        for part in parts:
+            if part.kind == "answer":
+                self._shows.part(part)
 
     def _stop_thinking(self) -> None:
         if self._thinks:

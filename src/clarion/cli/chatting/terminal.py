@@ -63,7 +63,7 @@ class TerminalReader:
 
 
 def _keys() -> KeyBindings:
-    """Enter sends, unless the message goes on; Alt-Enter begins a line."""
+    """Enter sends, unless the message goes on; Alt-Enter begins a line; Ctrl-C drops what is typed."""
     from prompt_toolkit.key_binding import KeyBindings
 
     keys = KeyBindings()
@@ -84,7 +84,14 @@ def _keys() -> KeyBindings:
     def newline(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 
+    def drop(event: KeyPressEvent) -> None:
+        if event.current_buffer.text:
+            event.current_buffer.reset()
+        else:
+            event.app.exit(exception=KeyboardInterrupt, style="class:aborting")
+
     keys.add("enter")(send)
+    keys.add("c-c")(drop)
     keys.add("c-j")(send)  # what Enter was while an answer came
     keys.add("escape", "enter")(newline)
     return keys

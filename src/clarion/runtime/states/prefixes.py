@@ -20,6 +20,11 @@ from clarion.runtime.states.restore import Point, RestorePoints
 
 Spans = tuple[Span, ...]
 
+# Tokens that a file must spare to be read or written. A token's state is read in some microseconds (23 kB of
+# SmolLM2 at 1 GB/s), and computed in hundreds; what does not shrink with the tokens, to open a file and a
+# recurrent state of 75 MB, takes up to 75 ms, in which a model of that size computes less than these.
+LEAST_KEPT = 128
+
 
 class Node:
     """The positions from `start` to `end` of every prefix that goes through it."""
@@ -129,7 +134,7 @@ class Prefixes:
         while n < len(tokens) and (child := node.children.get(tokens[n])) is not None:
             node = child
             path.append(node)
-            agreeing = _common(node.tokens, tokens[n : n + len(node.tokens)])
+            agreeing = common(node.tokens, tokens[n : n + len(node.tokens)])
             n += agreeing
             if agreeing < len(node.tokens):
                 break
@@ -237,8 +242,9 @@ def age(leaf: Node) -> tuple[bool, int]:
     return (not idle, leaf.stamp)
 
 
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens at the beginning agree. To compare halves as wholes is faster than token by token."""
+def common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens of two lists agree at the beginning. To compare halves as wholes is faster than token
+    by token."""
     n, end = 0, min(len(a), len(b))
     if a[:end] == b[:end]:
         return end
