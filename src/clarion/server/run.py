@@ -231,6 +231,10 @@ class _Protocol(HttpToolsProtocol):
 class _Server(Uvicorn):
     """Uvicorn without signals of its own."""
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.servers = []  # a load that fails at once may end it before it has begun
+
     async def serve_on(self, listener: socket.socket) -> None:
         await self._serve([listener])
 
