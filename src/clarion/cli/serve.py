@@ -139,6 +139,22 @@ BYTES = _Bytes()
     help="Memory for the states of all texts of a model.  [default: chosen from memory]",
 )
 @option(
+    "--prefix-dir",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Keep there what was computed of prompts and answers, so that it is found after a restart.",
+)
+@option(
+    "--prefix-bytes",
+    section=MANY,
+    type=BYTES,
+    metavar="SIZE",
+    default="4GiB",
+    show_default=True,
+    help="Of a model in that folder at most; what was used longest ago leaves it.",
+)
+@option(
     "--idle-seconds",
     section=MANY,
     type=float,

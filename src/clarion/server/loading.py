@@ -27,7 +27,8 @@ def needed_bytes(path: Path | None, settings: Settings, memory_bytes: int) -> in
 
 def load_model(path: Path | None, settings: Settings, memory_bytes: int) -> Model:
     """The model, with context and cache for `settings.parallel` texts. Raises as `clarion.load`."""
-    return load(path, **_sizes(path, settings, memory_bytes), **settings.loading)
+    kept = {"prefix_dir": settings.prefix_dir, "prefix_bytes": settings.prefix_bytes}
+    return load(path, **_sizes(path, settings, memory_bytes), **settings.loading, **kept)
 
 
 def _sizes(path: Path | None, settings: Settings, memory_bytes: int) -> dict[str, Any]:

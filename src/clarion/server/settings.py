@@ -33,6 +33,8 @@ class Settings:
         context: tokens of a prompt and its answer at most; None: what the model was made for, as far as
             memory allows.
         cache_bytes: of keys, values and states of all texts of a model together; None: chosen from memory.
+        prefix_dir: the folder where states of prompts and answers are kept beyond the server's end.
+        prefix_bytes: of each model there at most.
         memory_bytes: that all loaded models may take; None: what is available at the start.
         idle_seconds: after which a model that nobody uses is unloaded; 0: never.
         grace_seconds: that running answers have when the server ends.
@@ -62,6 +64,8 @@ class Settings:
     drop_oldest: bool = False
     context: int | None = None
     cache_bytes: int | None = None
+    prefix_dir: str | None = None
+    prefix_bytes: int = 4 << 30
     memory_bytes: int | None = None
     idle_seconds: float = 0.0
     grace_seconds: float = 10.0
