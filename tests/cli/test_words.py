@@ -65,7 +65,7 @@ def test_what_is_meant(given: list[str], meant: list[str]) -> None:
         ("server", "use clarion serve MODEL"),
         ("download", "use clarion pull NAME"),
         ("ls", "use clarion list"),
-        ("ps", "no model runs in the background"),
+        ("stop", "clarion serve ends with Ctrl-C"),
         ("metadata", "clarion inspect"),
         ("perplexity", "clarion eval"),
         ("Hello", "clarion run Hello"),

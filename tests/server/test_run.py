@@ -195,12 +195,12 @@ def test_what_is_refused(chat_model: Path, tmp_path: Path) -> None:
 
 
 def test_flags_of_other_servers(chat_model: Path) -> None:
-    words = "--ctx-size 128 -ngl 99 --jinja -cb --slots --served-model-name x --max-num-seqs 2 --ssl-x"
+    words = "--ctx-size 128 -ngl 99 --jinja -cb --slots --webui --served-model-name x --max-num-seqs 2 --ssl-x"
     assert "--ssl-x" in refused(str(chat_model), *words.split())
     with started(str(chat_model), *words.split()[:-1]) as server:
         (found,) = httpx.get(f"{server.url}/v1/models").json()["data"]
         assert (found["aliases"], found["context_length"]) == (["x"], 128)
-    assert any("--slots: there is no such endpoint yet" in line for line in server.lines)
+    assert any("--webui: there is no such page yet" in line for line in server.lines)
 
 
 def test_keys_come_from_everywhere(chat_model: Path, tmp_path: Path) -> None:

@@ -118,7 +118,12 @@ BYTES = _Bytes()
     show_default=True,
     help="Requests that wait at most; others get 429.",
 )
-@option("--drop-oldest", section=MANY, is_flag=True, help="A full line drops its oldest request instead.")
+@option(
+    "--drop-oldest",
+    section=MANY,
+    is_flag=True,
+    help="Conversations that are longer than the context lose their oldest messages; else they get 400.",
+)
 @option(
     "--memory-bytes",
     section=MANY,
@@ -166,6 +171,13 @@ BYTES = _Bytes()
     default=10_000,
     show_default=True,
     help="Of a conversation at most, and texts of a request.",
+)
+@option(
+    "--slot-save-path",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Slots may be saved to files of that folder, and restored.",
 )
 @option(
     "--chat-template",

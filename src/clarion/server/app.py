@@ -17,10 +17,12 @@ from typing import Final
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clarion.server import health, metrics, running
 from clarion.server.access import Access
 from clarion.server.call import Call
 from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
 from clarion.server.leaving import Watch
+from clarion.server.llama import completion, props, slots, tokens
 from clarion.server.log import Log
 from clarion.server.openai import chat, completions, embeddings, models, rerank
 from clarion.server.pool import Pool
@@ -36,6 +38,18 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/v1/chat/completions", chat.answer),
     ("POST", "/v1/embeddings", embeddings.embed),
     ("POST", "/v1/rerank", rerank.rerank),
+    *(("GET", path, health.ready) for path in health.PATHS if path != health.LIVE),
+    ("GET", health.LIVE, health.live),
+    ("GET", "/metrics", metrics.metrics),
+    ("GET", "/ps", running.running),
+    ("POST", "/tokenize", tokens.tokenize),
+    ("POST", "/detokenize", tokens.detokenize),
+    ("POST", "/apply-template", tokens.apply_template),
+    ("POST", "/completion", completion.complete),
+    ("POST", "/infill", completion.fill),
+    ("GET", "/props", props.props),
+    ("GET", "/slots", slots.slots),
+    ("POST", "/slots/{id}", slots.act),
     # llama-server has these without the version, too.
     ("GET", "/models", models.every),
     ("POST", "/chat/completions", chat.answer),
@@ -45,7 +59,7 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/reranking", rerank.rerank),
     ("POST", "/v1/reranking", rerank.rerank),
 )
-PUBLIC: Final[frozenset[str]] = frozenset()  # paths that need no key
+PUBLIC: Final = frozenset(health.PATHS)  # paths that need no key
 
 
 @dataclass
@@ -54,6 +68,7 @@ class Server:
 
     Attributes:
         running: the requests that are being answered.
+        is_ready: the first model is loaded; until then requests wait.
         is_closing: new ones are refused.
     """
 
@@ -61,6 +76,7 @@ class Server:
     pool: Pool
     log: Log
     running: set[Watch] = field(default_factory=set)
+    is_ready: bool = False
     is_closing: bool = False
 
     def end_all(self) -> None:

@@ -1,10 +1,11 @@
 """A server from its start to its end: the socket, the models, the signals.
 
-    listen ─▶ load ─▶ serve ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
+    listen ─▶ serve, load ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
 
-The socket comes first, so that a port in use is known before a model is read; connections that come meanwhile
-wait. After a signal nothing new is accepted. Running answers have some seconds; then their computations are
-ended, and their clients told so. A second signal does not wait.
+The socket comes first, so that a port in use is known before a model is read. Until the first model is
+loaded `/health` says so, and other requests wait for it. After a signal nothing new is accepted. Running
+answers have some seconds; then their computations are ended, and their clients told so. A second signal does
+not wait.
 """
 
 from __future__ import annotations
@@ -143,12 +144,13 @@ class _Run:
         )
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
+        serving = asyncio.create_task(uvicorn.serve_on(self._listener))
         try:
-            if not await self._load(pool):
-                return
-            serving = asyncio.create_task(uvicorn.serve_on(self._listener))
-            self._announce(server)
-            await self._end.wait()
+            if await self._load(pool):
+                server.is_ready = True
+                self._announce(server)
+                await self._end.wait()
+        finally:
             server.is_closing = True
             uvicorn.stop_listening()
             await self._let_end(server)
@@ -156,7 +158,6 @@ class _Run:
             uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
-        finally:
             await pool.close()
 
     async def _load(self, pool: Pool) -> bool:

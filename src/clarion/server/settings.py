@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,7 +28,8 @@ class Settings:
         allow_origins: web pages that may call it, beside those of this machine; "*": any.
         parallel: texts that are computed at once, of each model.
         max_queue: requests that wait for a model at most.
-        drop_oldest: a full line lets the newest in and refuses the oldest.
+        drop_oldest: a conversation that is longer than the context loses its oldest messages, where the
+            request says nothing else.
         context: tokens of a prompt and its answer at most; None: what the model was made for, as far as
             memory allows.
         cache_bytes: of keys, values and states of all texts of a model together; None: chosen from memory.
@@ -39,6 +41,7 @@ class Settings:
         body_seconds: in which a request has to arrive.
         stall_seconds: for which a client may leave a stream unread.
         keep_alive_seconds: after which a stream without news gets a comment.
+        slot_save_path: the folder for saved slots; None: none is saved.
         chat_template: instead of the model's: Jinja, or the name of one of the file's.
         variables: that the template knows, where a request does not say them.
         options: of sampling, where a request does not say them.
@@ -67,6 +70,7 @@ class Settings:
     body_seconds: float = 60.0
     stall_seconds: float = 60.0
     keep_alive_seconds: float = 10.0
+    slot_save_path: str | None = None
     chat_template: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
@@ -98,6 +102,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ParameterError(f"{name}: found {value}, expected 1 or more")
+        if self.slot_save_path is not None and not os.path.isdir(self.slot_save_path):
+            raise ParameterError(f"slot_save_path: found {self.slot_save_path!r}, expected a folder")
         for key in self.api_keys:
             if not key or not key.isascii() or not key.isprintable() or " " in key:
                 raise ParameterError("api_keys: found one that is empty, or has characters beside ASCII's")

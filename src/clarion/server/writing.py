@@ -20,6 +20,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion
 from clarion.runtime.pieces import Piece
 from clarion.runtime.sampling import Options
+from clarion.server.tally import Count
 
 Item = Piece | Completion
 Batch = list[tuple[int, Item]]
@@ -146,11 +147,16 @@ def _joined(rest: Completion, before: list[int], n_prompt: int) -> Completion:
     return replace(rest, tokens=(*before, *rest.tokens), timings=timings)
 
 
-async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False) -> AsyncGenerator[Batch]:
+async def merge(
+    model: Model, jobs: Sequence[Job], count: Count, *, same_prompt: bool = False
+) -> AsyncGenerator[Batch]:
     """The pieces of several texts: what is ready, with the numbers of the texts. Each ends with its
     completion. The first error ends all.
 
-    same_prompt: the others begin when the first one's prompt is computed, and find it in the prefix cache.
+    Args:
+        count: counts them.
+        same_prompt: the others begin when the first one's prompt is computed, and find it in the prefix
+            cache.
     """
     queue: asyncio.Queue[tuple[int, Item | BaseException]] = asyncio.Queue()
     ready = asyncio.Event()
@@ -162,7 +168,7 @@ async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False)
             if number > 0:
                 await ready.wait()
             started = ready.set if number == 0 and not ready.is_set() else None
-            async with aclosing(write(model, job, started)) as items:
+            async with aclosing(_counted(write(model, job, started), job, count)) as items:
                 async for item in items:
                     ready.set()  # a prompt that was in the cache as a whole has no progress
                     queue.put_nowait((number, item))
@@ -187,6 +193,21 @@ async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _counted(items: AsyncGenerator[Item], job: Job, count: Count) -> AsyncGenerator[Item]:
+    text = count.begin(len(job.ids), whole=job.whole and job.budget is None)
+    async with aclosing(items):
+        try:
+            async for item in items:
+                if isinstance(item, Completion):
+                    count.end(text, job.ids, item)
+                elif text.n_written is not None:
+                    text.n_written += len(item.tokens)
+                yield item
+        except BaseException as error:
+            count.leave(text, error)
+            raise
 
 
 def _coalesced(batch: Batch) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import msgspec
@@ -22,7 +22,8 @@ from clarion.server.openai.logprobs import TextTokens
 from clarion.server.openai.prompts import check_room
 from clarion.server.openai.types import Reply, TextChoice, TextLogprobs, Usage, new_id, now
 from clarion.server.openai.usage import usage
-from clarion.server.sampling import HARMLESS, UNSUPPORTED, Sampling, options
+from clarion.server.sampling import HARMLESS, UNSUPPORTED, Sampling, options, slot_of
+from clarion.server.tally import Count
 from clarion.server.writing import Job, merge
 
 MOST_CHOICES: Final = 128
@@ -69,14 +70,15 @@ async def complete(call: Call) -> None:
         if request.echo and request.logprobs is not None and request.logprobs is not False:
             for prompt in prompts:
                 prompt.tokens = await _scored(model, prompt.ids, int(request.logprobs))
+        count = served.tally.request(call.arrived, slot_of(call, request))
         reply = Reply(new_id("cmpl"), "text_completion", now(), served.name, [])
         if request.stream:
-            await _stream(call, model, request, prompts, wanted, reply)
+            await _stream(call, model, request, prompts, wanted, reply, count)
             return
         same = [Job(prompt.ids, wanted, whole=True) for prompt in prompts for _ in range(best_of)]
         jobs = seeded(same, best_of)
         texts: list[Completion | None] = [None] * len(jobs)
-        async with aclosing(merge(model, jobs, same_prompt=len(prompts) == 1)) as batches:
+        async with aclosing(merge(model, jobs, count, same_prompt=len(prompts) == 1)) as batches:
             async for batch in batches:
                 for number, item in batch:
                     if isinstance(item, Completion):
@@ -175,7 +177,7 @@ def seeded(jobs: list[Job], n: int) -> list[Job]:
         seed = job.options.get("seed")
         if seed is not None and number % n:
             seed = (seed + number % n) & (2**64 - 1)
-            job = Job(job.ids, cast(Options, {**job.options, "seed": seed}), job.whole, job.budget)
+            job = replace(job, options=cast(Options, {**job.options, "seed": seed}))
         made.append(job)
     return made
 
@@ -218,6 +220,7 @@ async def _stream(
     prompts: list[_Prompt],
     wanted: Options,
     reply: Reply,
+    count: Count,
 ) -> None:
     """The texts as they are written."""
     events = await Events.begin(call)
@@ -230,7 +233,7 @@ async def _stream(
                 logprobs = tokens[index].of(prompt.tokens) if with_logprobs else None
                 reply.choices = [TextChoice(prompt.echo, index, logprobs, None)]
                 await events.send(event(reply))
-    async with aclosing(merge(model, jobs, same_prompt=len(prompts) == 1)) as batches:
+    async with aclosing(merge(model, jobs, count, same_prompt=len(prompts) == 1)) as batches:
         async for batch in batches:
             ready = []
             for index, item in batch:
@@ -243,9 +246,9 @@ async def _stream(
                 reply.choices = [choice]
                 ready.append(event(reply))
             await events.send(b"".join(ready))
-    count = _count(call, prompts)
+    counted = _count(call, prompts)
     last = b""
     if request.stream_options is not None and request.stream_options.include_usage:
-        reply.choices, reply.usage = [], count
+        reply.choices, reply.usage = [], counted
         last = event(reply)
     await events.send(last + DONE, last=True)

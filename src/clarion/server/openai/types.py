@@ -49,13 +49,15 @@ class CompletionDetails(msgspec.Struct):
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens of a request. `cached_tokens` were not computed again."""
+    """Tokens of a request. `cached_tokens` were not computed again; `dropped_messages` were left out, since
+    the conversation is longer than the context."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
+    dropped_messages: int = 0
 
 
 class Delta(msgspec.Struct, omit_defaults=True):
