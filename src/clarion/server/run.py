@@ -145,10 +145,12 @@ class _Run:
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
         serving = asyncio.create_task(uvicorn.serve_on(self._listener))
+        warming: asyncio.Task[None] | None = None
         try:
             if await self._load(pool):
                 server.is_ready = True
                 self._announce(server)
+                warming = asyncio.create_task(self._warm(pool))
                 await self._end.wait()
         finally:
             server.is_closing = True
@@ -158,6 +160,8 @@ class _Run:
             uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
+            if warming is not None:
+                await warming
             await pool.close()
 
     async def _load(self, pool: Pool) -> bool:
@@ -176,6 +180,12 @@ class _Run:
         except RefusedError as error:
             raise error.__cause__ or error from None
         return True
+
+    async def _warm(self, pool: Pool) -> None:
+        """Makes the first model ready for requests, which need not wait for this."""
+        if self._models:
+            async with pool.hold(self._models[0]) as model:
+                await asyncio.to_thread(loading.warm, model, self._settings)
 
     def _announce(self, server: Server) -> None:
         settings = self._settings
