@@ -75,15 +75,15 @@ _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (
 _FIELD: Final = re.compile(r"([A-Za-z_][\w.]*(?:\[[^\]]*\])*): ")
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class _Body(msgspec.Struct):
-    error: _Error
+class ErrorBody(msgspec.Struct):
+    error: Error
 
 
 def bad(param: str, message: str) -> RefusedError:
@@ -108,4 +108,4 @@ def refusal(error: Exception) -> RefusedError:
 
 def body(error: RefusedError) -> bytes:
     """The answer's body."""
-    return msgspec.json.encode(_Body(_Error(str(error), error.kind, error.param, error.code)))
+    return msgspec.json.encode(ErrorBody(Error(str(error), error.kind, error.param, error.code)))
