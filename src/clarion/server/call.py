@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 _encode: Final = msgspec.json.Encoder().encode
+_MOST_NAMES: Final = 32  # of fields in a header, and characters of each: clients limit what they read
+_MOST_CHARACTERS: Final = 64
 
 
 class Call:
@@ -121,7 +123,7 @@ class Call:
         self._has_begun = True
         more = []
         if self.ignored:
-            more.append((b"x-clarion-ignored", ", ".join(self.ignored).encode("ascii", "backslashreplace")))
+            more.append((b"x-clarion-ignored", _listed(self.ignored)))
         if self.dropped:
             more.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *more]})
@@ -145,3 +147,11 @@ class Call:
     def note(self) -> None:
         """Leaves for the log what is known of the tokens."""
         self._scope.setdefault("state", {})["usage"] = self.usage
+
+
+def _listed(names: list[str]) -> bytes:
+    """Names of fields as the value of a header; they may hold any character."""
+    words = [ascii(name[:_MOST_CHARACTERS])[1:-1] for name in names[:_MOST_NAMES]]
+    if len(names) > _MOST_NAMES:
+        words.append("...")
+    return ", ".join(words).encode()
