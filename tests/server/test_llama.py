@@ -230,7 +230,7 @@ def test_props(server: Running, model: clarion.Model) -> None:
     with client(server) as http:
         found = http.get("/props").json()
         assert http.get("/props?model=gpt-x").json() == found
-        assert http.get("/props?model=nothing").status_code == 404
+        assert http.get("/props?model=gpt-4o").json() == found  # there is only one model
         assert http.post("/props", json={}).status_code == 405
     assert found["default_generation_settings"]["n_ctx"] == 512
     assert found["default_generation_settings"]["params"]["temperature"] == 0.8
@@ -324,7 +324,6 @@ def test_a_request_names_its_slot(saving: Running, path: str) -> None:
         ("/slots/0?action=save", {"filename": "a", "prompt": []}, 400, "prompt"),
         ("/slots/0?action=save", {"filename": "a", "prompt": [10**9]}, 400, "prompt[0]"),
         ("/slots/0?action=restore", {"filename": "nothing"}, 404, "filename"),
-        ("/slots/0?action=restore", {"filename": "a", "model": "nothing"}, 404, "model"),
     ],
 )
 def test_what_cannot_be_saved(
@@ -423,12 +422,14 @@ def test_a_wrong_field_is_named(server: Running, path: str, body: dict[str, Any]
     answer = post(server, path, **body)
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["param"] == param, answer.text
-    if "model" not in body:
-        assert post(server, path, **{**body, "model": "nothing"}).status_code in (400, 404)
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 10**12) | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 10**12)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=8,
 )

@@ -238,7 +238,7 @@ def test_embeddings(ai: openai.OpenAI, server: Running, model: clarion.Model) ->
 
 def test_errors_are_those_of_the_client(ai: openai.OpenAI, server: Running) -> None:
     with pytest.raises(openai.NotFoundError) as missing:
-        ai.completions.create(model="tal", prompt="x")
+        ai.models.retrieve("tal")
     assert (missing.value.param, missing.value.code) == ("model", "model_not_found")
     assert "is it tale?" in str(missing.value)
     with pytest.raises(openai.BadRequestError) as long:

@@ -251,6 +251,13 @@ def test_names() -> None:
     assert pool.find("gpt-4o").name == "llama"
 
 
+def test_every_name_means_the_only_model() -> None:
+    pool = pool_of(Loader({"llama": 1}, 10))
+    assert pool.find("gpt-4o").name == pool.find(None).name == pool.find("lama").name == "llama"
+    with pytest.raises(RefusedError, match="is it llama"):
+        pool.named("lama")
+
+
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     for name in ("a.gguf", "more/a.gguf", "more/b-00001-of-00002.gguf", "more/b-00002-of-00002.gguf",

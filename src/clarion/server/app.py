@@ -17,7 +17,7 @@ from typing import Any, Final
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clarion.server import health, metrics, running
+from clarion.server import health, metrics, openapi, running
 from clarion.server.access import Access
 from clarion.server.call import Call
 from clarion.server.details import score
@@ -32,7 +32,7 @@ from clarion.server.settings import Settings
 Handle = Callable[[Call], Awaitable[None]]
 
 # Method, path, function. The first one that matches counts.
-ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
+_ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("GET", "/v1/models", models.every),
     ("GET", "/v1/models/{name:path}", models.one),
     ("POST", "/v1/completions", completions.complete),
@@ -61,6 +61,7 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/reranking", rerank.rerank),
     ("POST", "/v1/reranking", rerank.rerank),
 )
+ROUTES: Final = (*_ROUTES, ("GET", openapi.PATH, openapi.endpoint(_ROUTES)))
 PUBLIC: Final = frozenset(health.PATHS)  # paths that need no key
 QUIET: Final = PUBLIC | {"/metrics", "/ps"}  # that get no line where all is well
 

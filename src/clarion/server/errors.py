@@ -87,16 +87,16 @@ _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (
 _FIELD: Final = re.compile(r"([A-Za-z_][\w.]*(?:\[[^\]]*\])*): ")
 
 
-class _Error(msgspec.Struct):
+class Error(msgspec.Struct):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class _Body(msgspec.Struct):
-    error: _Error
-    clarion: str | msgspec.UnsetType
+class ErrorBody(msgspec.Struct):
+    error: Error
+    clarion: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def bad(param: str, message: str) -> RefusedError:
@@ -126,7 +126,7 @@ def refusal(error: Exception) -> RefusedError:
 def body(error: RefusedError) -> bytes:
     """The answer's body."""
     origin = msgspec.UNSET if error.origin is None else error.origin
-    return msgspec.json.encode(_Body(_Error(str(error), error.kind, error.param, error.code), origin))
+    return msgspec.json.encode(ErrorBody(Error(str(error), error.kind, error.param, error.code), origin))
 
 
 def _origin(error: ClarionError) -> str:

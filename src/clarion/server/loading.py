@@ -1,10 +1,15 @@
-"""From a file to a model that serves many: the one place that chooses context and cache."""
+"""From a file to a model that serves many: the one place that chooses context and cache.
+
+It also makes ready what the first request would wait for.
+"""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from clarion.errors import ClarionError
 from clarion.loading import load
 from clarion.loading import needed_bytes as needed
 from clarion.model import Model
@@ -27,8 +32,22 @@ def needed_bytes(path: Path | None, settings: Settings, memory_bytes: int) -> in
 
 def load_model(path: Path | None, settings: Settings, memory_bytes: int) -> Model:
     """The model, with context and cache for `settings.parallel` texts. Raises as `clarion.load`."""
-    kept = {"prefix_dir": settings.prefix_dir, "prefix_bytes": settings.prefix_bytes}
-    return load(path, **_sizes(path, settings, memory_bytes), **settings.loading, **kept)
+    return load(
+        path,
+        **_sizes(path, settings, memory_bytes),
+        **settings.loading,
+        prefix_dir=settings.prefix_dir,
+        prefix_bytes=settings.prefix_bytes,
+    )
+
+
+def warm(model: Model, settings: Settings) -> None:
+    """Does what the first request would wait for: builds the tokenizer, and starts the process that renders
+    chat templates."""
+    with suppress(ClarionError):  # a model without a template, or one that refuses this: requests are told
+        model.tokenize("Hello")
+        messages = [{"role": "user", "content": "Hello"}]
+        model.apply_chat_template(messages, template=settings.chat_template)
 
 
 def _sizes(path: Path | None, settings: Settings, memory_bytes: int) -> dict[str, Any]:

@@ -148,33 +148,44 @@ class Pool:
         return self._memory_bytes
 
     def find(self, name: str | None) -> Served:
-        """The model of a name, or of an alias; without a name the first one.
+        """The model that a request means: of a name, or of an alias; without a name the first one.
+
+        Where there is only one model, every name means it: people's programs have names of other servers'
+        models in their settings. The answer tells the true name.
 
         Raises:
             RefusedError: 404, there is none; the message names near ones.
         """
-        if name:
-            if (found := self._models.get(name) or self._by_alias(name)) is not None:
-                return found
-            every = self.all()
-            if (found := self._models.get(name) or self._by_alias(name)) is not None:
-                return found
-            path = self._further.path(name) if self._further is not None else None
-            found = next((each for each in every if path is not None and each.path == path), None)
-            if found is not None:
-                return found
-        elif every := self.all():
+        if name and (found := self._known(name)) is not None:
+            return found
+        every = self.all()
+        if every and (not name or len(every) == 1):
             return every[0]
+        return self.named(name or "")
+
+    def named(self, name: str) -> Served:
+        """The model of a name, or of an alias. Raises as `find`."""
+        if (found := self._known(name)) is not None:
+            return found
+        every = self.all()
+        if (found := self._known(name)) is not None:
+            return found
+        path = self._further.path(name) if self._further is not None else None
+        found = next((each for each in every if path is not None and each.path == path), None)
+        if found is not None:
+            return found
         names = [served.name for served in every]
         lower = {known.lower(): known for known in names}
-        wanted = (name or "").lower()
+        wanted = name.lower()
         near = [known for short, known in lower.items() if wanted in short or short in wanted][:3]
         near = near or [lower[match] for match in get_close_matches(wanted, lower, 3, 0.4)]
         listed = near or names[:5]
         hint = f"; is it {' or '.join(listed)}?" if near else f"; there are: {', '.join(listed) or 'none'}"
         raise RefusedError(404, f"there is no model {name!r}{hint}", param="model", code="model_not_found")
 
-    def _by_alias(self, name: str) -> Served | None:
+    def _known(self, name: str) -> Served | None:
+        if (found := self._models.get(name)) is not None:
+            return found
         for served in self._models.values():
             if name in served.aliases or name.removesuffix(".gguf") == served.name:
                 return served

@@ -16,11 +16,13 @@ import logging
 import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from httptools import HttpParserUpgrade, HttpRequestParser
 from uvicorn import Config
 from uvicorn import Server as Uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -29,7 +31,7 @@ from clarion.errors import DeviceError, FileError, ParameterError
 from clarion.host.memory import memory
 from clarion.server import loading
 from clarion.server.app import Server, application
-from clarion.server.errors import RefusedError
+from clarion.server.errors import RefusedError, body
 from clarion.server.log import Log
 from clarion.server.pool import Further, Loader, Pool, Served
 from clarion.server.settings import Settings
@@ -149,10 +151,12 @@ class _Run:
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
         serving = asyncio.create_task(uvicorn.serve_on(self._listener))
+        warming: asyncio.Task[None] | None = None
         try:
             if await self._load(pool):
                 server.is_ready = True
                 self._announce(server)
+                warming = asyncio.create_task(self._warm(pool))
                 await self._end.wait()
         finally:
             server.is_closing = True
@@ -162,6 +166,8 @@ class _Run:
             uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
+            if warming is not None:
+                await warming
             await pool.close()
 
     async def _load(self, pool: Pool) -> bool:
@@ -180,6 +186,12 @@ class _Run:
         except RefusedError as error:
             raise error.__cause__ or error from None
         return True
+
+    async def _warm(self, pool: Pool) -> None:
+        """Makes the first model ready for requests, which need not wait for this."""
+        if self._models:
+            async with pool.hold(self._models[0]) as model:
+                await asyncio.to_thread(loading.warm, model, self._settings)
 
     def _announce(self, server: Server) -> None:
         settings = self._settings
@@ -226,6 +238,36 @@ class _Protocol(HttpToolsProtocol):
         # the client has acknowledged the headers: 40 ms.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.app_state = {**self.app_state, "transport": transport}
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so in the form of all errors."""
+        content = body(RefusedError(400, "the request is no HTTP/1.1", code="invalid_http"))
+        head = (
+            f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+    # Some clients offer HTTP/2 with each request. The parser takes an offer for the end of the request, and
+    # its body would be lost: the request is read once more, without the offer.
+
+    def data_received(self, data: bytes) -> None:
+        self._data = data
+        super().data_received(data)
+
+    def _should_upgrade(self) -> bool:
+        return any(name == b"upgrade" for name, _ in self.headers)
+
+    def handle_websocket_upgrade(self) -> None:
+        error = sys.exception()
+        assert isinstance(error, HttpParserUpgrade)
+        rest = self._data[error.args[0] :]
+        version = self.parser.get_http_version().encode()
+        head = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.data_received(b"\r\n".join([*head, b"", rest]))
 
 
 class _Server(Uvicorn):

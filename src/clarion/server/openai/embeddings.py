@@ -37,7 +37,7 @@ class _Embedding(msgspec.Struct):
     embedding: list[float] | str
 
 
-class _Embeddings(msgspec.Struct):
+class Embeddings(msgspec.Struct):
     object: str
     data: list[_Embedding]
     model: str
@@ -64,7 +64,7 @@ async def embed(call: Call) -> None:
             each.index = index
         n = sum(n for n, _ in found)
         call.usage = (n, 0)
-        await call.answer(_Embeddings("list", data, served.name, Usage(n, 0, n)))
+        await call.answer(Embeddings("list", data, served.name, Usage(n, 0, n)))
 
 
 def _vectors(

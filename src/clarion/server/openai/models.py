@@ -21,7 +21,7 @@ class _Meta(msgspec.Struct):
     size: int
 
 
-class _Model(msgspec.Struct, omit_defaults=True):
+class Known(msgspec.Struct, omit_defaults=True):
     id: str
     created: int
     owned_by: str
@@ -32,15 +32,15 @@ class _Model(msgspec.Struct, omit_defaults=True):
     meta: _Meta | None = None  # likewise
 
 
-class _Models(msgspec.Struct):
+class Models(msgspec.Struct):
     object: str
-    data: list[_Model]
-    models: list[_Model] | msgspec.UnsetType = msgspec.UNSET
+    data: list[Known]
+    models: list[Known] | msgspec.UnsetType = msgspec.UNSET
 
 
 async def every(call: Call) -> None:
     """GET /v1/models"""
-    found = _Models("list", [_described(served) for served in call.server.pool.all()])
+    found = Models("list", [_described(served) for served in call.server.pool.all()])
     if "client_version" in call.query:
         # One coding client fails without a list of this name. Its entries have fields that are known to its
         # maker alone; of an empty list it takes that it knows no more than before.
@@ -50,12 +50,12 @@ async def every(call: Call) -> None:
 
 async def one(call: Call) -> None:
     """GET /v1/models/{name}"""
-    await call.answer(_described(call.server.pool.find(call.path["name"])))
+    await call.answer(_described(call.server.pool.named(call.path["name"])))
 
 
-def _described(served: Served) -> _Model:
+def _described(served: Served) -> Known:
     model = served.model
-    return _Model(
+    return Known(
         served.name,
         served.created,
         "clarion",

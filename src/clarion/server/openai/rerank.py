@@ -37,7 +37,7 @@ class _Result(msgspec.Struct, omit_defaults=True):
     document: _Document | None = None
 
 
-class _Ranked(msgspec.Struct):
+class Ranked(msgspec.Struct):
     id: str
     object: str
     model: str
@@ -76,7 +76,7 @@ async def rerank(call: Call) -> None:
         ]
         n = sum(n for n, _ in found)
         call.usage = (n, 0)
-        await call.answer(_Ranked(new_id("rerank"), "list", served.name, results, Usage(n, 0, n)))
+        await call.answer(Ranked(new_id("rerank"), "list", served.name, results, Usage(n, 0, n)))
 
 
 def _scores(model: Model, request: RerankRequest, texts: list[str]) -> tuple[int, list[float]]:

@@ -113,6 +113,18 @@ class Reply(msgspec.Struct):
     system_fingerprint: str = "clarion"
 
 
+class TextReply(Reply, kw_only=True):
+    """The answer of `/v1/completions`, as it is described."""
+
+    choices: list[TextChoice]
+
+
+class ChatReply(Reply, kw_only=True):
+    """The answer of `/v1/chat/completions`, as it is described."""
+
+    choices: list[ChatChoice]
+
+
 def new_id(kind: str) -> str:
     """The name of an answer, as `chatcmpl-...`."""
     return f"{kind}-{os.urandom(12).hex()}"
