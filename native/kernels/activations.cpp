@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "kernels/lanes.h"
+#include "kernels/octets.h"
 #include "simd/simd.h"
 
 namespace clarion {
@@ -30,7 +31,7 @@ struct Group {
     }
 };
 
-// The largest |x| of each block; in its lane. `finite` becomes false where an element is not.
+// The largest |x| of each block, in its lane. `finite` becomes false where an element is not.
 simd::f32x16 largest(const Group& group, bool& finite) {
     simd::f32x16 each[lanes], products0 = simd::zero(), products1 = simd::zero();  // by zero: NaN where not finite
     for (int64_t i = 0; i < group.n; ++i) {
@@ -56,53 +57,6 @@ void encode_bf16(const float* x, int64_t width, Half* row) {
     if constexpr (requires { store_bf16(row, simd::f32x16{}); })
         for (int64_t k = 0; k < width; k += simd::lanes) store_bf16(row + k, load_n(x + k, width - k));
 }
-
-// Octets of a row (machine/encoding.h).
-class Octets {
-  public:
-    Octets(const EncodedLayout& layout, std::byte* row)
-        : octets_(reinterpret_cast<Octet*>(row + layout.wide)), most_(layout.most_wide) {}
-
-    int64_t n() const { return n_; }
-    // Leaves an octet of block b out, if that lowers the square of what is largest, `amax`, by more than `least`: then the
-    // block is what is left, in `rest`.
-    void take(int64_t b, float least, const float*& block, float* rest, float& amax) {
-        float largest[4] = {};
-        for (int i = 0; i < 32; ++i) largest[i / 8] = std::max(largest[i / 8], std::fabs(block[i]));
-        const auto o = std::max_element(largest, largest + 4) - largest;
-        largest[o] = 0.0f;
-        const float others = *std::max_element(largest, largest + 4);
-        if (!(amax * amax - others * others > least) || n_ == most_) return;
-        alignas(64) float x[16] = {};
-        std::copy_n(block + 8 * o, 8, x);
-        std::copy_n(block, 32, rest);
-        std::fill_n(rest + 8 * o, 8, 0.0f);
-        constexpr float limit = simd::high_limit;
-        const simd::i32x16 a = simd::to_i32(simd::mul(simd::load(x), simd::set1(limit / amax)));
-        uint8_t quads[4 * simd::high_accumulator::quad_bytes];
-        simd::encode_quads(quads, a);
-        Octet& octet = octets_[n_++];
-        octet.place = static_cast<int32_t>(4 * b + o);
-        octet.token = 0;
-        octet.scale = amax / limit;
-        octet.sum = static_cast<int32_t>(simd::reduce_add(simd::to_f32(a)));
-        std::copy_n(quads, sizeof octet.quads, octet.quads);
-        block = rest;
-        amax = others;
-    }
-    // The weights' minima meet the sums of all columns.
-    void add_sums(float* fsum32, float* fsum16) const {
-        for (int64_t i = 0; i < n_; ++i) {
-            const float sum = octets_[i].scale * static_cast<float>(octets_[i].sum);
-            fsum32[octets_[i].place / 4] += sum;
-            fsum16[octets_[i].place / 2] += sum;
-        }
-    }
-
-  private:
-    Octet* octets_;
-    int64_t most_, n_ = 0;
-};
 
 void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
     const EncodedLayout layout(kind, width);
@@ -130,7 +84,7 @@ void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
     if (layout.most_wide > 0 && finite)
         least = simd::reduce_add(squares) * (static_cast<float>(octet_share) / static_cast<float>(n_blocks));
 
-    Octets octets(layout, row);
+    OctetWriter octets(layout, row);
     for (int64_t first = 0; first < n_blocks; first += lanes) {
         Group group(x, width, first, padded);
         alignas(64) float amax[lanes], scale[lanes], inverse[lanes], half[2 * lanes], rest[lanes][32];
@@ -154,9 +108,9 @@ void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
         simd::f32x16 sums[2 * lanes];
         for (int64_t i = 0; i < group.n; ++i) {
             const simd::f32x16 factor = simd::set1(inverse[i]);
+            uint8_t* to = quads + (first + i) * (high ? 64 : 32);
             const simd::i32x16 a0 = simd::to_i32(simd::mul(simd::load(group.block[i]), factor));
             const simd::i32x16 a1 = simd::to_i32(simd::mul(simd::load(group.block[i] + 16), factor));
-            uint8_t* to = quads + (first + i) * (high ? 64 : 32);
             if (high) {
                 simd::encode_quads(to, a0);
                 simd::encode_quads(to + 32, a1);
@@ -182,9 +136,7 @@ void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
             fsum32[b] = s * (h0 + h1);
         }
     }
-    if (high) return;
-    octets.add_sums(fsum32, fsum16);
-    *reinterpret_cast<int32_t*>(row + layout.n_wide) = static_cast<int32_t>(octets.n());
+    if (!high) octets.finish(row, layout);
 }
 
 }  // namespace

@@ -278,8 +278,8 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
 // The same for one token, whose weights no tile has: their blocks are decoded once more.
 void multiply_octets_of_one(const Format& format, const uint8_t* panel, int64_t first, int64_t n,
                             const OctetList& octets, const Tile& tile, float* upper) {
-    const Octet* end = octets.end_of(first + n);
-    for (const Octet* octet = octets.begin_of(first); octet != end; ++octet) {
+    const Octet* end = octets.end_at(first + n);
+    for (const Octet* octet = octets.begin_at(first); octet != end; ++octet) {
         const int64_t block = (8 * octet->place - first) / format.block;
         format.decode_panel(panel + 16 * block * format.bytes, 1, tile);
         multiply_octets(format, tile, first + block * format.block, octet, octet + 1, upper);
@@ -395,14 +395,15 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     const OctetList octets = activations.octets == nullptr ? OctetList{} : *activations.octets;
     std::fill_n(local.upper, 16 * octets.n_tokens, 0.0f);
     const Tile tile{local.u, local.scale, local.neg_min};
-    if (one != nullptr && n_tokens == 1 && !floats) {
+    if (simd::live_groups > 0 && one != nullptr && n_tokens == 1 && !floats) {
         const int64_t step = source.at_once(n_cols);
         for (int64_t k = 0; k < n_cols; k += step) {
             const int64_t n = std::min(step, n_cols - k);
             const uint8_t* panel = source.panel(n / format.block);
             one(panel, {k, n, n_cols}, tokens[0], fetch, sums);
             fetch.advance(16 * format.row_bytes(n));
-            if (octets.n_tokens != 0) multiply_octets_of_one(format, panel, k, n, octets, tile, local.upper);
+            if (simd::live_groups > 0 && octets.n_tokens != 0)
+                multiply_octets_of_one(format, panel, k, n, octets, tile, local.upper);
         }
         add_upper(octets, local.upper, sums);
         return;
@@ -438,7 +439,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
                                                                        n_tokens, spread, sums);
         }
         if (octets.n_tokens != 0)
-            multiply_octets(format, tile, k, octets.begin_of(k), octets.end_of(k + n), local.upper);
+            multiply_octets(format, tile, k, octets.begin_at(k), octets.end_at(k + n), local.upper);
     }
     add_upper(octets, local.upper, sums);
 }
