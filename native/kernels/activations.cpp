@@ -33,7 +33,8 @@ struct Group {
 
 // The largest |x| of each block, in its lane. `finite` becomes false where an element is not.
 simd::f32x16 largest(const Group& group, bool& finite) {
-    simd::f32x16 each[lanes], products0 = simd::zero(), products1 = simd::zero();  // by zero: NaN where not finite
+    simd::f32x16 each[lanes], products0 = simd::zero(),
+                              products1 = simd::zero();  // by zero: NaN where not finite
     for (int64_t i = 0; i < group.n; ++i) {
         const simd::f32x16 x0 = simd::load(group.block[i]), x1 = simd::load(group.block[i] + 16);
         each[i] = simd::max(simd::abs(x0), simd::abs(x1));

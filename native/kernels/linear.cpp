@@ -257,7 +257,8 @@ class ExpertLinear final : public Op {
         const int64_t list = first_list_[static_cast<size_t>(a)];
         panels_.each(item % items_per_expert_, items_per_expert_,
                      [&](const Matrix& m, int64_t first, int64_t last) {
-                         for (int64_t p = first; p < last; ++p) multiply(m, expert, p, begin, end, list, scratch);
+                         for (int64_t p = first; p < last; ++p)
+                             multiply(m, expert, p, begin, end, list, scratch);
                      });
     }
 
@@ -311,7 +312,7 @@ class ExpertLinear final : public Op {
     int32_t divisor_;  // how many slots share a row of the input
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
-    OctetLists octets_;  // a list for each expert, or several where it has many slots
+    OctetLists octets_;                // a list for each expert, or several where it has many slots
     std::vector<int64_t> first_list_;  // of each active expert
 };
 

@@ -36,11 +36,14 @@ struct OctetList {
     static constexpr int64_t part = 256;  // columns; no tile begins or ends within
 
     const Octet* octets = nullptr;
-    const int32_t* ends = nullptr;    // where the octets of each part end, which follow those of the part before
+    const int32_t* ends =
+        nullptr;  // where the octets of each part end, which follow those of the part before
     const int32_t* tokens = nullptr;  // which row each one is that has some
     int64_t n_tokens = 0;
 
-    const Octet* begin_at(int64_t column) const { return octets + (column == 0 ? 0 : ends[column / part - 1]); }
+    const Octet* begin_at(int64_t column) const {
+        return octets + (column == 0 ? 0 : ends[column / part - 1]);
+    }
     const Octet* end_at(int64_t column) const { return octets + ends[(column + part - 1) / part - 1]; }
 };
 
@@ -61,8 +64,8 @@ class OctetLists {
     Octet* octets_ = nullptr;
     int32_t* tokens_ = nullptr;
     int32_t* ends_ = nullptr;  // of each list: its parts, and where its octets and its tokens begin
-    int32_t most_ = 0;     // octets of a row
-    uint32_t places_ = 0;  // where they can be
+    int32_t most_ = 0;         // octets of a row
+    uint32_t places_ = 0;      // where they can be
     int64_t n_wide_ = 0, parts_ = 0, n_octets_ = 0, n_tokens_ = 0, n_lists_ = 0;
 };
 

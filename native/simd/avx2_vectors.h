@@ -137,8 +137,8 @@ inline void store_i8(int8_t* p, i32x16 x) {
     const __m256i byte = _mm256_set1_epi32(0xff);
     const __m256i words = _mm256_permute4x64_epi64(
         _mm256_packus_epi32(_mm256_and_si256(x.a, byte), _mm256_and_si256(x.b, byte)), 0xd8);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(_mm256_castsi256_si128(words),
-                                                                     _mm256_extracti128_si256(words, 1)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
 // ---- 16-bit floats in memory
