@@ -9,7 +9,7 @@ Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x 
   fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error
               beyond that: s/2 sum |w|, less with an octet. Integer sums are exact; each group of 16 or 32
               columns adds at most four rounded operations: (4 K/16 + 8) u times the terms' magnitude. Where a
-              format has minima, scale * q and the minimum partly cancel: in groups of random q both stay below
+              format has minima, scale * q and the minimum partly cancel: in groups of random q both are below
               4 max|w| of the group.
 """
 
