@@ -6,42 +6,50 @@
 #include <limits>
 
 #include "kernels/lanes.h"
+#include "kernels/octets.h"
 #include "simd/simd.h"
 
 namespace clarion {
 
 namespace {
 
-// x - x is zero for finite numbers and NaN otherwise.
-simd::f32x16 not_finite(simd::f32x16 x0, simd::f32x16 x1) {
-    return simd::add(simd::sub(x0, x0), simd::sub(x1, x1));
-}
-bool all_finite(const float* x, int64_t whole_blocks) {
-    simd::f32x16 sum = simd::zero();
-    for (int64_t k = 0; k < 32 * whole_blocks; k += 32)
-        sum = simd::add(sum, not_finite(simd::load(x + k), simd::load(x + k + 16)));
-    return simd::reduce_add(sum) == 0.0f;
+// A row's blocks are taken in groups of so many, one in each lane.
+constexpr int64_t lanes = simd::lanes;
+
+// Where the blocks of a group begin. The last block of a row may be padded, in `padded`.
+struct Group {
+    const float* block[lanes];
+    int64_t n;
+
+    Group(const float* x, int64_t width, int64_t first, float* padded) {
+        n = std::min(lanes, (width + 31) / 32 - first);
+        for (int64_t i = 0; i < n; ++i) block[i] = x + 32 * (first + i);
+        if (first + n <= width / 32) return;
+        std::fill_n(padded, 32, 0.0f);
+        std::copy_n(block[n - 1], width % 32, padded);
+        block[n - 1] = padded;
+    }
+};
+
+// The largest |x| of each block, in its lane. `finite` becomes false where an element is not.
+simd::f32x16 largest(const Group& group, bool& finite) {
+    simd::f32x16 each[lanes], products0 = simd::zero(),
+                              products1 = simd::zero();  // by zero: NaN where not finite
+    for (int64_t i = 0; i < group.n; ++i) {
+        const simd::f32x16 x0 = simd::load(group.block[i]), x1 = simd::load(group.block[i] + 16);
+        each[i] = simd::max(simd::abs(x0), simd::abs(x1));
+        products0 = simd::fma(x0, simd::zero(), products0);
+        products1 = simd::fma(x1, simd::zero(), products1);
+    }
+    finite &= simd::reduce_add(simd::add(products0, products1)) == 0.0f;
+    return max_across(each, static_cast<int>(group.n));
 }
 
-// A block of 32 columns: integers in [-limit, limit], and what they are multiplied with.
-struct Block {
-    simd::i32x16 a0, a1;
-    float scale;
-};
-Block quantize_block(const float* x, int32_t limit, bool finite) {
-    const simd::f32x16 x0 = simd::load(x), x1 = simd::load(x + 16);
-    const float amax = simd::reduce_max(simd::max(simd::abs(x0), simd::abs(x1)));
-    const float inverse = static_cast<float>(limit) / amax;
-    // max() may have dropped a NaN.
-    finite = finite || simd::reduce_add(not_finite(x0, x1)) == 0.0f;
-    if (!finite || !(inverse <= std::numeric_limits<float>::max())) {
-        // Not finite, or all zero, or so small (below 1e-34) that its reciprocal overflows: a is zero.
-        const simd::i32x16 none = simd::set1(int32_t{0});
-        return {none, none, finite ? 0.0f : std::numeric_limits<float>::quiet_NaN()};
-    }
-    // None is beyond the limit: two roundings make amax * inverse larger by 2^-22 of it at most, less than a half.
-    return {simd::to_i32(simd::mul(x0, simd::set1(inverse))),
-            simd::to_i32(simd::mul(x1, simd::set1(inverse))), amax / static_cast<float>(limit)};
+constexpr float zeros[32] = {};
+bool all_finite(const float* block) {
+    for (int64_t i = 0; i < 32; ++i)
+        if (!std::isfinite(block[i])) return false;
+    return true;
 }
 
 // Where the instruction set has no products of them (simd/tile.h), there are no such rows.
@@ -49,6 +57,87 @@ template <typename Half>
 void encode_bf16(const float* x, int64_t width, Half* row) {
     if constexpr (requires { store_bf16(row, simd::f32x16{}); })
         for (int64_t k = 0; k < width; k += simd::lanes) store_bf16(row + k, load_n(x + k, width - k));
+}
+
+void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
+    const EncodedLayout layout(kind, width);
+    const bool high = kind == Kind::high;
+    const float limit = high ? simd::high_limit : 127;
+    auto* quads = reinterpret_cast<uint8_t*>(row);
+    auto* scales = reinterpret_cast<float*>(row + layout.scale);
+    auto* fsum32 = reinterpret_cast<float*>(row + layout.fsum32);
+    auto* fsum16 = reinterpret_cast<float*>(row + layout.fsum16);
+    auto* sum32 = reinterpret_cast<int32_t*>(row + layout.sum32);
+    auto* sum16 = reinterpret_cast<int32_t*>(row + layout.sum16);
+    alignas(64) float padded[32];
+    const int64_t n_blocks = layout.padded / 32;
+
+    // The largest of all blocks, which wait where their scales will be.
+    bool finite = true;
+    simd::f32x16 squares = simd::zero();
+    for (int64_t first = 0; first < n_blocks; first += lanes) {
+        const Group group(x, width, first, padded);
+        store_n(scales + first, largest(group, finite), group.n);
+        const simd::f32x16 amax = load_n(scales + first, group.n);
+        squares = simd::add(squares, simd::mul(amax, amax));
+    }
+    float least = std::numeric_limits<float>::infinity();
+    if (layout.most_wide > 0 && finite)
+        least = simd::reduce_add(squares) * (static_cast<float>(octet_share) / static_cast<float>(n_blocks));
+
+    OctetWriter octets(layout, row);
+    for (int64_t first = 0; first < n_blocks; first += lanes) {
+        Group group(x, width, first, padded);
+        alignas(64) float amax[lanes], scale[lanes], inverse[lanes], half[2 * lanes], rest[lanes][32];
+        for (int64_t i = 0; i < lanes; ++i) amax[i] = scales[first + (i < group.n ? i : 0)];
+        const float top = simd::reduce_max(simd::load(amax));
+        for (int64_t i = 0; top * top > least && i < group.n; ++i)
+            if (amax[i] * amax[i] > least) octets.take(first + i, least, group.block[i], rest[i], amax[i]);
+        const simd::f32x16 by = simd::div(simd::set1(limit), simd::load(amax));
+        simd::store(scale, simd::div(simd::load(amax), simd::set1(limit)));
+        simd::store(inverse, by);
+        // None is beyond the limit: two roundings make amax * inverse larger by 2^-22 of it at most, less than a half.
+        const bool ordinary = finite && simd::reduce_max(by) <= std::numeric_limits<float>::max();
+        for (int64_t i = 0; !ordinary && i < group.n; ++i) {
+            const bool ok = all_finite(group.block[i]);
+            if (ok && inverse[i] <= std::numeric_limits<float>::max()) continue;
+            // Not finite, or all zero, or so small (below 1e-34) that its reciprocal overflows: a is zero.
+            group.block[i] = zeros;
+            inverse[i] = 0.0f;
+            scale[i] = ok ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+        }
+        simd::f32x16 sums[2 * lanes];
+        for (int64_t i = 0; i < group.n; ++i) {
+            const simd::f32x16 factor = simd::set1(inverse[i]);
+            uint8_t* to = quads + (first + i) * (high ? 64 : 32);
+            const simd::i32x16 a0 = simd::to_i32(simd::mul(simd::load(group.block[i]), factor));
+            const simd::i32x16 a1 = simd::to_i32(simd::mul(simd::load(group.block[i] + 16), factor));
+            if (high) {
+                simd::encode_quads(to, a0);
+                simd::encode_quads(to + 32, a1);
+            } else {
+                simd::store_i8(reinterpret_cast<int8_t*>(to), a0);
+                simd::store_i8(reinterpret_cast<int8_t*>(to + 16), a1);
+            }
+            sums[2 * i] = simd::to_f32(a0);
+            sums[2 * i + 1] = simd::to_f32(a1);
+        }
+        // Sums are below 2^24, so floats hold them exactly.
+        for (int64_t i = 0; i < 2 * group.n; i += lanes)
+            simd::store(half + i, add_across(sums + i, static_cast<int>(std::min(lanes, 2 * group.n - i))));
+        for (int64_t i = 0; i < group.n; ++i) {
+            const int64_t b = first + i;
+            const float s = scale[i], h0 = half[2 * i], h1 = half[2 * i + 1];
+            scales[b] = s;
+            sum16[2 * b] = static_cast<int32_t>(h0);
+            sum16[2 * b + 1] = static_cast<int32_t>(h1);
+            fsum16[2 * b] = s * h0;
+            fsum16[2 * b + 1] = s * h1;
+            sum32[b] = static_cast<int32_t>(h0 + h1);
+            fsum32[b] = s * (h0 + h1);
+        }
+    }
+    if (!high) octets.finish(row, layout);
 }
 
 }  // namespace
@@ -62,45 +151,7 @@ void encode_row(Kind kind, const float* x, int64_t width, std::byte* row) {
         encode_bf16(x, width, reinterpret_cast<uint16_t*>(row));
         return;
     }
-    const EncodedLayout layout(kind, width);
-    const bool high = kind == Kind::high;
-    const int32_t limit = high ? simd::high_limit : 127;
-    auto* quads = reinterpret_cast<uint8_t*>(row);
-    auto* scale = reinterpret_cast<float*>(row + layout.scale);
-    auto* fsum32 = reinterpret_cast<float*>(row + layout.fsum32);
-    auto* fsum16 = reinterpret_cast<float*>(row + layout.fsum16);
-    auto* sum32 = reinterpret_cast<int32_t*>(row + layout.sum32);
-    auto* sum16 = reinterpret_cast<int32_t*>(row + layout.sum16);
-    const bool finite = all_finite(x, width / 32);
-    alignas(64) float padded[32];
-    for (int64_t k = 0; k < width; k += 32) {
-        const bool whole = k + 32 <= width;
-        const float* from = x + k;
-        if (!whole) {
-            std::fill_n(padded, 32, 0.0f);
-            std::copy_n(from, width - k, padded);
-            from = padded;
-        }
-        const int64_t b = k / 32;
-        const Block block = quantize_block(from, limit, finite && whole);
-        scale[b] = block.scale;
-        if (high) {
-            simd::encode_quads(quads + 2 * k, block.a0);
-            simd::encode_quads(quads + 2 * k + 32, block.a1);
-        } else {
-            simd::store_i8(reinterpret_cast<int8_t*>(quads + k), block.a0);
-            simd::store_i8(reinterpret_cast<int8_t*>(quads + k + 16), block.a1);
-        }
-        // Sums are below 2^24, so floats hold them exactly.
-        const float half[2] = {simd::reduce_add(simd::to_f32(block.a0)),
-                               simd::reduce_add(simd::to_f32(block.a1))};
-        for (int h = 0; h < 2; ++h) {
-            sum16[2 * b + h] = static_cast<int32_t>(half[h]);
-            fsum16[2 * b + h] = scale[b] * half[h];
-        }
-        sum32[b] = static_cast<int32_t>(half[0] + half[1]);
-        fsum32[b] = scale[b] * (half[0] + half[1]);
-    }
+    encode_integers(kind, x, width, row);
 }
 
 }  // namespace clarion

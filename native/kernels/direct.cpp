@@ -7,6 +7,7 @@
 
 #include "formats/bf16.h"
 #include "kernels/activations.h"
+#include "kernels/octets.h"
 #include "kernels/panel.h"
 #include "kernels/product.h"
 #include "kernels/row_decoder.h"
@@ -58,9 +59,15 @@ void linear(int type_id, const uint8_t* data, int64_t n_bytes, int64_t rows, int
     for (int64_t t = 0; t < n_tokens; ++t) encode_row(kind, x + t * cols, cols, encoded.get() + t * stride);
     float* sums = product_sums(scratch.get());
     const Tiling tiling;
+    OctetLists lists;
+    lists.reserve(kind, cols, std::min(most_tokens, n_tokens), 1);
     for (int64_t t = 0; t < n_tokens; t += most_tokens) {
         const int64_t n = std::min(most_tokens, n_tokens - t);
-        const ActivationRows activations{kind, encoded.get() + t * stride, stride};
+        ActivationRows activations{kind, encoded.get() + t * stride, stride};
+        lists.clear();
+        lists.add(activations, n);
+        const OctetList octets = lists[0];
+        activations.octets = &octets;
         for (int64_t row = 0; row < rows; row += 16) {
             panel_product(tiling, weight, row, activations, n, scratch.get(), sums);
             for (int64_t i = 0; i < n; ++i)

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "kernels/lanes.h"
+#include "kernels/octets.h"
 #include "kernels/product.h"
 #include "kernels/rows.h"
 #include "operations.h"
@@ -132,6 +133,8 @@ class Linear final : public Op {
         if (residual_ != nullptr && (panels_.matrices.size() != 1 || residual_->kind != Kind::f32 ||
                                      residual_->width != first.output->width))
             spec.fail({"a residual needs one output of its own width"});
+        octets_.reserve(input_->kind, input_->width, spec.max_tokens * input_->slots_per_token,
+                        spec.max_tokens * input_->slots_per_token / tiling_.least_tokens + 1);
     }
 
     size_t scratch_bytes() const override { return product_scratch_bytes(); }
@@ -147,14 +150,17 @@ class Linear final : public Op {
         block_ = blocks == 1 ? n_tokens_ : ((n_tokens_ + blocks - 1) / blocks + whole - 1) / whole * whole;
         items_per_block_ = n_tokens_ <= tiling_.few_tokens ? panels_.of_bytes(tiling_.item_bytes, threads_)
                                                            : panels_.single();
+        octets_.clear();
+        for (int64_t t = 0; t < n_tokens_; t += block_) octets_.add(rows(t), std::min(block_, n_tokens_ - t));
         return (n_tokens_ + block_ - 1) / block_ * items_per_block_;
     }
 
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
         const int64_t first_token = item / items_per_block_ * block_;
         const int64_t n_tokens = std::min(block_, n_tokens_ - first_token);
-        const ActivationRows rows{input_->kind, input_->data + first_token * input_->row_bytes,
-                                  input_->row_bytes};
+        const OctetList octets = octets_[item / items_per_block_];
+        ActivationRows rows = this->rows(first_token);
+        rows.octets = &octets;
         float* sums = product_sums(scratch.data);
         panels_.each(item % items_per_block_, items_per_block_,
                      [&](const Matrix& m, int64_t first, int64_t last) {
@@ -180,6 +186,9 @@ class Linear final : public Op {
         }
     }
 
+    ActivationRows rows(int64_t first_token) const {
+        return {input_->kind, input_->data + first_token * input_->row_bytes, input_->row_bytes};
+    }
     static float* row_of(const Buffer& b, int64_t t) {
         return reinterpret_cast<float*>(b.data + t * b.row_bytes);
     }
@@ -187,6 +196,7 @@ class Linear final : public Op {
     const Buffer *input_, *residual_;
     Panels panels_;
     Tiling tiling_;
+    OctetLists octets_;  // a list for each block of tokens
     int64_t threads_;
     int64_t n_tokens_ = 0, block_ = 0, items_per_block_ = 0;
 };
@@ -207,6 +217,10 @@ class ExpertLinear final : public Op {
         slots_.resize(static_cast<size_t>(spec.max_tokens * ids_->width));
         first_.resize(static_cast<size_t>(n_experts_ + 1));
         active_.resize(static_cast<size_t>(n_experts_));
+        const int64_t n_slots = spec.max_tokens * ids_->width;
+        octets_.reserve(input_->kind, input_->width, n_slots,
+                        std::min(n_experts_, n_slots) + n_slots / most_tokens);
+        first_list_.resize(static_cast<size_t>(n_experts_));
     }
 
     size_t scratch_bytes() const override { return product_scratch_bytes(); }
@@ -229,6 +243,7 @@ class ExpertLinear final : public Op {
                 slots_[static_cast<size_t>(--end[expert_of(t, j) + 1])] = static_cast<int32_t>(t * k + j);
         // Now the slots of expert e begin at first_[e + 1]. They end where those of the next active expert begin.
         n_slots_ = n_rows * k;
+        list_octets();
         items_per_expert_ = n_slots_ <= n_active_ * tiling_.few_tokens
                                 ? panels_.of_bytes(tiling_.item_bytes, 1)
                                 : panels_.single();
@@ -238,26 +253,43 @@ class ExpertLinear final : public Op {
     void run(const Batch&, int64_t item, const Scratch& scratch) override {
         const int64_t a = item / items_per_expert_;
         const int64_t expert = active_[static_cast<size_t>(a)];
-        const int64_t begin = first_[static_cast<size_t>(expert + 1)];
-        const int64_t end = a + 1 < n_active_
-                                ? first_[static_cast<size_t>(active_[static_cast<size_t>(a + 1)] + 1)]
-                                : n_slots_;
+        const int64_t begin = begin_of(a), end = begin_of(a + 1);
+        const int64_t list = first_list_[static_cast<size_t>(a)];
         panels_.each(item % items_per_expert_, items_per_expert_,
                      [&](const Matrix& m, int64_t first, int64_t last) {
-                         for (int64_t p = first; p < last; ++p) multiply(m, expert, p, begin, end, scratch);
+                         for (int64_t p = first; p < last; ++p)
+                             multiply(m, expert, p, begin, end, list, scratch);
                      });
     }
 
   private:
+    ActivationRows rows_of(const int32_t* slots) const {
+        return {input_->kind, input_->data, input_->row_bytes, slots, divisor_};
+    }
+    // Where the slots of active expert a begin.
+    int64_t begin_of(int64_t a) const {
+        return a < n_active_ ? first_[static_cast<size_t>(active_[static_cast<size_t>(a)] + 1)] : n_slots_;
+    }
+    void list_octets() {
+        octets_.clear();
+        int64_t list = 0;
+        for (int64_t a = 0; a < n_active_; ++a) {
+            first_list_[static_cast<size_t>(a)] = list;
+            for (int64_t s = begin_of(a), end = begin_of(a + 1); s < end; s += most_tokens, ++list)
+                octets_.add(rows_of(slots_.data() + s), std::min(most_tokens, end - s));
+        }
+    }
     // Panel p of one expert's matrix, times the slots from begin to end in the order of slots_.
-    void multiply(const Matrix& m, int64_t expert, int64_t p, int64_t begin, int64_t end,
+    void multiply(const Matrix& m, int64_t expert, int64_t p, int64_t begin, int64_t end, int64_t list,
                   const Scratch& scratch) const {
         const simd::f32x16 bias = m.bias ? panel_bias(*m.bias, expert, p) : simd::zero();
         float* sums = product_sums(scratch.data);
         for (int64_t s = begin; s < end; s += most_tokens) {
             const int64_t n = std::min(most_tokens, end - s);
             const int32_t* slots = slots_.data() + s;
-            const ActivationRows rows{input_->kind, input_->data, input_->row_bytes, slots, divisor_};
+            const OctetList octets = octets_[list++];
+            ActivationRows rows = rows_of(slots);
+            rows.octets = &octets;
             for (int64_t t = 0; t < n; ++t)
                 simd::prefetch(f32_row(*m.output, slots[t]) + 16 * p);  // as in `linear`
             panel_product(tiling_, m, expert, p, rows, n, scratch.data, sums);
@@ -280,6 +312,8 @@ class ExpertLinear final : public Op {
     int32_t divisor_;  // how many slots share a row of the input
     int64_t n_experts_ = 0, n_active_ = 0, n_slots_ = 0, items_per_expert_ = 0;
     std::vector<int32_t> slots_, first_, active_;
+    OctetLists octets_;                // a list for each expert, or several where it has many slots
+    std::vector<int64_t> first_list_;  // of each active expert
 };
 
 }  // namespace

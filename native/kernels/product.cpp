@@ -5,6 +5,7 @@
 #include "formats/bf16.h"
 #include "kernels/activations.h"
 #include "kernels/float_product.h"
+#include "kernels/octets.h"
 #include "kernels/panel.h"
 #include "kernels/row_decoder.h"
 #include "simd/simd.h"
@@ -26,6 +27,7 @@ struct Scratch16 {
         FloatScratch floats;
     };
     alignas(64) float sums[16 * most_tokens];
+    alignas(64) float upper[16 * most_tokens];  // of octets, for each token that has some
 };
 
 // Fetches some bytes ahead, a share of them with each token. A burst would fill the miss buffers, and the processor would
@@ -255,6 +257,42 @@ void tile_to_f32(const Format& format, const Tile& tile, int64_t n, float* weigh
     }
 }
 
+// Adds products of octets with a tile, whose first column is `first`.
+[[gnu::noinline]] void multiply_octets(const Format& format, const Tile& tile, int64_t first,
+                                       const Octet* octet, const Octet* end, float* upper) {
+    using Accumulator = simd::high_accumulator;
+    const int32_t unbias = Accumulator::bias - format.offset;
+    const int64_t per_group = format.group / 8;
+    for (; octet != end; ++octet) {
+        const int64_t at = octet->place - first / 8;
+        const uint8_t* u = tile.u + 128 * at;
+        auto acc = Accumulator::start(unbias * octet->sum);
+        acc.dot2(simd::load_bytes(u), simd::load_bytes(u + 64), octet->quads);
+        const simd::f32x16 scale = simd::load(tile.scale + 16 * (at / per_group));
+        float* sum = upper + 16 * octet->token;
+        simd::store(sum, simd::fma(simd::to_f32(acc.total()), simd::mul(scale, simd::set1(octet->scale)),
+                                   simd::load(sum)));
+    }
+}
+
+// The same for one token, whose weights no tile has: their blocks are decoded once more.
+void multiply_octets_of_one(const Format& format, const uint8_t* panel, int64_t first, int64_t n,
+                            const OctetList& octets, const Tile& tile, float* upper) {
+    const Octet* end = octets.end_at(first + n);
+    for (const Octet* octet = octets.begin_at(first); octet != end; ++octet) {
+        const int64_t block = (8 * octet->place - first) / format.block;
+        format.decode_panel(panel + 16 * block * format.bytes, 1, tile);
+        multiply_octets(format, tile, first + block * format.block, octet, octet + 1, upper);
+    }
+}
+
+void add_upper(const OctetList& octets, const float* upper, float* sums) {
+    for (int64_t i = 0; i < octets.n_tokens; ++i) {
+        float* sum = sums + 16 * octets.tokens[i];
+        simd::store(sum, simd::add(simd::load(sum), simd::load(upper + 16 * i)));
+    }
+}
+
 // BF16 weights as they are, where the instruction set multiplies them so.
 template <typename Fetch>
 constexpr bool has_bf16 = requires(simd::Rows16 rows, const std::byte* const* tokens, const Fetch& fetch,
@@ -354,16 +392,22 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     }
     Source source(format, rows, is_panel, local.panel);
     std::fill_n(sums, 16 * n_tokens, 0.0f);
-    if (one != nullptr && n_tokens == 1 && !floats) {
+    const OctetList octets = activations.octets == nullptr ? OctetList{} : *activations.octets;
+    std::fill_n(local.upper, 16 * octets.n_tokens, 0.0f);
+    const Tile tile{local.u, local.scale, local.neg_min};
+    if (simd::live_groups > 0 && one != nullptr && n_tokens == 1 && !floats) {
         const int64_t step = source.at_once(n_cols);
         for (int64_t k = 0; k < n_cols; k += step) {
             const int64_t n = std::min(step, n_cols - k);
-            one(source.panel(n / format.block), {k, n, n_cols}, tokens[0], fetch, sums);
+            const uint8_t* panel = source.panel(n / format.block);
+            one(panel, {k, n, n_cols}, tokens[0], fetch, sums);
             fetch.advance(16 * format.row_bytes(n));
+            if (simd::live_groups > 0 && octets.n_tokens != 0)
+                multiply_octets_of_one(format, panel, k, n, octets, tile, local.upper);
         }
+        add_upper(octets, local.upper, sums);
         return;
     }
-    const Tile tile{local.u, local.scale, local.neg_min};
     const EncodedLayout layout(activations.kind, n_cols);
     const int64_t step = floats                         ? tiling.columns_f32
                          : n_tokens > tiling.few_tokens ? tiling.columns
@@ -394,7 +438,10 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
             dot_tokens<simd::fast_accumulator<false>, simd::tile_fast>(format, tile, k, n, layout, tokens,
                                                                        n_tokens, spread, sums);
         }
+        if (octets.n_tokens != 0)
+            multiply_octets(format, tile, k, octets.begin_at(k), octets.end_at(k + n), local.upper);
     }
+    add_upper(octets, local.upper, sums);
 }
 
 }  // namespace

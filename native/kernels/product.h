@@ -12,6 +12,9 @@
 //             of both scales. Where the weights have two scales, each integer sum is multiplied with its own, and the sum of
 //             both with the activations' scale. Each minimum adds one more fused multiply-add
 //
+// Octets of Kind::fast (machine/encoding.h) are multiplied as Kind::high is. They have a second sum of floats, which is added at
+// the end: one fused multiply-add for each octet, in the order of the columns.
+//
 // Kind::f32 multiplies floats: it sums 32 columns, then adds these sums in order. kernels/float_product.h has the products of
 // float formats with Kind::f32, simd/bf16_products.h those of BF16 with Kind::bf16.
 #pragma once
@@ -25,6 +28,8 @@
 
 namespace clarion {
 
+struct OctetList;
+
 // Rows of encoded activations. Row t lies at data + (index ? index[t] / divisor : t) * stride.
 struct ActivationRows {
     Kind kind;
@@ -32,6 +37,7 @@ struct ActivationRows {
     int64_t stride;
     const int32_t* index = nullptr;
     int32_t divisor = 1;
+    const OctetList* octets = nullptr;  // of these rows, where there are any
 
     const std::byte* row(int64_t t) const { return data + (index ? index[t] / divisor : t) * stride; }
 };

@@ -71,6 +71,37 @@ inline float reduce_max(f32x16 x) {
     return _mm_cvtss_f32(_mm_max_ss(w2, _mm_movehdup_ps(w2)));
 }
 
+// Within 128 bits the four elements of four vectors become one vector, then the 128 bits of two such vectors.
+template <typename Both>
+[[gnu::always_inline]] inline f32x16 across(const f32x16* v, const Both& both) {
+    const auto four = [&](const f32x16* from) __attribute__((always_inline)) {
+        const __m256 a = both(from[0].a, from[0].b), b = both(from[1].a, from[1].b);
+        const __m256 c = both(from[2].a, from[2].b), d = both(from[3].a, from[3].b);
+        const __m256 ab = both(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        const __m256 cd = both(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        return both(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xee));
+    };
+    const auto eight = [&](const f32x16* from) __attribute__((always_inline)) {
+        const __m256 x = four(from), y = four(from + 4);
+        return both(_mm256_permute2f128_ps(x, y, 0x20), _mm256_permute2f128_ps(x, y, 0x31));
+    };
+    return {eight(v), eight(v + 8)};
+}
+inline constexpr int few_across = 5;  // up to here one after the other is as fast
+[[gnu::always_inline]] inline f32x16 each_across(const f32x16* v, int n, float (*reduce)(f32x16)) {
+    float each[16] = {};
+    for (int i = 0; i < n; ++i) each[i] = reduce(v[i]);
+    return load(each);
+}
+inline f32x16 max_across(const f32x16* v, int n) {
+    if (n <= few_across) return each_across(v, n, reduce_max);
+    return across(v, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
+}
+inline f32x16 add_across(const f32x16* v, int n) {
+    if (n <= few_across) return each_across(v, n, reduce_add);
+    return across(v, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); });
+}
+
 // ---- i32x16
 
 inline __m256i load_256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
@@ -103,9 +134,11 @@ inline i32x16 to_i32(f32x16 x) { return {_mm256_cvtps_epi32(x.a), _mm256_cvtps_e
 inline f32x16 as_f32(i32x16 x) { return {_mm256_castsi256_ps(x.a), _mm256_castsi256_ps(x.b)}; }
 inline i32x16 as_i32(f32x16 x) { return {_mm256_castps_si256(x.a), _mm256_castps_si256(x.b)}; }
 inline void store_i8(int8_t* p, i32x16 x) {
-    alignas(32) int32_t v[16];
-    store(v, x);
-    for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(v[i]);
+    const __m256i byte = _mm256_set1_epi32(0xff);
+    const __m256i words = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(_mm256_and_si256(x.a, byte), _mm256_and_si256(x.b, byte)), 0xd8);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
 // ---- 16-bit floats in memory

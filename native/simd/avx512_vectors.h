@@ -56,6 +56,37 @@ inline float reduce_max(f32x16 a) {
     return _mm_cvtss_f32(_mm_max_ss(w2, _mm_movehdup_ps(w2)));
 }
 
+// Within 128 bits the four elements of four vectors become one vector, then the 128 bits of four such vectors.
+template <typename Both>
+[[gnu::always_inline]] inline f32x16 across(const f32x16* v, const Both& both) {
+    __m512 four[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        const __m512 a = v[4 * i].v, b = v[4 * i + 1].v, c = v[4 * i + 2].v, d = v[4 * i + 3].v;
+        const __m512 ab = both(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+        const __m512 cd = both(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+        four[i] = both(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    }
+    const auto halves = [&](__m512 x, __m512 y) {
+        return both(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+    };
+    return {halves(halves(four[0], four[1]), halves(four[2], four[3]))};
+}
+inline constexpr int few_across = 5;  // up to here one after the other is as fast
+[[gnu::always_inline]] inline f32x16 each_across(const f32x16* v, int n, float (*reduce)(f32x16)) {
+    float each[16] = {};
+    for (int i = 0; i < n; ++i) each[i] = reduce(v[i]);
+    return load(each);
+}
+inline f32x16 max_across(const f32x16* v, int n) {
+    if (n <= few_across) return each_across(v, n, reduce_max);
+    return across(v, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
+}
+inline f32x16 add_across(const f32x16* v, int n) {
+    if (n <= few_across) return each_across(v, n, reduce_add);
+    return across(v, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
+}
+
 // ---- i32x16
 
 inline i32x16 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }

@@ -120,4 +120,19 @@ void encode_quads(uint8_t* quads, Integers a) {
     for (int q = 0; q < 4; ++q) encode_quad(quads + q * high_accumulator::quad_bytes, lane + 4 * q);
 }
 
+// Lane i of the result is the largest lane of v[i], or the sum of its lanes in any order, for the first n of up to 16 vectors.
+// A header that knows a better way has an overload that is no template.
+template <typename Floats>
+Floats max_across(const Floats* v, int n) {
+    float each[16] = {};
+    for (int i = 0; i < n; ++i) each[i] = reduce_max(v[i]);
+    return load(each);
+}
+template <typename Floats>
+Floats add_across(const Floats* v, int n) {
+    float each[16] = {};
+    for (int i = 0; i < n; ++i) each[i] = reduce_add(v[i]);
+    return load(each);
+}
+
 }  // namespace clarion::simd

@@ -7,9 +7,9 @@ Tolerances, u = 2^-24 being the rounding of a float32. With w the weights and x 
               every 16th column, then the tree: (2 K/16 + 6) u, which is less for the K here.
   bf16        Activations are rounded to eight bits, by 2^-8 of each at most; sums as with f32.
   fast, high  Rounding the activations of a block of 32 to steps of s = max|x| / limit is the only error
-              beyond that: s/2 sum |w|. Integer sums are exact; each group of 16 or 32 columns adds at
-              most four rounded operations: (4 K/16 + 8) u times the terms' magnitude. Where a format has
-              minima, scale * q and the minimum partly cancel: in groups of random q both stay below
+              beyond that: s/2 sum |w|, less with an octet. Integer sums are exact; each group of 16 or 32
+              columns adds at most four rounded operations: (4 K/16 + 8) u times the terms' magnitude. Where a
+              format has minima, scale * q and the minimum partly cancel: in groups of random q both are below
               4 max|w| of the group.
 """
 
@@ -23,6 +23,7 @@ from blocks import FLOAT_FORMATS, FORMATS, INTEGER_FORMATS, random_matrix
 
 U = 2.0**-24
 LIMIT = {"fast": 127, "high": 32639}
+OCTET_SHARE = 12
 KINDS = ["f32", "high", "fast"]
 SHAPES = [(1, 1), (3, 1), (15, 2), (16, 1), (17, 3), (40, 4)]  # rows, blocks of 256 columns
 
@@ -83,6 +84,64 @@ def test_integer_formats(native: ModuleType, name: str, kind: str, rows: int, bl
     if FORMATS[name][1] == 32:
         cols -= 32 * (blocks % 3)  # no multiple of the tile either
     check(native, name, kind, rows, cols, n_tokens=13, seed=rows)
+
+
+def encoded(x: np.ndarray) -> np.ndarray:
+    """What rows of `fast` stand for, by the definition in native/machine/encoding.h: float64 [T, K]."""
+    single = np.float32
+    blocks = x.reshape(len(x), -1, 32)
+    n_blocks = blocks.shape[1]
+    largest = np.abs(blocks).max(axis=2)  # [T, blocks]
+    squares = np.zeros((len(x), -(-n_blocks // 16) * 16), np.float32)
+    squares[:, :n_blocks] = largest * largest
+    tree = np.zeros((len(x), 16), np.float32)
+    for k in range(0, squares.shape[1], 16):
+        tree += squares[:, k : k + 16]
+    while tree.shape[1] > 1:
+        tree = tree[:, : tree.shape[1] // 2] + tree[:, tree.shape[1] // 2 :]
+    least = tree * (single(OCTET_SHARE) / single(n_blocks))
+    octets = np.abs(blocks).reshape(len(x), n_blocks, 4, 8).max(axis=3)
+    first = octets.argmax(axis=2)[..., None]
+    np.put_along_axis(octets, first, 0, axis=2)
+    others = octets.max(axis=2)
+    wide = (largest * largest - others * others > least) & (n_blocks >= OCTET_SHARE)
+    of_octet = np.repeat(wide[..., None] & (np.arange(4) == first), 8, axis=2)
+    rest = np.where(of_octet, single(0), blocks)
+
+    def rounded(values: np.ndarray, greatest: np.ndarray, limit: int) -> np.ndarray:
+        with np.errstate(divide="ignore"):
+            inverse = np.where(greatest > 0, single(limit) / greatest, single(0))
+        a: np.ndarray = np.rint(values * inverse) * (greatest / single(limit)).astype(np.float64)
+        return a
+
+    plain = rounded(rest, np.where(wide, others, largest)[..., None], LIMIT["fast"])
+    fine = rounded(blocks, largest[..., None], LIMIT["high"])
+    found: np.ndarray = np.where(of_octet, fine, plain).reshape(x.shape)
+    return found
+
+
+@pytest.mark.sample(60)
+@pytest.mark.parametrize("n_tokens", [1, 30])
+@pytest.mark.parametrize("blocks", [1, 3, 5])
+@pytest.mark.parametrize("name", INTEGER_FORMATS)
+def test_octets(native: ModuleType, name: str, blocks: int, n_tokens: int) -> None:
+    """Rows with large columns are multiplied as the definition of their encoding says."""
+    cols = 512 * blocks - (96 if FORMATS[name][1] == 32 else 0)
+    raw, w = random_matrix(name, 32, cols, seed=blocks)
+    x = activations(n_tokens, cols, seed=n_tokens)
+    rng = np.random.default_rng(blocks)
+    for row in x[::2]:
+        row[rng.integers(0, cols, rng.integers(1, 4))] = rng.choice([-1, 1]) * rng.uniform(30, 80)
+    x[-1, 40] = 0  # and a row with a block of an octet alone
+    x[-1, 64:96] = 0
+    x[-1, 70] = 90
+    expected = encoded(x)
+    y = native.linear(FORMATS[name][0], raw, 32, cols, x, "fast")
+    sums = (4 * cols / 16 + 8 + cols / 32) * U
+    blocks_x = np.abs(expected).reshape(n_tokens, -1, 32).sum(axis=2)
+    blocks_w = 8 * np.abs(w).reshape(32, -1, 32).max(axis=2)
+    error = np.abs(y - expected @ w.T)
+    assert (error <= sums * (blocks_x @ blocks_w.T)).all()
 
 
 @pytest.mark.parametrize("cols", [1, 7, 16, 33, 257, 530])
