@@ -15,11 +15,11 @@ from clarion.runtime.completion import Completion
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
 from clarion.server.errors import RefusedError, bad
-from clarion.server.events import DONE, Events, event
+from clarion.server.events import Events, event
 from clarion.server.fields import Off, is_empty, read
 from clarion.server.messages import for_template, uses
 from clarion.server.openai.answers import Answer, Said
-from clarion.server.openai.completions import MOST_CHOICES, StreamOptions, seeded
+from clarion.server.openai.completions import MOST_CHOICES, StreamOptions, final, seeded
 from clarion.server.openai.logprobs import of_chat
 from clarion.server.openai.prompts import check_room
 from clarion.server.openai.thinking import thinking
@@ -224,6 +224,7 @@ async def _stream(
 
     events = await Events.begin(call)
     await events.send(b"".join(chunk(i, Delta("assistant", "")) for i in range(len(jobs))))
+    n_open = len(jobs)
     async with aclosing(merge(model, jobs, same_prompt=True)) as batches:
         async for batch in batches:
             ready = []
@@ -235,13 +236,10 @@ async def _stream(
                     delta = Delta(None, said.content or None, said.reasoning or None)
                     ready.append(chunk(index, delta, said))
                 if is_end:
+                    n_open -= 1
                     ready.append(chunk(index, Delta(), None, found.finish_reason))
                     call.server.log.text("answer", found.content)
+            if n_open == 0:
+                ready.append(final(request.stream_options, reply, _count(call, answers)))
             if ready:
-                await events.send(b"".join(ready))
-    count = _count(call, answers)
-    last = b""
-    if request.stream_options is not None and request.stream_options.include_usage:
-        reply.choices, reply.usage = [], count
-        last = event(reply)
-    await events.send(last + DONE, last=True)
+                await events.send(b"".join(ready), last=n_open == 0)
