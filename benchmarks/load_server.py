@@ -2,10 +2,10 @@
 
     python benchmarks/load_server.py ASKS PORT --users 16 --model NAME
 
-ASKS is a file of `served_work.py`. Each user has one connection to 127.0.0.1 and one request at a time, which
-streams. What comes is kept as it comes, with its time, and read when all is over: while the server works, this
-process only waits and copies, so it takes little of the processors that the server needs. `cpu_seconds` says how
-little. `serve.py` calls this; so does `serve_costs.py`.
+ASKS is a file of `served_work.py`. Each user has one connection to 127.0.0.1 and one request at a time,
+which streams. What comes is kept as it comes, with its time, and read when all is over: while the server
+works, this process only waits and copies, so it takes little of the processors that the server needs.
+`cpu_seconds` says how little. `serve.py` calls this; so does `serve_costs.py`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/replay_asks.py ASKS MODEL --users 16 -t 2 --activations high
 
-What `load_server.py` does through HTTP, users and pauses alike, through Clarion's own streams: so what a server
-costs is the difference. `serve.py` calls this; so does `serve_costs.py`.
+What `load_server.py` does through HTTP, users and pauses alike, through Clarion's own streams: so what a
+server costs is the difference. `serve.py` calls this; so does `serve_costs.py`.
 """
 
 from __future__ import annotations

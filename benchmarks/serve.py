@@ -2,14 +2,14 @@
 
     python benchmarks/serve.py MODEL... --llama-server PROGRAM --users 1,4,16,64 --json FILE
 
-So many users at once ask for completions that stream; `served_work.py` says for which. Every engine gets the
-same requests in the same order, with room for all users at once, and its own defaults for all but the numbers of
-threads and users. Every measurement is a server, and a process that asks, of its own; a round takes all engines
-in turn, every second round backwards. "Clarion in process" answers the same requests through Python's streams:
-what the server is behind it, HTTP costs.
+So many users at once ask for completions that stream; `served_work.py` says for which. Every engine gets
+the same requests in the same order, with room for all users at once, and its own defaults for all but the
+numbers of threads and users. Every measurement is a server, and a process that asks, of its own; a round
+takes all engines in turn, every second round backwards. "Clarion in process" answers the same requests
+through Python's streams: what the server is behind it, HTTP costs.
 
-Prints a table in Markdown for each model, under a head that says of which processor, day and versions it is.
-`--json` keeps every single measurement. All tokens/s are those of all users over the whole run.
+Prints a table in Markdown for each model, under a head that says of which processor, day and versions it
+is. `--json` keeps every single measurement. All tokens/s are those of all users over the whole run.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Engine:
     """Something that answers requests.
 
     Attributes:
-        command: with `{port}` a server; without, a program that answers all of `{asks}` and prints how it went.
+        command: with `{port}` a server; without, a program that answers all of `{asks}` and prints how it
+            went.
         rounds: what was measured.
     """
 

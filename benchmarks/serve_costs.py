@@ -1,11 +1,11 @@
-"""What Clarion's server adds to the engine: processor time for each request and for each piece that it streams.
+"""What the server adds to the engine: processor time for each request, and for each piece of a stream.
 
     python benchmarks/serve_costs.py [--rounds 3] [--json FILE]
 
-Requests of one token, and long streams, of the model that comes with Clarion, on one thread: once through HTTP,
-once through Python's streams in a process of its own, in turns. The processor time of the server's process, less
-that of the other, goes by the number of requests or of pieces. What the kernel does for the server's end of the
-connections is in it, and what the client does is not.
+Requests of one token, and long streams, of the model that comes with Clarion, on one thread: once through
+HTTP, once through Python's streams in a process of its own, in turns. The processor time of the server's
+process, less that of the other, goes by the number of requests or of pieces. What the kernel does for the
+server's end of the connections is in it, and what the client does is not.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What users ask a server for, and what can be said of how it went.
 
-Requests are a seeded mix: lengths of prompts and answers are spread evenly over their logarithms, so short ones
-are as frequent as long ones, and each prompt is a passage of real text of its own. Users take the next request
-when their last one has ended, as long as there are any.
+Requests are a seeded mix: lengths of prompts and answers are spread evenly over their logarithms, so short
+ones are as frequent as long ones, and each prompt is a passage of real text of its own. Users take the next
+request when their last one has ended, as long as there are any.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from clarion import errors
+    from clarion.client.connection import Connection, connect
     from clarion.loading import load
     from clarion.model import Model
     from clarion.runtime.completion import Completion, Timings, TokenLogprob
@@ -28,6 +29,7 @@ _HOMES = {
     "AsyncTextStream": "clarion.runtime.streams",
     "ChatOptions": "clarion.runtime.sampling",
     "Completion": "clarion.runtime.completion",
+    "Connection": "clarion.client.connection",
     "Figures": "clarion.runtime.figures",
     "Model": "clarion.model",
     "Options": "clarion.runtime.sampling",
@@ -36,6 +38,7 @@ _HOMES = {
     "Timings": "clarion.runtime.completion",
     "TokenLogprob": "clarion.runtime.completion",
     "Tokenizer": "clarion.tokenizer",
+    "connect": "clarion.client.connection",
     "load": "clarion.loading",
 }
 
@@ -46,6 +49,7 @@ __all__ = [
     "AsyncTextStream",
     "ChatOptions",
     "Completion",
+    "Connection",
     "Figures",
     "Model",
     "Options",
@@ -54,6 +58,7 @@ __all__ = [
     "Timings",
     "TokenLogprob",
     "Tokenizer",
+    "connect",
     "errors",
     "load",
 ]

@@ -61,3 +61,27 @@ class ClosedError(ClarionError):
 
 class PicklingError(ClarionError, TypeError):
     """What lives in one process, with its threads and its memory, cannot be pickled or copied."""
+
+
+class ServerError(ClarionError):
+    """A server refused a request, failed, or gave an answer that cannot be read.
+
+    Attributes:
+        status: of HTTP, where there was one.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class UnreachableError(ServerError):
+    """Nobody answers at an address, or not in time, or the connection broke in the middle of an answer."""
+
+
+class AccessError(ServerError):
+    """A server asks for a key, does not know the one it was given, or lets this caller not in."""
+
+
+class OverloadedError(ServerError):
+    """A server takes no requests now: it has as many as it can take, or it ends."""

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LAST = Pooled("last")  # of models that are made to write
 GREATEST_BYTES = 2**62
-DEFAULT_PREFIX_BYTES = 4 << 30
+DEFAULT_PREFIX_BYTES = 4_000_000_000
 
 
 def load(

@@ -29,10 +29,10 @@ from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.figures import Figures
 from clarion.runtime.filing import loading, saving
-from clarion.runtime.prompts import Prompt, is_short, look
+from clarion.runtime.prompts import Prompt, check_ids, is_short, look
 from clarion.runtime.recommended import recommended
 from clarion.runtime.request import Request, Score
-from clarion.runtime.requests import Breakers, Requests, check_ids, hears
+from clarion.runtime.requests import Breakers, Requests
 from clarion.runtime.resources import Resources
 from clarion.runtime.sampling import (
     ChatOptions,
@@ -43,6 +43,7 @@ from clarion.runtime.streams import (
     AsyncTextStream,
     Progress,
     TextStream,
+    hears,
     in_thread,
     wait,
     wait_all,

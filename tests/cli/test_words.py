@@ -65,7 +65,7 @@ def test_what_is_meant(given: list[str], meant: list[str]) -> None:
         ("server", "use clarion serve MODEL"),
         ("download", "use clarion pull NAME"),
         ("ls", "use clarion list"),
-        ("ps", "no model runs in the background"),
+        ("stop", "clarion serve ends with Ctrl-C"),
         ("metadata", "clarion inspect"),
         ("perplexity", "clarion eval"),
         ("Hello", "clarion run Hello"),
@@ -103,10 +103,10 @@ def test_no_hint_is_a_command_that_is_there() -> None:
 def test_a_file_does_not_hide_the_command_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "show").touch()
+    (tmp_path / "metadata").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(click.UsageError, match="clarion inspect"):
-        words("show")
+        words("metadata")
 
 
 def test_a_model_runs_without_the_word(

@@ -29,7 +29,10 @@ from tests.real_models import SMOLLM2, smollm2
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "vectors.md"]
+PYTHON_PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("python", "vectors", "client")),
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:

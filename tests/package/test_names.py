@@ -13,16 +13,25 @@ from typing import Any
 import pytest
 
 import clarion
+from clarion import loading
 
 PAGE = (Path(__file__).parents[2] / "docs" / "python.md").read_text()
 # What the calls in the table are written with.
 OWNERS: dict[str, list[Any]] = {
     "clarion": [clarion],
     "clarion.Tokenizer": [clarion.Tokenizer],
+    "clarion.loading": [loading],
     "model": [clarion.Model],
     "stream": [clarion.TextStream, clarion.AsyncTextStream],
 }
-PROPERTIES = {"bytes_per_token", "byte_products_per_token", "tokenizer", "completion"}
+PROPERTIES = {
+    "bytes_per_token",
+    "byte_products_per_token",
+    "completion",
+    "defaults",
+    "figures",
+    "tokenizer",
+}
 
 
 def documented() -> Iterator[tuple[bool, str, str, str]]:

@@ -27,6 +27,7 @@ ROOMS = (
     "vectors",
     "model",
     "loading",
+    "client",
     "convert",
     "evaluate",
     "quantize",
@@ -34,7 +35,7 @@ ROOMS = (
     "cli",
 )
 # The version, and what the commands show of the package to their readers, is the package's own.
-PUBLIC = {"host": {"__version__"}, "library": {"__version__"}, "cli": None}
+PUBLIC = {"host": {"__version__"}, "library": {"__version__"}, "server": {"__version__"}, "cli": None}
 
 
 def imports(path):

@@ -16,6 +16,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion, Timings, TokenLogprob
 from clarion.runtime.pieces import Piece
 from clarion.server.openai.answers import Answer
+from clarion.server.tally import Tally
 from clarion.server.writing import Budget, Job, closing, merge
 
 THINK = Markers("<think>", "</think>")
@@ -116,7 +117,8 @@ class FakeModel:
 
 async def merged(model: FakeModel, jobs: list[Job], same: bool) -> dict[int, list[Any]]:
     found: dict[int, list[Any]] = {number: [] for number in range(len(jobs))}
-    async with aclosing(merge(cast(Model, model), jobs, same_prompt=same)) as batches:
+    count = Tally().request(0.0, None)
+    async with aclosing(merge(cast(Model, model), jobs, count, same_prompt=same)) as batches:
         async for batch in batches:
             for number, item in batch:
                 found[number].append(item)

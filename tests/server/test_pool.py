@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from clarion.errors import FileError
 from clarion.loading import needed_bytes
 from clarion.model import Model
+from clarion.runtime.figures import Figures
 from clarion.server.errors import RefusedError
 from clarion.server.log import Log
 from clarion.server.names import Folder, served
@@ -34,7 +35,7 @@ class FakeModel:
 
     @property
     def figures(self) -> Any:
-        return type("Figures", (), {"cache_bytes": 0})
+        return Figures()
 
     def close(self) -> None:
         assert not self.is_closed

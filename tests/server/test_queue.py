@@ -54,33 +54,20 @@ def test_a_full_line_says_when_to_come_back() -> None:
     run(work())
 
 
-def test_the_oldest_may_be_dropped() -> None:
-    async def work() -> None:
-        line = Line(1, 2, drop_oldest=True)
-        async with line.place():
-            tasks = [asyncio.create_task(_enter(line)) for _ in range(4)]
-            await asyncio.sleep(0)
-            assert line.waiting == 2
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [getattr(result, "status", None) for result in results] == [503, 503, None, None]
-
-    run(work())
-
-
 async def _enter(line: Line) -> None:
     async with line.place():
         await asyncio.sleep(0)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 4), st.integers(0, 5), st.booleans(), st.integers(0, 2**32))
-def test_whoever_leaves_takes_nothing_along(places: int, most: int, drop: bool, seed: int) -> None:
+@given(st.integers(1, 4), st.integers(0, 5), st.integers(0, 2**32))
+def test_whoever_leaves_takes_nothing_along(places: int, most: int, seed: int) -> None:
     """Requests of any size come, finish and are cancelled in any order: never more texts than places, never
     more in line than are allowed, and in the end all places are free."""
     draw = random.Random(seed)
 
     async def work() -> None:
-        line = Line(places, most, drop_oldest=drop)
+        line = Line(places, most)
         inside = 0
 
         async def one(n: int, steps: int) -> None:

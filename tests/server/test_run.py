@@ -99,6 +99,20 @@ def test_start_and_end(chat_model: Path) -> None:
     assert re.fullmatch(r"clarion: POST /v1/completions 200 [\d.]+ ms, \d \+ 2 tokens", requests[1])
 
 
+def test_what_was_computed_is_found_after_a_restart(chat_model: Path, tmp_path: Path) -> None:
+    body = {"prompt": "Once upon a time there was an old king. " * 18, "max_tokens": 4, "temperature": 0}
+    found = []
+    for _ in range(2):
+        with started(str(chat_model), "-c", "256", "--prefix-dir", str(tmp_path)) as server:
+            found.append(httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).json())
+            server.process.send_signal(signal.SIGTERM)
+            assert server.end() == 0
+    cached = [answer["usage"]["prompt_tokens_details"]["cached_tokens"] for answer in found]
+    assert cached[0] == 0
+    assert cached[1] >= found[0]["usage"]["prompt_tokens"] - 1 > 128
+    assert found[0]["choices"] == found[1]["choices"]
+
+
 def stream(url: str, body: dict[str, Any], found: list[str]) -> threading.Thread:
     """Reads an answer in a thread, which ends with it."""
 
@@ -195,12 +209,14 @@ def test_what_is_refused(chat_model: Path, tmp_path: Path) -> None:
 
 
 def test_flags_of_other_servers(chat_model: Path) -> None:
-    words = "--ctx-size 128 -ngl 99 --jinja -cb --slots --served-model-name x --max-num-seqs 2 --ssl-x"
+    words = (
+        "--ctx-size 128 -ngl 99 --jinja -cb --slots --webui --served-model-name x --max-num-seqs 2 --ssl-x"
+    )
     assert "--ssl-x" in refused(str(chat_model), *words.split())
     with started(str(chat_model), *words.split()[:-1]) as server:
         (found,) = httpx.get(f"{server.url}/v1/models").json()["data"]
         assert (found["aliases"], found["context_length"]) == (["x"], 128)
-    assert any("--slots: there is no such endpoint yet" in line for line in server.lines)
+    assert any("--webui: there is no such page yet" in line for line in server.lines)
 
 
 def test_keys_come_from_everywhere(chat_model: Path, tmp_path: Path) -> None:

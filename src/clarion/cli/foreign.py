@@ -304,9 +304,9 @@ _SERVE = (
         "--no-cache-prompt --no-kv-unified --no-cache-idle-slots",
         note="what is known is never computed again",
     ),
-    _flag("--slots --no-slots --props --metrics --webui --ui", note="there is no such endpoint yet"),
-    _flag("--no-webui --no-ui"),
-    _flag("--slot-save-path", 1, refusal="slots cannot be saved yet"),
+    _flag("--slots --props --metrics --no-webui --no-ui"),
+    _flag("--no-slots", note="GET /slots says no text of anybody's"),
+    _flag("--webui --ui", note="there is no such page yet"),
     _flag("--path --api-prefix --webui-config --ui-config", 1, refusal="not implemented"),
     _flag(
         "--embedding --embeddings --rerank --reranking",

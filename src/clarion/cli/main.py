@@ -37,6 +37,7 @@ _HOMES = {
     "inspect": ("inspect", "inspect"),
     "list": ("library", "list_"),
     "merge": ("split", "merge"),
+    "ps": ("ps", "ps"),
     "pull": ("library", "pull"),
     "quantize": ("quantize", "quantize"),
     "rerank": ("embed", "rerank"),

@@ -118,7 +118,12 @@ BYTES = _Bytes()
     show_default=True,
     help="Requests that wait at most; others get 429.",
 )
-@option("--drop-oldest", section=MANY, is_flag=True, help="A full line drops its oldest request instead.")
+@option(
+    "--drop-oldest",
+    section=MANY,
+    is_flag=True,
+    help="Conversations that are longer than the context lose their oldest messages; else they get 400.",
+)
 @option(
     "--memory-bytes",
     section=MANY,
@@ -132,6 +137,22 @@ BYTES = _Bytes()
     type=BYTES,
     metavar="SIZE",
     help="Memory for the states of all texts of a model.  [default: chosen from memory]",
+)
+@option(
+    "--prefix-dir",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Keep there what was computed of prompts and answers, so that it is found after a restart.",
+)
+@option(
+    "--prefix-bytes",
+    section=MANY,
+    type=BYTES,
+    metavar="SIZE",
+    default="4GiB",
+    show_default=True,
+    help="Of a model in that folder at most; what was used longest ago leaves it.",
 )
 @option(
     "--idle-seconds",
@@ -166,6 +187,13 @@ BYTES = _Bytes()
     default=10_000,
     show_default=True,
     help="Of a conversation at most, and texts of a request.",
+)
+@option(
+    "--slot-save-path",
+    section=MANY,
+    type=FILE,
+    metavar="DIR",
+    help="Slots may be saved to files of that folder, and restored.",
 )
 @option(
     "--chat-template",

@@ -16,7 +16,7 @@ ELSEWHERE = {
     **dict.fromkeys(("download", "get", "fetch", "install"), "use clarion pull NAME"),
     **dict.fromkeys(("ls", "models", "tags"), "use clarion list"),
     **dict.fromkeys(("remove", "delete", "uninstall"), "use clarion rm NAME"),
-    **dict.fromkeys(("ps", "stop"), "no model runs in the background: each command loads its own"),
+    "stop": "clarion serve ends with Ctrl-C, and other commands load a model for themselves",
     **dict.fromkeys(("cp", "create", "push"), "models are files, and clarion list says how they are called"),
     **dict.fromkeys(("info", "card"), "use clarion show MODEL"),
     **dict.fromkeys(("dump", "gguf-dump", "metadata"), "use clarion inspect MODEL"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,7 +70,7 @@ def write(
     if len(parts) > MAX_PARTS:
         raise ParameterError(f"{max_bytes} bytes a part make {len(parts)} parts, allowed: {MAX_PARTS}")
     names = part_names(path, len(parts))
-    folder = path.with_name(f".{secrets.token_hex(8)}.partial")
+    folder = path.with_name(f".{os.urandom(8).hex()}.partial")
     try:
         folder.mkdir()
         for i, (name, part) in enumerate(zip(names, parts, strict=True)):

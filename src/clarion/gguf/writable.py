@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -55,7 +54,7 @@ def write_beside(path: str | os.PathLike[str], write: Callable[[BinaryIO], objec
         FileError: it cannot be written; what was at `path` is untouched.
     """
     target = Path(path)
-    temporary = target.parent / f".{secrets.token_hex(8)}.partial"  # a folder has no name to replace
+    temporary = target.parent / f".{os.urandom(8).hex()}.partial"  # a folder has no name to replace
     try:
         try:
             with open(temporary, "xb") as file:
@@ -88,7 +87,7 @@ def _check_place(path: Path, text: str) -> None:
 
 def _check_folder(path: Path) -> None:
     """Makes a file beside `path` and removes it."""
-    probe = path.with_name(f".{secrets.token_hex(8)}.partial")
+    probe = path.with_name(f".{os.urandom(8).hex()}.partial")
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         # In a folder like /tmp, only its owner may replace a file.

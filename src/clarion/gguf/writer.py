@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ class Writer:
         if self._closed:
             raise ClosedError(f"{self.path}: the writer is closed")
         self._closed = True
-        temporary = self.path.with_name(f".{secrets.token_hex(8)}.gguf.partial")
+        temporary = self.path.with_name(f".{os.urandom(8).hex()}.gguf.partial")
         try:
             with _removed_on_error(temporary):
                 with open(temporary, "xb") as file:

@@ -303,15 +303,22 @@ class Engine:
             self._counts.bytes_retained = self._states.evictable_bytes
             self._tell()
         self._take_in()
-        filing = [task for task in self._tasks.values() if isinstance(task, Filing)]
-        unkept = [task for task in filing if isinstance(task.wanted, Keep) and task.errand is None]
+        keeping = [
+            task
+            for task in self._tasks.values()
+            if isinstance(task, Filing) and isinstance(task.wanted, Keep)
+        ]
         self._stop_filing()
+        results = [None if task.errand is None else task.errand.result for task in keeping]
         if not self._exiting:
             self._end_all(ClosedError("the model was closed"))
         self._tell()
         if self._keeper is not None:
-            for task in unkept:
-                self._keeper.note(task.tokens)
+            for task, result in zip(keeping, results, strict=True):
+                if result is None:
+                    self._keeper.note(task.tokens)
+                else:
+                    self._keeper.hear(result)
             self._keeper.finish()
         self._speaker.close()
         self._disk.close()

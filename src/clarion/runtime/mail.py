@@ -1,9 +1,9 @@
-"""From the engine's threads into event loops: one call of a loop for all that is ready, however many wait there.
+"""From the engine's threads into event loops: one call of a loop for all that is ready, whoever waits there.
 
 Who owns what. A `Mail`, one for each loop that waits for anything, is filled by any thread and emptied by its
-loop. A `Channel` is one waiter's: `put` is for any thread, everything else for the loop that it was made in. To
-call a loop costs a system call for whoever calls, which is the engine between two steps, and a turn of the loop;
-so who finds the loop called already leaves it at that.
+loop. A `Channel` is one waiter's: `put` is for any thread, everything else for the loop that it was made in.
+To call a loop costs a system call for whoever calls, which is the engine between two steps, and a turn of the
+loop; so who finds the loop called already leaves it at that.
 """
 
 from __future__ import annotations

@@ -53,3 +53,19 @@ def _is_prompt(item: object) -> bool:
     except TypeError:
         return isinstance(item, Iterable) and not isinstance(item, bytes | bytearray | Mapping)
     return False  # an array without dimensions, say
+
+
+def check_ids(tokens: Iterable[int], n_vocab: int | None) -> list[int]:
+    """Token ids, or a ParameterError that names the one that is none. `n_vocab`: None where nobody knows."""
+    if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):
+        raise ParameterError(f"tokens: found {tokens!r:.40}, expected token ids")
+    ids = []
+    for i, token in enumerate(tokens):
+        try:
+            ids.append(operator.index(token))
+        except TypeError:
+            raise ParameterError(f"token {i}: found {token!r}, expected a token id") from None
+        if ids[-1] < 0 or (n_vocab is not None and ids[-1] >= n_vocab):
+            most = "or more" if n_vocab is None else f"to {n_vocab - 1}"
+            raise ParameterError(f"token {i}: found {ids[-1]}, expected 0 {most}")
+    return ids

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clarion.errors import ClarionError, ContextError, ParameterError
 from clarion.plan.program import Program
-from clarion.runtime.prompts import Prompt, look
+from clarion.runtime.prompts import Prompt, check_ids, look
 from clarion.runtime.request import Generate, Request
 from clarion.runtime.sampling import GREATEST_LOGPROBS, Options, Parameters, integer, random_seed
 from clarion.runtime.scoring import Scores
-from clarion.runtime.streams import Hear, Progress
+from clarion.runtime.streams import Hear, Progress, hears
 
 if TYPE_CHECKING:
     from clarion.tokenizer import Tokenizer
@@ -167,25 +166,3 @@ class Requests:
             f"{what} {self._program.context}; the model was made for {made_for}: "
             f"load it with a longer context (context= in Python, -c on the command line)"
         )
-
-
-def check_ids(tokens: Iterable[int], n_vocab: int) -> list[int]:
-    """Token ids, or a ParameterError that names the one that is none."""
-    if not isinstance(tokens, Iterable) or isinstance(tokens, str | bytes):
-        raise ParameterError(f"tokens: found {tokens!r:.40}, expected token ids")
-    ids = []
-    for i, token in enumerate(tokens):
-        try:
-            ids.append(operator.index(token))
-        except TypeError:
-            raise ParameterError(f"token {i}: found {token!r}, expected a token id") from None
-        if not 0 <= ids[-1] < n_vocab:
-            raise ParameterError(f"token {i}: found {ids[-1]}, expected 0 to {n_vocab - 1}")
-    return ids
-
-
-def hears(progress: object) -> bool:
-    """Whether there is a function that wants to hear of progress."""
-    if progress is not None and not callable(progress):
-        raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
-    return progress is not None

@@ -3,30 +3,53 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
-from clarion.errors import CancelledError, PicklingError
+from clarion.errors import CancelledError, ParameterError, PicklingError
 from clarion.exiting import main_thread_has_ended, wait_for_the_end
 from clarion.runtime.completion import Completion
-from clarion.runtime.engine import Engine, Handle
 from clarion.runtime.mail import Channel
 from clarion.runtime.pieces import Piece
-from clarion.runtime.request import PromptDone, Request, Result
+from clarion.runtime.request import PromptDone, Put, Result
 
 End = Result | BaseException
 Item = Piece | PromptDone | End
-Prepare = Callable[[], Request]  # makes a request, which may take a while
+Prepare = Callable[[], Any]  # makes a request, which may take a while
 Progress = Callable[[int, int], None]  # (tokens of the prompt that are computed, tokens of the prompt)
 Hear = Callable[[int, int, int], None]  # the same of a request, after its number
 T = TypeVar("T")
 P = ParamSpec("P")
 
 
-def wait(engine: Engine, request: Request, progress: Progress | None = None) -> Result:
+class Handle(Protocol):
+    """A request that was submitted, as its caller sees it."""
+
+    def cancel(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Who serves requests, each of a kind that it knows: a model's engine, or a connection to a server.
+
+    Of each request it puts news and pieces of text, then one end, from a thread of its own.
+    """
+
+    def submit(self, request: Any, put: Put) -> Handle: ...
+    def check_caller(self) -> None:
+        """Raises where the caller would wait for ever."""
+        ...
+
+
+class Engines(Engine, Protocol):
+    """Who takes several requests at once."""
+
+    def submit_all(self, requests: Iterable[tuple[Any, Put]]) -> Sequence[Handle]: ...
+
+
+def wait(engine: Engine, request: Any, progress: Progress | None = None) -> Result:
     """Serves a request to its end. Whatever interrupts the wait cancels it."""
     items: SimpleQueue[Item] = SimpleQueue()
     handle = engine.submit(request, items.put)
@@ -57,7 +80,7 @@ async def wait_async(
 
 
 def wait_all(
-    engine: Engine, requests: Iterable[Request], in_line: int, hear: Hear | None = None
+    engine: Engines, requests: Iterable[Any], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
     """Serves requests to their ends; `in_line` of them are with the engine at a time, and so may share steps.
 
@@ -75,7 +98,7 @@ def wait_all(
 
 
 async def wait_all_async(
-    engine: Engine, requests: Iterable[Request], in_line: int, hear: Hear | None = None
+    engine: Engines, requests: Iterable[Any], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
     """`wait_all` for an event loop."""
     channel: Channel[tuple[int, Item]] = Channel()
@@ -94,8 +117,8 @@ class _Batch:
 
     def __init__(
         self,
-        engine: Engine,
-        requests: Iterable[Request],
+        engine: Engines,
+        requests: Iterable[Any],
         in_line: int,
         put: Callable[[int, Item], None],
         hear: Hear | None,
@@ -184,7 +207,7 @@ class TextStream(_Stream, Iterator[Piece]):
     """
 
     def __init__(
-        self, engine: Engine, request: Request, progress: Progress | None = None, model: object = None
+        self, engine: Engine, request: Any, progress: Progress | None = None, model: object = None
     ) -> None:
         """`model` lives as long as the stream."""
         super().__init__(engine, progress)
@@ -270,7 +293,8 @@ class AsyncTextStream(_Stream, AsyncIterator[Piece]):
         raise StopAsyncIteration
 
     async def some(self) -> list[Piece]:
-        """All pieces that are here, or else the next one; none at the end. An error waits for the next call."""
+        """All pieces that are here, or else the next one; none at the end. An error waits for the next
+        call."""
         first = await anext(self, None)
         if first is None:
             return []
@@ -348,6 +372,13 @@ class _StreamChannel(Channel[Item]):
         if not isinstance(item, Piece | PromptDone):
             self.end = item
             self.ended.set()
+
+
+def hears(progress: object) -> bool:
+    """Whether there is a function that wants to hear of progress."""
+    if progress is not None and not callable(progress):
+        raise ParameterError(f"progress: found {progress!r:.40}, expected a function of two numbers")
+    return progress is not None
 
 
 def _is_news(item: Item, progress: Progress | None) -> bool:

@@ -106,7 +106,7 @@ class _Shared:
     def __init__(self, origin: str, send: Send) -> None:
         self._headers = [
             (b"access-control-allow-origin", origin.encode("latin-1")),
-            (b"access-control-expose-headers", b"x-clarion-ignored, retry-after"),
+            (b"access-control-expose-headers", b"x-clarion-ignored, x-clarion-dropped-messages, retry-after"),
             (b"vary", b"origin"),
         ]
         self._send = send

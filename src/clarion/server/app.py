@@ -12,15 +12,18 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clarion.server import health, metrics, running
 from clarion.server.access import Access
 from clarion.server.call import Call
+from clarion.server.details import score
 from clarion.server.errors import CLIENT_LEFT, LeftError, RefusedError, StalledError, refusal
 from clarion.server.leaving import Watch
+from clarion.server.llama import completion, props, slots, tokens
 from clarion.server.log import Log
 from clarion.server.openai import chat, completions, embeddings, models, rerank
 from clarion.server.pool import Pool
@@ -36,6 +39,19 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/v1/chat/completions", chat.answer),
     ("POST", "/v1/embeddings", embeddings.embed),
     ("POST", "/v1/rerank", rerank.rerank),
+    ("POST", "/clarion/score", score),
+    *(("GET", path, health.ready) for path in health.PATHS if path != health.LIVE),
+    ("GET", health.LIVE, health.live),
+    ("GET", "/metrics", metrics.metrics),
+    ("GET", "/ps", running.running),
+    ("POST", "/tokenize", tokens.tokenize),
+    ("POST", "/detokenize", tokens.detokenize),
+    ("POST", "/apply-template", tokens.apply_template),
+    ("POST", "/completion", completion.complete),
+    ("POST", "/infill", completion.fill),
+    ("GET", "/props", props.props),
+    ("GET", "/slots", slots.slots),
+    ("POST", "/slots/{id}", slots.act),
     # llama-server has these without the version, too.
     ("GET", "/models", models.every),
     ("POST", "/chat/completions", chat.answer),
@@ -45,7 +61,8 @@ ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
     ("POST", "/reranking", rerank.rerank),
     ("POST", "/v1/reranking", rerank.rerank),
 )
-PUBLIC: Final[frozenset[str]] = frozenset()  # paths that need no key
+PUBLIC: Final = frozenset(health.PATHS)  # paths that need no key
+QUIET: Final = PUBLIC | {"/metrics", "/ps"}  # that get no line where all is well
 
 
 @dataclass
@@ -54,6 +71,7 @@ class Server:
 
     Attributes:
         running: the requests that are being answered.
+        is_ready: the first model is loaded; until then requests wait.
         is_closing: new ones are refused.
     """
 
@@ -61,6 +79,7 @@ class Server:
     pool: Pool
     log: Log
     running: set[Watch] = field(default_factory=set)
+    is_ready: bool = False
     is_closing: bool = False
 
     def end_all(self) -> None:
@@ -176,10 +195,13 @@ class _Logged:
         try:
             await self._app(scope, receive, noted)
         finally:
-            n_prompt, n_answer = state.get("usage", (0, 0))
-            tokens = f", {n_prompt} + {n_answer} tokens" if n_prompt or n_answer else ""
-            path = ascii(scope["path"][:200])[1:-1]
-            took = (time.perf_counter() - started) * 1000
-            self._log.say(
-                f"{scope['method']} {path} {state.get('status', CLIENT_LEFT)} {took:.1f} ms{tokens}"
-            )
+            self._line(scope, state, time.perf_counter() - started)
+
+    def _line(self, scope: Scope, state: dict[str, Any], seconds: float) -> None:
+        status = state.get("status", CLIENT_LEFT)
+        if scope["path"] in QUIET and status == 200:  # programs ask every few seconds
+            return
+        n_prompt, n_answer = state.get("usage", (0, 0))
+        tokens = f", {n_prompt} + {n_answer} tokens" if n_prompt or n_answer else ""
+        path = ascii(scope["path"][:200])[1:-1]
+        self._log.say(f"{scope['method']} {path} {status} {seconds * 1000:.1f} ms{tokens}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from starlette.datastructures import QueryParams
 from starlette.types import Receive, Scope, Send
 
 from clarion.server.errors import LeftError, RefusedError, body
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 _encode: Final = msgspec.json.Encoder().encode
+_MOST_NAMED: Final = 20  # fields that a header names
+_MOST_CHARACTERS: Final = 40  # of a field's name
 
 
 class Call:
@@ -26,16 +30,22 @@ class Call:
         server: what all requests share.
         watch: ends it when its client leaves.
         path: the words that stand in the places of its route.
+        query: the names and values behind the `?` of the address.
         usage: tokens of prompts and of answers, for the log.
         fail: tells the client of an error, where it has a part of the answer already.
         ignored: fields of the request that were not used; the answer's header names them.
+        dropped: messages that were left out, since the conversation is longer than the context; likewise.
+        arrived: when the request came, by time.monotonic.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, server: Server) -> None:
         self.server = server
         self.path: Mapping[str, str] = scope.get("path_params", {})
+        self.query: Mapping[str, str] = QueryParams(scope.get("query_string", b""))
         self.usage = (0, 0)
         self.ignored: list[str] = []
+        self.dropped = 0
+        self.arrived = time.monotonic()
         self.fail: Callable[[RefusedError], Awaitable[None]] | None = None
         self._scope = scope
         self._receive = receive
@@ -111,12 +121,14 @@ class Call:
     async def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Sends status and headers; `send` sends what follows."""
         self._has_begun = True
-        more = (
-            [(b"x-clarion-ignored", ", ".join(self.ignored).encode("ascii", "backslashreplace"))]
-            if self.ignored
-            else []
-        )
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *more]})
+        found = list(headers)
+        if self.ignored:
+            # A field may be called anything; a header holds ASCII, and no end of a line.
+            names = ", ".join(ascii(name[:_MOST_CHARACTERS])[1:-1] for name in self.ignored[:_MOST_NAMED])
+            found.append((b"x-clarion-ignored", names.encode()))
+        if self.dropped:
+            found.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": found})
 
     async def send(self, content: bytes, *, more: bool) -> None:
         """Sends a piece of the body; `more`: it is not the last one. Waits while the client does not read."""

@@ -1,6 +1,8 @@
 """What goes wrong with a request, as the client reads it: a status, and OpenAI's form of errors.
 
-{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}
+{"error": {"message": ..., "type": ..., "param": ..., "code": ...}, "clarion": ...}
+
+`clarion` is the name of the class of `clarion.errors` that Python would have raised, where there is one.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class RefusedError(ClarionError):
         param: the field that it is about.
         code: a name that programs can rely on.
         headers: that the answer has besides.
+        origin: the name of the class that Python would have raised.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class RefusedError(ClarionError):
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
+        origin: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -51,6 +55,7 @@ class RefusedError(ClarionError):
         self.param = param
         self.code = code
         self.headers = dict(headers or {})
+        self.origin = _ORIGINS.get(code or "") if origin is None else origin
 
 
 class LeftError(ClarionError):
@@ -62,6 +67,13 @@ class StalledError(LeftError):
 
 
 _KINDS: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+# What Python says to what is refused with these codes.
+_ORIGINS: Final = {
+    **dict.fromkeys(("invalid_value", "invalid_json"), "ParameterError"),
+    **dict.fromkeys(("unsupported_parameter", "unsupported_content"), "UnsupportedError"),
+    "model_not_found": "NameNotFoundError",
+    "closing": "OverloadedError",
+}
 # What an error of ours is to the client: a status and a code.
 _STATUSES: Final[tuple[tuple[type[ClarionError], int, str | None], ...]] = (
     (ContextError, 400, "context_length_exceeded"),
@@ -84,6 +96,7 @@ class _Error(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     error: _Error
+    clarion: str | msgspec.UnsetType
 
 
 def bad(param: str, message: str) -> RefusedError:
@@ -94,18 +107,28 @@ def bad(param: str, message: str) -> RefusedError:
 def refusal(error: Exception) -> RefusedError:
     """Any error as the client shall see it. What we did not foresee is told without its details."""
     if isinstance(error, RefusedError):
+        if error.origin is None and isinstance(error.__cause__, ClarionError):
+            error.origin = _origin(error.__cause__)
         return error
     for kind, status, code in _STATUSES:
         if isinstance(error, kind):
             found = _FIELD.match(str(error)) if status == 400 else None
             param = re.sub(r"\[\"(\w+)\"\]", r".\1", found[1]) if found else None
             headers = {"retry-after": "5"} if status == 503 else None
-            return RefusedError(status, str(error), param=param, code=code, headers=headers)
+            return RefusedError(
+                status, str(error), param=param, code=code, headers=headers, origin=_origin(error)
+            )
     if isinstance(error, ClarionError):
-        return RefusedError(500, str(error), code="model_error")
+        return RefusedError(500, str(error), code="model_error", origin=_origin(error))
     return RefusedError(500, "internal error: the server's log says more", code="internal_error")
 
 
 def body(error: RefusedError) -> bytes:
     """The answer's body."""
-    return msgspec.json.encode(_Body(_Error(str(error), error.kind, error.param, error.code)))
+    origin = msgspec.UNSET if error.origin is None else error.origin
+    return msgspec.json.encode(_Body(_Error(str(error), error.kind, error.param, error.code), origin))
+
+
+def _origin(error: ClarionError) -> str:
+    """The nearest class of the tree of errors."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "clarion.errors")

@@ -27,7 +27,13 @@ def needed_bytes(path: Path | None, settings: Settings, memory_bytes: int) -> in
 
 def load_model(path: Path | None, settings: Settings, memory_bytes: int) -> Model:
     """The model, with context and cache for `settings.parallel` texts. Raises as `clarion.load`."""
-    model = load(path, **_sizes(path, settings, memory_bytes), **settings.loading)
+    model = load(
+        path,
+        **_sizes(path, settings, memory_bytes),
+        **settings.loading,
+        prefix_dir=settings.prefix_dir,
+        prefix_bytes=settings.prefix_bytes,
+    )
     _ = model.tokenizer  # built now, so that no request waits for it
     return model
 

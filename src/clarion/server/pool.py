@@ -29,6 +29,7 @@ from clarion.server.errors import RefusedError
 from clarion.server.log import Log
 from clarion.server.queue import Line
 from clarion.server.settings import ALL, Settings
+from clarion.server.tally import Tally
 from clarion.server.threads import to_the_end
 
 
@@ -52,6 +53,7 @@ class Served:
         model: while it is loaded.
         users: requests that use it now.
         used: when somebody did last, by time.monotonic.
+        tally: of its texts.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Served:
     users: int = 0
     used: float = 0.0
     line: Line = field(default_factory=lambda: Line(1, 0))
+    tally: Tally = field(default_factory=Tally)
     loading: asyncio.Task[None] | None = None
     is_further: bool = False  # it may go while the server runs
     is_draining: bool = False  # it takes no new users before it was closed
@@ -135,6 +138,15 @@ class Pool:
                 del self._models[each.name]
         return list(self._models.values())
 
+    def known(self) -> list[Served]:
+        """Every model that was asked for or listed before: the folder is not looked at."""
+        return list(self._models.values())
+
+    @property
+    def memory_bytes(self) -> int:
+        """That all loaded models together may take."""
+        return self._memory_bytes
+
     def find(self, name: str | None) -> Served:
         """The model of a name, or of an alias; without a name the first one.
 
@@ -170,7 +182,7 @@ class Pool:
 
     def _add(self, served: Served) -> None:
         settings = self._settings
-        served.line = Line(settings.parallel, settings.max_queue, drop_oldest=settings.drop_oldest)
+        served.line = Line(settings.parallel, settings.max_queue)
         self._models[served.name] = served
 
     # ---- use ----------------------------------------------------------------------------------------------
@@ -180,21 +192,25 @@ class Pool:
         """The model, loaded, with places for so many texts, as long as the block lasts.
 
         Raises:
-            RefusedError: 429 or 503: the line is full; 503: the model finds no room; 500: it cannot be
-                loaded.
+            RefusedError: 429: the line is full; 503: the model finds no room; 500: it cannot be loaded.
         """
-        async with served.line.place(texts):
-            while (model := served.model) is None or served.is_draining:
-                await self.load(served)
-            served.users += 1
-            try:
-                yield model
-            finally:
-                served.users -= 1
-                served.used = time.monotonic()
-                if served.users == 0:
-                    self._freed.set()
-                    self._plan_unloading(served)
+        async with served.line.place(texts), self.hold(served) as model:
+            yield model
+
+    @asynccontextmanager
+    async def hold(self, served: Served) -> AsyncIterator[Model]:
+        """The model, loaded, for what computes no text and waits in no line. Raises as `use` else."""
+        while (model := served.model) is None or served.is_draining:
+            await self.load(served)
+        served.users += 1
+        try:
+            yield model
+        finally:
+            served.users -= 1
+            served.used = time.monotonic()
+            if served.users == 0:
+                self._freed.set()
+                self._plan_unloading(served)
 
     async def load(self, served: Served) -> None:
         """Waits until the model is loaded. Whoever is cancelled leaves the load to go on."""
@@ -270,6 +286,7 @@ class Pool:
         model, served.model = served.model, None
         assert model is not None
         assert served.users == 0
+        served.tally.unloaded(model.figures)
         await to_the_end(model.close)
         served.n_bytes = 0
         self._freed.set()

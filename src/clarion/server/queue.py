@@ -31,17 +31,15 @@ class _Waiting:
 class Line:
     """Places for texts, given in the order in which they were asked for."""
 
-    def __init__(self, places: int, most_waiting: int, *, drop_oldest: bool = False) -> None:
+    def __init__(self, places: int, most_waiting: int) -> None:
         """
         Args:
             places: texts at once.
             most_waiting: requests that wait at most.
-            drop_oldest: where the line is full, who has waited longest leaves it, instead of who comes.
         """
         self._places = places
         self._free = places
         self._most_waiting = most_waiting
-        self._drop_oldest = drop_oldest
         self._waiting: deque[_Waiting] = deque()
         self._mean = 1.0  # seconds for which a place is held
 
@@ -60,7 +58,7 @@ class Line:
         """Waits for the places of n texts, or for all where there are not so many, and holds them.
 
         Raises:
-            RefusedError: 429, the line is full; 503, it is, and a later request takes this one's place.
+            RefusedError: 429, the line is full.
         """
         n = min(n, self._places)
         await self._enter(n)
@@ -79,10 +77,7 @@ class Line:
         if len(self._waiting) >= self._most_waiting:  # some of them may be leaving just now
             self._waiting = deque(each for each in self._waiting if not each.turn.done())
         if len(self._waiting) >= self._most_waiting:
-            if not (self._drop_oldest and self._waiting):
-                raise self._full(429, "the server has as many requests as it takes")
-            oldest = self._waiting.popleft()
-            oldest.turn.set_exception(self._full(503, "newer requests took this one's place in the line"))
+            raise self._full()
         waiting = _Waiting(n, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         try:
@@ -91,7 +86,7 @@ class Line:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
                 self._next()  # whoever stands behind may need fewer places
-            elif waiting.turn.done() and not waiting.turn.cancelled() and not waiting.turn.exception():
+            elif waiting.turn.done() and not waiting.turn.cancelled():
                 self._free += n  # its turn came while it left
                 self._next()
             raise
@@ -104,12 +99,12 @@ class Line:
                 self._free -= first.n
                 first.turn.set_result(None)
 
-    def _full(self, status: int, why: str) -> RefusedError:
+    def _full(self) -> RefusedError:
         seconds = max(1, math.ceil(self._mean * (len(self._waiting) + 1) / self._places))
         return RefusedError(
-            status,
-            f"{why}: {self.running} texts are computed and {len(self._waiting)} requests wait; "
-            f"try again in {seconds} s",
+            429,
+            f"the server has as many requests as it takes: {self.running} texts are computed and "
+            f"{len(self._waiting)} requests wait; try again in {seconds} s",
             code="queue_full",
             headers={"retry-after": str(seconds)},
         )

@@ -1,10 +1,11 @@
 """A server from its start to its end: the socket, the models, the signals.
 
-    listen ─▶ load ─▶ serve ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
+    listen ─▶ serve, load ─▶ SIGTERM or SIGINT ─▶ running answers end, or are ended ─▶ models are closed
 
-The socket comes first, so that a port in use is known before a model is read; connections that come meanwhile
-wait. After a signal nothing new is accepted. Running answers have some seconds; then their computations are
-ended, and their clients told so. A second signal does not wait.
+The socket comes first, so that a port in use is known before a model is read. Until the first model is
+loaded `/health` says so, and other requests wait for it. After a signal nothing new is accepted. Running
+answers have some seconds; then their computations are ended, and their clients told so. A second signal does
+not wait.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -133,6 +135,9 @@ class _Run:
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hear_signals()
+        # Threads for templates, tokens and loads beside those that wait for vectors.
+        n_threads = 2 * settings.parallel + 16
+        self._loop.set_default_executor(ThreadPoolExecutor(n_threads, "clarion-serve"))
         pool = Pool(
             self._models,
             settings,
@@ -143,12 +148,13 @@ class _Run:
         )
         server = Server(settings, pool, self._log)
         uvicorn = _uvicorn(application(server), settings, self._log)
+        serving = asyncio.create_task(uvicorn.serve_on(self._listener))
         try:
-            if not await self._load(pool):
-                return
-            serving = asyncio.create_task(uvicorn.serve_on(self._listener))
-            self._announce(server)
-            await self._end.wait()
+            if await self._load(pool):
+                server.is_ready = True
+                self._announce(server)
+                await self._end.wait()
+        finally:
             server.is_closing = True
             uvicorn.stop_listening()
             await self._let_end(server)
@@ -156,7 +162,6 @@ class _Run:
             uvicorn.should_exit = True
             uvicorn.force_exit = self._hurry.is_set()
             await serving
-        finally:
             await pool.close()
 
     async def _load(self, pool: Pool) -> bool:
@@ -225,6 +230,10 @@ class _Protocol(HttpToolsProtocol):
 
 class _Server(Uvicorn):
     """Uvicorn without signals of its own."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.servers = []  # a load that fails at once may end it before it has begun
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self._serve([listener])

@@ -14,6 +14,7 @@ import msgspec
 from clarion.errors import ParameterError
 from clarion.model import Model
 from clarion.runtime.sampling import GREATEST_SEED, Options, Parameters
+from clarion.server.call import Call
 from clarion.server.errors import bad
 from clarion.server.fields import Off, is_empty
 
@@ -44,6 +45,7 @@ class Sampling(msgspec.Struct, kw_only=True):
     dry_penalty_last_n: int | None = None
     dry_sequence_breakers: list[str] | None = None
     logit_bias: dict[str, float] | list[tuple[int, float | bool]] | None = None
+    id_slot: int | None = None
 
 
 # Fields whose names here differ from our options'.
@@ -56,7 +58,7 @@ _OPTIONS: Final = {
     "dry_sequence_breakers": "dry_breakers",
 }
 # Handled by themselves.
-_OTHERS: Final = frozenset({"stop", "stop_token_ids", "logit_bias", "seed"})
+_OTHERS: Final = frozenset({"stop", "stop_token_ids", "logit_bias", "seed", "id_slot"})
 _PLAIN: Final = tuple(name for name in Sampling.__struct_fields__ if name not in _OTHERS)
 
 
@@ -90,7 +92,7 @@ UNSUPPORTED: Final[Mapping[str, Off]] = {
 HARMLESS: Final = frozenset(
     {
         *("user", "store", "metadata", "service_tier", "parallel_tool_calls", "prompt_cache_key"),
-        *("prompt_cache_retention", "safety_identifier", "prediction", "cache_prompt", "id_slot", "n_keep"),
+        *("prompt_cache_retention", "safety_identifier", "prediction", "cache_prompt", "n_keep"),
         *("timings_per_token", "stream_options", "stream"),
     }
 )
@@ -131,6 +133,18 @@ def options(fields: Sampling, model: Model, server: Options, **more: Any) -> Opt
         option, _, message = str(error).partition(": ")
         raise bad(names.get(option, option), message) from None
     return found
+
+
+def slot_of(call: Call, fields: Sampling) -> int | None:
+    """The number that a request gives its conversation; one that the server does not have is ignored."""
+    slot = fields.id_slot
+    if slot is None or slot == -1:
+        return None
+    if 0 <= slot < call.server.settings.parallel:
+        return slot
+    if "id_slot" not in call.ignored:
+        call.ignored.append("id_slot")
+    return None
 
 
 def defaults(model: Model) -> Options:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -27,10 +28,13 @@ class Settings:
         allow_origins: web pages that may call it, beside those of this machine; "*": any.
         parallel: texts that are computed at once, of each model.
         max_queue: requests that wait for a model at most.
-        drop_oldest: a full line lets the newest in and refuses the oldest.
+        drop_oldest: a conversation that is longer than the context loses its oldest messages, where the
+            request says nothing else.
         context: tokens of a prompt and its answer at most; None: what the model was made for, as far as
             memory allows.
         cache_bytes: of keys, values and states of all texts of a model together; None: chosen from memory.
+        prefix_dir: the folder where states of prompts and answers are kept beyond the server's end.
+        prefix_bytes: of each model there at most.
         memory_bytes: that all loaded models may take; None: what is available at the start.
         idle_seconds: after which a model that nobody uses is unloaded; 0: never.
         grace_seconds: that running answers have when the server ends.
@@ -39,6 +43,7 @@ class Settings:
         body_seconds: in which a request has to arrive.
         stall_seconds: for which a client may leave a stream unread.
         keep_alive_seconds: after which a stream without news gets a comment.
+        slot_save_path: the folder for saved slots; None: none is saved.
         chat_template: instead of the model's: Jinja, or the name of one of the file's.
         variables: that the template knows, where a request does not say them.
         options: of sampling, where a request does not say them.
@@ -59,6 +64,8 @@ class Settings:
     drop_oldest: bool = False
     context: int | None = None
     cache_bytes: int | None = None
+    prefix_dir: str | None = None
+    prefix_bytes: int = 4 << 30
     memory_bytes: int | None = None
     idle_seconds: float = 0.0
     grace_seconds: float = 10.0
@@ -67,6 +74,7 @@ class Settings:
     body_seconds: float = 60.0
     stall_seconds: float = 60.0
     keep_alive_seconds: float = 10.0
+    slot_save_path: str | None = None
     chat_template: str | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
@@ -98,6 +106,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ParameterError(f"{name}: found {value}, expected 1 or more")
+        if self.slot_save_path is not None and not os.path.isdir(self.slot_save_path):
+            raise ParameterError(f"slot_save_path: found {self.slot_save_path!r}, expected a folder")
         for key in self.api_keys:
             if not key or not key.isascii() or not key.isprintable() or " " in key:
                 raise ParameterError("api_keys: found one that is empty, or has characters beside ASCII's")

@@ -2,9 +2,9 @@
 
     Job ──write──▶ [Piece, Piece], ..., [Piece, Completion] ──merge──▶ [(number, piece), ...]
 
-The request's own task takes from the model's stream whatever is ready. Where there are several texts, each has
-a task that does so, and the request's gets all of it at once. The task of a request that is cancelled cancels
-these, and waits until the model has let go of their texts.
+The request's own task takes from the model's stream whatever is ready. Where there are several texts, each
+has a task that does so, and the request's gets all of it at once. The task of a request that is cancelled
+cancels these, and waits until the model has let go of their texts.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from clarion.model import Model
 from clarion.runtime.completion import Completion
 from clarion.runtime.pieces import Piece
 from clarion.runtime.sampling import Options
+from clarion.server.tally import Count
 
 Item = Piece | Completion
 Batch = list[tuple[int, Item]]
@@ -156,14 +157,19 @@ def _joined(rest: Completion, before: list[int], n_prompt: int) -> Completion:
     return replace(rest, tokens=(*before, *rest.tokens), timings=timings)
 
 
-async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False) -> AsyncGenerator[Batch]:
+async def merge(
+    model: Model, jobs: Sequence[Job], count: Count, *, same_prompt: bool = False
+) -> AsyncGenerator[Batch]:
     """The pieces of several texts: what is ready, with the numbers of the texts. Each ends with its
     completion. The first error ends all.
 
-    same_prompt: the others begin when the first one's prompt is computed, and find it in the prefix cache.
+    Args:
+        count: counts them.
+        same_prompt: the others begin when the first one's prompt is computed, and find it in the prefix
+            cache.
     """
     if len(jobs) == 1:
-        async with aclosing(write(model, jobs[0])) as written:
+        async with aclosing(_counted(write(model, jobs[0]), jobs[0], count)) as written:
             async for items in written:
                 yield _coalesced([(0, item) for item in items])
         return
@@ -177,7 +183,7 @@ async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False)
             if number > 0:
                 await ready.wait()
             started = ready.set if number == 0 and not ready.is_set() else None
-            async with aclosing(write(model, job, started)) as written:
+            async with aclosing(_counted(write(model, job, started), job, count)) as written:
                 async for items in written:
                     ready.set()  # a prompt that was in the cache as a whole has no progress
                     for item in items:
@@ -203,6 +209,25 @@ async def merge(model: Model, jobs: Sequence[Job], *, same_prompt: bool = False)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _counted(written: AsyncGenerator[list[Item]], job: Job, count: Count) -> AsyncGenerator[list[Item]]:
+    text = count.begin(len(job.ids), whole=job.whole and job.budget is None)
+    has_ended = False
+    async with aclosing(written):
+        try:
+            async for items in written:
+                for item in items:
+                    if isinstance(item, Completion):
+                        count.end(text, job.ids, item)
+                        has_ended = True
+                    elif text.n_written is not None:
+                        text.n_written += len(item.tokens)
+                yield items
+        except BaseException as error:
+            if not has_ended:  # else it was counted, and its last pieces find nobody
+                count.leave(text, error)
+            raise
 
 
 def _coalesced(batch: Batch) -> Batch:

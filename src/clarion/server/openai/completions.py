@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import msgspec
@@ -15,6 +15,7 @@ from clarion.runtime.completion import Completion, TokenLogprob
 from clarion.runtime.prompts import is_short
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
+from clarion.server.details import Wanted, details
 from clarion.server.errors import bad
 from clarion.server.events import DONE, Events, event
 from clarion.server.fields import read
@@ -23,7 +24,8 @@ from clarion.server.openai.logprobs import TextTokens
 from clarion.server.openai.prompts import check_room
 from clarion.server.openai.types import Reply, TextChoice, TextLogprobs, Usage, new_id, now
 from clarion.server.openai.usage import usage
-from clarion.server.sampling import HARMLESS, UNSUPPORTED, Sampling, options
+from clarion.server.sampling import HARMLESS, UNSUPPORTED, Sampling, options, slot_of
+from clarion.server.tally import Count
 from clarion.server.writing import Job, merge
 
 MOST_CHOICES: Final = 128
@@ -46,6 +48,7 @@ class CompletionRequest(Sampling, kw_only=True):
     logprobs: int | bool | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    clarion: Wanted = False
 
 
 @dataclass
@@ -73,14 +76,15 @@ async def complete(call: Call) -> None:
         if request.echo and request.logprobs is not None and request.logprobs is not False:
             for prompt in prompts:
                 prompt.tokens = await _scored(model, prompt.ids, int(request.logprobs))
+        count = served.tally.request(call.arrived, slot_of(call, request))
         reply = Reply(new_id("cmpl"), "text_completion", now(), served.name, [])
         if request.stream:
-            await _stream(call, model, request, prompts, wanted, reply)
+            await _stream(call, model, request, prompts, wanted, reply, count)
             return
         same = [Job(prompt.ids, wanted, whole=True) for prompt in prompts for _ in range(best_of)]
         jobs = seeded(same, best_of)
         texts: list[Completion | None] = [None] * len(jobs)
-        async with aclosing(merge(model, jobs, same_prompt=len(prompts) == 1)) as batches:
+        async with aclosing(merge(model, jobs, count, same_prompt=len(prompts) == 1)) as batches:
             async for batch in batches:
                 for number, item in batch:
                     if isinstance(item, Completion):
@@ -179,7 +183,7 @@ def seeded(jobs: list[Job], n: int) -> list[Job]:
         seed = job.options.get("seed")
         if seed is not None and number % n:
             seed = (seed + number % n) & (2**64 - 1)
-            job = Job(job.ids, cast(Options, {**job.options, "seed": seed}), job.whole, job.budget)
+            job = replace(job, options=cast(Options, {**job.options, "seed": seed}))
         made.append(job)
     return made
 
@@ -202,7 +206,8 @@ def _choice(
     logprobs: TextLogprobs | None = None
     if request.logprobs is not None and request.logprobs is not False:
         logprobs = TextTokens(model.tokenizer).of([*prompt.tokens, *(text.logprobs or ())])
-    return TextChoice(prompt.echo + text.text, index, logprobs, _reason(text))
+    more = details(request.clarion, text)
+    return TextChoice(prompt.echo + text.text, index, logprobs, _reason(text), more)
 
 
 def _reason(text: Completion) -> str:
@@ -222,10 +227,12 @@ async def _stream(
     prompts: list[_Prompt],
     wanted: Options,
     reply: Reply,
+    count: Count,
 ) -> None:
     """The texts as they are written."""
     events = await Events.begin(call)
-    jobs = seeded([Job(prompt.ids, wanted) for prompt in prompts for _ in range(request.n)], request.n)
+    whole = request.clarion == "whole"
+    jobs = seeded([Job(prompt.ids, wanted, whole) for prompt in prompts for _ in range(request.n)], request.n)
     with_logprobs = request.logprobs is not None and request.logprobs is not False
     tokens = [TextTokens(model.tokenizer) for _ in jobs]
     for number, prompt in enumerate(prompts):
@@ -235,17 +242,18 @@ async def _stream(
                 reply.choices = [TextChoice(prompt.echo, index, logprobs, None)]
                 await events.send(event(reply))
     n_open = len(jobs)
-    async with aclosing(merge(model, jobs, same_prompt=len(prompts) == 1)) as batches:
+    async with aclosing(merge(model, jobs, count, same_prompt=len(prompts) == 1)) as batches:
         async for batch in batches:
             ready = []
             for index, item in batch:
+                more = details(request.clarion, item, len(jobs[index].ids))
                 if isinstance(item, Completion):
                     n_open -= 1
                     prompts[index // request.n].texts.append(item)
-                    choice = TextChoice("", index, None, _reason(item))
+                    choice = TextChoice("", index, None, _reason(item), more)
                 else:
                     logprobs = tokens[index].of(item.logprobs or ()) if with_logprobs else None
-                    choice = TextChoice(str(item), index, logprobs, None)
+                    choice = TextChoice(str(item), index, logprobs, None, more)
                 reply.choices = [choice]
                 ready.append(event(reply))
             if n_open == 0:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from clarion.model import Model
+from clarion.plan.output import Pooling
 from clarion.server.call import Call
 from clarion.server.errors import bad
 from clarion.server.fields import Off, is_empty, read
@@ -25,6 +26,9 @@ class EmbeddingRequest(msgspec.Struct, kw_only=True):
     dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
     truncate: bool = False
+    pooling: Pooling | None = None
+    normalize: bool = True
+    prompt: str | None = None
 
 
 class _Embedding(msgspec.Struct):
@@ -68,7 +72,14 @@ def _vectors(
 ) -> tuple[int, list[_Embedding]]:
     """The tokens of some texts, and their vectors."""
     n = sum(len(text) if isinstance(text, list) else len(model.tokenize(text)) for text in texts)
-    rows = model.embed(texts, dimensions=request.dimensions, truncate=request.truncate)  # [n, width]
+    rows = model.embed(
+        texts,
+        pooling=request.pooling,
+        normalize=request.normalize,
+        dimensions=request.dimensions,
+        prompt=request.prompt,
+        truncate=request.truncate,
+    )  # [n, width]
     if request.encoding_format == "base64":
         # 32-bit floats, the low byte first.
         return n, [

@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from clarion.server.details import Found
+
 
 class TopLogprob(msgspec.Struct):
     """One of the most probable tokens at a place."""
@@ -49,13 +51,15 @@ class CompletionDetails(msgspec.Struct):
 
 
 class Usage(msgspec.Struct, omit_defaults=True):
-    """Tokens of a request. `cached_tokens` were not computed again."""
+    """Tokens of a request. `cached_tokens` were not computed again; `dropped_messages` were left out, since
+    the conversation is longer than the context."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
+    dropped_messages: int = 0
 
 
 class Delta(msgspec.Struct, omit_defaults=True):
@@ -71,6 +75,7 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    clarion: Found = msgspec.UNSET
 
 
 class Message(msgspec.Struct):
@@ -85,6 +90,7 @@ class ChatChoice(msgspec.Struct):
     message: Message
     logprobs: ChatLogprobs | None
     finish_reason: str
+    clarion: Found = msgspec.UNSET
 
 
 class TextChoice(msgspec.Struct):
@@ -92,6 +98,7 @@ class TextChoice(msgspec.Struct):
     index: int
     logprobs: TextLogprobs | None
     finish_reason: str | None
+    clarion: Found = msgspec.UNSET
 
 
 class Reply(msgspec.Struct):
