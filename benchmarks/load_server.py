@@ -117,7 +117,8 @@ def _events(came: list[tuple[float, bytes]]) -> list[tuple[float, bytes]]:
         body.append(data)
         ends.append((n, at))
     text = b"".join(body)
-    found, moments = [], iter(ends)
+    found: list[tuple[float, bytes]] = []
+    moments = iter(ends)
     start = text.index(b"\r\n\r\n") + 4
     arrived, at = next(moments)
     content, rest = (

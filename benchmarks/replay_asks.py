@@ -35,10 +35,11 @@ async def user(model: clarion.Model, waiting: Iterator[Ask], done: list[Answer])
 async def run(model: clarion.Model, asks: list[Ask], n_users: int) -> dict[str, float]:
     done: list[Answer] = []
     waiting = iter(asks)
-    began, before = time.perf_counter(), time.process_time()
+    began, before, loop = time.perf_counter(), time.process_time(), time.thread_time()
     await asyncio.gather(*(user(model, waiting, done) for _ in range(n_users)))
     ended, cpu_seconds = time.perf_counter(), time.process_time() - before
-    return {**summary(done, began, ended), "cpu_seconds": cpu_seconds}
+    spent = {"cpu_seconds": cpu_seconds, "loop_seconds": time.thread_time() - loop}
+    return {**summary(done, began, ended), **spent}
 
 
 def parse() -> argparse.Namespace:

@@ -17,15 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -72,9 +74,13 @@ class Engine:
                 warm = Path(folder) / "warm.json"
                 write(warm, [Ask("Once", 16)])
                 _printed([*load, str(warm), str(port)])
-            before = cpu_seconds(process.pid)
+            before, loop = cpu_seconds(process.pid), loop_seconds(process.pid)
             found = _printed([*load, str(asks), str(port), "--users", str(self.users)])
-            return {**found, "server_cpu_seconds": cpu_seconds(process.pid) - before}
+            return {
+                **found,
+                "server_cpu_seconds": cpu_seconds(process.pid) - before,
+                "server_loop_seconds": loop_seconds(process.pid) - loop,
+            }
 
 
 def _printed(command: list[str]) -> dict[str, float]:
@@ -131,6 +137,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def loop_seconds(pid: int) -> float:
+    """The same of its first thread, which is where Clarion's server has its event loop."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 def engines(model: str, users: int, arguments: argparse.Namespace) -> list[Engine]:
     """What is compared, peers first."""
     threads = ["-t", str(arguments.threads)]
@@ -148,11 +159,12 @@ def engines(model: str, users: int, arguments: argparse.Namespace) -> list[Engin
     return found
 
 
-def measure(turns: list[Engine], asks: Path, rounds: int) -> None:
-    """Gives every engine so many rounds."""
+def measure(turns: list[Engine], asks: Path, rounds: int, keep: Callable[[], None]) -> None:
+    """Gives every engine so many rounds; after each, `keep` is called."""
     for number in range(rounds):
         for engine in turns if number % 2 == 0 else reversed(turns):
             engine.measure(asks)
+            keep()
             print(
                 f"round {number + 1}: {Path(engine.model).name}, {engine.users} users, {engine.name}: "
                 f"{engine.rounds[-1]['rate']:.1f} tokens/s in {engine.rounds[-1]['seconds']:.1f} s",
@@ -195,6 +207,24 @@ def versions(arguments: argparse.Namespace) -> dict[str, str]:
     return found
 
 
+def keep(measured: list[Engine], arguments: argparse.Namespace) -> None:
+    """Writes down what is measured so far: a long run may be interrupted."""
+    if arguments.json is None:
+        return
+    entries = [
+        {"name": each.name, "model": Path(each.model).name, "users": each.users, "rounds": each.rounds}
+        for each in measured
+    ]
+    report = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "processor": processor(),
+        "versions": versions(arguments),
+        "seed": arguments.seed,
+        "engines": entries,
+    }
+    arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -213,6 +243,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # no server stays behind
     measured: list[Engine] = []
     tables = []
     with tempfile.TemporaryDirectory() as folder:
@@ -223,24 +254,11 @@ def main() -> None:
                 asks = Path(folder) / "asks.json"
                 write(asks, mix(tokenizer, arguments.requests or max(16, users), arguments.seed))
                 turns = engines(model, users, arguments)
-                measure(turns, asks, arguments.rounds)
+                measured += turns
                 of_model += turns
-            measured += of_model
+                measure(turns, asks, arguments.rounds, partial(keep, measured, arguments))
             tables.append(f"{Path(model).stem}:\n\n{table(of_model)}")
     known = versions(arguments)
-    if arguments.json:
-        entries = [
-            {"name": each.name, "model": Path(each.model).name, "users": each.users, "rounds": each.rounds}
-            for each in measured
-        ]
-        report = {
-            "date": datetime.now(UTC).date().isoformat(),
-            "processor": processor(),
-            "versions": known,
-            "seed": arguments.seed,
-            "engines": entries,
-        }
-        arguments.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     days = sorted({each["date"] for engine in measured for each in engine.rounds})
     head = [
         f"{processor()}, {' to '.join(dict.fromkeys((days[0], days[-1])))}, {arguments.threads} threads:",

@@ -39,6 +39,7 @@ class Mail:
         except RuntimeError:
             # The loop is closed, and with it everybody who could have waited for the item.
             self._waiting.clear()
+            self._is_called = False
 
     def _deliver(self) -> None:
         """Called by the loop."""
