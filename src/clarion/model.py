@@ -29,7 +29,7 @@ from clarion.runtime.cost import byte_products_per_token, bytes_per_token
 from clarion.runtime.engine import Engine
 from clarion.runtime.figures import Figures
 from clarion.runtime.filing import loading, saving
-from clarion.runtime.prompts import Prompt, check_ids, look
+from clarion.runtime.prompts import Prompt, check_ids, is_short, look
 from clarion.runtime.recommended import recommended
 from clarion.runtime.request import Request, Score
 from clarion.runtime.requests import Breakers, Requests
@@ -194,14 +194,19 @@ class Model:
             results = await wait_all_async(self._engine, requests, self.program.max_outputs, hear)
             return cast(list[Completion], results)
         prepare = partial(self._requests.generation, found, options, reports=hears(progress))
-        return cast(Completion, await wait_async(self._engine, prepare, progress))
+        at_once = self._is_quick(found, options)
+        return cast(Completion, await wait_async(self._engine, prepare, progress, at_once=at_once))
 
     def astream(
         self, prompt: Prompt, *, progress: Progress | None = None, **options: Unpack[Options]
     ) -> AsyncTextStream:
         """`stream` for an event loop. Errors of the request come with the first piece."""
         prepare = partial(self._requests.generation, prompt, options, streams=True, reports=hears(progress))
-        return AsyncTextStream(self._engine, prepare, progress)
+        return AsyncTextStream(self._engine, prepare, progress, at_once=self._is_quick(prompt, options))
+
+    def _is_quick(self, prompt: object, options: Options) -> bool:
+        """Whether a request is made in less time than another thread takes to begin with it."""
+        return self._tokenizer is not None and is_short(prompt) and not options.get("dry_multiplier")
 
     # ---- conversations ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
@@ -73,8 +73,13 @@ class FakeStream:
         self._pieces, self._pauses, self._progress = pieces, pauses, progress
         self.completion: Completion | None = None
         self.is_closed = False
+        self._iterated = self._all()
 
-    async def __aiter__(self) -> AsyncIterator[Piece]:
+    async def some(self) -> list[Piece]:
+        piece = await anext(self._iterated, None)
+        return [] if piece is None else [piece]
+
+    async def _all(self) -> AsyncGenerator[Piece]:
         if self._progress is not None:
             self._progress(1, 1)
         for i, piece in enumerate(self._pieces):

@@ -5,11 +5,15 @@ from __future__ import annotations
 import operator
 import reprlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from clarion.errors import ParameterError
 
 Prompt = str | Iterable[int]
+
+# Characters or token ids of a prompt that is read in less than about 0.1 ms, which is what it takes to let
+# another thread do it.
+_SHORT: Final = 1024
 
 
 def look(prompt: object) -> tuple[Any, bool]:
@@ -29,6 +33,11 @@ def look(prompt: object) -> tuple[Any, bool]:
         if not _is_prompt(item):
             raise _error(f"prompt {i}", item, "a text or token ids")
     return items, True
+
+
+def is_short(prompt: object) -> bool:
+    """Whether an event loop reads a prompt itself: what it is, is known, and is little."""
+    return isinstance(prompt, str | list | tuple) and len(prompt) <= _SHORT
 
 
 def _error(name: str, found: object, expected: str) -> ParameterError:

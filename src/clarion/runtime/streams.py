@@ -7,17 +7,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from functools import partial
 from itertools import islice
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar
+from typing import Any, NoReturn, ParamSpec, Protocol, TypeVar
 
 from clarion.errors import CancelledError, ParameterError, PicklingError
 from clarion.exiting import main_thread_has_ended, wait_for_the_end
 from clarion.runtime.completion import Completion
+from clarion.runtime.mail import Channel
 from clarion.runtime.pieces import Piece
 from clarion.runtime.request import PromptDone, Put, Result
-
-# Imported where it is used: by then the caller has done so, and others start without it.
-if TYPE_CHECKING:
-    import asyncio
 
 End = Result | BaseException
 Item = Piece | PromptDone | End
@@ -66,13 +63,15 @@ def wait(engine: Engine, request: Any, progress: Progress | None = None) -> Resu
         raise
 
 
-async def wait_async(engine: Engine, prepare: Prepare, progress: Progress | None = None) -> Result:
-    """`wait` for an event loop. The request is made in another thread."""
-    channel: _LoopChannel[Item] = _LoopChannel()
-    handle = engine.submit(await in_thread(prepare), channel.put)
+async def wait_async(
+    engine: Engine, prepare: Prepare, progress: Progress | None = None, *, at_once: bool = False
+) -> Result:
+    """`wait` for an event loop. The request is made in another thread, or `at_once` where that is quicker."""
+    channel: Channel[Item] = Channel()
+    handle = engine.submit(prepare() if at_once else await in_thread(prepare), channel.put)
     try:
         while True:
-            item = await channel.items.get()
+            item = await channel.get()
             if not _is_news(item, progress):
                 return _result(item)
     except BaseException:
@@ -102,11 +101,11 @@ async def wait_all_async(
     engine: Engines, requests: Iterable[Any], in_line: int, hear: Hear | None = None
 ) -> list[Result]:
     """`wait_all` for an event loop."""
-    channel: _LoopChannel[tuple[int, Item]] = _LoopChannel()
+    channel: Channel[tuple[int, Item]] = Channel()
     batch = _Batch(engine, requests, in_line, lambda *item: channel.put(item), hear)
     try:
         while await in_thread(batch.submit):
-            batch.take(*await channel.items.get())
+            batch.take(*await channel.get())
     except BaseException:
         batch.cancel()
         raise
@@ -271,23 +270,41 @@ class TextStream(_Stream, Iterator[Piece]):
 class AsyncTextStream(_Stream, AsyncIterator[Piece]):
     """`TextStream` for an event loop. The request is made and submitted with the first piece asked for."""
 
-    def __init__(self, engine: Engine, prepare: Prepare, progress: Progress | None = None) -> None:
-        """`prepare` holds the model, which must live as long as the stream."""
+    def __init__(
+        self, engine: Engine, prepare: Prepare, progress: Progress | None = None, *, at_once: bool = False
+    ) -> None:
+        """`prepare` holds the model, which must live as long as the stream. It is called by another thread,
+        or `at_once` by the loop where that is quicker."""
         super().__init__(engine, progress)
         self._prepare = prepare
+        self._at_once = at_once
         self._channel: _StreamChannel | None = None
 
     async def __anext__(self) -> Piece:
         while not self._over:
             try:
                 channel = await self._start()
-                piece = self._piece(await channel.items.get())
+                piece = self._piece(await channel.get())
                 if piece is not None:
                     return piece
             except BaseException:
                 self._leave()
                 raise
         raise StopAsyncIteration
+
+    async def some(self) -> list[Piece]:
+        """All pieces that are here, or else the next one; none at the end. An error waits for the next
+        call."""
+        first = await anext(self, None)
+        if first is None:
+            return []
+        pieces = [first]
+        assert self._channel is not None
+        while not self._over and isinstance(self._channel.peek(), Piece | PromptDone | Completion):
+            piece = self._piece(await self._channel.get())
+            if piece is not None:
+                pieces.append(piece)
+        return pieces
 
     @property
     def completion(self) -> Completion | None:
@@ -313,7 +330,8 @@ class AsyncTextStream(_Stream, AsyncIterator[Piece]):
     async def _start(self) -> _StreamChannel:
         if self._channel is None:
             self._channel = _StreamChannel()
-            self._handle = self._engine.submit(await in_thread(self._prepare), self._channel.put)
+            request = self._prepare() if self._at_once else await in_thread(self._prepare)
+            self._handle = self._engine.submit(request, self._channel.put)
         return self._channel
 
     def _known_end(self) -> End | None:
@@ -339,34 +357,7 @@ async def in_thread(function: Callable[P, T], *arguments: P.args, **named: P.kwa
         raise
 
 
-class _LoopChannel(Generic[T]):
-    """Brings items from the engine's threads into the running event loop."""
-
-    def __init__(self) -> None:
-        import asyncio
-
-        self.items: asyncio.Queue[T] = asyncio.Queue()
-        self._loop = asyncio.get_running_loop()
-
-    def put(self, item: T) -> None:
-        try:
-            self._loop.call_soon_threadsafe(self.arrive, item)
-        except RuntimeError:
-            # The loop is closed, and with it everybody who could have waited for the item.
-            return
-
-    def is_here(self) -> bool:
-        """Whether the loop that it was made in is the one that runs; no other one is told of items."""
-        import asyncio
-
-        return self._loop is asyncio.get_running_loop()
-
-    def arrive(self, item: T) -> None:
-        """Called by the loop."""
-        self.items.put_nowait(item)
-
-
-class _StreamChannel(_LoopChannel[Item]):
+class _StreamChannel(Channel[Item]):
     """Remembers the end, whether or not what came before it is read."""
 
     def __init__(self) -> None:

@@ -34,17 +34,28 @@ class Watch:
         self._receive = receive
         self._running = running
         self._watcher: asyncio.Task[None] | None = None
-        self._tick: Tick | None = None
-        self._every: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ticking: asyncio.Task[None] | None = None
         self._reason: ClarionError | None = None
         self._is_over = False
 
     def every(self, seconds: float, tick: Tick) -> None:
         """From now on `tick` is called every so many seconds. An error of ours that it raises ends the
         request."""
-        self._every, self._tick = seconds, tick
-        self._stop_watching()
-        self._watcher = asyncio.create_task(self._watch())
+
+        def start() -> None:
+            self._ticking = asyncio.create_task(run())
+
+        async def run() -> None:
+            try:
+                await tick()
+            except ClarionError as reason:
+                self.end(reason)
+            else:
+                self._timer = loop.call_later(seconds, start)
+
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(seconds, start)
 
     def end(self, reason: ClarionError) -> None:
         """Ends the request, unless it has ended."""
@@ -77,23 +88,11 @@ class Watch:
             raise self._reason from None
 
     def _stop_watching(self) -> None:
-        if self._watcher is not None:
-            self._watcher.cancel()
+        for found in (self._watcher, self._ticking, self._timer):
+            if found is not None:
+                found.cancel()
 
     async def _watch(self) -> None:
-        try:
-            while not await self._has_left():
-                if self._tick is not None:
-                    await self._tick()
-        except ClarionError as reason:
-            self.end(reason)
-
-    async def _has_left(self) -> bool:
-        """Waits for the client to leave, or for the next tick."""
-        try:
-            async with asyncio.timeout(self._every):
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-        except TimeoutError:
-            return False
-        raise LeftError("the client has left")
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.end(LeftError("the client has left"))

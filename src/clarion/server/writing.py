@@ -1,10 +1,10 @@
 """Texts as they are written: the pieces of one or several, in the order in which they are ready.
 
-    Job ──write──▶ Piece, Piece, ..., Completion ──merge──▶ [(number, piece), ...]
+    Job ──write──▶ [Piece, Piece], ..., [Piece, Completion] ──merge──▶ [(number, piece), ...]
 
-Each text has one task, which takes from the model's stream whatever is ready; the request's own task gets all
-of it at once, however many texts there are. The task of a request that is cancelled cancels these, and waits
-until the model has let go of their texts.
+The request's own task takes from the model's stream whatever is ready. Where there are several texts, each
+has a task that does so, and the request's gets all of it at once. The task of a request that is cancelled
+cancels these, and waits until the model has let go of their texts.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Job:
     budget: Budget | None = None
 
 
-def write(model: Model, job: Job, started: Callable[[], None] | None = None) -> AsyncGenerator[Item]:
-    """The pieces of a text, then its completion. `started` is called when its prompt is computed."""
+def write(model: Model, job: Job, started: Callable[[], None] | None = None) -> AsyncGenerator[list[Item]]:
+    """The pieces of a text, as many at a time as are ready, the last ones with its completion. `started` is
+    called when its prompt is computed."""
     if job.budget is not None:
         return _within_budget(model, job, job.budget, started)
     if job.whole:
@@ -67,21 +68,19 @@ def write(model: Model, job: Job, started: Callable[[], None] | None = None) -> 
     return _pieces(model, job.ids, job.options, started)
 
 
-async def _whole(model: Model, job: Job, started: Callable[[], None] | None) -> AsyncGenerator[Item]:
+async def _whole(model: Model, job: Job, started: Callable[[], None] | None) -> AsyncGenerator[list[Item]]:
     completion = await model.agenerate(job.ids, progress=_progress(started), **job.options)
-    yield Piece(completion.text, completion.tokens, completion.logprobs)
-    yield completion
+    yield [Piece(completion.text, completion.tokens, completion.logprobs), completion]
 
 
 async def _pieces(
     model: Model, ids: Sequence[int], options: Options, started: Callable[[], None] | None
-) -> AsyncGenerator[Item]:
+) -> AsyncGenerator[list[Item]]:
     stream = model.astream(ids, progress=_progress(started), **options)
     try:
-        async for piece in stream:
-            yield piece
-        assert stream.completion is not None
-        yield stream.completion
+        while stream.completion is None:
+            pieces = await stream.some()
+            yield [*pieces, *([stream.completion] if stream.completion is not None else [])]
     finally:
         await stream.aclose()  # returns when the model has let go of the text
 
@@ -94,7 +93,7 @@ def _progress(started: Callable[[], None] | None) -> Callable[[int, int], None] 
 
 async def _within_budget(
     model: Model, job: Job, budget: Budget, started: Callable[[], None] | None
-) -> AsyncGenerator[Item]:
+) -> AsyncGenerator[list[Item]]:
     """A text whose reasoning is closed when it has had its tokens, and goes on with the answer.
 
     Then the text is left, and continued behind the mark that closes reasoning. The prefix cache has all of it
@@ -110,9 +109,9 @@ async def _within_budget(
     n_reasoning = 0
     # With no reasoning at all, the model does not even begin.
     if not (splitter.is_inside and budget.tokens <= 0 and len(mark) < room):
-        async with aclosing(_pieces(model, job.ids, job.options, started)) as pieces:
+        async with aclosing(_one_by_one(model, job, started)) as pieces:
             async for item in pieces:
-                yield item
+                yield [item]
                 if isinstance(item, Completion):
                     return
                 splitter.feed(item)
@@ -121,12 +120,23 @@ async def _within_budget(
                 has_room = len(tokens) + len(mark) < room
                 if splitter.is_inside and n_reasoning >= budget.tokens and has_room:
                     break
-    yield Piece(text, tuple(mark), () if "logprobs" in job.options else None)
+    yield [Piece(text, tuple(mark), () if "logprobs" in job.options else None)]
     before = [*tokens, *mark]
     options = cast(Options, {**job.options, "max_tokens": room - len(before)})
     async with aclosing(_pieces(model, [*job.ids, *before], options, started)) as pieces:
-        async for item in pieces:
-            yield _joined(item, before, len(job.ids)) if isinstance(item, Completion) else item
+        async for items in pieces:
+            yield [
+                _joined(item, before, len(job.ids)) if isinstance(item, Completion) else item
+                for item in items
+            ]
+
+
+async def _one_by_one(model: Model, job: Job, started: Callable[[], None] | None) -> AsyncGenerator[Item]:
+    """The pieces of a text that may be left after each."""
+    async with aclosing(_pieces(model, job.ids, job.options, started)) as pieces:
+        async for items in pieces:
+            for item in items:
+                yield item
 
 
 def closing(markers: Markers) -> str:
@@ -158,9 +168,14 @@ async def merge(
         same_prompt: the others begin when the first one's prompt is computed, and find it in the prefix
             cache.
     """
+    if len(jobs) == 1:
+        async with aclosing(_counted(write(model, jobs[0]), jobs[0], count)) as written:
+            async for items in written:
+                yield _coalesced([(0, item) for item in items])
+        return
     queue: asyncio.Queue[tuple[int, Item | BaseException]] = asyncio.Queue()
     ready = asyncio.Event()
-    if not same_prompt or len(jobs) == 1:
+    if not same_prompt:
         ready.set()
 
     async def pump(number: int, job: Job) -> None:
@@ -168,10 +183,11 @@ async def merge(
             if number > 0:
                 await ready.wait()
             started = ready.set if number == 0 and not ready.is_set() else None
-            async with aclosing(_counted(write(model, job, started), job, count)) as items:
-                async for item in items:
+            async with aclosing(_counted(write(model, job, started), job, count)) as written:
+                async for items in written:
                     ready.set()  # a prompt that was in the cache as a whole has no progress
-                    queue.put_nowait((number, item))
+                    for item in items:
+                        queue.put_nowait((number, item))
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -195,18 +211,22 @@ async def merge(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _counted(items: AsyncGenerator[Item], job: Job, count: Count) -> AsyncGenerator[Item]:
+async def _counted(written: AsyncGenerator[list[Item]], job: Job, count: Count) -> AsyncGenerator[list[Item]]:
     text = count.begin(len(job.ids), whole=job.whole and job.budget is None)
-    async with aclosing(items):
+    has_ended = False
+    async with aclosing(written):
         try:
-            async for item in items:
-                if isinstance(item, Completion):
-                    count.end(text, job.ids, item)
-                elif text.n_written is not None:
-                    text.n_written += len(item.tokens)
-                yield item
+            async for items in written:
+                for item in items:
+                    if isinstance(item, Completion):
+                        count.end(text, job.ids, item)
+                        has_ended = True
+                    elif text.n_written is not None:
+                        text.n_written += len(item.tokens)
+                yield items
         except BaseException as error:
-            count.leave(text, error)
+            if not has_ended:  # else it was counted, and its last pieces find nobody
+                count.leave(text, error)
             raise
 
 

@@ -16,10 +16,10 @@ from clarion.runtime.sampling import Options
 from clarion.server.call import Call
 from clarion.server.details import Found, Wanted, details
 from clarion.server.errors import RefusedError, bad
-from clarion.server.events import DONE, Events, event
+from clarion.server.events import Events, event
 from clarion.server.fields import read
 from clarion.server.openai.answers import Answer, Said
-from clarion.server.openai.completions import MOST_CHOICES, StreamOptions, seeded
+from clarion.server.openai.completions import MOST_CHOICES, StreamOptions, final, seeded
 from clarion.server.openai.conversations import (
     HARMLESS,
     UNSUPPORTED,
@@ -183,6 +183,7 @@ async def _stream(
 
     events = await Events.begin(call)
     await events.send(b"".join(chunk(i, Delta("assistant", "")) for i in range(len(jobs))))
+    n_open = len(jobs)
     async with aclosing(merge(model, jobs, count, same_prompt=True)) as batches:
         async for batch in batches:
             ready = []
@@ -196,13 +197,10 @@ async def _stream(
                     delta = Delta(None, said.content or None, said.reasoning or None)
                     ready.append(chunk(index, delta, said, None, of_piece))
                 if is_end:
+                    n_open -= 1
                     ready.append(chunk(index, Delta(), None, found.finish_reason, more))
                     call.server.log.text("answer", found.content)
+            if n_open == 0:
+                ready.append(final(request.stream_options, reply, _count(call, answers)))
             if ready:
-                await events.send(b"".join(ready))
-    counted = _count(call, answers)
-    last = b""
-    if request.stream_options is not None and request.stream_options.include_usage:
-        reply.choices, reply.usage = [], counted
-        last = event(reply)
-    await events.send(last + DONE, last=True)
+                await events.send(b"".join(ready), last=n_open == 0)

@@ -12,6 +12,7 @@ import msgspec
 
 from clarion.model import Model
 from clarion.runtime.completion import Completion, TokenLogprob
+from clarion.runtime.prompts import is_short
 from clarion.runtime.sampling import Options
 from clarion.server.call import Call
 from clarion.server.details import Wanted, details
@@ -68,7 +69,10 @@ async def complete(call: Call) -> None:
     served = call.server.pool.find(request.model)
     async with call.watch, call.server.pool.use(served, len(given) * best_of) as model:
         wanted = options(request, model, call.server.settings.options, **_logprobs(request))
-        prompts = await asyncio.to_thread(_prepare, call, model, request, given)
+        if len(given) == 1 and is_short(given[0]) and not request.suffix:
+            prompts = _prepare(call, model, request, given)  # done before a thread would begin
+        else:
+            prompts = await asyncio.to_thread(_prepare, call, model, request, given)
         if request.echo and request.logprobs is not None and request.logprobs is not False:
             for prompt in prompts:
                 prompt.tokens = await _scored(model, prompt.ids, int(request.logprobs))
@@ -237,12 +241,14 @@ async def _stream(
                 logprobs = tokens[index].of(prompt.tokens) if with_logprobs else None
                 reply.choices = [TextChoice(prompt.echo, index, logprobs, None)]
                 await events.send(event(reply))
+    n_open = len(jobs)
     async with aclosing(merge(model, jobs, count, same_prompt=len(prompts) == 1)) as batches:
         async for batch in batches:
             ready = []
             for index, item in batch:
                 more = details(request.clarion, item, len(jobs[index].ids))
                 if isinstance(item, Completion):
+                    n_open -= 1
                     prompts[index // request.n].texts.append(item)
                     choice = TextChoice("", index, None, _reason(item), more)
                 else:
@@ -250,10 +256,14 @@ async def _stream(
                     choice = TextChoice(str(item), index, logprobs, None, more)
                 reply.choices = [choice]
                 ready.append(event(reply))
-            await events.send(b"".join(ready))
-    counted = _count(call, prompts)
-    last = b""
-    if request.stream_options is not None and request.stream_options.include_usage:
-        reply.choices, reply.usage = [], counted
-        last = event(reply)
-    await events.send(last + DONE, last=True)
+            if n_open == 0:
+                ready.append(final(request.stream_options, reply, _count(call, prompts)))
+            await events.send(b"".join(ready), last=n_open == 0)
+
+
+def final(options: StreamOptions | None, reply: Reply, count: Usage) -> bytes:
+    """The events at the end of a stream."""
+    if options is None or not options.include_usage:
+        return DONE
+    reply.choices, reply.usage = [], count
+    return event(reply) + DONE
