@@ -15,6 +15,9 @@ struct Codebooks {
     uint64_t iq1[2048];  // 8 * value + 10
     uint64_t iq2_xxs[256], iq2_xs[512], iq2_s[1024];
     uint32_t iq3_xxs[256], iq3_s[512];
+    // The same without an offset.
+    uint64_t iq2_xxs_magnitudes[256], iq2_xs_magnitudes[512], iq2_s_magnitudes[1024];
+    uint32_t iq3_xxs_magnitudes[256], iq3_s_magnitudes[512];
     alignas(16) uint8_t iq3_xxs_levels[16] = {}, iq3_s_levels[16] = {};  // what four packed bits stand for
     alignas(16) uint8_t iq4[16], e2m1[16];
     float half_e4m3[256];      // half of a float of 4 and 3 bits whose sign does not count
@@ -25,10 +28,15 @@ struct Codebooks {
         namespace data = codebook_data;
         unpack(data::iq1, data::iq1_levels, 8, 10, iq1);
         unpack(data::iq2_xxs, data::iq2_xxs_levels, 1, 64, iq2_xxs);
+        unpack(data::iq2_xxs, data::iq2_xxs_levels, 1, 0, iq2_xxs_magnitudes);
         unpack(data::iq2_xs, data::iq2_xs_levels, 1, 64, iq2_xs);
+        unpack(data::iq2_xs, data::iq2_xs_levels, 1, 0, iq2_xs_magnitudes);
         unpack(data::iq2_s, data::iq2_s_levels, 1, 64, iq2_s);
+        unpack(data::iq2_s, data::iq2_s_levels, 1, 0, iq2_s_magnitudes);
         unpack(data::iq3_xxs, data::iq3_xxs_levels, 1, 64, iq3_xxs);
+        unpack(data::iq3_xxs, data::iq3_xxs_levels, 1, 0, iq3_xxs_magnitudes);
         unpack(data::iq3_s, data::iq3_s_levels, 1, 16, iq3_s);
+        unpack(data::iq3_s, data::iq3_s_levels, 1, 0, iq3_s_magnitudes);
         unpack_levels(data::iq3_xxs_levels, 64, iq3_xxs_levels);
         unpack_levels(data::iq3_s_levels, 16, iq3_s_levels);
         for (int i = 0; i < 16; ++i) {

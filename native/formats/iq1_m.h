@@ -16,19 +16,19 @@ struct IQ1_M {
     static constexpr bool has_min = false;
 
     using Entry = uint64_t;
-    static constexpr uint8_t flip = IQ1_S::flip, more = IQ1_S::more;
+    static constexpr uint8_t shift = IQ1_S::shift;
     static constexpr const Entry* grid() { return codebooks.iq1; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         for (int g = 0; g < 8; ++g) {
             simd::i32x16 nibbles = load_quad(panel, at + 32 + 4 * (g / 2));
             if (g % 2 != 0) nibbles = simd::shift_right<16>(nibbles);
-            store_indices(to.index + 64 * g, load_quad(panel, at + 4 * g),
-                          [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 4 * i>(nibbles, 0x700); });
+            store_indices<4, 7>(to.index + 32 * g, load_quad(panel, at + 4 * g), nibbles);
             // Bit 3 of nibble i to all bits of byte i.
-            const simd::i32x16 set = simd::bit_or(
-                simd::bit_or(shifted_bits<-3>(nibbles, 1), shifted_bits<1>(nibbles, 0x100)),
-                simd::bit_or(shifted_bits<5>(nibbles, 0x10000), shifted_bits<9>(nibbles, 0x1000000)));
+            const simd::i32x16 pairs =
+                simd::bit_or(shifted_bits<0>(nibbles, 0x88), shifted_bits<8>(nibbles, 0x880000));
+            const simd::i32x16 set =
+                shifted_bits<-3>(simd::bit_or(pairs, simd::shift_left<4>(pairs)), 0x01010101);
             simd::store(to.flags + 16 * g, simd::sub(simd::shift_left<8>(set), set));
         }
         const simd::i32x16 s01 = load_quad(panel, at + 48), s23 = load_quad(panel, at + 52);

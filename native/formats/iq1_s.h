@@ -17,7 +17,7 @@ struct IQ1_S {
     static constexpr bool has_min = false;
 
     using Entry = uint64_t;
-    static constexpr uint8_t flip = 0, more = 0xfe;  // a flag takes two eighths away
+    static constexpr uint8_t shift = 0xfe;  // a flag takes two eighths away
     static constexpr const Entry* grid() { return codebooks.iq1; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
@@ -49,8 +49,7 @@ struct IQ1_S {
 
   private:
     static void put_32(simd::i32x16 q, simd::i32x16 h, simd::f32x16 d, int g, const Codes& to) {
-        store_indices(to.index + 64 * g, q,
-                      [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 3 * i>(h, 0x700); });
+        store_indices<3, 7>(to.index + 32 * g, q, h);
         simd::store(to.flags + 16 * g, simd::shift_right_signed<31>(simd::shift_left<16>(h)));
         const simd::i32x16 odd = simd::bit_or(shifted_bits<-11>(h, 14), simd::set1(int32_t{1}));
         simd::store(to.scale + 16 * g, simd::mul(d, simd::to_f32(odd)));

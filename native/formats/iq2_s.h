@@ -16,15 +16,15 @@ struct IQ2_S {
     static constexpr bool has_min = false;
 
     using Entry = uint64_t;
-    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr uint8_t shift = 0;
     static constexpr const Entry* grid() { return codebooks.iq2_s; }
+    static constexpr const Entry* magnitudes() { return codebooks.iq2_s_magnitudes; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         simd::i32x16 h{};
         for (int g = 0; g < 8; ++g) {
             h = g % 4 == 0 ? load_quad(panel, at + 66 + g) : simd::shift_right<8>(h);
-            store_indices(to.index + 64 * g, load_quad(panel, at + 2 + 4 * g),
-                          [&]<int i>() CLARION_INLINE { return shifted_bits<8 - 2 * i>(h, 0x300); });
+            store_indices<2, 3>(to.index + 32 * g, load_quad(panel, at + 2 + 4 * g), h);
             simd::store(to.flags + 16 * g, load_quad(panel, at + 34 + 4 * g));
         }
         const simd::f32x16 d = first_f16(panel, at, 0.25f);

@@ -16,18 +16,17 @@ struct IQ2_XS {
     static constexpr bool has_min = false;
 
     using Entry = uint64_t;
-    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr uint8_t shift = 0;
     static constexpr const Entry* grid() { return codebooks.iq2_xs; }
+    static constexpr const Entry* magnitudes() { return codebooks.iq2_xs_magnitudes; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
         for (int g = 0; g < 8; ++g) {
             const simd::i32x16 a = load_quad(panel, at + 2 + 8 * g), b = load_quad(panel, at + 6 + 8 * g);
-            uint32_t* index = to.index + 64 * g;
-            store_index(index, shifted_bits<0>(a, 511));
-            store_index(index + 16, shifted_bits<-16>(a, 511));
-            store_index(index + 32, shifted_bits<0>(b, 511));
-            store_index(index + 48, shifted_bits<-16>(b, 511));
+            uint32_t* index = to.index + 32 * g;
+            store_index(index, simd::bit_or(shifted_bits<0>(a, 511), shifted_bits<16>(b, 511 << 16)));
+            store_index(index + 16, simd::bit_or(shifted_bits<-16>(a, 511), shifted_bits<0>(b, 511 << 16)));
             const simd::i32x16 low = simd::bit_or(shifted_bits<-9>(a, 0x7f), shifted_bits<-17>(a, 0x7f00));
             const simd::i32x16 high =
                 simd::bit_or(shifted_bits<7>(b, 0x7f0000), shifted_bits<-1>(b, 0x7f000000));

@@ -16,13 +16,14 @@ struct IQ2_XXS {
     static constexpr bool has_min = false;
 
     using Entry = uint64_t;
-    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr uint8_t shift = 0;
     static constexpr const Entry* grid() { return codebooks.iq2_xxs; }
+    static constexpr const Entry* magnitudes() { return codebooks.iq2_xxs_magnitudes; }
 
     static void codes(const uint8_t* panel, int64_t at, const Codes& to) {
         const simd::f32x16 d = first_f16(panel, at, 0.25f);
         for (int g = 0; g < 8; ++g) {
-            store_indices(to.index + 64 * g, load_quad(panel, at + 2 + 8 * g));
+            store_indices(to.index + 32 * g, load_quad(panel, at + 2 + 8 * g));
             put_sevens(load_quad(panel, at + 6 + 8 * g), d, to.flags + 16 * g, to.scale + 16 * g);
         }
     }

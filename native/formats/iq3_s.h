@@ -16,8 +16,9 @@ struct IQ3_S {
     static constexpr bool has_min = false;
 
     using Entry = uint32_t;
-    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr uint8_t shift = 0;
     static constexpr const Entry* grid() { return codebooks.iq3_s; }
+    static constexpr const Entry* magnitudes() { return codebooks.iq3_s_magnitudes; }
     static constexpr simd::PackedCodebook packed() {
         return {codebook_data::iq3_s, codebooks.iq3_s_levels, 512};
     }

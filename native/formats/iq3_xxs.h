@@ -17,8 +17,9 @@ struct IQ3_XXS {
     static constexpr bool has_min = false;
 
     using Entry = uint32_t;
-    static constexpr uint8_t flip = minus_flip, more = minus_more(offset);
+    static constexpr uint8_t shift = 0;
     static constexpr const Entry* grid() { return codebooks.iq3_xxs; }
+    static constexpr const Entry* magnitudes() { return codebooks.iq3_xxs_magnitudes; }
     static constexpr simd::PackedCodebook packed() {
         return {codebook_data::iq3_xxs, codebooks.iq3_xxs_levels, 256};
     }

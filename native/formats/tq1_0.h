@@ -24,16 +24,17 @@ struct TQ1_0 {
     template <typename Sink>
     [[gnu::always_inline]] static void weights(const uint8_t* panel, int64_t at, Sink& sink) {
         // Columns 0-159 are the five digits of 32 bytes; 160-239 those of 16 more; the last 16 four digits of four.
-        using Digits = DigitsOf<typename Sink::Vector>;
-        Digits digits[8];
-        for (int i = 0; i < 8; ++i) digits[i] = Digits(panel, at + 4 * i);
+        using Vector = typename Sink::Vector;
+        const auto read = [=](int i) { return digits_of(load_rows<Vector>(panel + 16 * (at + 4 * i))); };
+        decltype(read(0)) digits[8];
+        for (int i = 0; i < 8; ++i) digits[i] = read(i);
         for (int g = 0; g < 5; ++g) {
             sink.begin();
             unrolled<4>([&]<int c>() CLARION_INLINE { put<2 * c>(digits[2 * c], digits[2 * c + 1], sink); });
             sink.finish();
         }
-        for (int i = 0; i < 4; ++i) digits[i] = Digits(panel, at + 32 + 4 * i);
-        Digits last(panel, at + 48);
+        for (int i = 0; i < 4; ++i) digits[i] = read(8 + i);
+        auto last = read(12);
         for (int g = 5; g < 8; ++g) {
             sink.begin();
             put<0>(digits[0], digits[1], sink);
@@ -57,15 +58,16 @@ struct TQ1_0 {
     }
 
   private:
-    // Bytes as fractions in base 3: each is multiplied by three, and what leaves it is a digit. Even and odd bytes apart.
+    // Bytes as fractions in base 3: each is multiplied by three, and what leaves it is a digit. Even and odd bytes apart, where
+    // the instruction set has nothing better.
     template <typename Vector>
-    struct DigitsOf {
+    struct InHalves {
         using Numbers = decltype(simd::as_i32(Vector{}));
         Numbers even, odd;
 
-        DigitsOf() = default;
-        DigitsOf(const uint8_t* panel, int64_t at) {
-            const Numbers q = load_quad<Vector>(panel, at);
+        InHalves() = default;
+        explicit InHalves(Vector bytes) {
+            const Numbers q = simd::as_i32(bytes);
             even = low_bytes(q);
             odd = low_bytes(simd::shift_right<8>(q));
         }
@@ -79,6 +81,13 @@ struct TQ1_0 {
         }
         static Numbers low_bytes(Numbers v) { return simd::bit_and(v, simd::set1(int32_t{0x00ff00ff})); }
     };
+    template <typename Vector>
+    static auto digits_of(Vector bytes) {
+        if constexpr (requires { ternary_digits(bytes); })
+            return ternary_digits(bytes);
+        else
+            return InHalves<Vector>(bytes);
+    }
     template <int quad, typename Digits, typename Sink>
     [[gnu::always_inline]] static void put(Digits& a, Digits& b, Sink& sink) {
         const auto w0 = a.next(), w1 = b.next();

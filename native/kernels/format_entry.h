@@ -22,7 +22,7 @@ void decode_codes(const uint8_t* panel, int64_t blocks, const Tile& tile) {
 template <typename F, typename Accumulator>
 void multiply_one_codes(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
                         const Fetch& fetch, float* sums) {
-    multiply_one_grid<Accumulator>(panel, columns, activation, fetch, sums, grid_of<F>);
+    multiply_one_grid<typename GridSums<F, Accumulator>::Type, F::group>(panel, columns, activation, fetch, sums, grid_of<F>);
 }
 
 template <typename F>
@@ -61,7 +61,7 @@ constexpr Format format_entry() {
     }
     if constexpr (requires { F::grid(); } && simd::live_groups > 0) {
         f.decode_panel = decode_codes<F>;
-        f.one_fast = multiply_one_codes<F, simd::fast_accumulator<true>>;
+        f.one_fast = multiply_one_codes<F, simd::fast_accumulator<is_wide(F::largest)>>;
         f.one_high = multiply_one_codes<F, simd::high_accumulator>;
     }
     return f;

@@ -306,27 +306,36 @@ void multiply_pairs(simd::Rows16 rows, int64_t n_cols, const std::byte* const* t
 
 // Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,
 // because one chain of additions would wait for itself.
+template <bool has_min>
 void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const float* x, float* sums) {
     const simd::i32x16 offset = simd::set1(format.offset);
+    const int per_scale = format.group / 16;  // groups have 16 columns or 32
     simd::f32x16 total = simd::load(sums);
     for (int64_t k = 0; k < n; k += 64) {
+        const int blocks = k + 32 < n ? 2 : 1;
         simd::f32x16 acc[2] = {simd::zero(), simd::zero()};
-        for (int64_t first = k; first < k + 32; first += 4)
+        for (int64_t first = k; first < k + 32; first += 16) {
+            simd::f32x16 scale[2], neg_min[2];
             unrolled<2>([&]<int b>() CLARION_INLINE {
-                const int64_t column = first + 32 * b;
-                if (column >= n) return;
-                const int64_t g = column / format.group * 16;
-                const simd::f32x16 scale = simd::load(tile.scale + g);
-                const simd::f32x16 neg_min = format.has_min ? simd::load(tile.neg_min + g) : simd::zero();
-                const simd::i32x16 u = simd::as_i32(simd::load_bytes(tile.u + 16 * column));
-                unrolled<4>([&]<int j>() CLARION_INLINE {
-                    const simd::f32x16 q = simd::to_f32(simd::sub(byte_of<j>(u), offset));
-                    const simd::f32x16 w = simd::add(simd::mul(scale, q), neg_min);
-                    acc[b] = simd::fma(w, simd::set1(x[column + j]), acc[b]);
-                });
+                const int64_t g = per_scale == 1 ? first + 32 * b : first / 32 * 16 + 16 * b;
+                if (b >= blocks) return;
+                scale[b] = simd::load(tile.scale + g);
+                if constexpr (has_min) neg_min[b] = simd::load(tile.neg_min + g);
             });
+            for (int64_t quad = first; quad < first + 16; quad += 4)
+                unrolled<2>([&]<int b>() CLARION_INLINE {
+                    if (b >= blocks) return;
+                    const int64_t column = quad + 32 * b;
+                    const simd::i32x16 u = simd::as_i32(simd::load_bytes(tile.u + 16 * column));
+                    unrolled<4>([&]<int j>() CLARION_INLINE {
+                        simd::f32x16 w = simd::mul(scale[b], simd::to_f32(simd::sub(byte_of<j>(u), offset)));
+                        if constexpr (has_min) w = simd::add(w, neg_min[b]);
+                        acc[b] = simd::fma(w, simd::set1(x[column + j]), acc[b]);
+                    });
+                });
+        }
         total = simd::add(total, acc[0]);
-        if (k + 32 < n) total = simd::add(total, acc[1]);
+        if (blocks == 2) total = simd::add(total, acc[1]);
     }
     simd::store(sums, total);
 }
@@ -419,7 +428,8 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {
             spread.tokens(0, 1);
-            dot_tile_exact(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
+            const auto dot = format.has_min ? dot_tile_exact<true> : dot_tile_exact<false>;
+            dot(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
             const int64_t done = multiply_whole_tile<float>(

@@ -5,10 +5,36 @@
 
 namespace clarion::simd {
 
+// Magnitudes times activations, of which those whose flag is set count negative.
+struct SignedBytes {
+    static constexpr int32_t bias = 0;
+    static constexpr int quad_bytes = 4;
+    __m256i a, b;
+
+    static SignedBytes start(int32_t) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+    // A byte below zero where the flag is set, above it elsewhere.
+    [[gnu::always_inline]] static __m256i sign(__m256i flags, int bits) {
+        return _mm256_add_epi8(_mm256_and_si256(flags, _mm256_set1_epi32(bits)), _mm256_set1_epi8(127));
+    }
+    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i w0, __m256i w1, __m256i flags, __m256i q0, __m256i q1) {
+        const __m256i set = flags_of_eight(flags);
+        const __m256i p0 = _mm256_maddubs_epi16(w0, _mm256_sign_epi8(q0, sign(set, first_flags)));
+        const __m256i p1 = _mm256_maddubs_epi16(w1, _mm256_sign_epi8(q1, sign(set, last_flags)));
+        return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_add_epi16(p0, p1), _mm256_set1_epi16(1)));
+    }
+    [[gnu::always_inline]] void dot2(u8x64 w0, u8x64 w1, i32x16 flags, const uint8_t* quads) {
+        const __m256i q0 = broadcast_quad(quads), q1 = broadcast_quad(quads + 4);
+        a = dot(a, w0.a, w1.a, flags.a, q0, q1);
+        b = dot(b, w0.b, w1.b, flags.b, q0, q1);
+    }
+    i32x16 total() const { return {a, b}; }
+};
+
 // vpmaddubsw adds two products u8 * s8 into 16 bits and saturates. Up to 63 * 127 * 2 products, twice: 32004,
 // it fits.
 template <bool wide>
 struct fast_accumulator {
+    using Signed = SignedBytes;
     static constexpr int32_t bias = 0;
     static constexpr int quad_bytes = 4;
     __m256i a, b;
@@ -32,6 +58,7 @@ struct fast_accumulator {
 // A pair is then at most 128 * 127 * 2 = 32512, so each needs its own widening.
 template <>
 struct fast_accumulator<true> {
+    using Signed = SignedBytes;
     static constexpr int32_t bias = 128;
     static constexpr int quad_bytes = 4;
     __m256i a, b;

@@ -251,11 +251,14 @@ struct Rows16 {
 }
 
 // As in avx512_vectors.h, for eight rows.
-[[gnu::always_inline]] inline void look_up_8_rows(const uint64_t* table, const uint32_t* index, __m256i& w0,
-                                                  __m256i& w1) {
+[[gnu::always_inline]] inline void look_up_8_rows(const uint64_t* table, const uint32_t* pairs, int half,
+                                                  __m256i& w0, __m256i& w1) {
+    using Half [[gnu::may_alias]] = uint16_t;  // so that an index takes one load
+    const auto* index = reinterpret_cast<const Half*>(pairs) + half;
     const auto two = [=](int r) {
         const auto* entries = reinterpret_cast<const double*>(table);
-        return _mm_castpd_si128(_mm_loadh_pd(_mm_load_sd(entries + index[r]), entries + index[r + 1]));
+        return _mm_castpd_si128(
+            _mm_loadh_pd(_mm_load_sd(entries + index[2 * r]), entries + index[2 * r + 2]));
     };
     const auto four = [&](int r) {
         return _mm256_castsi256_ps(_mm256_inserti128_si256(_mm256_castsi128_si256(two(r)), two(r + 4), 1));
@@ -264,45 +267,101 @@ struct Rows16 {
     w0 = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0x88));
     w1 = _mm256_castps_si256(_mm256_shuffle_ps(a, b, 0xdd));
 }
-[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
-                                                u8x64& w1) {
-    look_up_8_rows(table, index, w0.a, w1.a);
-    look_up_8_rows(table, index + 8, w0.b, w1.b);
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* pairs, int half,
+                                                u8x64& w0, u8x64& w1) {
+    look_up_8_rows(table, pairs, half, w0.a, w1.a);
+    look_up_8_rows(table, pairs + 8, half, w0.b, w1.b);
 }
-template <typename At>
-[[gnu::always_inline]] inline u8x64 look_up_16(const At& at) {
-    const auto four = [&](int r) {
-        const __m128i low = _mm_insert_epi32(_mm_cvtsi32_si128(at(r)), at(r + 1), 1);
-        const __m128i high = _mm_insert_epi32(_mm_cvtsi32_si128(at(r + 2)), at(r + 3), 1);
-        return _mm_unpacklo_epi64(low, high);
+// Loads are what bounds it: both indices of a row take one. A load that fills a register, and a blend, run on any port; to insert
+// four bytes takes one of two.
+[[gnu::always_inline]] inline void look_up_8_pairs(const uint32_t* table, const uint32_t* pairs, __m256i& w0,
+                                                   __m256i& w1) {
+    const auto all = [=](uint32_t i) { return _mm256_set1_epi32(static_cast<int>(table[i])); };
+    const auto two = [&](int r, __m256i& v0, __m256i& v1) {
+        uint32_t x = pairs[r], y = pairs[r + 1];
+        __asm__(""
+                : "+r"(x),
+                  "+r"(y));  // or the compiler makes vectors of masks and shifts, and takes them apart
+        v0 = _mm256_blend_epi32(all(x & 0xffff), all(y & 0xffff), 0xaa);
+        v1 = _mm256_blend_epi32(all(x >> 16), all(y >> 16), 0xaa);
     };
-    return {_mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(4), 1),
-            _mm256_inserti128_si256(_mm256_castsi128_si256(four(8)), four(12), 1)};
+    const auto four = [&](int r, __m256i& v0, __m256i& v1) {
+        __m256i a0, a1, b0, b1;
+        two(r, a0, a1);
+        two(r + 2, b0, b1);
+        v0 = _mm256_blend_epi32(a0, b0, 0xcc);
+        v1 = _mm256_blend_epi32(a1, b1, 0xcc);
+    };
+    __m256i a0, a1, b0, b1;
+    four(0, a0, a1);
+    four(4, b0, b1);
+    w0 = _mm256_blend_epi32(a0, b0, 0xf0);
+    w1 = _mm256_blend_epi32(a1, b1, 0xf0);
 }
 [[gnu::always_inline]] inline void look_up_pairs(const uint32_t* table, const uint32_t* pairs, u8x64& w0,
                                                  u8x64& w1) {
-    // Read as halves, or the compiler makes vectors of masks and shifts, and takes them apart.
-    using Half [[gnu::may_alias]] = uint16_t;
-    const auto* halves = reinterpret_cast<const Half*>(pairs);
-    w0 = look_up_16([=](int r) { return static_cast<int>(table[halves[2 * r]]); });
-    w1 = look_up_16([=](int r) { return static_cast<int>(table[halves[2 * r + 1]]); });
+    look_up_8_pairs(table, pairs, w0.a, w1.a);
+    look_up_8_pairs(table, pairs + 8, w0.b, w1.b);
 }
-[[gnu::always_inline]] inline __m256i change_flagged(__m256i w, __m256i flags, int bits, uint8_t flip,
-                                                     uint8_t more) {
-    const __m256i bit = _mm256_set1_epi32(bits);
-    const __m256i first = _mm256_broadcastsi128_si256(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c));
-    const __m256i set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(flags, first), bit), bit);
-    const __m256i other = _mm256_add_epi8(_mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(flip))),
-                                          _mm256_set1_epi8(static_cast<char>(more)));
-    return _mm256_blendv_epi8(w, other, set);
+// The lowest byte of each row's flags, four times. Then columns 0-3 and 4-7 find their flag in these bits.
+[[gnu::always_inline]] inline __m256i flags_of_eight(__m256i flags) {
+    return _mm256_shuffle_epi8(
+        flags, _mm256_broadcastsi128_si256(_mm_setr_epi32(0, 0x04040404, 0x08080808, 0x0c0c0c0c)));
+}
+inline constexpr int first_flags = 0x08040201;
+inline constexpr auto last_flags = static_cast<int>(0x80402010);
+
+// w, or what `other` makes of it where a flag is set.
+template <typename Other>
+[[gnu::always_inline]] inline void where_flagged(u8x64& w0, u8x64& w1, i32x16 flags, const Other& other) {
+    const auto change = [&](__m256i& w, __m256i eight, int bits) {
+        const __m256i bit = _mm256_set1_epi32(bits);
+        w = _mm256_blendv_epi8(w, other(w), _mm256_cmpeq_epi8(_mm256_and_si256(eight, bit), bit));
+    };
+    const __m256i a = flags_of_eight(flags.a), b = flags_of_eight(flags.b);
+    change(w0.a, a, first_flags);
+    change(w0.b, b, first_flags);
+    change(w1.a, a, last_flags);
+    change(w1.b, b, last_flags);
 }
 [[gnu::always_inline]] inline void change_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t flip,
                                                   uint8_t more) {
-    constexpr int low = 0x08040201;
-    constexpr auto high = static_cast<int>(0x80402010);
-    w0 = {change_flagged(w0.a, flags.a, low, flip, more), change_flagged(w0.b, flags.b, low, flip, more)};
-    w1 = {change_flagged(w1.a, flags.a, high, flip, more), change_flagged(w1.b, flags.b, high, flip, more)};
+    const __m256i x = set1_u8(flip).a, c = set1_u8(more).a;
+    where_flagged(w0, w1, flags, [=](__m256i w) { return _mm256_add_epi8(_mm256_xor_si256(w, x), c); });
 }
+[[gnu::always_inline]] inline void negate_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t twice) {
+    const __m256i from = set1_u8(twice).a;
+    where_flagged(w0, w1, flags, [=](__m256i w) { return _mm256_sub_epi8(from, w); });
+}
+[[gnu::always_inline]] inline void shift_flagged(u8x64& w0, u8x64& w1, i32x16 flags, uint8_t more) {
+    const __m256i by = set1_u8(more).a;
+    const __m256i a = _mm256_and_si256(flags_of_eight(flags.a), by);
+    const __m256i b = _mm256_and_si256(flags_of_eight(flags.b), by);
+    w0 = {_mm256_add_epi8(w0.a, a), _mm256_add_epi8(w0.b, b)};
+    w1 = {_mm256_add_epi8(w1.a, a), _mm256_add_epi8(w1.b, b)};
+}
+
+// Digits in base 3 of bytes that are fractions of 256. They are kept less 128: times 3, within a byte, is the same then,
+// and comparisons are signed ones.
+struct TernaryDigits {
+    __m256i a, b;
+
+    TernaryDigits() = default;
+    explicit TernaryDigits(u8x64 bytes)
+        : a(_mm256_xor_si256(bytes.a, _mm256_set1_epi8(-128))),
+          b(_mm256_xor_si256(bytes.b, _mm256_set1_epi8(-128))) {}
+    [[gnu::always_inline]] u8x64 next() { return {next(a), next(b)}; }
+
+  private:
+    // The digit is 1 from 86 on and 2 from 171 on.
+    [[gnu::always_inline]] static __m256i next(__m256i& rest) {
+        const __m256i from1 = _mm256_cmpgt_epi8(rest, _mm256_set1_epi8(85 - 128));
+        const __m256i from2 = _mm256_cmpgt_epi8(rest, _mm256_set1_epi8(170 - 128));
+        rest = _mm256_add_epi8(rest, _mm256_add_epi8(rest, rest));
+        return _mm256_sub_epi8(_mm256_setzero_si256(), _mm256_add_epi8(from1, from2));
+    }
+};
+inline TernaryDigits ternary_digits(u8x64 bytes) { return TernaryDigits(bytes); }
 
 // Groups of columns whose sums stay in registers beside what a panel decoder needs: one token is multiplied straight
 // from a decoder with no more of them. Eight do not fit 16 registers; but what is spilled costs less than the tile.

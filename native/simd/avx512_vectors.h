@@ -203,23 +203,17 @@ struct Rows16 {
     out[3].v = _mm512_unpackhi_epi64(high01, high23);
 }
 
-// Two at once: these look-ups are bound by loads.
-inline uint64_t two_indices(const uint32_t* index) {
-    uint64_t two;
-    std::memcpy(&two, index, 8);
-    return two;
-}
-
 // Entries of two rows are loaded into one register, rows of four pairs into a vector; then the even 32-bit elements of
 // two vectors are the first halves of the entries, in row order. Twice as fast as a gather where that is microcode, and
 // where gathers were slowed down against data sampling.
-[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
-                                                u8x64& w1) {
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* pairs, int half,
+                                                u8x64& w0, u8x64& w1) {
+    using Half [[gnu::may_alias]] = uint16_t;  // so that an index takes one load
+    const auto* index = reinterpret_cast<const Half*>(pairs) + half;
     const auto two = [=](int r) {
         const auto* entries = reinterpret_cast<const double*>(table);
-        const uint64_t i = two_indices(index + r);
         return _mm_castpd_si128(
-            _mm_loadh_pd(_mm_load_sd(entries + static_cast<uint32_t>(i)), entries + (i >> 32)));
+            _mm_loadh_pd(_mm_load_sd(entries + index[2 * r]), entries + index[2 * r + 2]));
     };
     const auto eight = [&](int r) {
         const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(two(r)), two(r + 4), 1);

@@ -7,13 +7,15 @@
 
 namespace clarion::simd {
 
-// table[index[r]] for 16 rows, index in memory: 8 bytes a row, its first four to w0 and its last four to w1.
+// table[i] for 16 rows, i being the low 16 bits (half 0) or the high ones (half 1) of each row's pair of indices in memory: 8
+// bytes a row, its first four to w0 and its last four to w1.
 template <typename = void>
-void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0, u8x64& w1) {
+void look_up_rows(const uint64_t* table, const uint32_t* pairs, int half, u8x64& w0, u8x64& w1) {
     alignas(64) uint8_t first[64], last[64];
     for (int r = 0; r < 16; ++r) {
-        std::memcpy(first + 4 * r, table + index[r], 4);
-        std::memcpy(last + 4 * r, reinterpret_cast<const uint8_t*>(table + index[r]) + 4, 4);
+        const auto* entry = reinterpret_cast<const uint8_t*>(table + (pairs[r] >> 16 * half & 0xffff));
+        std::memcpy(first + 4 * r, entry, 4);
+        std::memcpy(last + 4 * r, entry + 4, 4);
     }
     w0 = load_bytes(first);
     w1 = load_bytes(last);
@@ -63,6 +65,12 @@ void change_flagged(Vector& w0, Vector& w1, Flags flags, uint8_t flip, uint8_t m
 template <typename Vector, typename Flags>
 [[gnu::always_inline]] inline void negate_flagged(Vector& w0, Vector& w1, Flags flags, uint8_t twice) {
     change_flagged(w0, w1, flags, 0xff, static_cast<uint8_t>(twice + 1));
+}
+
+// All eight bytes of a row change to byte + more where its eight flags are set. They are all set, or none is.
+template <typename Vector, typename Flags>
+[[gnu::always_inline]] inline void shift_flagged(Vector& w0, Vector& w1, Flags flags, uint8_t more) {
+    change_flagged(w0, w1, flags, 0, more);
 }
 
 }  // namespace clarion::simd

@@ -257,10 +257,12 @@ struct Rows16 {
 
 // Entries of two rows are loaded into one register; then the even 32-bit elements of two are the first halves of the
 // entries, in row order.
-[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
-                                                u8x64& w1) {
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* pairs, int half,
+                                                u8x64& w0, u8x64& w1) {
+    using Half [[gnu::may_alias]] = uint16_t;
+    const auto* index = reinterpret_cast<const Half*>(pairs) + half;
     const auto two = [=](int r) {
-        const uint64x1_t first = vld1_u64(table + index[r]), second = vld1_u64(table + index[r + 1]);
+        const uint64x1_t first = vld1_u64(table + index[2 * r]), second = vld1_u64(table + index[2 * r + 2]);
         return vreinterpretq_u32_u64(vcombine_u64(first, second));
     };
     for (int i = 0; i < 4; ++i) {

@@ -276,12 +276,14 @@ struct Rows16 {
 
 // Entries of two rows are loaded into one register; then the even 32-bit elements of two are the first halves of the
 // entries, in row order.
-[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* index, u8x64& w0,
-                                                u8x64& w1) {
+[[gnu::always_inline]] inline void look_up_rows(const uint64_t* table, const uint32_t* pairs, int half,
+                                                u8x64& w0, u8x64& w1) {
+    using Half [[gnu::may_alias]] = uint16_t;  // so that an index takes one load
+    const auto* index = reinterpret_cast<const Half*>(pairs) + half;
     const auto* entries = reinterpret_cast<const double*>(table);
-    for (int i = 0; i < 4; ++i, index += 4) {
-        const __m128 a = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[0]), entries + index[1]));
-        const __m128 b = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[2]), entries + index[3]));
+    for (int i = 0; i < 4; ++i, index += 8) {
+        const __m128 a = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[0]), entries + index[2]));
+        const __m128 b = _mm_castpd_ps(_mm_loadh_pd(_mm_load_sd(entries + index[4]), entries + index[6]));
         w0.v[i] = _mm_castps_si128(_mm_shuffle_ps(a, b, 0x88));
         w1.v[i] = _mm_castps_si128(_mm_shuffle_ps(a, b, 0xdd));
     }
