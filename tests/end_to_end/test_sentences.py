@@ -105,7 +105,7 @@ def test_refusals(model):
         with pytest.raises(ParameterError, match=message):
             model.embed("a", **wrong)
     with pytest.raises(ParameterError, match="texts: found"):
-        model.embed([1])
+        model.embed([1.5])
     long = "word " * 600
     with pytest.raises(ContextError, match="text 1: 602 tokens are more than the context of 512"):
         model.embed(["a", long])

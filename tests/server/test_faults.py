@@ -282,7 +282,7 @@ import json, os, sys, warnings
 from pathlib import Path
 import clarion, httpx
 from clarion.server.pool import Served
-from tests.server.servers import running, client
+from tests.server.servers import client, running, wait_until
 model, folder = Path(sys.argv[1]), sys.argv[2]
 asked = {"prompt": "Once upon a time there was a king " * 30, "max_tokens": 9, "temperature": 0}
 with running([Served("tale", model)], context=512, slot_save_path=folder) as server, client(server) as http:
@@ -295,6 +295,7 @@ with warnings.catch_warnings(record=True) as heard:
     warnings.simplefilter("always")
     with clarion.load(model, prefix_dir=os.path.join(folder, "prefixes"), threads=1) as loaded:
         found = loaded.generate(asked["prompt"], max_tokens=9, greedy=True).text
+        wait_until(lambda: bool(heard), "nobody was warned")
 print(json.dumps([found, [str(each.message) for each in heard]]))
 """
 

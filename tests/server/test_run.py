@@ -61,6 +61,18 @@ def test_what_was_computed_is_found_after_a_restart(chat_model: Path, tmp_path: 
     assert found[0]["choices"] == found[1]["choices"]
 
 
+def test_the_first_request_finds_everything_ready(chat_model: Path) -> None:
+    """The process that renders templates is there before anybody has asked."""
+    with started(str(chat_model)) as server:
+        assert server.url
+        threads = Path(f"/proc/{server.process.pid}/task")
+
+        def has_child() -> bool:
+            return any(path.read_text().strip() for path in threads.glob("*/children"))
+
+        wait_until(has_child, "no process was started")
+
+
 def stream(url: str, body: dict[str, Any], found: list[str]) -> threading.Thread:
     """Reads an answer in a thread, which ends with it."""
 
