@@ -34,7 +34,7 @@ ROOMS = (
     "cli",
 )
 # The version, and what the commands show of the package to their readers, is the package's own.
-PUBLIC = {**dict.fromkeys(("host", "library", "server"), {"__version__"}), "cli": None}
+PUBLIC = {"host": {"__version__"}, "library": {"__version__"}, "server": {"__version__"}, "cli": None}
 
 
 def imports(path):

@@ -119,8 +119,11 @@ def test_what_is_accepted(server: Running, path: str, fields: dict[str, Any]) ->
 def test_what_is_ignored_is_named(server: Running) -> None:
     with client(server) as http:
         for stream in (False, True):
-            answer = http.post(CHAT, json=asked(CHAT, temprature=2, ü=1, stream=stream))
-            assert answer.headers["x-clarion-ignored"] == r"temprature, \xfc"
+            more = {"temprature": 2, "ü": 1, "a\r\nb: c": 1, "x" * 99: 1}
+            answer = http.post(CHAT, json=asked(CHAT, stream=stream, **more))
+            assert answer.headers["x-clarion-ignored"] == rf"temprature, \xfc, a\r\nb: c, {'x' * 40}"
+            many = http.post(CHAT, json=asked(CHAT, **{f"f{i}": 1 for i in range(1000)}))
+            assert many.headers["x-clarion-ignored"].count(",") == 19
 
 
 def test_fields_reach_the_model(server: Running) -> None:
@@ -171,4 +174,4 @@ def test_names_of_fields_may_hold_anything(server: Running) -> None:
     assert answer.status_code == 200
     named = answer.headers["x-clarion-ignored"].split(", ")
     assert named[:3] == [r"a\r\nb: c", r"\x00\xe9", "f0"]
-    assert (len(named), named[-1], "b" in answer.headers) == (33, "...", False)
+    assert (len(named), "b" in answer.headers) == (20, False)

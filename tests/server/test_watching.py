@@ -224,6 +224,23 @@ def test_the_share_of_bandwidth(fresh: Running, monkeypatch: pytest.MonkeyPatch)
     assert found["bandwidth_share",] == 0.25
 
 
+def test_names_of_any_kind(chat_model: Path) -> None:
+    name = 'a"b\\c\nd{e="f"} ü'
+    with running([Served(name, chat_model)]) as server, client(server) as http:
+        families = text_string_to_metric_families(http.get("/metrics").text)
+        names = {s.labels["model_name"] for family in families for s in family.samples if s.labels}
+        assert names == {name}
+
+
+def test_who_watches_leaves_no_line(chat_model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with running([Served("tale", chat_model)], quiet=False) as server, client(server) as http:
+        for path in ("/health", "/metrics", "/ps", "/livez", "/props"):
+            assert http.get(path).status_code == 200
+        assert http.post("/health").status_code == 405
+    lines = [line for line in capfd.readouterr().err.splitlines() if " ms" in line]
+    assert [line.split()[1:4] for line in lines] == [["GET", "/props", "200"], ["POST", "/health", "405"]]
+
+
 def test_reads() -> None:
     reads = Reads()
     assert reads.rate(1000, 5.0) is None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,6 +61,7 @@ _ROUTES: Final[tuple[tuple[str, str, Handle], ...]] = (
 )
 ROUTES: Final = (*_ROUTES, ("GET", openapi.PATH, openapi.endpoint(_ROUTES)))
 PUBLIC: Final = frozenset(health.PATHS)  # paths that need no key
+QUIET: Final = PUBLIC | {"/metrics", "/ps"}  # that get no line where all is well
 
 
 @dataclass
@@ -193,10 +194,13 @@ class _Logged:
         try:
             await self._app(scope, receive, noted)
         finally:
-            n_prompt, n_answer = state.get("usage", (0, 0))
-            tokens = f", {n_prompt} + {n_answer} tokens" if n_prompt or n_answer else ""
-            path = ascii(scope["path"][:200])[1:-1]
-            took = (time.perf_counter() - started) * 1000
-            self._log.say(
-                f"{scope['method']} {path} {state.get('status', CLIENT_LEFT)} {took:.1f} ms{tokens}"
-            )
+            self._line(scope, state, time.perf_counter() - started)
+
+    def _line(self, scope: Scope, state: dict[str, Any], seconds: float) -> None:
+        status = state.get("status", CLIENT_LEFT)
+        if scope["path"] in QUIET and status == 200:  # programs ask every few seconds
+            return
+        n_prompt, n_answer = state.get("usage", (0, 0))
+        tokens = f", {n_prompt} + {n_answer} tokens" if n_prompt or n_answer else ""
+        path = ascii(scope["path"][:200])[1:-1]
+        self._log.say(f"{scope['method']} {path} {status} {seconds * 1000:.1f} ms{tokens}")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 _encode: Final = msgspec.json.Encoder().encode
-_MOST_NAMES: Final = 32  # of fields in a header, and characters of each: clients limit what they read
-_MOST_CHARACTERS: Final = 64
+_MOST_NAMED: Final = 20  # fields that a header names
+_MOST_CHARACTERS: Final = 40  # of a field's name
 
 
 class Call:
@@ -121,12 +121,14 @@ class Call:
     async def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Sends status and headers; `send` sends what follows."""
         self._has_begun = True
-        more = []
+        found = list(headers)
         if self.ignored:
-            more.append((b"x-clarion-ignored", _listed(self.ignored)))
+            # A field may be called anything; a header holds ASCII, and no end of a line.
+            names = ", ".join(ascii(name[:_MOST_CHARACTERS])[1:-1] for name in self.ignored[:_MOST_NAMED])
+            found.append((b"x-clarion-ignored", names.encode()))
         if self.dropped:
-            more.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *more]})
+            found.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
+        await self._send({"type": "http.response.start", "status": status, "headers": found})
 
     async def send(self, content: bytes, *, more: bool) -> None:
         """Sends a piece of the body; `more`: it is not the last one. Waits while the client does not read."""
@@ -147,11 +149,3 @@ class Call:
     def note(self) -> None:
         """Leaves for the log what is known of the tokens."""
         self._scope.setdefault("state", {})["usage"] = self.usage
-
-
-def _listed(names: list[str]) -> bytes:
-    """Names of fields as the value of a header; they may hold any character."""
-    words = [ascii(name[:_MOST_CHARACTERS])[1:-1] for name in names[:_MOST_NAMES]]
-    if len(names) > _MOST_NAMES:
-        words.append("...")
-    return ", ".join(words).encode()

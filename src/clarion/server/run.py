@@ -18,6 +18,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -136,6 +137,9 @@ class _Run:
         self._end = asyncio.Event()
         self._hurry = asyncio.Event()
         self._hear_signals()
+        # Threads for templates, tokens and loads beside those that wait for vectors.
+        n_threads = 2 * settings.parallel + 16
+        self._loop.set_default_executor(ThreadPoolExecutor(n_threads, "clarion-serve"))
         pool = Pool(
             self._models,
             settings,
@@ -268,6 +272,10 @@ class _Protocol(HttpToolsProtocol):
 
 class _Server(Uvicorn):
     """Uvicorn without signals of its own."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.servers = []  # a load that fails at once may end it before it has begun
 
     async def serve_on(self, listener: socket.socket) -> None:
         await self._serve([listener])
