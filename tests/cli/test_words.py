@@ -103,10 +103,10 @@ def test_no_hint_is_a_command_that_is_there() -> None:
 def test_a_file_does_not_hide_the_command_of_another_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "metadata").touch()
+    (tmp_path / "dump").touch()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(click.UsageError, match="clarion inspect"):
-        words("metadata")
+        words("dump")
 
 
 def test_a_model_runs_without_the_word(

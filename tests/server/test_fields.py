@@ -174,4 +174,4 @@ def test_names_of_fields_may_hold_anything(server: Running) -> None:
     assert answer.status_code == 200
     named = answer.headers["x-clarion-ignored"].split(", ")
     assert named[:3] == [r"a\r\nb: c", r"\x00\xe9", "f0"]
-    assert (len(named), named[-1], "b" in answer.headers) == (33, "...", False)
+    assert (len(named), "b" in answer.headers) == (20, False)

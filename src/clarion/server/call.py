@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 JSON: Final = (b"content-type", b"application/json")
 _encode: Final = msgspec.json.Encoder().encode
-_MOST_NAMES: Final = 32  # of fields in a header, and characters of each: clients limit what they read
-_MOST_CHARACTERS: Final = 64
+_MOST_NAMED: Final = 20  # fields that a header names
+_MOST_CHARACTERS: Final = 40  # of a field's name
 
 
 class Call:
@@ -123,7 +123,9 @@ class Call:
         self._has_begun = True
         found = list(headers)
         if self.ignored:
-            found.append((b"x-clarion-ignored", _listed(self.ignored)))
+            # A field may be called anything; a header holds ASCII, and no end of a line.
+            names = ", ".join(ascii(name[:_MOST_CHARACTERS])[1:-1] for name in self.ignored[:_MOST_NAMED])
+            found.append((b"x-clarion-ignored", names.encode()))
         if self.dropped:
             found.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
         await self._send({"type": "http.response.start", "status": status, "headers": found})
@@ -147,11 +149,3 @@ class Call:
     def note(self) -> None:
         """Leaves for the log what is known of the tokens."""
         self._scope.setdefault("state", {})["usage"] = self.usage
-
-
-def _listed(names: list[str]) -> bytes:
-    """Names of fields as the value of a header; they may hold any character."""
-    words = [ascii(name[:_MOST_CHARACTERS])[1:-1] for name in names[:_MOST_NAMES]]
-    if len(names) > _MOST_NAMES:
-        words.append("...")
-    return ", ".join(words).encode()
