@@ -22,7 +22,8 @@ void decode_codes(const uint8_t* panel, int64_t blocks, const Tile& tile) {
 template <typename F, typename Accumulator>
 void multiply_one_codes(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
                         const Fetch& fetch, float* sums) {
-    multiply_one_grid<typename GridSums<F, Accumulator>::Type, F::group>(panel, columns, activation, fetch, sums, grid_of<F>);
+    multiply_one_grid<typename GridSums<F, Accumulator>::Type, F::group>(panel, columns, activation, fetch,
+                                                                         sums, grid_of<F>);
 }
 
 template <typename F>

@@ -16,7 +16,8 @@ struct SignedBytes {
     [[gnu::always_inline]] static __m256i sign(__m256i flags, int bits) {
         return _mm256_add_epi8(_mm256_and_si256(flags, _mm256_set1_epi32(bits)), _mm256_set1_epi8(127));
     }
-    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i w0, __m256i w1, __m256i flags, __m256i q0, __m256i q1) {
+    [[gnu::always_inline]] static __m256i dot(__m256i sum, __m256i w0, __m256i w1, __m256i flags, __m256i q0,
+                                              __m256i q1) {
         const __m256i set = flags_of_eight(flags);
         const __m256i p0 = _mm256_maddubs_epi16(w0, _mm256_sign_epi8(q0, sign(set, first_flags)));
         const __m256i p1 = _mm256_maddubs_epi16(w1, _mm256_sign_epi8(q1, sign(set, last_flags)));
