@@ -305,7 +305,16 @@ void multiply_pairs(simd::Rows16 rows, int64_t n_cols, const std::byte* const* t
 }
 
 // Both at once for one token, with the same roundings in the same order. Two blocks of 32 columns advance together,
-// because one chain of additions would wait for itself.
+// because one chain of additions would wait for itself. Where vectors are loops, nothing is unrolled, and one body serves
+// formats with minima and without, to which it adds zero: each copy of it would have 4 KB there.
+constexpr bool one_body = simd::live_groups == 0;
+template <typename Body>
+[[gnu::always_inline]] inline void for_both(const Body& body) {
+    if constexpr (one_body)
+        for (int b = 0; b < 2; ++b) body(b);
+    else
+        unrolled<2>([&]<int b>() CLARION_INLINE { body(b); });
+}
 template <bool has_min>
 void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const float* x, float* sums) {
     const simd::i32x16 offset = simd::set1(format.offset);
@@ -316,14 +325,15 @@ void dot_tile_exact(const Format& format, const Tile& tile, int64_t n, const flo
         simd::f32x16 acc[2] = {simd::zero(), simd::zero()};
         for (int64_t first = k; first < k + 32; first += 16) {
             simd::f32x16 scale[2], neg_min[2];
-            unrolled<2>([&]<int b>() CLARION_INLINE {
+            for_both([&](int b) CLARION_INLINE {
                 const int64_t g = per_scale == 1 ? first + 32 * b : first / 32 * 16 + 16 * b;
                 if (b >= blocks) return;
                 scale[b] = simd::load(tile.scale + g);
-                if constexpr (has_min) neg_min[b] = simd::load(tile.neg_min + g);
+                if constexpr (has_min)
+                    neg_min[b] = !one_body || format.has_min ? simd::load(tile.neg_min + g) : simd::zero();
             });
             for (int64_t quad = first; quad < first + 16; quad += 4)
-                unrolled<2>([&]<int b>() CLARION_INLINE {
+                for_both([&](int b) CLARION_INLINE {
                     if (b >= blocks) return;
                     const int64_t column = quad + 32 * b;
                     const simd::i32x16 u = simd::as_i32(simd::load_bytes(tile.u + 16 * column));
@@ -428,7 +438,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
         source.decode(n / format.block, tile);
         if (floats && n_tokens == 1) {
             spread.tokens(0, 1);
-            const auto dot = format.has_min ? dot_tile_exact<true> : dot_tile_exact<false>;
+            const auto dot = format.has_min ? dot_tile_exact<true> : dot_tile_exact<one_body>;
             dot(format, tile, n, reinterpret_cast<const float*>(tokens[0]) + k, sums);
         } else if (floats) {
             tile_to_f32(format, tile, n, local.weights);
