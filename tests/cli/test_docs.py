@@ -33,6 +33,7 @@ def test_commands(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(folder)
+    monkeypatch.setenv("CLARION_HOME", str(folder))  # whose model is one of this machine's
     before, _, after = command.partition("clarion ")
     if before:
         text = shlex.split(before)[1]

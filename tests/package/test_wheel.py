@@ -29,7 +29,9 @@ ROOT = Path(__file__).parents[2]
 REPACK = ROOT / "scripts" / "repack_wheel.py"
 # What a plain install brings: what pyproject.toml names, what that needs, and nanobind's backend.
 REQUIRED = {"click", "jinja2", "markupsafe", "numpy", "rich", "markdown-it-py", "mdurl", "pygments"}
-REQUIRED |= {"clarion", "nanobind-backend"}
+REQUIRED |= {"clarion", "nanobind-backend", "prompt_toolkit", "wcwidth", "prometheus_client", "msgspec"}
+REQUIRED |= {"httpx", "httpcore", "httptools", "h11", "starlette", "uvicorn"}
+REQUIRED |= {"anyio", "certifi", "idna", "typing_extensions"}  # of these
 
 
 def repacked(source: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
