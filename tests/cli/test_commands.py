@@ -238,7 +238,10 @@ def test_run_imports_only_what_it_uses() -> None:
         (["run", "-f", sys.executable], "expected UTF-8"),
         (["run", "x", "--temp", "inf"], "temperature: found inf, expected a number from 0 to 1000"),
         (["run", "x", "--min-p", "nan"], "min_p: found nan"),
-        (["run", "x", "--repeat-penalty", "0"], "repeat_penalty: found 0.0, expected a number above 0"),
+        (
+            ["run", "x", "--repeat-penalty", "0"],
+            "repeat_penalty: found 0.0, expected a number from 1e-06 to 1000",
+        ),
         (["run", "x", "-n", "9" * 30], "max_tokens: found 9999"),
         (["run", "x", "-n", "-2"], "max_tokens: found -2, expected 0 or more, or -1"),
         (["run", "x", "-c", "9" * 30], "context: found 9999"),

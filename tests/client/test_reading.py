@@ -55,7 +55,7 @@ OPTIONS: Any = st.fixed_dictionaries(
         "top_p": st.floats(0, 1),
         "min_p": st.floats(0, 1),
         "typical_p": st.floats(0, 1),
-        "repeat_penalty": st.floats(0, 1000, exclude_min=True),
+        "repeat_penalty": st.floats(1e-6, 1000),
         "presence_penalty": st.floats(-1000, 1000),
         "frequency_penalty": st.floats(-1000, 1000),
         "penalty_window": st.integers(-1, 2**31 - 1),

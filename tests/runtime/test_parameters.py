@@ -57,7 +57,7 @@ def test_numpy_numbers_and_single_stops_are_welcome() -> None:
         ("temperature", math.nan, "number from 0"),
         ("temperature", math.inf, "number from 0"),
         ("temperature", -1, "number from 0"),
-        ("repeat_penalty", 0.0, "number above 0"),
+        ("repeat_penalty", 0.0, "number from 1e-06 to 1000"),
         ("penalty_window", -2, "integer from -1"),
         ("dry_base", 0.5, "number from 1"),
         ("dry_allowed_length", 0, "integer from 1"),

@@ -132,8 +132,6 @@ class Parameters:
         for name, (lowest, highest) in _NUMBERS.items():
             if name in parsed:
                 parsed[name] = number(name, parsed[name], lowest, highest)
-        if parsed.get("repeat_penalty") == 0.0:
-            raise ParameterError("repeat_penalty: found 0.0, expected a number above 0")
         if "stop" in parsed:
             parsed["stop"] = _stops(parsed["stop"])
         if "dry_breakers" in parsed:
@@ -201,7 +199,7 @@ _NUMBERS = {
     "top_p": (0.0, 1.0),
     "min_p": (0.0, 1.0),
     "typical_p": (0.0, 1.0),
-    "repeat_penalty": (0.0, 1000.0),
+    "repeat_penalty": (1e-6, 1000.0),  # a logit divided by less may be infinite
     "presence_penalty": (-1000.0, 1000.0),
     "frequency_penalty": (-1000.0, 1000.0),
     "dry_multiplier": (0.0, 1000.0),

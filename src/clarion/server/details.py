@@ -10,7 +10,7 @@ stream come in one piece each: whoever needs no more still hears, by comments, t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -75,8 +75,10 @@ class ScoreRequest(msgspec.Struct, kw_only=True):
     top: int = 0
 
 
-class _Scores(msgspec.Struct):
-    logprobs: list[Logprob]
+class Scores(msgspec.Struct):
+    """What `Model.score` gives."""
+
+    logprobs: list[Any]  # Logprob, of which a schema of OpenAPI knows no form
 
 
 async def score(call: Call) -> None:
@@ -86,4 +88,4 @@ async def score(call: Call) -> None:
     async with call.watch, call.server.pool.use(served) as model:
         found = await model.ascore(request.tokens, first=request.first, top=request.top)
         call.usage = (len(request.tokens), 0)
-        await call.answer(_Scores(_logprobs(found)))
+        await call.answer(Scores(_logprobs(found)))

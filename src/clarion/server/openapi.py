@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from clarion import __version__
-from clarion.server import metrics, running
+from clarion.server import details, metrics, running
 from clarion.server.call import Call
 from clarion.server.errors import ErrorBody
 from clarion.server.llama import completion, slots, tokens
@@ -54,6 +54,7 @@ SHAPES: Final[dict[Handle, Shape]] = {
     completions.complete: Shape(completions.CompletionRequest, TextReply),
     chat.answer: Shape(chat.ChatRequest, ChatReply),
     embeddings.embed: Shape(embeddings.EmbeddingRequest, embeddings.Embeddings),
+    details.score: Shape(details.ScoreRequest, details.Scores),
     rerank.rerank: Shape(rerank.RerankRequest, rerank.Ranked),
     metrics.metrics: Shape(media="text/plain"),
     running.running: Shape(answer=running.Loads),

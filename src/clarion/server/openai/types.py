@@ -8,8 +8,6 @@ from typing import Any
 
 import msgspec
 
-from clarion.server.details import Found
-
 
 class TopLogprob(msgspec.Struct):
     """One of the most probable tokens at a place."""
@@ -75,7 +73,7 @@ class ChunkChoice(msgspec.Struct):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
-    clarion: Found = msgspec.UNSET
+    clarion: Any = msgspec.UNSET  # details.Found, of which a schema would want tags
 
 
 class Message(msgspec.Struct):
@@ -90,7 +88,7 @@ class ChatChoice(msgspec.Struct):
     message: Message
     logprobs: ChatLogprobs | None
     finish_reason: str
-    clarion: Found = msgspec.UNSET
+    clarion: Any = msgspec.UNSET  # details.Found, of which a schema would want tags
 
 
 class TextChoice(msgspec.Struct):
@@ -98,7 +96,7 @@ class TextChoice(msgspec.Struct):
     index: int
     logprobs: TextLogprobs | None
     finish_reason: str | None
-    clarion: Found = msgspec.UNSET
+    clarion: Any = msgspec.UNSET  # details.Found, of which a schema would want tags
 
 
 class Reply(msgspec.Struct):
