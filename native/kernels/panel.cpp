@@ -22,7 +22,7 @@ struct BlockBytes {
 // Roofline, AVX-512 on a Zen 4: 256 bytes, 16 of each row, are 16 loads, 12 joins of halves, 8 shuffles of 512 bits, of which one
 // begins in a cycle, and 4 stores of 512 bits, one in two cycles: 14 to 16 cycles, 60 GB/s. Read from a file's mapping and written
 // to new memory they pass the memory three times (a store reads its line first): at 28 GB/s, 27 cycles. Weights are copied once
-// for a program; the first seconds of a generation are full of it, a longer one is not.
+// for a program; the first seconds of a generation are full of it, a longer one is not. This is reasoned, not measured.
 void interleave(const Format& format, simd::Rows16 rows, int64_t blocks, uint8_t* panel) {
     const BlockBytes block(format);
     for (int64_t b = 0; b < blocks; ++b, rows.base += format.bytes, panel += 16 * format.bytes) {

@@ -57,7 +57,7 @@ struct SpreadFetch {
 // floats; 1 more where a format has minima, 1 more where scales cover 16 columns. Loads: a weight for N tokens, and a quad with each
 // vpdpbusd; two of these fit a cycle. So products bound it, at 73% (Q4_K, 8 bits: 8 of 11) and 84% of that (16 of 19), which are
 // 171 and 99 G/s; for Q6_K 73% and 84% of it, too. Measured with 256 tokens, decoding and copies included: 138 and 83 (Q4_K), 124
-// and 77 G/s (Q6_K).
+// and 77 G/s (Q6_K), on 2026-11-21.
 template <typename Accumulator, int group, int N>
 void dot_tile(const Format& format, const Tile& tile, int64_t first, int64_t n, const EncodedLayout& layout,
               const std::byte* const* rows, float* sums) {

@@ -182,7 +182,7 @@ struct OneToken : GroupSums<F, Accumulator> {
 // Roofline, AVX-512 VNNI on one thread of a Zen 4 (3.7 GHz), for 128 weights, with activations of 8 bits and of 16. Bytes: 72 (Q4_K),
 // 105 (Q6_K) or 136 (Q8_0), at the 28 GB/s of its memory 9.5, 14 and 18 cycles. Products: 2 or 4 vpdpbusd of 512 bits, of which one
 // begins in a cycle. All instructions, with the panel in L2: 5.4 and 6.4 cycles (Q4_K), 8.5 and 10.0 (Q6_K), 8.4 and 8.9 (Q8_0), as
-// measured. So the memory bounds it, and it reads at 86 to 110% of what a loop does that only reads (docs/benchmarks.md).
+// measured. So the memory bounds it, and it reads at 86 to 110% of what a loop does that only reads (2026-11-21, docs/benchmarks.md).
 template <typename F, typename Accumulator>
 void multiply_one(const uint8_t* panel, const Format::Columns& columns, const std::byte* activation,
                   const Fetch& fetch, float* sums) {
