@@ -123,17 +123,21 @@ void encode_integers(Kind kind, const float* x, int64_t width, std::byte* row) {
             sums[2 * i + 1] = simd::to_f32(a1);
         }
         // Sums are below 2^24, so floats hold them exactly.
-        for (int64_t i = 0; i < 2 * group.n; i += lanes)
-            simd::store(half + i, add_across(sums + i, static_cast<int>(std::min(lanes, 2 * group.n - i))));
+        alignas(64) int32_t whole[2 * lanes];
+        for (int64_t i = 0; i < 2 * group.n; i += lanes) {
+            const simd::f32x16 sum = add_across(sums + i, static_cast<int>(std::min(lanes, 2 * group.n - i)));
+            simd::store(half + i, sum);
+            simd::store(whole + i, simd::to_i32(sum));
+        }
         for (int64_t i = 0; i < group.n; ++i) {
             const int64_t b = first + i;
             const float s = scale[i], h0 = half[2 * i], h1 = half[2 * i + 1];
             scales[b] = s;
-            sum16[2 * b] = static_cast<int32_t>(h0);
-            sum16[2 * b + 1] = static_cast<int32_t>(h1);
+            sum16[2 * b] = whole[2 * i];
+            sum16[2 * b + 1] = whole[2 * i + 1];
             fsum16[2 * b] = s * h0;
             fsum16[2 * b + 1] = s * h1;
-            sum32[b] = static_cast<int32_t>(h0 + h1);
+            sum32[b] = whole[2 * i] + whole[2 * i + 1];
             fsum32[b] = s * (h0 + h1);
         }
     }
