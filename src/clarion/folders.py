@@ -1,4 +1,4 @@
-"""Where this system keeps what can be made or fetched again."""
+"""Where this system keeps what a program writes for itself."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The user's cache; XDG_CACHE_HOME goes before the system's custom."""
-    chosen = os.environ.get("XDG_CACHE_HOME")
+    """What can be made or fetched again; XDG_CACHE_HOME goes before the system's custom."""
+    return _folder("XDG_CACHE_HOME", macos="Library/Caches", other=".cache")
+
+
+def state_folder() -> Path:
+    """What a program remembers of its user; XDG_STATE_HOME goes before the system's custom."""
+    return _folder("XDG_STATE_HOME", macos="Library/Application Support", other=".local/state")
+
+
+def _folder(variable: str, *, macos: str, other: str) -> Path:
+    """The folder that a variable of the environment names, else one in the user's home."""
+    chosen = os.environ.get(variable)
     if chosen and os.path.isabs(chosen):
         return Path(chosen)
-    if platform.system() == "Darwin":
-        return Path.home() / "Library/Caches"
     if platform.system() == "Windows":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    return Path.home() / ".cache"
+    return Path.home() / (macos if platform.system() == "Darwin" else other)

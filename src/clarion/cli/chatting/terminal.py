@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clarion.cli.chatting.lines import goes_on, message, next_line
 from clarion.cli.options import warn
+from clarion.folders import state_folder
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import CompleteEvent, Completion
@@ -123,15 +122,3 @@ def _history() -> History | None:
         warn(f"{path}: inputs cannot be kept: {error.strerror}")
         return None
     return FileHistory(path)
-
-
-def state_folder() -> Path:
-    """Where this system keeps what a program remembers; XDG_STATE_HOME goes before its custom."""
-    chosen = os.environ.get("XDG_STATE_HOME")
-    if chosen and os.path.isabs(chosen):
-        return Path(chosen)
-    if platform.system() == "Darwin":
-        return Path.home() / "Library/Application Support"
-    if platform.system() == "Windows":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData/Local")
-    return Path.home() / ".local/state"
