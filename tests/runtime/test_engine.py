@@ -6,7 +6,6 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from queue import SimpleQueue
@@ -75,13 +74,6 @@ def generate(machine: FakeMachine, prompt: list[int], n: int, **options: Any) ->
     result = wait(machine.engine, generation(prompt, n, **options))
     assert isinstance(result, Completion)
     return result
-
-
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
 
 
 def test_generates_what_the_model_says(machine: FakeMachine) -> None:

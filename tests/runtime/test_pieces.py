@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -125,13 +125,6 @@ def test_a_piece_is_a_text() -> None:
 
 
 # ---- through streams ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
 
 
 @pytest.mark.parametrize("logprobs", [None, 2])

@@ -22,13 +22,6 @@ from tests.runtime.fakes import FakeMachine, V, greedy, next_logits
 from tests.runtime.test_engine import generate, generation
 
 
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
-
-
 @pytest.fixture(scope="module")
 def model() -> Iterator[clarion.Model]:
     with clarion.load(context=512) as model:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,13 +40,6 @@ def save(machine: FakeMachine, path: Path, tokens: list[int]) -> Any:
 def load(machine: FakeMachine, path: Path, tokens: list[int]) -> Any:
     machine.engine.start_disk()
     return wait(machine.engine, Request(tuple(tokens), Load(path)))
-
-
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
 
 
 @pytest.fixture

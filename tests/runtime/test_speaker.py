@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any
@@ -189,13 +188,6 @@ class Gated:
 def behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """The speaker's thread speaks everything."""
     monkeypatch.setattr(speaker, "FEW", -1)
-
-
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
 
 
 def when_computed(machine: FakeMachine, n: int) -> None:

@@ -28,13 +28,6 @@ from tests.runtime.test_engine import generate, generation, text
 PROMPT = "Once upon a time"
 
 
-@pytest.fixture
-def machine() -> Iterator[FakeMachine]:
-    machine = FakeMachine()
-    yield machine
-    machine.engine.close()
-
-
 @pytest.fixture(scope="module")
 def model() -> Iterator[clarion.Model]:
     with clarion.load(context=512) as model:
