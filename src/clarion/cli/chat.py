@@ -58,18 +58,7 @@ CHAT = "Chat"
 )
 @option("--allow-tools", section=CHAT, is_flag=True, help="Call tools without asking first.")
 @option("--no-history", section=CHAT, is_flag=True, help="Do not keep what is typed for the next chat.")
-@option(
-    "--chat-template",
-    section=CHAT,
-    metavar="FILE|JINJA|NAME",
-    help="Another chat template than the model's; NAME is one of its further ones.",
-)
-@option(
-    "--chat-template-kwargs",
-    section=CHAT,
-    metavar="JSON",
-    help="What the template knows besides, as '{\"enable_thinking\": false}'.",
-)
+@options.template(CHAT)
 @sampling
 @options.program
 @options.weights

@@ -214,6 +214,24 @@ def compiled(batch: int, context: str = _CONTEXT) -> Callable[[F], F]:
     )
 
 
+def template(section: str, variables: str = "What the template knows besides, as") -> Callable[[F], F]:
+    """The chat template and its variables; `variables`: how their help begins, before an example."""
+    return together(
+        option(
+            "--chat-template",
+            section=section,
+            metavar="FILE|JINJA|NAME",
+            help="Another chat template than the model's; NAME is one of its further ones.",
+        ),
+        option(
+            "--chat-template-kwargs",
+            section=section,
+            metavar="JSON",
+            help=f"{variables} '{{\"enable_thinking\": false}}'.",
+        ),
+    )
+
+
 program = compiled(256)
 weights = option(
     "--weights",

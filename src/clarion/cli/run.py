@@ -43,18 +43,7 @@ PROMPT = "Prompt"
     is_flag=True,
     help="Continue the prompt, also where the model has a chat template.",
 )
-@option(
-    "--chat-template",
-    section=PROMPT,
-    metavar="FILE|JINJA|NAME",
-    help="Another chat template than the model's; NAME is one of its further ones.",
-)
-@option(
-    "--chat-template-kwargs",
-    section=PROMPT,
-    metavar="JSON",
-    help="What the template knows besides, as '{\"enable_thinking\": false}'.",
-)
+@options.template(PROMPT)
 @option(
     "--parse-special",
     section=PROMPT,

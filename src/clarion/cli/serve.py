@@ -195,18 +195,7 @@ BYTES = _Bytes()
     metavar="DIR",
     help="Slots may be saved to files of that folder, and restored.",
 )
-@option(
-    "--chat-template",
-    section="Model",
-    metavar="FILE|JINJA|NAME",
-    help="Another chat template than the model's; NAME is one of its further ones.",
-)
-@option(
-    "--chat-template-kwargs",
-    section="Model",
-    metavar="JSON",
-    help="What the template knows besides, unless a request says it: '{\"enable_thinking\": false}'.",
-)
+@options.template("Model", "What the template knows besides, unless a request says it:")
 @sampling
 @options.program
 @options.weights
