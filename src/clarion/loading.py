@@ -130,14 +130,19 @@ def load(
         store = make_store(program.weights, weights, origin)
         stack.callback(store.close)
         file.check()
-        executor = Executor(
-            program,
-            store,
-            n_slots=sized.n_slots,
-            cache_bytes=sized.cache_bytes,
-            threads=n_threads,
-            isa=isa,
-        )
+
+        def bound(sized: _Sized) -> Executor:
+            """A program, over the weights of this model."""
+            return Executor(
+                sized.program,
+                store,
+                n_slots=sized.n_slots,
+                cache_bytes=sized.cache_bytes,
+                threads=n_threads,
+                isa=isa,
+            )
+
+        executor = bound(sized)
         store.start()
         engine = None
         if writes(program):
@@ -170,17 +175,9 @@ def load(
                     batch=batch,
                     output=output or LAST,
                 )
-                sized = _Sized.of_tokens(of_vectors, texts_tokens(of_vectors))
-                sized.check()
-                other = Executor(
-                    of_vectors,
-                    store,
-                    n_slots=sized.n_slots,
-                    cache_bytes=sized.cache_bytes,
-                    threads=n_threads,
-                    isa=isa,
-                )
-                return Embedder(other, batch, file.check, node)
+                also = _Sized.of_tokens(of_vectors, texts_tokens(of_vectors))
+                also.check()
+                return Embedder(bound(also), batch, file.check, node)
 
         if store.reads_file:
             # While the first prompt is tokenized; earlier, it would take a core from the program's threads.
