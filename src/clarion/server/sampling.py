@@ -62,10 +62,6 @@ _OTHERS: Final = frozenset({"stop", "stop_token_ids", "logit_bias", "seed", "id_
 _PLAIN: Final = tuple(name for name in Sampling.__struct_fields__ if name not in _OTHERS)
 
 
-def _is_none(value: Any) -> bool:
-    return value is None
-
-
 def _is_at_most_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value <= 0
 

@@ -65,7 +65,7 @@ async def complete(call: Call) -> None:
     """Continues one prompt or several."""
     request, _ = await read(call, CompletionRequest, unsupported=UNSUPPORTED, harmless=HARMLESS)
     given = _prompts(request.prompt, call.server.settings.max_messages)
-    best_of = _check(request, len(given))
+    best_of = _check(request)
     served = call.server.pool.find(request.model)
     async with call.watch, call.server.pool.use(served, len(given) * best_of) as model:
         wanted = options(request, model, call.server.settings.options, **_logprobs(request))
@@ -100,7 +100,7 @@ async def complete(call: Call) -> None:
         await call.answer(reply)
 
 
-def _check(request: CompletionRequest, n_prompts: int) -> int:
+def _check(request: CompletionRequest) -> int:
     """Texts for each prompt, of which the best ones are answered."""
     if not 1 <= request.n <= MOST_CHOICES:
         raise bad("n", f"found {request.n}, expected 1 to {MOST_CHOICES}")
