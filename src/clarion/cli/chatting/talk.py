@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from clarion.cli.chatting.settings import Settings
 from clarion.cli.progress import counter
 from clarion.conversation.calls import Call, Format, call_format, call_marks, find_calls
+from clarion.conversation.fitting import room_for_answer
 from clarion.conversation.history import History
 from clarion.conversation.reasoning import Part, Splitter, begins_inside, joined, markers
 from clarion.errors import ContextError, TemplateError
@@ -18,9 +19,6 @@ from clarion.tokenizer import chat
 
 if TYPE_CHECKING:
     from clarion import Completion, Model
-
-# The part of the context that has to be free for an answer, where oldest exchanges are dropped for it.
-ROOM_SHARE = 8
 
 
 class Shows(Protocol):
@@ -169,8 +167,8 @@ class Talk:
 
     def _fitting(self, dropped: Callable[[list[dict[str, Any]]], None]) -> tuple[str, list[int]]:
         """The prompt and its tokens, which leave room in the context for an answer."""
-        wanted = self.settings.options.get("max_tokens") or self.model.context
-        room = max(1, min(wanted, self.model.context // ROOM_SHARE)) if self._drop_oldest else 1
+        wanted = self.settings.options.get("max_tokens") or None
+        room = room_for_answer(self.model.context, wanted) if self._drop_oldest else 1
         while True:
             text = self.text()
             ids = self.tokens(text)
