@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from clarion.host.hierarchy import Node, hierarchy
 from clarion.residency import Copied, Moving, Origin, Policy, Store, copied, copying, moving
 from clarion.residency.shares import shares
 from clarion.residency.store import Unit
+from clarion.runtime import machine as shared
 from tests.residency.weights import Rows, bytes_of, matrix, tensors_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -47,6 +49,8 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> tuple[Node, Node]:
     two = Node(0, frozenset(usable[:half]), True), Node(1, frozenset(usable[half:]), True)
     monkeypatch.setattr(numa, "hierarchy", machine(*two))
     monkeypatch.setattr(numa, "cpu_quota", lambda: None)
+    # Not the pool of a model that an earlier test left open, whose threads were placed when it was made.
+    monkeypatch.setattr(shared, "_machines", weakref.WeakValueDictionary())
     return two
 
 
