@@ -87,18 +87,10 @@ template <typename Both>
     };
     return {eight(v), eight(v + 8)};
 }
-inline constexpr int few_across = 5;  // up to here one after the other is as fast
-[[gnu::always_inline]] inline f32x16 each_across(const f32x16* v, int n, float (*reduce)(f32x16)) {
-    float each[16] = {};
-    for (int i = 0; i < n; ++i) each[i] = reduce(v[i]);
-    return load(each);
-}
-inline f32x16 max_across(const f32x16* v, int n) {
-    if (n <= few_across) return each_across(v, n, reduce_max);
+inline f32x16 max_across_all(const f32x16* v) {
     return across(v, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
 }
-inline f32x16 add_across(const f32x16* v, int n) {
-    if (n <= few_across) return each_across(v, n, reduce_add);
+inline f32x16 add_across_all(const f32x16* v) {
     return across(v, [](__m256 x, __m256 y) { return _mm256_add_ps(x, y); });
 }
 

@@ -72,18 +72,10 @@ template <typename Both>
     };
     return {halves(halves(four[0], four[1]), halves(four[2], four[3]))};
 }
-inline constexpr int few_across = 5;  // up to here one after the other is as fast
-[[gnu::always_inline]] inline f32x16 each_across(const f32x16* v, int n, float (*reduce)(f32x16)) {
-    float each[16] = {};
-    for (int i = 0; i < n; ++i) each[i] = reduce(v[i]);
-    return load(each);
-}
-inline f32x16 max_across(const f32x16* v, int n) {
-    if (n <= few_across) return each_across(v, n, reduce_max);
+inline f32x16 max_across_all(const f32x16* v) {
     return across(v, [](__m512 x, __m512 y) { return _mm512_max_ps(x, y); });
 }
-inline f32x16 add_across(const f32x16* v, int n) {
-    if (n <= few_across) return each_across(v, n, reduce_add);
+inline f32x16 add_across_all(const f32x16* v) {
     return across(v, [](__m512 x, __m512 y) { return _mm512_add_ps(x, y); });
 }
 

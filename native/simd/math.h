@@ -121,15 +121,20 @@ void encode_quads(uint8_t* quads, Integers a) {
 }
 
 // Lane i of the result is the largest lane of v[i], or the sum of its lanes in any order, for the first n of up to 16 vectors.
-// A header that knows a better way has an overload that is no template.
+// A header that knows a better way for all 16 has max_across_all and add_across_all.
+inline constexpr int few_across = 5;  // up to here one after the other is as fast
 template <typename Floats>
 Floats max_across(const Floats* v, int n) {
+    if constexpr (requires { max_across_all(v); })
+        if (n > few_across) return max_across_all(v);
     float each[16] = {};
     for (int i = 0; i < n; ++i) each[i] = reduce_max(v[i]);
     return load(each);
 }
 template <typename Floats>
 Floats add_across(const Floats* v, int n) {
+    if constexpr (requires { add_across_all(v); })
+        if (n > few_across) return add_across_all(v);
     float each[16] = {};
     for (int i = 0; i < n; ++i) each[i] = reduce_add(v[i]);
     return load(each);
