@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from clarion.errors import ClosedError
@@ -76,13 +77,18 @@ def main_thread_has_ended() -> bool:
     return not threading.main_thread().is_alive()
 
 
+_GLANCE = 0.1  # seconds after which who waits for a thread looks whether it has ended
+
+
 class Background(threading.Thread):
     """A daemon thread that is waited for until it has ended, whatever interrupts those who wait.
 
     An exception of a signal, as Ctrl-C, that comes in the middle of `Thread.join` makes Python 3.11 take the
     thread for ended: whoever joins it next does not wait, and the interpreter exits while it computes, which
-    aborts the process. One that comes in the middle of `start` leaves open whether there will be a thread: if
-    it has not begun to work by then, it never does.
+    aborts the process. In the middle of `Event.wait` it may leave the event's lock closed, and then the thread
+    waits for ever to say that it has ended: so its end is a word in memory, and a lock is the bell. One that
+    comes in the middle of `start` leaves open whether there will be a thread: if it has not begun to work by
+    then, it never does.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: object, name: str) -> None:
@@ -90,7 +96,9 @@ class Background(threading.Thread):
         self._process = os.getpid()
         self._begin = threading.Lock()  # taken once: by the work, or by the start that was interrupted before
         self._never_begins = False
-        self._has_ended = threading.Event()
+        self._has_ended = False
+        self._bell = threading.Lock()  # open from the end on; who waits looks at times whether it was missed
+        self._bell.acquire()
 
     def start(self) -> None:
         try:
@@ -105,7 +113,8 @@ class Background(threading.Thread):
         try:
             super().run()
         finally:
-            self._has_ended.set()
+            self._has_ended = True
+            self._bell.release()
 
     @property
     def never_begins(self) -> bool:
@@ -115,12 +124,17 @@ class Background(threading.Thread):
     @property
     def is_over(self) -> bool:
         """Whether its work has ended, or never begins."""
-        return self._never_begins or self._has_ended.is_set()
+        return self._never_begins or self._has_ended
 
     def join(self, timeout: float | None = None) -> None:
         """Waits for its end. After a fork there is no such thread in the new process, and so no end."""
         if self._never_begins or os.getpid() != self._process:
             return
-        if self.ident is not None and not self._has_ended.wait(timeout):
-            return
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.ident is not None and not self._has_ended:
+            left = _GLANCE if end is None else min(_GLANCE, end - time.monotonic())
+            if left <= 0:
+                return
+            if self._bell.acquire(timeout=left):
+                self._bell.release()
         super().join(timeout)
