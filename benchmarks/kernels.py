@@ -24,6 +24,7 @@ from measured_work import numbers
 
 from clarion._native import files
 from clarion.host import native
+from clarion.host.hierarchy import hierarchy
 from clarion.runtime.measure import bandwidth, multiply_peak
 
 COLS = 2048
@@ -85,7 +86,7 @@ def program(
         ],
         "states": [],
     }
-    made = module.Program(module.Machine(threads), spec)
+    made = module.Program(module.Machine(threads, **hierarchy().machine_options), spec)
     made.buffer("x")[:] = np.random.default_rng(n).standard_normal((n, COLS))
     return made
 

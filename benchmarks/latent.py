@@ -16,6 +16,7 @@ import numpy as np
 from machine import attention, best, program
 
 from clarion.host import native
+from clarion.host.hierarchy import hierarchy
 
 DIM, DIM_V, PAGE = 576, 512, 64
 HEAD, GROUP = 128, 8
@@ -55,7 +56,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=["f32", "f16", "q8_0"])
     parser.add_argument("--heads", nargs="+", type=int, default=[16, 128])
     options = parser.parse_args()
-    machine = native().Machine(options.threads)
+    machine = native().Machine(options.threads, **hierarchy().machine_options)
     print(f"{'':18}{'cache':>6}{'heads':>6}{'texts':>6}{'tokens':>7}{'ms':>9}{'GB/s':>7}{'G products/s':>14}")
     for op in ("attention", "latent_attention"):
         for kind in options.formats:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from clarion.host import native
+from clarion.host.hierarchy import hierarchy
 
 Buffers = dict[str, int]  # name → width
 Op = tuple[str, list[int], list[int], dict[str, int], dict[str, float], dict[str, list[float]]]
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    machine = native().Machine(args.threads)
+    machine = native().Machine(args.threads, **hierarchy().machine_options)
     print(f"{native().ISA}, {args.threads} threads")
 
     for what, shape in (("one item", ONE_ITEM), ("two items", TWO_ITEMS)):

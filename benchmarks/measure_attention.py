@@ -21,6 +21,7 @@ from statistics import median
 import numpy as np
 
 from clarion.host import native
+from clarion.host.hierarchy import hierarchy
 from clarion.host.numa import thread_nodes
 from clarion.plan.sources import Sources
 from clarion.programs import make_program, open_file
@@ -41,7 +42,7 @@ def main(
         sources = Sources(program.weights, file.tensors)
         origin = Origin(module, sources, program.read_together, thread_nodes(threads))
         spec = program.native_spec(make_store(program.weights, "copied", origin))
-        bound = module.Program(module.Machine(threads), spec)
+        bound = module.Program(module.Machine(threads, **hierarchy().machine_options), spec)
         caches = [
             module.KvCache(group.layers, n_pages, PAGE, program.kv.keys, program.kv.values)
             for group in program.state_groups

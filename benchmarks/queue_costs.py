@@ -39,7 +39,7 @@ class Bench:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        self._machine = native().Machine(2, **hierarchy().cache_bytes)
+        self._machine = native().Machine(2, **hierarchy().machine_options)
 
     def bound(self, spec: dict[str, Any], threads: int) -> Any:
         return native().Program(self._machine, spec, threads)

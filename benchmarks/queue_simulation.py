@@ -161,7 +161,7 @@ def measured(program: Program, shape: Shape, batch: Batch, threads: int, rounds:
     from clarion.host import native
 
     module = native()
-    machine = module.Machine(threads, **hierarchy().cache_bytes)
+    machine = module.Machine(threads, **hierarchy().machine_options)
     spec: Any = program.native_spec(Noise(program))
     for weight in spec["weights"]:
         weight["panels"] = module.can_be_panels(weight["format"], weight["rows"])

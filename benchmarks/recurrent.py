@@ -30,6 +30,7 @@ from measure_ggml_recurrent import GgmlRecurrent
 
 from clarion._native import files
 from clarion.host import measures, native
+from clarion.host.hierarchy import hierarchy
 
 PROMPT = 256
 BEYOND_CACHES = 128 << 20  # bytes of state
@@ -135,7 +136,7 @@ def program(module: Any, threads: int, shape: Shape, layers: int, n: int) -> Any
             for layer in range(layers)
         ],
     }
-    made = module.Program(module.Machine(threads), spec)
+    made = module.Program(module.Machine(threads, **hierarchy().machine_options), spec)
     for i, width in enumerate(shape.widths):
         rows = rng.random((n, width), np.float32)
         if shape.op == "delta_rule":

@@ -407,7 +407,7 @@ void whole_panel(const Tiling& tiling, const Format& format, simd::Rows16 rows, 
     // What is read next of rows is in 16 places, of which the last is most of a panel further.
     if (!is_panel && panel_bytes != 0) ahead = (ahead + panel_bytes - 1) / panel_bytes * panel_bytes;
     const uint8_t* fetched = rows.base + ahead;
-    Fetch fetch{fetched, fetched - ahead / 2, fetched - ahead / 6 * 5};
+    Fetch fetch{fetched, fetched - ahead / 2, fetched - ahead / 6 * 5, tiling.fetch_near};
     const std::byte* tokens[most_tokens];
     for (int64_t t = 0; t < n_tokens; ++t) tokens[t] = activations.row(t);
     if (activations.kind == Kind::bf16) {

@@ -20,7 +20,7 @@ int64_t columns_of(int64_t bytes, int64_t l1) {
 
 }  // namespace
 
-Tiling::Tiling(Caches caches) {
+Tiling::Tiling(Caches caches, bool fetch_near) : fetch_near(fetch_near) {
     expect_range(caches.l1, 1 << 10, 1 << 30, {"l1"});
     expect_range(caches.l2, 1 << 10, 1 << 30, {"l2"});
 
@@ -46,8 +46,12 @@ Tiling::Tiling(Caches caches) {
 
     // Sixteen rows are sixteen streams, more than the hardware follows, and memory under load answers after half a
     // microsecond or more, in which a core reads 12 to 20 KB. So this is what is on its way, and it fits L1 (32 KB or more).
-    // Lines are fetched again at a half and at a sixth of it (`Fetch`). On a Zen 5, one thread read 35 to 38 GB/s of Q4_0
-    // and Q4_K with 16 to 32 KB fetched into L1, 33 to 34 with 48 KB, and 24 to 29 with 12 to 192 KB fetched into L2.
+    // Lines are fetched again at a half and at a sixth of it (`Fetch`).
+    //
+    // Into which cache is a matter of processors. On a Zen 5, one thread read 35 to 38 GB/s of Q4_0 and Q4_K with 16 to 32 KB
+    // fetched into L1, 33 to 34 with 48 KB, and 24 to 29 with 12 to 192 KB fetched into L2. On a Zen 4 it read, of a 1B model in
+    // Q4_K_M, 25 GB/s with 24 KB fetched into L2, as much where the last of three fetches goes into L1, 12 with 6 to 24 KB
+    // fetched into L1, and 9 with none. So clarion.host says which.
     fetch_ahead = std::min(int64_t{24} << 10, caches.l2 / 4);
 
     // A Cascade Lake core multiplies 290 G/s where its memory feeds 17 G weights/s (Q4_K); other processors' quotients are

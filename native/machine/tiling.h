@@ -20,7 +20,7 @@ inline constexpr int64_t most_tile_columns = 512;
 
 struct Tiling {
     // Throws std::invalid_argument for caches that no processor has.
-    explicit Tiling(Caches caches = {});
+    explicit Tiling(Caches caches = {}, bool fetch_near = false);
 
     int64_t columns;           // of a tile of integers
     int64_t columns_few;       // the same for few tokens
@@ -28,6 +28,7 @@ struct Tiling {
     int64_t activation_bytes;  // that panel after panel meets
     int64_t least_tokens;      // that panel after panel meets, whatever they take
     int64_t fetch_ahead;       // bytes of weights between what is multiplied and what is fetched
+    bool fetch_near;           // into the first cache at once, not by way of the second
     int64_t few_tokens;        // up to here reading weights is what costs, beyond it multiplying
     int64_t item_bytes;        // of weights in an item, where reading them is what costs
 };

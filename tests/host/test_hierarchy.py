@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clarion.host import caches, kernel_files
-from clarion.host.caches import ASSUMED, Cache, from_cpuid, from_kernel, from_sysctl
+from clarion.host.caches import ASSUMED, Cache, fetches_near, from_cpuid, from_kernel, from_sysctl
 from clarion.host.hierarchy import Node, hierarchy, huge_pages, nodes, physical_cores
 
 from .files import cache, write
@@ -85,6 +85,23 @@ def test_caches_from_registers() -> None:
     amd = from_cpuid(lambda leaf, sub: AMD.get((leaf, sub), (0, 0, 0, 0)))
     assert amd == (Cache(1, 32 * KIB, 64, 1), Cache(2, MIB, 64, 1), Cache(3, 32 * MIB, 64, 8))
     assert from_cpuid(lambda leaf, sub: None) == ()
+
+
+@pytest.mark.parametrize(
+    ("vendor", "version", "expected"),
+    [
+        (b"AuthenticAMD", 0x00B00F21, True),  # Zen 5
+        (b"AuthenticAMD", 0x00A10F11, False),  # Zen 4
+        (b"AuthenticAMD", 0x00A00F11, False),  # Zen 3
+        (b"GenuineIntel", 0x00050657, False),  # Cascade Lake
+        (b"GenuineIntel", 0x00B00F21, False),
+    ],
+)
+def test_where_weights_are_fetched_to(vendor: bytes, version: int, expected: bool) -> None:
+    b, d, c = (int.from_bytes(vendor[i : i + 4], "little") for i in (0, 4, 8))
+    leaves = {0: (1, b, c, d), 1: (version, 0, 0, 0)}
+    assert fetches_near(lambda leaf, _: leaves[leaf]) == expected
+    assert not fetches_near(lambda leaf, _: None)
 
 
 registers = st.none() | st.tuples(*[st.integers(0, 2**32 - 1)] * 4)

@@ -12,6 +12,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from clarion._native import files
 from clarion.host import caches, kernel_files
 from clarion.host.caches import Cache
 
@@ -54,6 +55,7 @@ class Hierarchy:
         caches_from: "/sys", "CPUID", "sysctl", or "assumed".
         nodes: of memory with some of the processors; one where the system names none.
         huge_pages: None where the system has none.
+        fetches_near: weights are best fetched into the first cache at once (native/machine/tiling.cpp).
     """
 
     processors: frozenset[int]
@@ -62,11 +64,17 @@ class Hierarchy:
     caches_from: str
     nodes: tuple[Node, ...]
     huge_pages: HugePages | None
+    fetches_near: bool = False
 
     @property
     def cache_bytes(self) -> dict[str, int]:
-        """Bytes of the first two levels that each core has to itself, as the native `Machine` takes them."""
+        """Bytes of the first two levels that each core has to itself."""
         return {f"l{cache.level}": cache.for_each_core for cache in self.caches[:2]}
+
+    @property
+    def machine_options(self) -> dict[str, int]:
+        """What the native `Machine` wants to know of a core."""
+        return {**self.cache_bytes, "fetch_near": self.fetches_near}
 
 
 @functools.cache
@@ -74,7 +82,8 @@ def hierarchy() -> Hierarchy:
     """This machine's, looked up at the first call."""
     usable = usable_processors()
     found, source = caches.detect(usable)
-    return Hierarchy(usable, physical_cores(usable), found, source, nodes(usable), huge_pages())
+    near = caches.fetches_near(files.cpuid)
+    return Hierarchy(usable, physical_cores(usable), found, source, nodes(usable), huge_pages(), near)
 
 
 def usable_processors() -> frozenset[int]:

@@ -22,7 +22,7 @@ def shared_machine(isa: str, threads: int) -> Any:
     with _lock:
         found = _machines.get(isa)
         if found is None:
-            found = native(isa).Machine(threads, **hierarchy().cache_bytes, processors=processors)
+            found = native(isa).Machine(threads, **hierarchy().machine_options, processors=processors)
             _machines[isa] = found
         elif found.threads < threads:
             found.grow(threads, processors)
