@@ -15,6 +15,7 @@ import json
 import selectors
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,38 @@ class Asked:
 
 
 class User:
-    """One connection, and the request that it is busy with."""
+    """One connection, and the request that it is busy with. A server may close it after an answer, as
+    llama-server does: then there is another one."""
 
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port))
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, ready: selectors.BaseSelector) -> None:
         self.asked: Asked
-        self._tail = b""
+        self._port = port
+        self._ready = ready
+        self._request = self._tail = b""
+        self._has_heard = False
+        self._connect()
+
+    def _connect(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._ready.register(self.socket, selectors.EVENT_READ, self)
 
     def ask(self, request: bytes) -> None:
-        self.asked, self._tail = Asked(time.perf_counter()), b""
-        self.socket.sendall(request)
+        self.asked, self._request = Asked(time.perf_counter()), request
+        self._send()
+
+    def _send(self) -> None:
+        self._tail = b""
+        with suppress(ConnectionError):  # `hear` hears of it
+            self.socket.sendall(self._request)
+
+    def _is_closed(self) -> bool:
+        """Whether the server has closed the connection since the last answer."""
+        return self._has_heard and not self.asked.came
+
+    def close(self) -> None:
+        self._ready.unregister(self.socket)
+        self.socket.close()
 
     def hear(self) -> bool:
         """Takes what has come; whether that was the end.
@@ -51,10 +73,20 @@ class User:
         Raises:
             SystemExit: the server closed the connection, or answers with an error.
         """
-        data = self.socket.recv(1 << 16)
+        try:
+            data = self.socket.recv(1 << 16)
+        except ConnectionError:
+            data = b""
+        if not data and self._is_closed():
+            self.close()
+            self._has_heard = False  # an error, if that happens again
+            self._connect()
+            self._send()
+            return False
+        self._has_heard = True
         self.asked.came.append((time.perf_counter(), data))
         if not data or (len(self.asked.came) == 1 and not data.startswith(b"HTTP/1.1 200")):
-            raise SystemExit(f"the server says {b''.join(part for _, part in self.asked.came)!r}")
+            raise SystemExit(f"the server says {b''.join(part for _, part in self.asked.came)[-500:]!r}")
         self._tail = (self._tail + data)[-len(END) :]
         return self._tail == END
 
@@ -74,21 +106,22 @@ def run(requests: list[bytes], port: int, n_users: int) -> tuple[list[Asked], fl
     done: list[Asked] = []
     with selectors.DefaultSelector() as ready:
         for _ in range(n_users):
-            user = User(port)
-            ready.register(user.socket, selectors.EVENT_READ, user)
+            User(port, ready)
         began = time.perf_counter()
-        for key in list(ready.get_map().values()):
+        for user in [key.data for key in ready.get_map().values()]:
             if (request := next(waiting, None)) is not None:
-                key.data.ask(request)
+                user.ask(request)
+            else:
+                user.close()
         while len(done) < len(requests):
             for key, _ in ready.select():
                 if key.data.hear():
                     done.append(key.data.asked)
                     if (request := next(waiting, None)) is not None:
                         key.data.ask(request)
+                    else:
+                        key.data.close()
         ended = time.perf_counter()
-        for key in list(ready.get_map().values()):
-            key.data.socket.close()
     return done, began, ended
 
 
