@@ -118,10 +118,9 @@ class Parameters:
             ParameterError: an option is unknown, of the wrong kind or out of range; the message names it,
                 what was found and what is allowed.
         """
-        known = {f.name for f in fields(cls)}
         for name in options:
-            if name not in known:
-                raise ParameterError(f"{name}: unknown option; {_meant(name, known)}")
+            if name not in _KNOWN:
+                raise ParameterError(f"{name}: unknown option; {_meant(name)}")
         parsed: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
         for name in ("ignore_eos", "detokenize", "greedy"):
             if name in parsed and not isinstance(parsed[name], bool):
@@ -157,13 +156,16 @@ class Parameters:
         return {**values, "logit_bias": dict(self.logit_bias), "dry_breakers": breakers}
 
 
-def _meant(name: str, known: set[str]) -> str:
+_KNOWN = frozenset(option.name for option in fields(Parameters))
+
+
+def _meant(name: str) -> str:
     """The option that somebody may have meant, and all that there are."""
     from difflib import get_close_matches
 
-    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, sorted(known), 1, 0.75)
+    near = [_ELSEWHERE[name]] if name in _ELSEWHERE else get_close_matches(name, sorted(_KNOWN), 1, 0.75)
     hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}known: {', '.join(sorted(known))}"
+    return f"{hint}known: {', '.join(sorted(_KNOWN))}"
 
 
 # Names that other libraries have for options of ours.

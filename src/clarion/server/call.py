@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from starlette.datastructures import QueryParams
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from clarion.server.errors import LeftError, RefusedError, body
 from clarion.server.leaving import Watch
@@ -51,6 +51,7 @@ class Call:
         self._receive = receive
         self._send = send
         self.watch = Watch(receive, server.running)
+        self._start: Message | None = None  # status and headers, until they are sent
         self._has_begun = False
 
     # ---- the request --------------------------------------------------------------------------------------
@@ -110,17 +111,17 @@ class Call:
     async def answer_bytes(self, content: bytes, status: int = 200, headers: Iterable[Any] = (JSON,)) -> None:
         """Answers with these bytes, by default of JSON."""
         length = (b"content-length", str(len(content)).encode())
-        await self.begin(status, (*headers, length))
-        await self._send({"type": "http.response.body", "body": content, "more_body": False})
+        self.begin(status, (*headers, length))
+        await self.send(content, more=False)
 
     async def refuse(self, error: RefusedError) -> None:
         """Answers with an error."""
         headers = [(name.encode(), value.encode()) for name, value in error.headers.items()]
         await self.answer_bytes(body(error), error.status, (JSON, *headers))
 
-    async def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Sends status and headers; `send` sends what follows."""
-        self._has_begun = True
+    def begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Status and headers, which go out together with what is sent first: until then it may be an error
+        instead."""
         found = list(headers)
         if self.ignored:
             # A field may be called anything; a header holds ASCII, and no end of a line.
@@ -128,10 +129,14 @@ class Call:
             found.append((b"x-clarion-ignored", names.encode()))
         if self.dropped:
             found.append((b"x-clarion-dropped-messages", str(self.dropped).encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": found})
+        self._start = {"type": "http.response.start", "status": status, "headers": found}
 
     async def send(self, content: bytes, *, more: bool) -> None:
         """Sends a piece of the body; `more`: it is not the last one. Waits while the client does not read."""
+        if self._start is not None:
+            start, self._start = self._start, None
+            self._has_begun = True
+            await self._send(start)
         await self._send({"type": "http.response.body", "body": content, "more_body": more})
 
     @property

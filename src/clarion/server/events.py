@@ -45,12 +45,12 @@ class Events:
         self._sending: float | None = None  # since when the client does not read
 
     @classmethod
-    async def begin(cls, call: Call) -> Events:
-        """Sends the status: from now on errors are events."""
+    def begin(cls, call: Call) -> Events:
+        """From what is sent first on, errors are events."""
         events = cls(call)
         call.fail = events._fail
         call.watch.every(min(events._stall, events._keep_alive) / 2, events._tick)
-        await call.begin(200, _HEADERS)
+        call.begin(200, _HEADERS)
         return events
 
     async def send(self, events: bytes, *, last: bool = False) -> None:

@@ -152,7 +152,7 @@ async def _whole(task: _Task) -> None:
 async def _stream(task: _Task) -> None:
     """The texts as they are written; the last event of each says how it ended."""
     count = task.served.tally.request(task.call.arrived, task.slot)
-    events = await Events.begin(task.call)
+    events = Events.begin(task.call)
     jobs = [Job(ids, task.options) for ids in task.prompts]
     written = [0] * len(jobs)
     ended: list[Completion] = []

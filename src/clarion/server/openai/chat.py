@@ -181,7 +181,7 @@ async def _stream(
         reply.choices = [ChunkChoice(index, delta, logprobs, reason, more)]
         return event(reply)
 
-    events = await Events.begin(call)
+    events = Events.begin(call)
     await events.send(b"".join(chunk(i, Delta("assistant", "")) for i in range(len(jobs))))
     n_open = len(jobs)
     async with aclosing(merge(model, jobs, count, same_prompt=True)) as batches:

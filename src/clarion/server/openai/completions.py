@@ -230,7 +230,7 @@ async def _stream(
     count: Count,
 ) -> None:
     """The texts as they are written."""
-    events = await Events.begin(call)
+    events = Events.begin(call)
     whole = request.clarion == "whole"
     jobs = seeded([Job(prompt.ids, wanted, whole) for prompt in prompts for _ in range(request.n)], request.n)
     with_logprobs = request.logprobs is not None and request.logprobs is not False
