@@ -215,15 +215,18 @@ KvCache make_cache(const std::vector<std::vector<int64_t>>& layers, int64_t page
 void bind_machine(nb::module_& m) {
     m.def("op_names", &op_names, "The operations that a program may use.");
 
-    nb::class_<Pool>(
-        m, "Machine", nb::is_weak_referenceable(),
-        "The threads that run programs; l1 and l2: bytes of cache for each; fetch_near: see tiling.h; processors: a mask for each.")
+    nb::class_<Pool>(m, "Machine", nb::is_weak_referenceable(),
+                     "The threads that run programs; l1 and l2: bytes of cache for each; fetch_near: see "
+                     "tiling.h; processors: a mask for each.")
         .def(
             "__init__",
-            [](Pool* self, int threads, int64_t l1, int64_t l2, bool fetch_near, const nb::bytes& processors) {
-                new (self) Pool(threads, Tiling({l1, l2}, fetch_near), {processors.c_str(), processors.size()});
+            [](Pool* self, int threads, int64_t l1, int64_t l2, bool fetch_near,
+               const nb::bytes& processors) {
+                new (self)
+                    Pool(threads, Tiling({l1, l2}, fetch_near), {processors.c_str(), processors.size()});
             },
-            "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2, "fetch_near"_a = false, "processors"_a = nb::bytes("", 0))
+            "threads"_a, "l1"_a = Caches().l1, "l2"_a = Caches().l2, "fetch_near"_a = false,
+            "processors"_a = nb::bytes("", 0))
         .def_prop_ro("threads", &Pool::threads)
         .def(
             "grow",

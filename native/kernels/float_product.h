@@ -38,9 +38,7 @@ void multiply_one_float(simd::Rows16 all, int64_t n_cols, const float* x, Fetch 
         unrolled<R>([&]<int r>() CLARION_INLINE { total[r] = simd::zero(); });
         for (int64_t k = 0; k < whole; k += 16) {
             if (F::bytes * k % 64 == 0)  // a line has been reached
-                unrolled<R>([&]<int r>() CLARION_INLINE {
-                    fetch.line_twice(r * all.stride + F::bytes * k);
-                });
+                unrolled<R>([&]<int r>() CLARION_INLINE { fetch.line_twice(r * all.stride + F::bytes * k); });
             const simd::f32x16 a = simd::load(x + k);
             unrolled<R>([&]<int r>() CLARION_INLINE {
                 total[r] = simd::fma(F::read(rows + r * all.stride + F::bytes * k), a, total[r]);

@@ -83,12 +83,12 @@ _GLANCE = 0.1  # seconds after which who waits for a thread looks whether it has
 class Background(threading.Thread):
     """A daemon thread that is waited for until it has ended, whatever interrupts those who wait.
 
-    An exception of a signal, as Ctrl-C, that comes in the middle of `Thread.join` makes Python 3.11 take the
-    thread for ended: whoever joins it next does not wait, and the interpreter exits while it computes, which
-    aborts the process. In the middle of `Event.wait` it may leave the event's lock closed, and then the thread
-    waits for ever to say that it has ended: so its end is a word in memory, and a lock is the bell. One that
-    comes in the middle of `start` leaves open whether there will be a thread: if it has not begun to work by
-    then, it never does.
+    An exception of a signal, as Ctrl-C, that comes in the middle of `Thread.join` makes Python 3.11 take
+    the thread for ended: whoever joins it next does not wait, and the interpreter exits while it
+    computes, which aborts the process. In the middle of `Event.wait` it may leave the event's lock
+    closed, and the thread waits for ever to say that it has ended: so its end is a word in memory, and a
+    lock is the bell. One that comes in the middle of `start` leaves open whether there will be a thread:
+    if it has not begun to work by then, it never does.
     """
 
     def __init__(self, target: Callable[..., None], *arguments: object, name: str) -> None:
